@@ -1,0 +1,142 @@
+// Package driver holds the contracts between the conductor and the hardware: what a power,
+// management, boot, deploy or vendor interface promises, and how a hardware type is composed of
+// them. The implementations live one floor up, one package for each family or method, and only
+// translate; the conductor owns order, persistence and time.
+//
+// Read the interfaces in this file first, then hardware.go (composition).
+package driver
+
+import (
+	"context"
+	"log/slog"
+	"time"
+
+	"ingot/internal/ingot"
+)
+
+// Task is one conductor's work on one reserved node. Drivers read Node and change it in memory;
+// the conductor persists it after each step. A driver that must have something on record before
+// it acts (intent before effect) calls Save.
+type Task struct {
+	Node  *ingot.Node
+	Ports []*ingot.Port
+	Log   *slog.Logger
+	// Save persists Node with the generation that was read; an error means that this conductor
+	// no longer owns the node and has to stop at once.
+	Save func(ctx context.Context) error
+	// Note appends to the node's journal; never fails the caller.
+	Note func(e ingot.Entry)
+}
+
+// Outcome is how a step ended when it did not fail: done (the zero value), or waiting for the
+// machine. A failure is an error.
+type Outcome struct {
+	// Wait says that the step goes on when the machine calls back; the reservation is released.
+	Wait bool
+	// Timeout bounds the wait; 0 takes the configured deploy_callback_timeout.
+	Timeout time.Duration
+}
+
+// Done is the outcome of a step that has ended.
+var Done = Outcome{}
+
+// Validator checks, without talking to the hardware and without changing anything, that the
+// node has what the interface needs. Errors are ingot.Invalid and tell what to set.
+type Validator interface {
+	Validate(ctx context.Context, t *Task) error
+}
+
+// Power switches a machine. All methods may be repeated; SetPower to the present state is
+// success. Targets are PowerOn, PowerOff, Rebooting and, where supported, SoftPowerOff and
+// SoftReboot. SetPower returns when the machine has reached the state, or an error when it has
+// not after the context's deadline.
+type Power interface {
+	Validator
+	PowerState(ctx context.Context, t *Task) (ingot.PowerState, error)
+	SetPower(ctx context.Context, t *Task, target ingot.PowerState) error
+}
+
+// BootDevice is a boot device and whether it outlasts one boot. Devices: pxe, disk, cdrom,
+// bios, safe.
+type BootDevice struct {
+	Device     string `json:"boot_device"`
+	Persistent bool   `json:"persistent"`
+}
+
+// Management asks and sets what a machine boots from, through its BMC.
+type Management interface {
+	Validator
+	SupportedBootDevices(ctx context.Context, t *Task) ([]string, error)
+	BootDevice(ctx context.Context, t *Task) (BootDevice, error)
+	SetBootDevice(ctx context.Context, t *Task, d BootDevice) error
+}
+
+// Boot makes a machine boot the deploy ramdisk or the instance: it prepares content (fetches
+// kernel and ramdisk), sets Node.BootIntent and the boot device; it does not touch power. Every
+// method may run twice.
+type Boot interface {
+	Validator
+	PrepareRamdisk(ctx context.Context, t *Task) error
+	CleanUpRamdisk(ctx context.Context, t *Task) error
+	PrepareInstance(ctx context.Context, t *Task) error
+	CleanUpInstance(ctx context.Context, t *Task) error
+}
+
+// Deploy puts an image on a machine in steps. Steps is pure. Execute may be called again for
+// the same step after a crash at any point, and must then reach the same end. Resumed tells a
+// step that waited that the machine has called back. CleanUp undoes what a deploy left behind,
+// in any state, repeatedly; it is also tear-down.
+type Deploy interface {
+	Validator
+	Steps(n *ingot.Node) []ingot.Step
+	Execute(ctx context.Context, t *Task, s ingot.Step) (Outcome, error)
+	CleanUp(ctx context.Context, t *Task) error
+}
+
+// Method describes one vendor passthru method, as GET .../vendor_passthru/methods shows it.
+type Method struct {
+	Name        string
+	HTTPMethods []string
+	Description string
+	Async       bool // 202 and no body; else 200 and the result
+	Attach      bool // the result is served raw as text/plain, not as JSON
+	// Public methods need no credentials: a machine calls them (S1.8). They check what they are
+	// told themselves.
+	Public bool
+	// Exclusive methods run with the node's reservation.
+	Exclusive bool
+}
+
+// Result is what a passthru method returns: Value encoded as JSON, or, for Attach methods, Body
+// as it is. Resume asks the conductor to go on with the waiting step.
+type Result struct {
+	Value  any
+	Body   []byte
+	Resume bool
+}
+
+// NodePassthru is an optional ability of any interface: vendor passthru methods of a node.
+type NodePassthru interface {
+	NodeMethods() []Method
+	CallNode(ctx context.Context, t *Task, method string, args ingot.Object) (Result, error)
+}
+
+// Finder lets a driver-level method look up the machine that is asking. Both return
+// ingot.NotFound for machines nobody knows.
+type Finder interface {
+	NodeByIdent(ctx context.Context, ident string) (*ingot.Node, []*ingot.Port, error)
+	NodeByMAC(ctx context.Context, mac string) (*ingot.Node, []*ingot.Port, error)
+}
+
+// DriverPassthru is an optional ability of any interface: vendor passthru methods of a hardware
+// type, without a node being named in the path.
+type DriverPassthru interface {
+	DriverMethods() []Method
+	CallDriver(ctx context.Context, f Finder, method string, args ingot.Object) (Result, error)
+}
+
+// Properties is an optional ability: the driver_info keys an interface reads, with a help text
+// each.
+type Properties interface {
+	Properties() map[string]string
+}

@@ -1,0 +1,27 @@
+package ingot
+
+import "time"
+
+// Entry is one line of a node's journal: something the machine did or was told.
+type Entry struct {
+	Seq     int64     `json:"seq"` // grows; given by the store
+	Time    time.Time `json:"time"`
+	Node    string    `json:"node"`              // UUID; "" for machines nobody knows
+	MAC     string    `json:"mac,omitempty"`     // where only the MAC is known
+	Attempt string    `json:"attempt,omitempty"` // Attempt.ID
+	// Source is who saw it: dhcp, tftp, http, script, agent, step, power, bmc, iscsi, image,
+	// state, api.
+	Source string `json:"source"`
+	// Level is info, warning or error.
+	Level string `json:"level"`
+	Text  string `json:"text"` // one sentence for a person
+	// Data holds figures for programs: bytes, rate, eta, url, device...
+	Data Object `json:"data,omitempty"`
+}
+
+// Levels of an Entry.
+const (
+	LevelInfo    = "info"
+	LevelWarning = "warning"
+	LevelError   = "error"
+)

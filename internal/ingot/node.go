@@ -1,0 +1,167 @@
+package ingot
+
+import "time"
+
+// Object is a free-form JSON object of a resource (driver_info, extra...). Never nil on the wire.
+type Object = map[string]any
+
+// PowerState is the wire string of a power state or of a power target.
+type PowerState string
+
+// Power states, and the targets of PUT states/power.
+const (
+	PowerOn      PowerState = "power on"
+	PowerOff     PowerState = "power off"
+	PowerError   PowerState = "error"
+	Rebooting    PowerState = "rebooting"
+	SoftReboot   PowerState = "soft rebooting"
+	SoftPowerOff PowerState = "soft power off"
+)
+
+// BootIntent says what a node shall boot next. The provision state alone cannot tell: deploying
+// covers both "boot the deploy ramdisk" and "boot what was written". It is written in the same
+// transaction as the step that changes it, and every boot answer is computed from it.
+type BootIntent string
+
+// Boot intents.
+const (
+	BootNone     BootIntent = "none"     // nothing of ours: next boot device
+	BootDeploy   BootIntent = "deploy"   // the deploy ramdisk
+	BootRescue   BootIntent = "rescue"   // the rescue ramdisk
+	BootInspect  BootIntent = "inspect"  // the deploy ramdisk, to look at the machine
+	BootInstance BootIntent = "instance" // the instance's own kernel and ramdisk, ISO or volume
+	BootDisk     BootIntent = "disk"     // the local disk
+	BootError    BootIntent = "error"    // say what is wrong on the console
+)
+
+// Fault is why a node is in maintenance without a person having asked for it.
+type Fault string
+
+// Faults, as Ironic names them.
+const (
+	FaultPower Fault = "power failure"
+	FaultClean Fault = "clean failure"
+)
+
+// Node is one machine. Field names and types are Ironic's (Go spelling) unless a comment says
+// otherwise; nil pointers are JSON null. Objects are never nil after the store returned them.
+type Node struct {
+	ID         int64 // row number: key of keyset paging, never on the wire
+	Generation int64 // grows with every write; a writer names the one it has read
+
+	UUID           string
+	Name           string // "" is null
+	ChassisUUID    string
+	InstanceUUID   string
+	Driver         string
+	Owner          string
+	Lessee         string
+	Description    string
+	ResourceClass  string
+	ConductorGroup string
+	Shard          string
+	ParentNode     string
+	InstanceName   string
+
+	DriverInfo         Object
+	DriverInternalInfo Object
+	InstanceInfo       Object
+	Properties         Object
+	Extra              Object
+	NetworkData        Object
+
+	// Interfaces maps an interface kind ("power", "boot"...) to the implementation chosen for
+	// this node ("ipmitool"); on the wire <kind>_interface.
+	Interfaces map[string]string
+
+	PowerState           PowerState // "" is null: not known yet
+	TargetPowerState     PowerState
+	ProvisionState       string // lifecycle.State
+	TargetProvisionState string // "" is null
+	ProvisionUpdatedAt   *time.Time
+	LastError            string
+	Reservation          string // host name of the conductor at work on it; "" is null
+
+	Maintenance       bool
+	MaintenanceReason string
+	Fault             Fault
+	Protected         bool
+	ProtectedReason   string
+	Retired           bool
+	RetiredReason     string
+	AutomatedClean    *bool
+	ConsoleEnabled    bool
+	BootMode          string // "bios", "uefi" or "" (not known)
+	SecureBoot        *bool
+
+	BootIntent BootIntent
+	// Steps is the plan of the running operation, in order; Step counts those that are done.
+	// Steps[Step] is what runs now or runs when the wait ends. Empty when nothing runs.
+	Steps []Step
+	Step  int
+	// WaitUntil is the deadline of the current wait; nil when nothing is waited for.
+	WaitUntil *time.Time
+	// Attempt is what belongs to the current deployment only; nil when there is none.
+	Attempt *Attempt
+
+	CreatedAt time.Time
+	UpdatedAt *time.Time
+}
+
+// Step is one step of a plan: a method of one of the node's interfaces.
+type Step struct {
+	Interface string `json:"interface"` // "deploy", "boot"...
+	Name      string `json:"step"`
+	Priority  int    `json:"priority"`
+	Args      Object `json:"args,omitempty"`
+}
+
+// Attempt is the private state of one deployment, from the first boot of the ramdisk to the
+// end. It is stored with the node and never on the wire.
+type Attempt struct {
+	ID      string // 8 hex digits: marks everything this attempt caused, on console and in journal
+	Key     Secret // deploy key, 32 alphanumerics; "" once the ramdisk said Completed
+	Kernel  File   // deploy kernel
+	Ramdisk File   // deploy ramdisk
+	Target  *ISCSITarget
+	// Completed tells that the ramdisk has let go of the disk and waits for the power cycle.
+	Completed bool
+	// Written tells that the image is on the disk and was flushed.
+	Written bool
+}
+
+// File names boot content by its digest, so any conductor that holds it can serve it.
+type File struct {
+	SHA256 string // hex; "" when there is none
+	Name   string // base name for URLs, e.g. "vmlinuz"
+	Size   int64  // bytes
+}
+
+// ISCSITarget is where a ramdisk exported its disk (seed 2, pass_deploy_info).
+type ISCSITarget struct {
+	Address  string // IP
+	Port     int
+	IQN      string
+	LUN      int
+	Username string // CHAP; "" is no authentication
+	Password Secret
+}
+
+// Deploying tells whether an operation of several steps is under way.
+func (n *Node) Deploying() bool { return len(n.Steps) > 0 }
+
+// CurrentStep returns the step that runs now or is waited in, nil when there is none.
+func (n *Node) CurrentStep() *Step {
+	if n.Step < 0 || n.Step >= len(n.Steps) {
+		return nil
+	}
+	return &n.Steps[n.Step]
+}
+
+// Label is how people call the node: its name, else its UUID.
+func (n *Node) Label() string {
+	if n.Name != "" {
+		return n.Name
+	}
+	return n.UUID
+}
