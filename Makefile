@@ -1,0 +1,40 @@
+# One flag set everywhere, so that the build cache serves build, demo and test alike.
+export CGO_ENABLED = 0
+BUILD = go build -trimpath -ldflags "-s -w"
+STATICCHECK = go run honnef.co/go/tools/cmd/staticcheck@v0.8.2
+
+.PHONY: build demo test unit e2e bench lint fmt packages clean
+
+build: ## bin/ingot and the agent that goes into the deploy ramdisk
+	$(BUILD) -o bin/ ./cmd/ingot ./cmd/ingot-agent
+
+demo: packages build ## a real virtual machine, from an empty disk to a booted image, shown live
+	bin/ingot demo
+
+test: packages lint unit e2e ## everything, with what it needs
+
+unit:
+	CGO_ENABLED=1 go test -race -shuffle=on -timeout 20m $$(go list ./... | grep -v /test/)
+
+e2e: build ## whole deploys: QEMU machines, the baremetal client, BIOS and UEFI
+	go test -count=1 -timeout 25m -v ./test/...
+
+bench: packages build ## every figure beside its yardstick
+	go run ./tools/bench
+
+lint: ## format, vet, staticcheck, floors, package comments, requirements
+	@test -z "$$(gofmt -l cmd internal test tools)" || \
+		{ gofmt -l cmd internal test tools; echo "lint: run make fmt"; exit 1; }
+	go vet ./...
+	$(STATICCHECK) ./...
+	go run ./tools/floors
+	go mod tidy -e -diff 2>/dev/null
+
+fmt:
+	gofmt -w cmd internal test tools
+
+packages:
+	@scripts/packages.sh
+
+clean:
+	rm -rf bin build

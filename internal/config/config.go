@@ -1,0 +1,321 @@
+// Package config turns a TOML file and the environment into a checked, typed configuration.
+// It knows keys, defaults and what makes sense together; what a value does is the business of
+// the package that gets it.
+//
+// Read reference.toml first: every key with its default, its unit and why one would change it.
+// A test parses it, so it cannot be wrong.
+package config
+
+import (
+	_ "embed"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/pelletier/go-toml/v2"
+
+	"ingot/internal/ingot"
+)
+
+// Reference is the annotated reference file.
+//
+//go:embed reference.toml
+var Reference string
+
+// Duration is a time.Duration written as Go does: "30m", "10s", "0s".
+type Duration time.Duration
+
+// UnmarshalText reads a duration; an error names the form.
+func (d *Duration) UnmarshalText(text []byte) error {
+	v, err := time.ParseDuration(string(text))
+	if err != nil {
+		return fmt.Errorf("%q is not a duration; write for example \"30s\" or \"10m\"", text)
+	}
+	if v < 0 {
+		return fmt.Errorf("duration %q is negative", text)
+	}
+	*d = Duration(v)
+	return nil
+}
+
+// MarshalText writes what UnmarshalText reads.
+func (d Duration) MarshalText() ([]byte, error) { return []byte(time.Duration(d).String()), nil }
+
+// Config is everything `ingot serve` can be told. Keys are documented in reference.toml.
+type Config struct {
+	// Dev is set by `ingot serve --dev`, not by the file: the sandbox.
+	Dev bool `toml:"-"`
+
+	Log       Log       `toml:"log"`
+	Store     Store     `toml:"store"`
+	API       API       `toml:"api"`
+	Conductor Conductor `toml:"conductor"`
+	Deploy    Deploy    `toml:"deploy"`
+	Image     Image     `toml:"image"`
+	Boot      Boot      `toml:"boot"`
+}
+
+// Log says how much is logged and how.
+type Log struct {
+	Level  string `toml:"level"`
+	Format string `toml:"format"`
+}
+
+// Store says where the state lives.
+type Store struct {
+	Path string `toml:"path"`
+}
+
+// API configures the REST API's socket.
+type API struct {
+	Listen    string `toml:"listen"`
+	PublicURL string `toml:"public_url"`
+	MaxLimit  int    `toml:"max_limit"`
+}
+
+// Conductor configures who works on nodes, and how long things may take.
+type Conductor struct {
+	Host                      string   `toml:"host"`
+	Group                     string   `toml:"group"`
+	EnabledHardwareTypes      []string `toml:"enabled_hardware_types"`
+	WorkersPoolSize           int      `toml:"workers_pool_size"`
+	DeployCallbackTimeout     Duration `toml:"deploy_callback_timeout"`
+	CheckInterval             Duration `toml:"check_provision_state_interval"`
+	SyncPowerStateInterval    Duration `toml:"sync_power_state_interval"`
+	ForcePowerStateDuringSync bool     `toml:"force_power_state_during_sync"`
+	PowerStateChangeTimeout   Duration `toml:"power_state_change_timeout"`
+	GracefulShutdownTimeout   Duration `toml:"graceful_shutdown_timeout"`
+	HeartbeatInterval         Duration `toml:"heartbeat_interval"`
+	HeartbeatTimeout          Duration `toml:"heartbeat_timeout"`
+}
+
+// Deploy names the deploy ramdisk and what its kernel is told.
+type Deploy struct {
+	Kernel           string `toml:"kernel"`
+	Ramdisk          string `toml:"ramdisk"`
+	KernelAppend     string `toml:"kernel_append_params"`
+	DefaultBootMode  string `toml:"default_boot_mode"`
+	PowerOffOnFailed bool   `toml:"power_off_after_deploy_failure"`
+}
+
+// Image says where images may come from and where they are spooled.
+type Image struct {
+	Spool        string   `toml:"spool"`
+	AllowedPaths []string `toml:"file_url_allowed_paths"`
+	IdleTimeout  Duration `toml:"idle_timeout"`
+}
+
+// Boot configures the sockets that machines talk to.
+type Boot struct {
+	Interface  string   `toml:"interface"`
+	Address    string   `toml:"address"`
+	HTTPListen string   `toml:"http_listen"`
+	TFTPListen string   `toml:"tftp_listen"`
+	TFTPFiles  []string `toml:"tftp_files"`
+	Cache      string   `toml:"cache"`
+	DHCP       DHCP     `toml:"dhcp"`
+}
+
+// DHCP configures the DHCP or ProxyDHCP server.
+type DHCP struct {
+	Mode          string   `toml:"mode"`
+	Range         string   `toml:"range"`
+	Router        string   `toml:"router"`
+	DNS           []string `toml:"dns"`
+	LeaseTime     Duration `toml:"lease_time"`
+	AnswerUnknown bool     `toml:"answer_unknown"`
+	RouterAdverts bool     `toml:"router_advertisements"`
+}
+
+// Default is the configuration of an empty file.
+func Default() Config {
+	return Config{
+		Log:   Log{Level: "info", Format: "text"},
+		Store: Store{Path: "/var/lib/ingot/ingot.db"},
+		API:   API{Listen: "127.0.0.1:6385", MaxLimit: 1000},
+		Conductor: Conductor{
+			EnabledHardwareTypes:      []string{"ipmi"},
+			WorkersPoolSize:           300,
+			DeployCallbackTimeout:     Duration(30 * time.Minute),
+			CheckInterval:             Duration(10 * time.Second),
+			SyncPowerStateInterval:    Duration(2 * time.Minute),
+			ForcePowerStateDuringSync: true,
+			PowerStateChangeTimeout:   Duration(time.Minute),
+			GracefulShutdownTimeout:   Duration(time.Minute),
+			HeartbeatInterval:         Duration(3 * time.Second),
+			HeartbeatTimeout:          Duration(10 * time.Second),
+		},
+		Deploy: Deploy{
+			KernelAppend:     "console=ttyS0 quiet panic=30",
+			DefaultBootMode:  "uefi",
+			PowerOffOnFailed: true,
+		},
+		Image: Image{
+			Spool:        "/var/lib/ingot/spool",
+			AllowedPaths: []string{"/var/lib/ingot/images"},
+			IdleTimeout:  Duration(time.Minute),
+		},
+		Boot: Boot{
+			HTTPListen: ":8080",
+			TFTPListen: ":69",
+			TFTPFiles:  []string{"/usr/lib/ipxe"},
+			Cache:      "/var/lib/ingot/boot",
+			DHCP: DHCP{
+				Mode: "off", LeaseTime: Duration(time.Hour), DNS: []string{},
+				RouterAdverts: true,
+			},
+		},
+	}
+}
+
+// Dev is the configuration of the sandbox: loopback only, unprivileged ports, everything below
+// one directory, no DHCP, both hardware types.
+func Dev(dir, listen string) Config {
+	c := Default()
+	c.Dev = true
+	c.Store.Path = filepath.Join(dir, "ingot.db")
+	c.API.Listen = listen
+	c.Conductor.EnabledHardwareTypes = []string{"fake-hardware", "ipmi"}
+	c.Image.Spool = filepath.Join(dir, "spool")
+	c.Image.AllowedPaths = []string{filepath.Join(dir, "images")}
+	c.Boot.Cache = filepath.Join(dir, "boot")
+	c.Boot.Address = "127.0.0.1"
+	c.Boot.HTTPListen = "127.0.0.1:0"
+	c.Boot.TFTPListen = ""
+	return c
+}
+
+// Load reads the file at path over the defaults, then the environment over the file, and checks
+// the result. An unknown key is an error that names its line.
+func Load(path string, environ []string) (Config, error) {
+	c := Default()
+	if path != "" {
+		data, err := os.ReadFile(path)
+		if err != nil {
+			return Config{}, ingot.Errorf(ingot.Invalid, "read configuration: %w", err)
+		}
+		if err := c.decode(path, data); err != nil {
+			return Config{}, err
+		}
+	}
+	if err := c.environment(environ); err != nil {
+		return Config{}, err
+	}
+	return c, c.Check()
+}
+
+func (c *Config) decode(name string, data []byte) error {
+	dec := toml.NewDecoder(strings.NewReader(string(data))).DisallowUnknownFields()
+	err := dec.Decode(c)
+	var strict *toml.StrictMissingError
+	if errors.As(err, &strict) {
+		var lines []string
+		for _, e := range strict.Errors {
+			line, _ := e.Position()
+			lines = append(lines, fmt.Sprintf("%s:%d: unknown key %q", name, line,
+				strings.Join(e.Key(), ".")))
+		}
+		return ingot.Errorf(ingot.Invalid,
+			"%s; `ingot config reference` prints every key", strings.Join(lines, "; "))
+	}
+	var wrong *toml.DecodeError
+	if errors.As(err, &wrong) {
+		line, _ := wrong.Position()
+		return ingot.Errorf(ingot.Invalid, "%s:%d: %w", name, line, err)
+	}
+	if err != nil {
+		return ingot.Errorf(ingot.Invalid, "%s: %w", name, err)
+	}
+	return nil
+}
+
+// Check tells what is wrong with the values, all of it at once.
+func (c *Config) Check() error {
+	var wrong []string
+	complain := func(format string, args ...any) { wrong = append(wrong, fmt.Sprintf(format, args...)) }
+	oneOf := func(key, value string, allowed ...string) {
+		if !slices.Contains(allowed, value) {
+			complain("%s is %q; allowed: %s", key, value, strings.Join(allowed, ", "))
+		}
+	}
+	listen := func(key, value string) {
+		if _, _, err := net.SplitHostPort(value); value != "" && err != nil {
+			complain("%s is %q; write host:port, for example \"127.0.0.1:6385\"", key, value)
+		}
+	}
+	oneOf("log.level", c.Log.Level, "debug", "info", "warn", "error")
+	oneOf("log.format", c.Log.Format, "text", "json")
+	oneOf("boot.dhcp.mode", c.Boot.DHCP.Mode, "off", "server", "proxy")
+	oneOf("deploy.default_boot_mode", c.Deploy.DefaultBootMode, "uefi", "bios")
+	listen("api.listen", c.API.Listen)
+	listen("boot.http_listen", c.Boot.HTTPListen)
+	listen("boot.tftp_listen", c.Boot.TFTPListen)
+	if c.API.Listen == "" {
+		complain("api.listen is empty; without it nobody can ask ingot for anything")
+	}
+	if c.API.MaxLimit < 1 {
+		complain("api.max_limit is %d; at least 1", c.API.MaxLimit)
+	}
+	if c.Conductor.WorkersPoolSize < 1 {
+		complain("conductor.workers_pool_size is %d; at least 1", c.Conductor.WorkersPoolSize)
+	}
+	if c.Conductor.HeartbeatInterval >= c.Conductor.HeartbeatTimeout {
+		complain("conductor.heartbeat_interval has to be shorter than heartbeat_timeout")
+	}
+	if c.Conductor.HeartbeatInterval == 0 || c.Conductor.CheckInterval == 0 {
+		complain("conductor.heartbeat_interval and check_provision_state_interval cannot be 0s")
+	}
+	if len(c.Conductor.EnabledHardwareTypes) == 0 {
+		complain("conductor.enabled_hardware_types is empty; for example [\"ipmi\"]")
+	}
+	c.checkDHCP(complain)
+	if len(wrong) > 0 {
+		return ingot.Errorf(ingot.Invalid, "configuration: %s", strings.Join(wrong, "; "))
+	}
+	return nil
+}
+
+func (c *Config) checkDHCP(complain func(string, ...any)) {
+	d := c.Boot.DHCP
+	if d.Mode == "off" {
+		return
+	}
+	if c.Boot.Interface == "" {
+		complain("boot.dhcp.mode is %q, so boot.interface has to name the network interface", d.Mode)
+	}
+	if d.Router != "" {
+		if a, err := netip.ParseAddr(d.Router); err != nil || !a.Is4() {
+			complain("boot.dhcp.router is %q; write an IPv4 address", d.Router)
+		}
+	}
+	if d.Mode == "server" {
+		if _, _, err := ParseRange(d.Range); err != nil {
+			complain("boot.dhcp.range: %v", err)
+		}
+		if time.Duration(d.LeaseTime) < 2*time.Minute {
+			complain("boot.dhcp.lease_time is shorter than two minutes; machines could not renew")
+		}
+	}
+}
+
+// ParseRange reads "first-last", two IPv4 addresses, last not below first.
+func ParseRange(s string) (first, last netip.Addr, err error) {
+	a, b, ok := strings.Cut(s, "-")
+	if ok {
+		first, err = netip.ParseAddr(strings.TrimSpace(a))
+	}
+	if ok && err == nil {
+		last, err = netip.ParseAddr(strings.TrimSpace(b))
+	}
+	if !ok || err != nil || !first.Is4() || !last.Is4() || last.Less(first) {
+		return netip.Addr{}, netip.Addr{}, fmt.Errorf(
+			"%q is not a range; write for example \"10.0.0.100-10.0.0.200\"", s)
+	}
+	return first, last, nil
+}

@@ -1,0 +1,136 @@
+package config_test
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/pelletier/go-toml/v2"
+
+	"ingot/internal/config"
+)
+
+// write puts text into a file and returns its path.
+func write(t *testing.T, text string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "ingot.toml")
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func TestReferenceFileNamesEveryKeyWithItsDefault(t *testing.T) {
+	t.Parallel()
+	got, err := config.Load(write(t, config.Reference), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(config.Default(), got); diff != "" {
+		t.Errorf("reference file differs from the defaults (-default +reference):\n%s", diff)
+	}
+	var inFile, inCode map[string]any
+	if err := toml.Unmarshal([]byte(config.Reference), &inFile); err != nil {
+		t.Fatal(err)
+	}
+	encoded, err := toml.Marshal(config.Default())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := toml.Unmarshal(encoded, &inCode); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(inCode, inFile); diff != "" {
+		t.Errorf("keys in the code and in the reference file (-code +file):\n%s", diff)
+	}
+}
+
+func TestEveryReferenceKeyHasACommentAboveIt(t *testing.T) {
+	t.Parallel()
+	lines := strings.Split(config.Reference, "\n")
+	for i, line := range lines {
+		if !strings.Contains(line, " = ") || strings.HasPrefix(line, "#") {
+			continue
+		}
+		above := lines[i-1]
+		if !strings.HasPrefix(above, "#") && !strings.HasPrefix(above, "heartbeat_interval") &&
+			!strings.HasPrefix(above, "kernel =") {
+			t.Errorf("line %d: %s has no comment above it", i+1, line)
+		}
+	}
+}
+
+func TestBadConfigurationSaysWhatToDo(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct{ text, want string }{
+		"unknown key":     {"[api]\nlisten = \"127.0.0.1:1\"\nlissten = \"x\"\n", ":3: unknown key \"api.lissten\""},
+		"unknown section": {"[apo]\n", ":1: unknown key \"apo\""},
+		"wrong type":      {"[api]\nmax_limit = \"many\"\n", ":2:"},
+		"no toml":         {"[api\n", ":1:"},
+		"bad duration":    {"[image]\nidle_timeout = \"10\"\n", "write for example"},
+		"bad level":       {"[log]\nlevel = \"loud\"\n", "allowed: debug, info, warn, error"},
+		"bad listen":      {"[api]\nlisten = \"6385\"\n", "write host:port"},
+		"dhcp without interface": {"[boot.dhcp]\nmode = \"proxy\"\n",
+			"boot.interface has to name"},
+		"dhcp without range": {"[boot]\ninterface = \"br0\"\n[boot.dhcp]\nmode = \"server\"\n",
+			"is not a range"},
+		"range upside down": {"[boot]\ninterface = \"br0\"\n[boot.dhcp]\nmode = \"server\"\n" +
+			"range = \"10.0.0.9-10.0.0.1\"\n", "is not a range"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			_, err := config.Load(write(t, c.text), nil)
+			if err == nil || !strings.Contains(err.Error(), c.want) {
+				t.Errorf("error %v, want one with %q", err, c.want)
+			}
+		})
+	}
+}
+
+func TestEnvironmentGoesBeforeTheFile(t *testing.T) {
+	t.Parallel()
+	path := write(t, "[api]\nlisten = \"127.0.0.1:1\"\nmax_limit = 7\n")
+	got, err := config.Load(path, []string{
+		"INGOT_API_LISTEN=127.0.0.1:2", "INGOT_BOOT_DHCP_LEASE_TIME=5m", "INGOT_URL=http://x",
+		"INGOT_CONDUCTOR_ENABLED_HARDWARE_TYPES=ipmi, fake-hardware", "HOME=/root",
+		"INGOT_CONDUCTOR_FORCE_POWER_STATE_DURING_SYNC=false",
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := config.Default()
+	want.API.Listen, want.API.MaxLimit = "127.0.0.1:2", 7
+	want.Boot.DHCP.LeaseTime = config.Duration(5 * 60e9)
+	want.Conductor.EnabledHardwareTypes = []string{"ipmi", "fake-hardware"}
+	want.Conductor.ForcePowerStateDuringSync = false
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("configuration (-want +got):\n%s", diff)
+	}
+}
+
+func TestEnvironmentErrorsNameTheVariable(t *testing.T) {
+	t.Parallel()
+	for _, pair := range []string{"INGOT_API_LISTTEN=x", "INGOT_API_MAX_LIMIT=many",
+		"INGOT_IMAGE_IDLE_TIMEOUT=x", "INGOT_BOOT_DHCP_ANSWER_UNKNOWN=perhaps"} {
+		_, err := config.Load("", []string{pair})
+		name, _, _ := strings.Cut(pair, "=")
+		if err == nil || !strings.Contains(err.Error(), name) {
+			t.Errorf("%s: error %v does not name it", pair, err)
+		}
+	}
+}
+
+func TestSandboxIsValidAndOnLoopback(t *testing.T) {
+	t.Parallel()
+	c := config.Dev(t.TempDir(), "127.0.0.1:6385")
+	if err := c.Check(); err != nil {
+		t.Fatal(err)
+	}
+	for _, listen := range []string{c.API.Listen, c.Boot.HTTPListen} {
+		if !strings.HasPrefix(listen, "127.0.0.1:") {
+			t.Errorf("the sandbox listens on %s, not on loopback", listen)
+		}
+	}
+}
