@@ -1,0 +1,152 @@
+package cli
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/gophercloud/gophercloud/v2"
+	"github.com/gophercloud/gophercloud/v2/openstack/baremetal/noauth"
+	"github.com/gophercloud/gophercloud/v2/openstack/baremetal/v1/nodes"
+	"github.com/gophercloud/gophercloud/v2/openstack/baremetal/v1/ports"
+	"github.com/gophercloud/gophercloud/v2/pagination"
+
+	"ingot/internal/ingot"
+)
+
+// microversion is what these commands are written against.
+const microversion = "1.82"
+
+// DefaultURL is where `ingot serve` listens by default.
+const DefaultURL = "http://127.0.0.1:6385"
+
+// Client calls the API. Errors are already explained, with exit codes.
+type Client struct {
+	endpoint string
+	service  *gophercloud.ServiceClient
+}
+
+// Dial prepares a client for the API at base; it does not connect yet.
+func Dial(base string) (*Client, error) {
+	u, err := url.Parse(base)
+	if err != nil || u.Scheme == "" || u.Host == "" {
+		return nil, usage("%q is not a URL of the API; write for example %s", base, DefaultURL)
+	}
+	base = strings.TrimSuffix(strings.TrimSuffix(u.String(), "/"), "/v1")
+	service, err := noauth.NewBareMetalNoAuth(noauth.EndpointOpts{IronicEndpoint: base + "/v1/"})
+	if err != nil {
+		return nil, fmt.Errorf("prepare client: %w", err)
+	}
+	service.Microversion = microversion
+	return &Client{endpoint: base, service: service}, nil
+}
+
+// UseTransport replaces the HTTP transport, for callers that live in another network namespace.
+func (c *Client) UseTransport(t http.RoundTripper) { c.service.HTTPClient.Transport = t }
+
+// Node is a node as the API shows it, with the wire names.
+type Node = nodes.Node
+
+// Node returns one node by name or UUID.
+func (c *Client) Node(ctx context.Context, ident string) (*Node, error) {
+	n, err := nodes.Get(ctx, c.service, ident).Extract()
+	return n, explain(c.endpoint, err)
+}
+
+// Raw returns one node as the JSON that came.
+func (c *Client) Raw(ctx context.Context, ident string) (json.RawMessage, error) {
+	var body json.RawMessage
+	_, err := c.service.Get(ctx, c.service.ServiceURL("nodes", ident), &body, nil)
+	return body, explain(c.endpoint, err)
+}
+
+// Nodes calls yield for every node, page by page.
+func (c *Client) Nodes(ctx context.Context, yield func(Node) error) error {
+	pager := nodes.ListDetail(c.service, nodes.ListOpts{})
+	return explain(c.endpoint, pager.EachPage(ctx,
+		func(_ context.Context, p pagination.Page) (bool, error) {
+			page, err := nodes.ExtractNodes(p)
+			if err != nil {
+				return false, err
+			}
+			for _, n := range page {
+				if err := yield(n); err != nil {
+					return false, err
+				}
+			}
+			return true, nil
+		}))
+}
+
+// CreateNode creates a node and, with a MAC, its port.
+func (c *Client) CreateNode(ctx context.Context, o nodes.CreateOpts, mac string) (*Node, error) {
+	n, err := nodes.Create(ctx, c.service, o).Extract()
+	if err != nil {
+		return nil, explain(c.endpoint, err)
+	}
+	if mac == "" {
+		return n, nil
+	}
+	_, err = ports.Create(ctx, c.service, ports.CreateOpts{NodeUUID: n.UUID, Address: mac}).Extract()
+	if err == nil {
+		return n, nil
+	}
+	// A node without its port is half a node: take it back, so that the same command can be
+	// repeated with the right address. The clean-up outlives a cancelled command.
+	short, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+	defer cancel()
+	if undo := nodes.Delete(short, c.service, n.UUID).ExtractErr(); undo != nil {
+		err = fmt.Errorf("%w (the node stayed: %w)", err, undo)
+	}
+	return nil, explain(c.endpoint, err)
+}
+
+// DeleteNode removes a node and its ports.
+func (c *Client) DeleteNode(ctx context.Context, ident string) error {
+	return explain(c.endpoint, nodes.Delete(ctx, c.service, ident).ExtractErr())
+}
+
+// SetInstance puts keys into instance_info; the ones that are there keep their place.
+func (c *Client) SetInstance(ctx context.Context, ident string, info map[string]string) error {
+	var patch nodes.UpdateOpts
+	for key, value := range info {
+		patch = append(patch, nodes.UpdateOperation{
+			Op: nodes.AddOp, Path: "/instance_info/" + key, Value: value,
+		})
+	}
+	_, err := nodes.Update(ctx, c.service, ident, patch).Extract()
+	return explain(c.endpoint, err)
+}
+
+// Provision asks for a verb: manage, provide, active, rebuild, deleted.
+func (c *Client) Provision(ctx context.Context, ident, verb string) error {
+	err := nodes.ChangeProvisionState(ctx, c.service, ident, nodes.ProvisionStateOpts{
+		Target: nodes.TargetProvisionState(verb),
+	}).ExtractErr()
+	return explain(c.endpoint, err)
+}
+
+// Power asks for a power target, with its wire name.
+func (c *Client) Power(ctx context.Context, ident, target string) error {
+	err := nodes.ChangePowerState(ctx, c.service, ident, nodes.PowerStateOpts{
+		Target: nodes.TargetPowerState(target),
+	}).ExtractErr()
+	return explain(c.endpoint, err)
+}
+
+// Journal returns the entries after seq, waiting up to the given time for the first.
+func (c *Client) Journal(
+	ctx context.Context, ident string, after int64, wait time.Duration,
+) ([]ingot.Entry, error) {
+	u := c.service.ServiceURL("nodes", ident, "journal") +
+		fmt.Sprintf("?after=%d&wait=%d", after, int(wait.Seconds()))
+	var body struct {
+		Journal []ingot.Entry `json:"journal"`
+	}
+	_, err := c.service.Get(ctx, u, &body, nil)
+	return body.Journal, explain(c.endpoint, err)
+}

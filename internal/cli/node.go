@@ -1,0 +1,437 @@
+package cli
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/gophercloud/gophercloud/v2/openstack/baremetal/v1/nodes"
+	"github.com/spf13/cobra"
+)
+
+// options are shared by all client commands.
+type options struct {
+	url    string
+	output string
+}
+
+// client checks the common options and prepares the client.
+func (o *options) client() (*Client, error) {
+	if o.output != "table" && o.output != "json" {
+		return nil, usage("--output %q is not known; table or json", o.output)
+	}
+	return Dial(o.url)
+}
+
+// progress is where live progress goes: beside the result, so that -o json stays clean.
+func (o *options) progress(cmd *cobra.Command) io.Writer {
+	if o.output == "json" {
+		return cmd.ErrOrStderr()
+	}
+	return cmd.OutOrStdout()
+}
+
+// NodeCommand is `ingot node`.
+func NodeCommand() *cobra.Command {
+	o := &options{}
+	base := DefaultURL
+	if v := os.Getenv("INGOT_URL"); v != "" {
+		base = v
+	}
+	cmd := &cobra.Command{
+		Use:   "node",
+		Short: "Enroll machines, deploy them, look at what they do",
+		Long: "Works on nodes through the REST API.\n\nExit codes: 0 done, 1 other error, 2 wrong " +
+			"arguments, 3 no such node,\n4 not possible in this state or node busy, 5 the " +
+			"operation ran and failed,\n6 the API does not answer, 130 interrupted.",
+		Example: "  ingot node create rack1-07 --mac 52:54:00:77:00:01 \\\n" +
+			"      --bmc 10.0.0.7 --bmc-user admin --bmc-password-file bmc.pass\n" +
+			"  ingot node deploy rack1-07 --image https://images.example/debian.qcow2 \\\n" +
+			"      --checksum <sha256>\n  ingot node journal rack1-07 --follow",
+	}
+	cmd.PersistentFlags().StringVar(&o.url, "url", base,
+		"base URL of the API (environment: INGOT_URL)")
+	cmd.PersistentFlags().StringVarP(&o.output, "output", "o", "table", "table or json")
+	cmd.AddCommand(createCommand(o), listCommand(o), showCommand(o), deployCommand(o),
+		undeployCommand(o), deleteCommand(o), powerCommand(o), journalCommand(o))
+	return cmd
+}
+
+// createFlags are what `node create` can be told.
+type createFlags struct {
+	driver, mac, bmc, user, password, passwordFile, bootMode string
+	kernel, ramdisk                                          string
+	enrollOnly                                               bool
+}
+
+func createCommand(o *options) *cobra.Command {
+	var f createFlags
+	cmd := &cobra.Command{
+		Use:   "create NAME",
+		Short: "Enroll a machine and check its BMC, until it is available",
+		Example: "  ingot node create rack1-07 --mac 52:54:00:77:00:01 --boot-mode bios \\\n" +
+			"      --bmc 10.0.0.7 --bmc-user admin --bmc-password-file bmc.pass",
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			c, err := o.client()
+			if err != nil {
+				return err
+			}
+			opts, err := f.node(args[0])
+			if err != nil {
+				return err
+			}
+			n, err := c.CreateNode(cmd.Context(), opts, f.mac)
+			if err != nil {
+				return err
+			}
+			out := o.progress(cmd)
+			fmt.Fprintf(out, "node %s enrolled as %s\n", args[0], n.UUID)
+			if f.enrollOnly {
+				return o.result(cmd, c, n.UUID)
+			}
+			for verb, want := range steps("manage", "manageable", "provide", "available") {
+				if err := o.run(cmd, c, n.UUID, verb, want); err != nil {
+					return fmt.Errorf("%w\nThe node stays enrolled: correct it with `baremetal "+
+						"node set %s ...`, or remove it with `ingot node delete %s`",
+						err, args[0], args[0])
+				}
+			}
+			return o.result(cmd, c, n.UUID)
+		},
+	}
+	fl := cmd.Flags()
+	fl.StringVar(&f.driver, "driver", "ipmi", "hardware type: ipmi, fake-hardware")
+	fl.StringVar(&f.mac, "mac", "", "MAC address of the network card that boots")
+	fl.StringVar(&f.bmc, "bmc", "", "address of the BMC, host or host:port")
+	fl.StringVar(&f.user, "bmc-user", "", "user name at the BMC")
+	fl.StringVar(&f.password, "bmc-password", "", "password at the BMC; a file hides it better")
+	fl.StringVar(&f.passwordFile, "bmc-password-file", "", "file with the password at the BMC")
+	fl.StringVar(&f.bootMode, "boot-mode", "", "firmware mode of the machine: bios or uefi")
+	fl.StringVar(&f.kernel, "deploy-kernel", "", "URL of the deploy kernel, if not the configured")
+	fl.StringVar(&f.ramdisk, "deploy-ramdisk", "", "URL of the deploy ramdisk, if not the configured")
+	fl.BoolVar(&f.enrollOnly, "enroll-only", false, "only enroll; do not talk to the BMC yet")
+	return cmd
+}
+
+// node turns the flags into what the API wants.
+func (f *createFlags) node(name string) (nodes.CreateOpts, error) {
+	info := map[string]any{}
+	set := func(key, value string) {
+		if value != "" {
+			info[key] = value
+		}
+	}
+	if f.passwordFile != "" {
+		b, err := os.ReadFile(f.passwordFile)
+		if err != nil {
+			return nodes.CreateOpts{}, usage("read the BMC's password: %w", err)
+		}
+		f.password = strings.TrimRight(string(b), "\r\n")
+	}
+	if f.driver == "ipmi" && f.bmc == "" {
+		return nodes.CreateOpts{}, usage("--bmc is missing: the address of the machine's BMC")
+	}
+	if f.bootMode != "" && f.bootMode != "bios" && f.bootMode != "uefi" {
+		return nodes.CreateOpts{}, usage("--boot-mode is %q; bios or uefi", f.bootMode)
+	}
+	host, port := splitPort(f.bmc)
+	set("ipmi_address", host)
+	set("ipmi_port", port)
+	set("ipmi_username", f.user)
+	set("ipmi_password", f.password)
+	set("deploy_kernel", f.kernel)
+	set("deploy_ramdisk", f.ramdisk)
+	opts := nodes.CreateOpts{Name: name, Driver: f.driver, DriverInfo: info}
+	if f.bootMode != "" {
+		opts.Properties = map[string]any{"capabilities": "boot_mode:" + f.bootMode}
+	}
+	return opts, nil
+}
+
+// splitPort splits "host:port" where there is one colon; an IPv6 address has more and needs
+// brackets for a port.
+func splitPort(s string) (host, port string) {
+	if rest, ok := strings.CutPrefix(s, "["); ok {
+		host, port, _ = strings.Cut(rest, "]")
+		return host, strings.TrimPrefix(port, ":")
+	}
+	if strings.Count(s, ":") == 1 {
+		host, port, _ = strings.Cut(s, ":")
+		return host, port
+	}
+	return s, ""
+}
+
+// steps yields pairs in order.
+func steps(pairs ...string) func(yield func(verb, want string) bool) {
+	return func(yield func(verb, want string) bool) {
+		for i := 0; i+1 < len(pairs); i += 2 {
+			if !yield(pairs[i], pairs[i+1]) {
+				return
+			}
+		}
+	}
+}
+
+// run asks for a verb and shows what happens until the node settles.
+func (o *options) run(cmd *cobra.Command, c *Client, ident, verb, want string) error {
+	w, err := newWatch(cmd.Context(), c, ident, o.progress(cmd))
+	if err != nil {
+		return err
+	}
+	if err := c.Provision(cmd.Context(), ident, verb); err != nil {
+		return err
+	}
+	return w.until(cmd.Context(), ident, want)
+}
+
+// result prints the node at the end of a command, as JSON only when asked.
+func (o *options) result(cmd *cobra.Command, c *Client, ident string) error {
+	if o.output == "json" {
+		return printJSON(cmd, c, ident)
+	}
+	n, err := c.Node(cmd.Context(), ident)
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(cmd.OutOrStdout(), "node %s is %s\n", label(n), n.ProvisionState)
+	return nil
+}
+
+func printJSON(cmd *cobra.Command, c *Client, ident string) error {
+	body, err := c.Raw(cmd.Context(), ident)
+	if err != nil {
+		return err
+	}
+	enc := json.NewEncoder(cmd.OutOrStdout())
+	enc.SetIndent("", "  ")
+	return enc.Encode(body)
+}
+
+func label(n *Node) string {
+	if n.Name != "" {
+		return n.Name
+	}
+	return n.UUID
+}
+
+func listCommand(o *options) *cobra.Command {
+	return &cobra.Command{
+		Use:     "list",
+		Short:   "List all nodes",
+		Example: "  ingot node list\n  ingot node list -o json",
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c, err := o.client()
+			if err != nil {
+				return err
+			}
+			if o.output == "json" {
+				all := []Node{}
+				if err := c.Nodes(cmd.Context(), func(n Node) error {
+					all = append(all, n)
+					return nil
+				}); err != nil {
+					return err
+				}
+				enc := json.NewEncoder(cmd.OutOrStdout())
+				enc.SetIndent("", "  ")
+				return enc.Encode(all)
+			}
+			tw := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 8, 2, ' ', 0)
+			fmt.Fprintln(tw, "NAME\tUUID\tPOWER\tSTATE\tMAINTENANCE\tLAST ERROR")
+			err = c.Nodes(cmd.Context(), func(n Node) error {
+				_, err := fmt.Fprintf(tw, "%s\t%s\t%s\t%s\t%t\t%s\n", n.Name, n.UUID,
+					orDash(n.PowerState), n.ProvisionState, n.Maintenance,
+					shorten(printable(n.LastError)))
+				return err
+			})
+			if err != nil {
+				return err
+			}
+			return tw.Flush()
+		},
+	}
+}
+
+func orDash(s string) string {
+	if s == "" {
+		return "-"
+	}
+	return s
+}
+
+// shorten cuts a text to what fits in a column.
+func shorten(s string) string {
+	const most = 60
+	if r := []rune(s); len(r) > most {
+		return string(r[:most-3]) + "..."
+	}
+	return s
+}
+
+func showCommand(o *options) *cobra.Command {
+	return &cobra.Command{
+		Use:     "show NAME",
+		Short:   "Show one node, and why it is where it is",
+		Example: "  ingot node show rack1-07\n  ingot node show rack1-07 -o json",
+		Args:    cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			c, err := o.client()
+			if err != nil {
+				return err
+			}
+			if o.output == "json" {
+				return printJSON(cmd, c, args[0])
+			}
+			n, err := c.Node(cmd.Context(), args[0])
+			if err != nil {
+				return err
+			}
+			tw := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 8, 2, ' ', 0)
+			row := func(name string, value any) {
+				if s := printable(fmt.Sprint(value)); s != "" && s != "map[]" {
+					fmt.Fprintf(tw, "%s\t%s\n", name, s)
+				}
+			}
+			row("name", n.Name)
+			row("uuid", n.UUID)
+			row("driver", n.Driver)
+			row("state", n.ProvisionState)
+			row("target", n.TargetProvisionState)
+			if !n.ProvisionUpdatedAt.IsZero() {
+				row("since", n.ProvisionUpdatedAt.Local().Format(time.DateTime))
+			}
+			row("step", n.DeployStep["step"])
+			row("power", orDash(n.PowerState))
+			row("worked on by", n.Reservation)
+			row("maintenance", n.Maintenance)
+			row("maintenance reason", n.MaintenanceReason)
+			row("fault", n.Fault)
+			row("last error", n.LastError)
+			row("image", n.InstanceInfo["image_source"])
+			row("BMC", n.DriverInfo["ipmi_address"])
+			return tw.Flush()
+		},
+	}
+}
+
+// deployFlags are what `node deploy` can be told.
+type deployFlags struct {
+	image, checksum, format string
+	rebuild, noWait         bool
+}
+
+func deployCommand(o *options) *cobra.Command {
+	var f deployFlags
+	cmd := &cobra.Command{
+		Use:   "deploy NAME --image URL --checksum HEX",
+		Short: "Write an image to the machine's disk and boot it",
+		Long: "Writes an image to the machine's disk and boots it. What is on the disk is lost.\n\n" +
+			"Shows what happens until the node is active. Ctrl-C stops watching only; the\n" +
+			"deployment goes on, and `ingot node journal NAME --follow` shows it again.",
+		Example: "  ingot node deploy rack1-07 --image https://images.example/debian.qcow2 \\\n" +
+			"      --checksum 9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			c, err := o.client()
+			if err != nil {
+				return err
+			}
+			if err := f.prepare(cmd, c, args[0]); err != nil {
+				return err
+			}
+			verb := "active"
+			if f.rebuild {
+				verb = "rebuild"
+			}
+			if f.noWait {
+				return c.Provision(cmd.Context(), args[0], verb)
+			}
+			if err := o.run(cmd, c, args[0], verb, "active"); err != nil {
+				return err
+			}
+			return o.result(cmd, c, args[0])
+		},
+	}
+	fl := cmd.Flags()
+	fl.StringVar(&f.image, "image", "", "image: http(s):// or file:// on the server; raw, qcow2, gzip")
+	fl.StringVar(&f.checksum, "checksum", "", "sha256 or sha512 of the image file, in hex")
+	fl.StringVar(&f.format, "format", "", "raw or qcow2; found out if not given")
+	fl.BoolVar(&f.rebuild, "rebuild", false, "deploy again a node that is active")
+	fl.BoolVar(&f.noWait, "no-wait", false, "return when the request is accepted")
+	return cmd
+}
+
+// prepare records the image on the node. Without --image what is on record counts.
+func (f *deployFlags) prepare(cmd *cobra.Command, c *Client, ident string) error {
+	if f.image == "" {
+		if f.checksum != "" || f.format != "" {
+			return usage("--checksum and --format go with --image")
+		}
+		return nil
+	}
+	info := map[string]string{"image_source": f.image}
+	sum := strings.ToLower(f.checksum)
+	if algo, hex, ok := strings.Cut(sum, ":"); ok && (algo == "sha256" || algo == "sha512") {
+		sum = hex
+	}
+	switch len(sum) {
+	case 64:
+		info["image_os_hash_algo"] = "sha256"
+	case 128:
+		info["image_os_hash_algo"] = "sha512"
+	default:
+		return usage("--checksum has %d digits; give the sha256 (64) or sha512 (128) of the "+
+			"image file, for example from `sha256sum`", len(sum))
+	}
+	info["image_os_hash_value"] = sum
+	if f.format != "" {
+		info["image_disk_format"] = f.format
+	}
+	return c.SetInstance(cmd.Context(), ident, info)
+}
+
+func undeployCommand(o *options) *cobra.Command {
+	return &cobra.Command{
+		Use:     "undeploy NAME",
+		Short:   "Take the machine out of use: power off, available again",
+		Example: "  ingot node undeploy rack1-07",
+		Args:    cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			c, err := o.client()
+			if err != nil {
+				return err
+			}
+			if err := o.run(cmd, c, args[0], "deleted", "available"); err != nil {
+				return err
+			}
+			return o.result(cmd, c, args[0])
+		},
+	}
+}
+
+func deleteCommand(o *options) *cobra.Command {
+	return &cobra.Command{
+		Use:     "delete NAME",
+		Short:   "Forget a machine and its ports; the machine itself is not touched",
+		Example: "  ingot node delete rack1-07",
+		Args:    cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			c, err := o.client()
+			if err != nil {
+				return err
+			}
+			if err := c.DeleteNode(cmd.Context(), args[0]); err != nil {
+				return err
+			}
+			fmt.Fprintf(o.progress(cmd), "node %s deleted\n", args[0])
+			return nil
+		},
+	}
+}
