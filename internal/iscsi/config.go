@@ -1,0 +1,126 @@
+package iscsi
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"time"
+)
+
+// DefaultInitiator is the iSCSI name we log in with when Config.Initiator is empty.
+const DefaultInitiator = "iqn.2026-01.org.ingot:conductor"
+
+// Config says which logical unit to use and how. Address and Target are required; the zero value
+// of every other field is its default.
+type Config struct {
+	// Address is host:port of the portal; port 3260 is assumed when there is none.
+	Address string
+	// Target is the iSCSI name of the target (iqn., eui. or naa.).
+	Target string
+	// Initiator is our iSCSI name; DefaultInitiator when empty. Change it where a target
+	// admits initiators by name.
+	Initiator string
+	// LUN is the logical unit number, at most 16383.
+	LUN uint64
+	// CHAP is how we prove who we are; nil means that the target must not ask.
+	CHAP *CHAP
+
+	// DialTimeout bounds Dial, from the TCP connection until the disk is ready; 30 s.
+	DialTimeout time.Duration
+	// CommandTimeout bounds each SCSI command, including its wait for the command window; 60 s.
+	// A command that exceeds it ends the session, for its fate cannot be known.
+	CommandTimeout time.Duration
+
+	// QueueDepth is how many commands may be in flight at once; 32. The target's command
+	// window may hold it lower.
+	QueueDepth int
+	// MaxTransfer is how many bytes one SCSI command reads or writes at most; 256 KiB. Larger
+	// calls are split and their parts sent concurrently.
+	MaxTransfer int
+	// MaxBurst is the MaxBurstLength offered (RFC 7143 13.13), in bytes; 1 MiB.
+	MaxBurst int
+	// FirstBurst is the FirstBurstLength offered (RFC 7143 13.14): how many bytes of a write may
+	// be sent before the target asks for them; 256 KiB.
+	FirstBurst int
+}
+
+const (
+	defaultPort           = "3260"
+	defaultDialTimeout    = 30 * time.Second
+	defaultCommandTimeout = 60 * time.Second
+	defaultQueueDepth     = 32
+	defaultMaxTransfer    = 256 << 10
+	defaultMaxBurst       = 1 << 20
+	defaultFirstBurst     = 256 << 10
+	maxTransferLimit      = 16 << 20
+
+	// maxNameLen bounds iSCSI names, RFC 7143 4.2.7.2.
+	maxNameLen = 223
+	// maxLUN is the largest number that flat space addressing holds (SAM-5 4.7.7.3).
+	maxLUN = 1<<14 - 1
+)
+
+// withDefaults returns c with every empty field set, or an error that names the field at fault.
+func (c Config) withDefaults() (Config, error) {
+	if c.Address == "" {
+		return c, errors.New("iscsi: Address is empty; give host:port of the target's portal")
+	}
+	if _, _, err := net.SplitHostPort(c.Address); err != nil {
+		c.Address = net.JoinHostPort(c.Address, defaultPort)
+	}
+	if c.Target == "" || len(c.Target) > maxNameLen {
+		return c, fmt.Errorf("iscsi: Target must be an iSCSI name of 1 to %d bytes, not %q",
+			maxNameLen, c.Target)
+	}
+	if c.LUN > maxLUN {
+		return c, fmt.Errorf("iscsi: LUN %d is out of range; at most %d", c.LUN, maxLUN)
+	}
+	if c.CHAP != nil && (c.CHAP.Username == "" || c.CHAP.Secret == "") {
+		return c, errors.New("iscsi: CHAP needs both a user name and a secret")
+	}
+	setDefault(&c.Initiator, DefaultInitiator)
+	setDefault(&c.DialTimeout, defaultDialTimeout)
+	setDefault(&c.CommandTimeout, defaultCommandTimeout)
+	setDefault(&c.QueueDepth, defaultQueueDepth)
+	setDefault(&c.MaxTransfer, defaultMaxTransfer)
+	setDefault(&c.MaxBurst, defaultMaxBurst)
+	setDefault(&c.FirstBurst, defaultFirstBurst)
+	if c.QueueDepth < 1 || c.MaxTransfer < maxBlockSize || c.MaxTransfer > maxTransferLimit {
+		return c, fmt.Errorf("iscsi: QueueDepth must be positive and MaxTransfer %d to %d",
+			maxBlockSize, maxTransferLimit)
+	}
+	if c.MaxBurst < minSegment || c.MaxBurst > maxSegment ||
+		c.FirstBurst < minSegment || c.FirstBurst > c.MaxBurst {
+		return c, fmt.Errorf("iscsi: FirstBurst and MaxBurst must be %d to %d, in that order",
+			minSegment, maxSegment)
+	}
+	return c, nil
+}
+
+func setDefault[T comparable](field *T, value T) {
+	var zero T
+	if *field == zero {
+		*field = value
+	}
+}
+
+// CHAP is the name and secret by which the initiator proves who it is (RFC 7143 12.1.3). However
+// it is printed, logged or marshalled, the secret does not show.
+type CHAP struct {
+	Username string
+	Secret   string
+}
+
+// String names the user and hides the secret.
+func (c CHAP) String() string { return "CHAP user " + c.Username + ", secret ***" }
+
+// Format prints String for every verb, since some verbs would print the fields.
+func (c CHAP) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, c.String()) }
+
+// LogValue hides the secret from slog.
+func (c CHAP) LogValue() slog.Value { return slog.StringValue(c.String()) }
+
+// MarshalText hides the secret from JSON and other encodings.
+func (c CHAP) MarshalText() ([]byte, error) { return []byte(c.String()), nil }

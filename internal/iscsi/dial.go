@@ -1,0 +1,173 @@
+package iscsi
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"strings"
+	"time"
+)
+
+const (
+	// maxRedirects ends a chain of targets that point to one another.
+	maxRedirects = 4
+	// readyInterval is how long to wait before asking again a disk that is becoming ready.
+	readyInterval = 250 * time.Millisecond
+)
+
+// Dial connects to the target, logs in, waits until the disk is ready and learns its size. It
+// follows redirections. It fails with a *LoginError if the target refuses, and ends with ctx or
+// Config.DialTimeout, whichever is first. The session must be closed.
+func Dial(ctx context.Context, cfg Config) (*Session, error) {
+	cfg, err := cfg.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, cfg.DialTimeout,
+		fmt.Errorf("%s did not answer within %v; check that it is an iSCSI portal: %w",
+			cfg.Address, cfg.DialTimeout, context.DeadlineExceeded))
+	defer cancel()
+	for range maxRedirects {
+		s, err := connect(ctx, cfg)
+		var moved *LoginError
+		if errors.As(err, &moved) && moved.Class == 1 && moved.MovedTo != "" {
+			cfg.Address = portal(moved.MovedTo)
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		if err := s.learn(ctx); err != nil {
+			_ = s.Close(ctx) // the session is of no use; err says why
+			return nil, fmt.Errorf("use LUN %d of %s at %s: %w",
+				cfg.LUN, cfg.Target, cfg.Address, err)
+		}
+		return s, nil
+	}
+	return nil, fmt.Errorf("iSCSI target %s redirects more than %d times, last to %s; "+
+		"check the target's portals", cfg.Target, maxRedirects, cfg.Address)
+}
+
+// portal takes the portal group tag off a TargetAddress and adds the default port (RFC 7143 13.8).
+func portal(address string) string {
+	if i := strings.LastIndexByte(address, ','); i >= 0 {
+		address = address[:i]
+	}
+	if _, _, err := net.SplitHostPort(address); err != nil {
+		address = net.JoinHostPort(strings.Trim(address, "[]"), defaultPort)
+	}
+	return address
+}
+
+// connect opens the connection and logs in.
+func connect(ctx context.Context, cfg Config) (*Session, error) {
+	var dialer net.Dialer
+	conn, err := dialer.DialContext(ctx, "tcp", cfg.Address)
+	if err != nil {
+		if ctx.Err() != nil {
+			err = context.Cause(ctx)
+		}
+		return nil, fmt.Errorf("connect to iSCSI target %s: %w; check address and port, "+
+			"and that the target is running", cfg.Target, err)
+	}
+	// The login reads and writes the connection directly: a context that ends closes it.
+	stop := context.AfterFunc(ctx, func() { _ = conn.Close() })
+	l, p, err := negotiate(conn, cfg)
+	if !stop() {
+		err = context.Cause(ctx)
+	}
+	if err != nil {
+		_ = conn.Close()
+		return nil, fmt.Errorf("log in to %s at %s: %w", cfg.Target, cfg.Address, err)
+	}
+	return newSession(cfg, l, p), nil
+}
+
+// learn waits until the disk is ready and fills s.disk. No other call is in flight yet.
+func (s *Session) learn(ctx context.Context) error {
+	buf := make([]byte, inquiryLen)
+	n, err := s.do(ctx, task{op: "inquiry", cdb: inquiryCDB(0, inquiryLen), in: buf})
+	if err != nil {
+		return err
+	}
+	if err := s.disk.parseInquiry(buf[:n]); err != nil {
+		return err
+	}
+	if err := s.awaitReady(ctx); err != nil {
+		return err
+	}
+	buf = make([]byte, capacityLen)
+	n, err = s.do(ctx, task{op: "read capacity", cdb: capacityCDB(), in: buf})
+	if err != nil {
+		return err
+	}
+	zeroed, err := s.disk.parseCapacity(buf[:n])
+	if err != nil {
+		return err
+	}
+	return s.learnLimits(ctx, zeroed)
+}
+
+// awaitReady asks the disk whether it is ready until it says yes, or no for good.
+func (s *Session) awaitReady(ctx context.Context) error {
+	for {
+		_, err := s.do(ctx, task{op: "test unit ready", cdb: [16]byte{cdbTestUnitReady}})
+		var sense *SenseError
+		becoming := errors.As(err, &sense) && sense.Key == SenseNotReady &&
+			sense.ASC == 0x04 && sense.ASCQ == 0x01
+		if !becoming {
+			return err
+		}
+		timer := time.NewTimer(readyInterval)
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			timer.Stop()
+			return fmt.Errorf("%w: %w", context.Cause(ctx), err)
+		}
+	}
+}
+
+// learnLimits reads the vital product data that bound transfers and zeroing. Disks need not have
+// it. zeroed is LBPRZ: unmapped blocks read as zeros.
+func (s *Session) learnLimits(ctx context.Context, zeroed bool) error {
+	supported, err := s.vpd(ctx, vpdSupported)
+	if err != nil {
+		return err
+	}
+	for _, page := range supported {
+		switch page {
+		case vpdBlockLimits:
+			limits, err := s.vpd(ctx, page)
+			if err != nil {
+				return err
+			}
+			s.disk.parseLimits(limits)
+		case vpdProvisioning:
+			provisioning, err := s.vpd(ctx, page)
+			if err != nil {
+				return err
+			}
+			if zeroed && parseProvisioning(provisioning) {
+				s.zeroing.Store(int32(zeroUnmap))
+			}
+		}
+	}
+	return nil
+}
+
+// vpd reads one page of vital product data; nil if the disk does not have it.
+func (s *Session) vpd(ctx context.Context, page byte) ([]byte, error) {
+	buf := make([]byte, vpdLen)
+	op := fmt.Sprintf("inquiry of page %02xh", page)
+	n, err := s.do(ctx, task{op: op, cdb: inquiryCDB(page, vpdLen), in: buf})
+	var sense *SenseError
+	if errors.As(err, &sense) && sense.Key == SenseIllegalRequest {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	return vpdPage(page, buf[:n]), nil
+}

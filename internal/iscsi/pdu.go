@@ -1,0 +1,134 @@
+package iscsi
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+)
+
+// opcode is the kind of a PDU, RFC 7143 11.2.1.2.
+type opcode byte
+
+const (
+	opNopOut         opcode = 0x00
+	opCommand        opcode = 0x01
+	opLoginRequest   opcode = 0x03
+	opDataOut        opcode = 0x05
+	opLogoutRequest  opcode = 0x06
+	opNopIn          opcode = 0x20
+	opResponse       opcode = 0x21
+	opLoginResponse  opcode = 0x23
+	opDataIn         opcode = 0x25
+	opLogoutResponse opcode = 0x26
+	opR2T            opcode = 0x31
+	opAsync          opcode = 0x32
+	opReject         opcode = 0x3f
+)
+
+const (
+	headerLen = 48
+
+	flagImmediate = 0x40 // byte 0: do not count this request in CmdSN
+	flagFinal     = 0x80 // byte 1
+	flagRead      = 0x40 // byte 1 of a command
+	flagWrite     = 0x20 // byte 1 of a command
+	attrSimple    = 0x01 // byte 1 of a command: simple task attribute
+	flagOverflow  = 0x04 // byte 1 of Response and Data-In
+	flagUnderflow = 0x02 // byte 1 of Response and Data-In
+	flagStatus    = 0x01 // byte 1 of Data-In: the status is in this PDU
+
+	// noTag is the reserved value of both task tags, RFC 7143 11.2.1.8.
+	noTag = 0xffffffff
+
+	// loginSegment is the data segment limit that holds until the other side declares its own,
+	// RFC 7143 13.12.
+	loginSegment = 8192
+	// ourSegment is the MaxRecvDataSegmentLength we declare.
+	ourSegment = 256 << 10
+	minSegment = 512
+	maxSegment = 1<<24 - 1
+)
+
+// errProtocol is part of every error caused by a target that breaks the protocol.
+var errProtocol = errors.New("the target broke the iSCSI protocol")
+
+// header is the Basic Header Segment of a PDU, RFC 7143 11.2.1. Numbers are big-endian at the
+// offsets that the RFC's diagrams give.
+type header [headerLen]byte
+
+func newHeader(op opcode) header {
+	var h header
+	h[0] = byte(op)
+	return h
+}
+
+func (h *header) opcode() opcode      { return opcode(h[0] & 0x3f) }
+func (h *header) flags() byte         { return h[1] }
+func (h *header) extraLen() int       { return int(h[4]) * 4 }
+func (h *header) dataLen() int        { return int(h.uint32(4) & maxSegment) }
+func (h *header) tag() uint32         { return h.uint32(16) }
+func (h *header) transferTag() uint32 { return h.uint32(20) }
+func (h *header) uint32(at int) uint32 {
+	return binary.BigEndian.Uint32(h[at:])
+}
+
+func (h *header) setDataLen(n int)           { h.setUint32(4, uint32(n)) }
+func (h *header) setTag(tag uint32)          { h.setUint32(16, tag) }
+func (h *header) setTransferTag(ttt uint32)  { h.setUint32(20, ttt) }
+func (h *header) setCmdSN(sn uint32)         { h.setUint32(24, sn) }
+func (h *header) setExpStatSN(sn uint32)     { h.setUint32(28, sn) }
+func (h *header) setUint32(at int, v uint32) { binary.BigEndian.PutUint32(h[at:], v) }
+
+// padLen is how many zero bytes follow a data segment of n bytes, RFC 7143 11.1.
+func padLen(n int) int { return -n & 3 }
+
+// readHeader reads a Basic Header Segment and skips additional ones, which nothing we negotiate
+// uses. A data segment above limit is refused here, before anybody makes room for it. The error
+// is io.EOF alone when the connection ended between two PDUs.
+func readHeader(r io.Reader, h *header, limit int) error {
+	if _, err := io.ReadFull(r, h[:]); err != nil {
+		return err
+	}
+	if n := h.dataLen(); n > limit {
+		return fmt.Errorf("%w: a data segment of %d bytes, above the %d we declared",
+			errProtocol, n, limit)
+	}
+	if n := h.extraLen(); n > 0 {
+		var extra [255 * 4]byte
+		if _, err := io.ReadFull(r, extra[:n]); err != nil {
+			return midPDU(err)
+		}
+	}
+	return nil
+}
+
+// readData fills dst from the data segment of h and consumes what is left of it and its padding.
+func readData(r io.Reader, h *header, dst []byte) error {
+	if _, err := io.ReadFull(r, dst); err != nil {
+		return midPDU(err)
+	}
+	rest := int64(h.dataLen() - len(dst) + padLen(h.dataLen()))
+	if rest == 0 {
+		return nil
+	}
+	_, err := io.CopyN(io.Discard, r, rest)
+	return midPDU(err)
+}
+
+// midPDU marks an end of file inside a PDU as what it is.
+func midPDU(err error) error {
+	if errors.Is(err, io.EOF) {
+		return io.ErrUnexpectedEOF
+	}
+	return err
+}
+
+// encodeLUN is the eight byte form of a logical unit number: peripheral device addressing below
+// 256, flat space addressing above (SAM-5 4.7.7).
+func encodeLUN(lun uint64) [8]byte {
+	if lun < 256 {
+		return [8]byte{1: byte(lun)}
+	}
+	return [8]byte{0x40 | byte(lun>>8), byte(lun)}
+}

@@ -1,0 +1,116 @@
+package iscsi
+
+import (
+	"context"
+	"errors"
+	"fmt"
+)
+
+// zeroMode is how blocks are zeroed. A session goes from one to the next when the disk refuses,
+// and never back.
+type zeroMode int32
+
+const (
+	zeroUnmap  zeroMode = iota // WRITE SAME that may free the blocks, where the disk promises zeros
+	zeroSame                   // WRITE SAME of a zero block
+	zeroBuffer                 // plain writes of zeros
+)
+
+const (
+	// maxSameBytes bounds one WRITE SAME, so that slow targets (some write block by block) end
+	// within the command timeout.
+	maxSameBytes = 16 << 20
+	// zeroChunk is how much is zeroed by plain writes between two looks at the context.
+	zeroChunk = 4 << 20
+)
+
+// zeros is what plain zeroing writes; nothing ever writes to it.
+var zeros [zeroChunk]byte
+
+// WriteZeroes makes n bytes at off read as zeros, by WRITE SAME(16) where the disk has it, freeing
+// the blocks where the disk promises that freed blocks read as zeros, else by writing zeros.
+// Alignment is free, as for WriteAt. If ctx ends during a command, so does the session.
+func (s *Session) WriteZeroes(ctx context.Context, off, n int64) error {
+	if err := s.inside("zero", off, n); err != nil {
+		return err
+	}
+	size := int64(s.disk.blockSize)
+	head := min(n, -off&(size-1))
+	tail := (n - head) & (size - 1)
+	if err := s.writeZeros(ctx, off, head); err != nil {
+		return err
+	}
+	if err := s.zeroBlocks(ctx, off+head, n-head-tail); err != nil {
+		return err
+	}
+	return s.writeZeros(ctx, off+n-tail, tail)
+}
+
+// zeroBlocks zeroes whole blocks, n bytes at off, in the best way that the disk has.
+func (s *Session) zeroBlocks(ctx context.Context, off, n int64) error {
+	for n > 0 {
+		mode := zeroMode(s.zeroing.Load())
+		if mode == zeroBuffer {
+			return s.writeZeros(ctx, off, n)
+		}
+		count := min(n, s.sameBytes())
+		err := s.writeSame(ctx, off, count, mode)
+		switch {
+		case err == nil:
+			off, n = off+count, n-count
+		case refusesZeroing(err):
+			s.zeroing.CompareAndSwap(int32(mode), int32(mode+1))
+		default:
+			return err
+		}
+	}
+	return nil
+}
+
+// refusesZeroing tells whether the disk cannot do what was asked, as opposed to failing. Besides
+// ILLEGAL REQUEST it is HARDWARE ERROR, tgt's answer to UNMAP on a disk below that cannot discard.
+// A disk that is really broken fails the plain write that follows as well.
+func refusesZeroing(err error) bool {
+	var sense *SenseError
+	return errors.As(err, &sense) &&
+		(sense.Key == SenseIllegalRequest || sense.Key == SenseHardwareError)
+}
+
+// sameBytes is how many bytes one WRITE SAME may cover.
+func (s *Session) sameBytes() int64 {
+	n := int64(maxSameBytes)
+	if blocks := s.disk.maxWriteSame; blocks > 0 && blocks < n/int64(s.disk.blockSize) {
+		n = blocks * int64(s.disk.blockSize)
+	}
+	return n
+}
+
+// writeSame is one WRITE SAME(16) of a zero block (SBC-3 5.42).
+func (s *Session) writeSame(ctx context.Context, off, n int64, mode zeroMode) error {
+	block, count := off/int64(s.disk.blockSize), int(n/int64(s.disk.blockSize))
+	cdb := blockCDB(cdbWriteSame16, block, count)
+	if mode == zeroUnmap {
+		cdb[1] |= writeSameUnmapBit
+	}
+	_, err := s.do(ctx, task{
+		op:  fmt.Sprintf("zero %d blocks at block %d", count, block),
+		cdb: cdb,
+		out: zeros[:s.disk.blockSize],
+	})
+	return err
+}
+
+// writeZeros zeroes by plain writes, and looks at ctx between chunks.
+func (s *Session) writeZeros(ctx context.Context, off, n int64) error {
+	for n > 0 {
+		if err := ctx.Err(); err != nil {
+			return fmt.Errorf("zero %d bytes at %d: %w", n, off, context.Cause(ctx))
+		}
+		count := min(n, zeroChunk)
+		if _, err := s.WriteAt(zeros[:count], off); err != nil {
+			return err
+		}
+		off, n = off+count, n-count
+	}
+	return nil
+}
