@@ -204,6 +204,11 @@ func Load(path string, environ []string) (Config, error) {
 			return Config{}, err
 		}
 	}
+	return c.WithEnvironment(environ)
+}
+
+// WithEnvironment lays the environment over the configuration and checks the result.
+func (c Config) WithEnvironment(environ []string) (Config, error) {
 	if err := c.environment(environ); err != nil {
 		return Config{}, err
 	}
