@@ -1,0 +1,438 @@
+package tftp_test
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"ingot/internal/tftp"
+)
+
+// content is n reproducible bytes.
+func content(n int) []byte {
+	b := make([]byte, n)
+	rand.NewChaCha8([32]byte{1}).Read(b)
+	return b
+}
+
+// rig is a running server and the events it told.
+type rig struct {
+	addr   string
+	events chan tftp.Event
+}
+
+// serve runs a server over files until the test ends.
+func serve(t *testing.T, s *tftp.Server, files map[string][]byte) *rig {
+	t.Helper()
+	conn, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := &rig{addr: conn.LocalAddr().String(), events: make(chan tftp.Event, 1000)}
+	s.Notify = func(e tftp.Event) { r.events <- e }
+	if s.Handler == nil {
+		s.Handler = func(_ context.Context, q tftp.Request) (tftp.Content, error) {
+			b, ok := files[q.Path]
+			if !ok {
+				return tftp.Content{}, fmt.Errorf("%s: %w", q.Path, tftp.ErrNotFound)
+			}
+			return tftp.Content{Reader: io.NopCloser(bytes.NewReader(b)), Size: int64(len(b))}, nil
+		}
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- s.Serve(ctx, conn) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Errorf("Serve: %v", err)
+		}
+	})
+	return r
+}
+
+// next returns the next event other than Started.
+func (r *rig) next(t *testing.T) tftp.Event {
+	t.Helper()
+	for {
+		select {
+		case e := <-r.events:
+			if e.Outcome != tftp.Started {
+				return e
+			}
+		case <-time.After(20 * time.Second):
+			t.Fatal("no event within 20 s")
+		}
+	}
+}
+
+func TestFilesArriveWholeAtEveryOptionAndSize(t *testing.T) {
+	t.Parallel()
+	files := map[string][]byte{}
+	for _, n := range []int{0, 1, 511, 512, 513, 1024, 1468 * 3, 100_000} {
+		files[fmt.Sprint(n)] = content(n)
+	}
+	r := serve(t, &tftp.Server{}, files)
+	for _, o := range []tftp.Options{
+		{}, {BlockSize: 8}, {BlockSize: 512}, {BlockSize: 1432}, {BlockSize: 65464},
+		{Window: 4}, {BlockSize: 1432, Window: 16}, {BlockSize: 1432, Window: 65535},
+	} {
+		for name, want := range files {
+			var got bytes.Buffer
+			if _, err := tftp.Get(t.Context(), r.addr, name, &got, o); err != nil {
+				t.Fatalf("%+v: %v", o, err)
+			}
+			if !bytes.Equal(got.Bytes(), want) {
+				t.Fatalf("%+v: %s bytes arrived as %d others", o, name, got.Len())
+			}
+			if e := r.next(t); e.Outcome != tftp.Done || e.Bytes != int64(len(want)) {
+				t.Fatalf("%+v: %s bytes reported as %+v", o, name, e)
+			}
+		}
+	}
+}
+
+func TestBlockNumbersRollOverToZero(t *testing.T) {
+	t.Parallel()
+	want := content(8*70_000 + 3)
+	r := serve(t, &tftp.Server{}, map[string][]byte{"big": want})
+	for _, o := range []tftp.Options{{BlockSize: 8}, {BlockSize: 8, Window: 16}} {
+		var got bytes.Buffer
+		if _, err := tftp.Get(t.Context(), r.addr, "big", &got, o); err != nil {
+			t.Fatal(err)
+		}
+		if !bytes.Equal(got.Bytes(), want) {
+			t.Fatalf("%+v: content differs after the roll-over", o)
+		}
+	}
+}
+
+// EDK2 reads every boot file twice; the first time only to learn the size.
+func TestSizeProbeIsNoFault(t *testing.T) {
+	t.Parallel()
+	r := serve(t, &tftp.Server{}, map[string][]byte{"snponly.efi": content(5000)})
+	o := tftp.Options{BlockSize: 1468, Probe: true}
+	n, err := tftp.Get(t.Context(), r.addr, "/snponly.efi", io.Discard, o)
+	if err != nil || n != 5000 {
+		t.Fatalf("size %d, %v; want 5000", n, err)
+	}
+	if e := r.next(t); e.Outcome != tftp.Probed || e.Err != nil {
+		t.Fatalf("reported as %+v", e)
+	}
+}
+
+func TestRefusalsTellTheClientWhy(t *testing.T) {
+	t.Parallel()
+	r := serve(t, &tftp.Server{Handler: func(_ context.Context, q tftp.Request) (tftp.Content, error) {
+		switch q.Path {
+		case "secret":
+			return tftp.Content{}, tftp.ErrAccess
+		case "broken":
+			return tftp.Content{}, errors.New("disk on fire at /srv/inside")
+		}
+		return tftp.Content{}, tftp.ErrNotFound
+	}}, nil)
+	for path, want := range map[string]tftp.Code{
+		"missing": tftp.CodeNotFound, "secret": tftp.CodeAccess, "broken": tftp.CodeUndefined,
+		"../../etc/passwd": tftp.CodeAccess,
+	} {
+		_, err := tftp.Get(t.Context(), r.addr, path, io.Discard, tftp.Options{})
+		var remote *tftp.RemoteError
+		if !errors.As(err, &remote) || remote.Code != want {
+			t.Errorf("%s: %v; want code %d", path, err, want)
+			continue
+		}
+		if strings.Contains(remote.Message, "inside") {
+			t.Errorf("%s: the client was told %q", path, remote.Message)
+		}
+		if e := r.next(t); e.Outcome != tftp.Refused || e.Err == nil {
+			t.Errorf("%s: reported as %+v", path, e)
+		}
+	}
+}
+
+func TestWriteRequestIsRefused(t *testing.T) {
+	t.Parallel()
+	r := serve(t, &tftp.Server{}, nil)
+	conn := dial(t, r.addr)
+	send(t, conn, "\x00\x02file\x00octet\x00")
+	if got := receive(t, conn); !strings.HasPrefix(got, "\x00\x05\x00\x02") {
+		t.Fatalf("answer %q; want ERROR 2", got)
+	}
+}
+
+// A client that sent its request twice must not get two transfers: it would see two ports.
+func TestRepeatedRequestStartsOneTransfer(t *testing.T) {
+	t.Parallel()
+	r := serve(t, &tftp.Server{}, map[string][]byte{"f": content(5)})
+	udp, err := net.ListenUDP("udp", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer udp.Close()
+	to, err := net.ResolveUDPAddr("udp", r.addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	udp.SetDeadline(time.Now().Add(10 * time.Second))
+	for range 3 {
+		if _, err := udp.WriteToUDP([]byte("\x00\x01f\x00octet\x00"), to); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var from *net.UDPAddr
+	buf := make([]byte, 600)
+	// The server repeats its block until the acknowledgement: all from one port.
+	for range 3 {
+		_, addr, err := udp.ReadFromUDP(buf)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if from != nil && from.Port != addr.Port {
+			t.Fatalf("two transfers, from ports %d and %d", from.Port, addr.Port)
+		}
+		from = addr
+	}
+	if _, err := udp.WriteToUDP([]byte{0, 4, 0, 1}, from); err != nil {
+		t.Fatal(err)
+	}
+	if e := r.next(t); e.Outcome != tftp.Done || e.Resent < 2 {
+		t.Fatalf("reported as %+v", e)
+	}
+}
+
+func TestSilentClientIsReportedLost(t *testing.T) {
+	t.Parallel()
+	r := serve(t, &tftp.Server{Timeout: 20 * time.Millisecond, Retries: 2},
+		map[string][]byte{"f": content(5000)})
+	conn := dial(t, r.addr)
+	send(t, conn, "\x00\x01f\x00octet\x00")
+	// The socket is connected to the request port, so data from the transfer's port is
+	// answered by the kernel or dropped; either way nobody acknowledges.
+	if e := r.next(t); e.Outcome != tftp.Lost || e.Bytes != 0 {
+		t.Fatalf("reported as %+v", e)
+	}
+}
+
+func TestTransfersBeyondTheBoundAreNotAnswered(t *testing.T) {
+	t.Parallel()
+	held, release := make(chan struct{}, 10), make(chan struct{})
+	s := &tftp.Server{MaxTransfers: 2}
+	s.Handler = func(context.Context, tftp.Request) (tftp.Content, error) {
+		held <- struct{}{}
+		<-release
+		return tftp.Content{}, tftp.ErrNotFound
+	}
+	r := serve(t, s, nil)
+	for range 3 {
+		send(t, dial(t, r.addr), "\x00\x01f\x00octet\x00")
+	}
+	// Requests are taken in order: once this one is answered the third was looked at.
+	conn := dial(t, r.addr)
+	send(t, conn, "\x00\x02f\x00octet\x00")
+	receive(t, conn)
+	<-held
+	<-held
+	close(release)
+	r.next(t)
+	r.next(t)
+	r.next(t)
+	select {
+	case <-held:
+		t.Fatal("a third transfer was admitted")
+	default:
+	}
+}
+
+func TestForeignClientsReadFiles(t *testing.T) {
+	t.Parallel()
+	want := content(300_001)
+	r := serve(t, &tftp.Server{}, map[string][]byte{"boot/file": want})
+	host, port, _ := net.SplitHostPort(r.addr)
+	for name, args := range map[string][]string{
+		"tftp":    {"tftp", "-m", "octet", host, port, "-c", "get", "boot/file", "OUT"},
+		"curl":    {"curl", "-s", "-o", "OUT", "tftp://" + r.addr + "/boot/file"},
+		"busybox": {"busybox", "tftp", "-g", "-b", "1432", "-r", "boot/file", "-l", "OUT", host, port},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if _, err := exec.LookPath(args[0]); err != nil {
+				t.Fatalf("%v: install the tools with scripts/packages.sh", err)
+			}
+			out := filepath.Join(t.TempDir(), "out")
+			for i := range args {
+				args[i] = strings.Replace(args[i], "OUT", out, 1)
+			}
+			ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+			defer cancel()
+			if text, err := exec.CommandContext(ctx, args[0], args[1:]...).CombinedOutput(); err != nil {
+				t.Fatalf("%v: %s", err, text)
+			}
+			got, err := os.ReadFile(out)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !bytes.Equal(got, want) {
+				t.Fatalf("%d bytes arrived, digest %x", len(got), sha256.Sum256(got))
+			}
+		})
+	}
+}
+
+func TestTransfersSurviveLossAndReordering(t *testing.T) {
+	t.Parallel()
+	want := content(1_000_000)
+	r := serve(t, &tftp.Server{Timeout: 500 * time.Millisecond}, map[string][]byte{"f": want})
+	for _, o := range []tftp.Options{{BlockSize: 1432}, {BlockSize: 1432, Window: 8}} {
+		o.Timeout = 200 * time.Millisecond
+		proxy := lossy(t, r.addr, 0.02)
+		var got bytes.Buffer
+		start := time.Now()
+		if _, err := tftp.Get(t.Context(), proxy, "f", &got, o); err != nil {
+			t.Fatalf("%+v: %v", o, err)
+		}
+		if !bytes.Equal(got.Bytes(), want) {
+			t.Fatalf("%+v: content differs", o)
+		}
+		// The last acknowledgement may be the one that was lost.
+		e := r.next(t)
+		t.Logf("window %d: %s, %d of %d packets sent again, %s", max(o.Window, 1),
+			time.Since(start).Round(time.Millisecond), e.Resent, len(want)/1432, e.Outcome)
+		if e.Resent == 0 {
+			t.Errorf("%+v: nothing was lost, the test proves nothing", o)
+		}
+	}
+}
+
+func BenchmarkTransfer(b *testing.B) {
+	for _, window := range []int{1, 4, 16, 64} {
+		b.Run(fmt.Sprint("window", window), func(b *testing.B) {
+			data := content(8 << 20)
+			conn, err := net.ListenPacket("udp", "127.0.0.1:0")
+			if err != nil {
+				b.Fatal(err)
+			}
+			s := &tftp.Server{Handler: func(context.Context, tftp.Request) (tftp.Content, error) {
+				return tftp.Content{Reader: io.NopCloser(bytes.NewReader(data)), Size: int64(len(data))}, nil
+			}}
+			ctx, cancel := context.WithCancel(context.Background())
+			done := make(chan error, 1)
+			go func() { done <- s.Serve(ctx, conn) }()
+			b.SetBytes(int64(len(data)))
+			for b.Loop() {
+				o := tftp.Options{BlockSize: 1428, Window: window}
+				if _, err := tftp.Get(ctx, conn.LocalAddr().String(), "f", io.Discard, o); err != nil {
+					b.Fatal(err)
+				}
+			}
+			cancel()
+			<-done
+		})
+	}
+}
+
+// lossy forwards datagrams of one client to addr and back. It drops a share of them and
+// swaps some with the following one.
+func lossy(t *testing.T, addr string, share float64) string {
+	t.Helper()
+	front, err := net.ListenUDP("udp", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	back, err := net.ListenUDP("udp", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	server, err := net.ResolveUDPAddr("udp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var mu sync.Mutex // guards peer and server
+	var peer *net.UDPAddr
+	var wait sync.WaitGroup
+	forward := func(in, out *net.UDPConn, to func(from *net.UDPAddr) *net.UDPAddr, seed uint64) {
+		dice := rand.New(rand.NewPCG(seed, 7))
+		buf := make([]byte, 70_000)
+		var held []byte
+		for {
+			n, from, err := in.ReadFromUDP(buf)
+			if err != nil {
+				return
+			}
+			dst := to(from)
+			switch x := dice.Float64(); {
+			case x < share:
+				continue
+			case x < 2*share && held == nil:
+				held = bytes.Clone(buf[:n])
+				continue
+			}
+			out.WriteToUDP(buf[:n], dst)
+			if held != nil {
+				out.WriteToUDP(held, dst)
+				held = nil
+			}
+		}
+	}
+	wait.Go(func() {
+		forward(front, back, func(from *net.UDPAddr) *net.UDPAddr {
+			mu.Lock()
+			defer mu.Unlock()
+			peer = from
+			return server
+		}, 1)
+	})
+	wait.Go(func() {
+		forward(back, front, func(from *net.UDPAddr) *net.UDPAddr {
+			mu.Lock()
+			defer mu.Unlock()
+			server = from
+			return peer
+		}, 2)
+	})
+	t.Cleanup(func() {
+		front.Close()
+		back.Close()
+		wait.Wait()
+	})
+	return front.LocalAddr().String()
+}
+
+func dial(t *testing.T, addr string) net.Conn {
+	t.Helper()
+	conn, err := net.Dial("udp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	conn.SetDeadline(time.Now().Add(10 * time.Second))
+	return conn
+}
+
+func send(t *testing.T, conn net.Conn, packet string) {
+	t.Helper()
+	if _, err := conn.Write([]byte(packet)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func receive(t *testing.T, conn net.Conn) string {
+	t.Helper()
+	buf := make([]byte, 2000)
+	n, err := conn.Read(buf)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(buf[:n])
+}
