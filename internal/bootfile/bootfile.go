@@ -1,0 +1,290 @@
+// Package bootfile holds the files that machines boot, kernels and ramdisks, under their SHA-256:
+// it fetches them from file:// and http(s):// sources, notices when a source changed, and opens
+// them for whoever serves them. Which files a node needs is netboot's and the drivers' business.
+//
+// A file that was held stays: a machine that was told a digest can fetch it as long as the
+// directory exists, whatever happens to the source.
+//
+// Read Cache.Hold first.
+package bootfile
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"os"
+	"path"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"ingot/internal/ingot"
+)
+
+// DefaultMaxSize bounds a boot file unless Cache.MaxSize says otherwise. Ramdisks are a few
+// hundred MiB; an operating system image named by mistake should not fill the disk.
+const DefaultMaxSize = 4 << 30
+
+// Cache is a directory of files named by their digest. It is safe for concurrent use, also by
+// several processes: files appear by rename, and equal content has an equal name.
+type Cache struct {
+	// AllowedPaths are the directories below which file:// sources may lie. Empty: anywhere,
+	// which is for installations where only the administrator names kernels and ramdisks.
+	AllowedPaths []string
+	// MaxSize bounds a file in bytes; 0 is DefaultMaxSize.
+	MaxSize int64
+
+	dir    string
+	client *http.Client
+	log    *slog.Logger
+
+	mu      sync.Mutex
+	sources map[string]*source // by href
+}
+
+// source is what is known of one href. Its token is taken while it is fetched, so concurrent
+// callers share one fetch: the second finds it fresh.
+type source struct {
+	token chan struct{}
+	file  ingot.File
+	mark  mark
+}
+
+// mark is what a source looked like when it was fetched; a different mark means new content.
+// The zero mark is never equal to a present one: fetch again.
+type mark struct {
+	etag, modified string // of HTTP
+	mtime          time.Time
+	size           int64
+}
+
+// New returns a cache in dir, which is made when the first file is held. client fetches http(s)
+// sources; nil is http.DefaultClient.
+func New(dir string, client *http.Client, log *slog.Logger) *Cache {
+	if client == nil {
+		client = http.DefaultClient
+	}
+	return &Cache{dir: dir, client: client, log: log, sources: map[string]*source{}}
+}
+
+// Hold makes the content of href available under its digest and returns that. It asks the
+// source each time whether it changed (modification time and size of a file; ETag and
+// Last-Modified of HTTP), and fetches only if it did. Errors are ingot.Invalid for an href that
+// can never work, ingot.Unavailable for a source that may work later.
+func (c *Cache) Hold(ctx context.Context, href string) (ingot.File, error) {
+	u, err := url.Parse(href)
+	if err != nil || href == "" {
+		return ingot.File{}, ingot.Errorf(ingot.Invalid,
+			"boot file %q is no URL; name it as file:///path or http(s)://host/path", href)
+	}
+	s := c.source(href)
+	select {
+	case s.token <- struct{}{}:
+		defer func() { <-s.token }()
+	case <-ctx.Done():
+		return ingot.File{}, fmt.Errorf("wait for the fetch of %s: %w", u.Redacted(), ctx.Err())
+	}
+	// Someone may have emptied the directory.
+	if _, err := os.Stat(c.path(s.file.SHA256)); err != nil {
+		s.mark = mark{}
+	}
+	switch u.Scheme {
+	case "file", "":
+		return c.holdLocal(ctx, s, u)
+	case "http", "https":
+		return c.holdRemote(ctx, s, u)
+	}
+	return ingot.File{}, ingot.Errorf(ingot.Invalid, "boot file %s: cannot fetch %q URLs; "+
+		"name it as file:///path or http(s)://host/path", u.Redacted(), u.Scheme)
+}
+
+func (c *Cache) source(href string) *source {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	s := c.sources[href]
+	if s == nil {
+		s = &source{token: make(chan struct{}, 1)}
+		c.sources[href] = s
+	}
+	return s
+}
+
+func (c *Cache) holdLocal(ctx context.Context, s *source, u *url.URL) (ingot.File, error) {
+	name, err := c.allowed(u)
+	if err != nil {
+		return ingot.File{}, err
+	}
+	// Non-blocking, lest a FIFO with nobody at the other end holds the caller for ever.
+	f, err := os.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return ingot.File{}, ingot.Errorf(ingot.Invalid, "open boot file: %w", err)
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	switch {
+	case err != nil:
+		return ingot.File{}, ingot.Errorf(ingot.Unavailable, "look at boot file: %w", err)
+	case !info.Mode().IsRegular():
+		return ingot.File{}, ingot.Errorf(ingot.Invalid, "boot file %s is not a regular file",
+			name)
+	}
+	now := mark{mtime: info.ModTime(), size: info.Size()}
+	if s.mark == now {
+		return s.file, nil
+	}
+	return c.keep(s, now, u, &ctxReader{ctx, f})
+}
+
+// allowed returns the real path of a file:// source, or an error if it is none of those that
+// may be served to machines: what is held can be read by everyone on the provisioning network.
+func (c *Cache) allowed(u *url.URL) (string, error) {
+	if (u.Host != "" && u.Host != "localhost") || !path.IsAbs(u.Path) {
+		return "", ingot.Errorf(ingot.Invalid,
+			"boot file %q: name an absolute path, as in file:///srv/boot/vmlinuz", u.Redacted())
+	}
+	real, err := filepath.EvalSymlinks(u.Path)
+	if err != nil {
+		return "", ingot.Errorf(ingot.Invalid, "open boot file: %w", err)
+	}
+	for _, dir := range c.AllowedPaths {
+		if d, err := filepath.EvalSymlinks(dir); err == nil {
+			dir = d
+		}
+		if rel, err := filepath.Rel(dir, real); err == nil && filepath.IsLocal(rel) {
+			return real, nil
+		}
+	}
+	if len(c.AllowedPaths) > 0 {
+		return "", ingot.Errorf(ingot.Invalid, "boot file %s lies outside of the directories "+
+			"that are allowed for file:// URLs: %s", u.Path, strings.Join(c.AllowedPaths, ", "))
+	}
+	return real, nil
+}
+
+func (c *Cache) holdRemote(ctx context.Context, s *source, u *url.URL) (ingot.File, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, u.String(), nil)
+	if err != nil {
+		return ingot.File{}, ingot.Errorf(ingot.Invalid, "fetch boot file %s: %w",
+			u.Redacted(), err)
+	}
+	// Without it net/http would unpack a .gz ramdisk that the server labels as an encoding.
+	req.Header.Set("Accept-Encoding", "identity")
+	if s.mark.etag != "" {
+		req.Header.Set("If-None-Match", s.mark.etag)
+	}
+	if s.mark.modified != "" {
+		req.Header.Set("If-Modified-Since", s.mark.modified)
+	}
+	resp, err := c.client.Do(req)
+	if err != nil {
+		return ingot.File{}, ingot.Errorf(ingot.Unavailable, "fetch boot file: %w", err)
+	}
+	defer resp.Body.Close()
+	switch {
+	case resp.StatusCode == http.StatusNotModified && s.mark != mark{}:
+		return s.file, nil
+	case resp.StatusCode != http.StatusOK:
+		return ingot.File{}, ingot.Errorf(ingot.Unavailable, "fetch boot file %s: the server "+
+			"answered %s", u.Redacted(), resp.Status)
+	}
+	now := mark{etag: resp.Header.Get("ETag"), modified: resp.Header.Get("Last-Modified"),
+		size: resp.ContentLength}
+	if now.etag == "" && now.modified == "" {
+		now = mark{} // nothing to ask with: fetch each time
+	}
+	return c.keep(s, now, u, resp.Body)
+}
+
+// keep copies r into the directory and records it as the content of s.
+func (c *Cache) keep(s *source, now mark, u *url.URL, r io.Reader) (ingot.File, error) {
+	start := time.Now()
+	f, err := c.add(r)
+	if err != nil {
+		return ingot.File{}, fmt.Errorf("hold boot file %s: %w", u.Redacted(), err)
+	}
+	f.Name = path.Base(u.Path)
+	s.file, s.mark = f, now
+	c.log.Info("boot file held", "url", u.Redacted(), "sha256", f.SHA256, "bytes", f.Size,
+		"seconds", time.Since(start).Seconds())
+	return f, nil
+}
+
+// add writes r to a file of its digest: completely or not at all.
+func (c *Cache) add(r io.Reader) (ingot.File, error) {
+	if err := os.MkdirAll(c.dir, 0o755); err != nil {
+		return ingot.File{}, ingot.Errorf(ingot.Internal, "make the cache: %w", err)
+	}
+	tmp, err := os.CreateTemp(c.dir, "fetch-*")
+	if err != nil {
+		return ingot.File{}, ingot.Errorf(ingot.Internal, "make a file in the cache: %w", err)
+	}
+	defer os.Remove(tmp.Name())
+	defer tmp.Close()
+
+	limit := c.MaxSize
+	if limit == 0 {
+		limit = DefaultMaxSize
+	}
+	sum := sha256.New()
+	n, err := io.Copy(io.MultiWriter(tmp, sum), io.LimitReader(r, limit+1))
+	switch {
+	case err != nil:
+		return ingot.File{}, ingot.Errorf(ingot.Unavailable, "copy after %d bytes: %w", n, err)
+	case n > limit:
+		return ingot.File{}, ingot.Errorf(ingot.Invalid, "larger than %d bytes", limit)
+	case n == 0:
+		return ingot.File{}, ingot.Errorf(ingot.Invalid, "the file is empty")
+	}
+	f := ingot.File{SHA256: hex.EncodeToString(sum.Sum(nil)), Size: n}
+	// The digest is a promise: on disk before anybody is told.
+	err = errors.Join(tmp.Sync(), tmp.Chmod(0o644), os.Rename(tmp.Name(), c.path(f.SHA256)))
+	if err != nil {
+		return ingot.File{}, ingot.Errorf(ingot.Internal, "write to the cache: %w", err)
+	}
+	return f, nil
+}
+
+// Open opens a held file. The error is ingot.NotFound for everything that is none, also for
+// what is no digest.
+func (c *Cache) Open(digest string) (*os.File, error) {
+	if !isDigest(digest) {
+		return nil, ingot.Errorf(ingot.NotFound, "no boot file: %q is no SHA-256 in hex",
+			digest[:min(len(digest), 64)])
+	}
+	f, err := os.Open(c.path(digest))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, ingot.Errorf(ingot.NotFound, "boot file %s is not held here", digest)
+	}
+	if err != nil {
+		return nil, ingot.Errorf(ingot.Internal, "open boot file: %w", err)
+	}
+	return f, nil
+}
+
+func (c *Cache) path(digest string) string { return filepath.Join(c.dir, digest) }
+
+func isDigest(s string) bool {
+	return len(s) == 64 && strings.Trim(s, "0123456789abcdef") == ""
+}
+
+// ctxReader ends a copy of a large local file when nobody waits for it any more.
+type ctxReader struct {
+	ctx context.Context
+	r   io.Reader
+}
+
+func (r *ctxReader) Read(p []byte) (int, error) {
+	if err := r.ctx.Err(); err != nil {
+		return 0, err
+	}
+	return r.r.Read(p)
+}

@@ -1,0 +1,238 @@
+package bootfile_test
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"ingot/internal/bootfile"
+	"ingot/internal/ingot"
+)
+
+func newCache(t *testing.T) *bootfile.Cache {
+	t.Helper()
+	return bootfile.New(filepath.Join(t.TempDir(), "boot"), nil, slog.New(slog.DiscardHandler))
+}
+
+func digest(content string) string {
+	sum := sha256.Sum256([]byte(content))
+	return hex.EncodeToString(sum[:])
+}
+
+func write(t *testing.T, path, content string) {
+	t.Helper()
+	if err := os.WriteFile(path, []byte(content), 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func expect(t *testing.T, c *bootfile.Cache, href, content string) {
+	t.Helper()
+	f, err := c.Hold(t.Context(), href)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := ingot.File{SHA256: digest(content), Name: "vmlinuz", Size: int64(len(content))}
+	if f != want {
+		t.Fatalf("Hold = %+v, want %+v", f, want)
+	}
+	r, err := c.Open(f.SHA256)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	got, err := io.ReadAll(r)
+	if err != nil || string(got) != content {
+		t.Fatalf("content %q, %v, want %q", got, err, content)
+	}
+}
+
+func TestALocalFileIsFollowedWhenItChanges(t *testing.T) {
+	t.Parallel()
+	c, path := newCache(t), filepath.Join(t.TempDir(), "vmlinuz")
+	write(t, path, "first")
+	expect(t, c, "file://"+path, "first")
+	expect(t, c, path, "first")
+	write(t, path, "second one")
+	expect(t, c, "file://"+path, "second one")
+	// Machines that were told the first digest can still fetch it.
+	r, err := c.Open(digest("first"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Close()
+}
+
+// server serves one file and counts the times it sent the content.
+type server struct {
+	*httptest.Server
+	mu      sync.Mutex
+	content string
+	sent    atomic.Int32
+	gate    chan struct{} // nil: open
+}
+
+func newServer(t *testing.T, content string) *server {
+	s := &server{content: content}
+	s.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		s.mu.Lock()
+		body := s.content
+		s.mu.Unlock()
+		etag := `"` + digest(body) + `"`
+		w.Header().Set("ETag", etag)
+		if r.Header.Get("If-None-Match") == etag {
+			w.WriteHeader(http.StatusNotModified)
+			return
+		}
+		s.sent.Add(1)
+		if s.gate != nil {
+			<-s.gate
+		}
+		io.WriteString(w, body)
+	}))
+	t.Cleanup(s.Close)
+	return s
+}
+
+func TestAWebFileIsFetchedAgainOnlyWhenItChanged(t *testing.T) {
+	t.Parallel()
+	c, s := newCache(t), newServer(t, "first")
+	for range 3 {
+		expect(t, c, s.URL+"/boot/vmlinuz?x=1", "first")
+	}
+	if n := s.sent.Load(); n != 1 {
+		t.Errorf("sent %d times, want 1", n)
+	}
+	s.mu.Lock()
+	s.content = "second"
+	s.mu.Unlock()
+	expect(t, c, s.URL+"/boot/vmlinuz?x=1", "second")
+	if n := s.sent.Load(); n != 2 {
+		t.Errorf("sent %d times, want 2", n)
+	}
+}
+
+func TestConcurrentCallersShareOneFetch(t *testing.T) {
+	t.Parallel()
+	c, s := newCache(t), newServer(t, "content")
+	s.gate = make(chan struct{})
+	var wg sync.WaitGroup
+	errs := make(chan error, 8)
+	for range cap(errs) {
+		wg.Go(func() {
+			_, err := c.Hold(t.Context(), s.URL+"/vmlinuz")
+			errs <- err
+		})
+	}
+	close(s.gate)
+	wg.Wait()
+	for range cap(errs) {
+		if err := <-errs; err != nil {
+			t.Error(err)
+		}
+	}
+	if n := s.sent.Load(); n != 1 {
+		t.Errorf("sent %d times, want 1", n)
+	}
+}
+
+func TestACallerThatGivesUpDoesNotWait(t *testing.T) {
+	t.Parallel()
+	c, s := newCache(t), newServer(t, "content")
+	s.gate = make(chan struct{})
+	defer close(s.gate)
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+	defer cancel()
+	if _, err := c.Hold(ctx, s.URL+"/vmlinuz"); err == nil {
+		t.Error("a file was held that nobody sent")
+	}
+}
+
+func TestALostFileIsFetchedAgain(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	c := bootfile.New(dir, nil, slog.New(slog.DiscardHandler))
+	s := newServer(t, "content")
+	expect(t, c, s.URL+"/vmlinuz", "content")
+	if err := os.Remove(filepath.Join(dir, digest("content"))); err != nil {
+		t.Fatal(err)
+	}
+	expect(t, c, s.URL+"/vmlinuz", "content")
+}
+
+func TestABrokenTransferLeavesNothing(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	c := bootfile.New(dir, nil, slog.New(slog.DiscardHandler))
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Length", "100")
+		io.WriteString(w, "only this")
+	}))
+	defer s.Close()
+	_, err := c.Hold(t.Context(), s.URL+"/vmlinuz")
+	if ingot.KindOf(err) != ingot.Unavailable {
+		t.Errorf("error %v", err)
+	}
+	if left, err := os.ReadDir(dir); err != nil || len(left) != 0 {
+		t.Errorf("left over: %v, %v", left, err)
+	}
+}
+
+func TestWhatCannotBeServedIsRefused(t *testing.T) {
+	t.Parallel()
+	c, dir := newCache(t), t.TempDir()
+	c.MaxSize = 10
+	c.AllowedPaths = []string{dir}
+	inside := filepath.Join(dir, "vmlinuz")
+	write(t, inside, "0123456789")
+	expect(t, c, "file://"+inside, "0123456789")
+	write(t, filepath.Join(dir, "empty"), "")
+	write(t, filepath.Join(dir, "large"), "0123456789a")
+	outside := filepath.Join(t.TempDir(), "secret")
+	write(t, outside, "secret")
+	if err := os.Symlink(outside, filepath.Join(dir, "link")); err != nil {
+		t.Fatal(err)
+	}
+	for href, want := range map[string]string{
+		"":                        "no URL",
+		"ftp://host/vmlinuz":      `cannot fetch "ftp" URLs`,
+		"file://host/vmlinuz":     "absolute path",
+		"vmlinuz":                 "absolute path",
+		"file://" + dir:           "not a regular file",
+		"file://" + dir + "/no":   "no such file",
+		"file://" + dir + "/link": "outside of the directories",
+		"file://" + outside:       "outside of the directories",
+		"file://" + dir + "/../" + filepath.Base(filepath.Dir(outside)) + "/secret": "outside",
+		"file://" + dir + "/empty": "empty",
+		"file://" + dir + "/large": "larger than 10 bytes",
+	} {
+		_, err := c.Hold(t.Context(), href)
+		if ingot.KindOf(err) != ingot.Invalid || !strings.Contains(err.Error(), want) {
+			t.Errorf("Hold(%q) = %v, want Invalid with %q", href, err, want)
+		}
+	}
+}
+
+func TestOpenTakesDigestsOnly(t *testing.T) {
+	t.Parallel()
+	c := newCache(t)
+	for _, name := range []string{
+		"", "..", "../../etc/passwd", strings.Repeat("A", 64), strings.Repeat("a", 63),
+		strings.Repeat("a", 64), strings.Repeat("/", 64),
+	} {
+		if _, err := c.Open(name); ingot.KindOf(err) != ingot.NotFound {
+			t.Errorf("Open(%q) = %v, want NotFound", name, err)
+		}
+	}
+}
