@@ -33,16 +33,17 @@ type Config struct {
 	// A command that exceeds it ends the session, for its fate cannot be known.
 	CommandTimeout time.Duration
 
-	// QueueDepth is how many commands may be in flight at once; 32. The target's command
+	// QueueDepth is how many commands may be in flight at once; 16. The target's command
 	// window may hold it lower.
 	QueueDepth int
-	// MaxTransfer is how many bytes one SCSI command reads or writes at most; 256 KiB. Larger
-	// calls are split and their parts sent concurrently.
+	// MaxTransfer is how many bytes one SCSI command reads or writes at most; 1 MiB. Larger
+	// calls are split and their parts sent concurrently. Small targets hold QueueDepth times
+	// MaxTransfer in memory.
 	MaxTransfer int
 	// MaxBurst is the MaxBurstLength offered (RFC 7143 13.13), in bytes; 1 MiB.
 	MaxBurst int
 	// FirstBurst is the FirstBurstLength offered (RFC 7143 13.14): how many bytes of a write may
-	// be sent before the target asks for them; 256 KiB.
+	// be sent before the target asks for them; 64 KiB.
 	FirstBurst int
 }
 
@@ -50,10 +51,10 @@ const (
 	defaultPort           = "3260"
 	defaultDialTimeout    = 30 * time.Second
 	defaultCommandTimeout = 60 * time.Second
-	defaultQueueDepth     = 32
-	defaultMaxTransfer    = 256 << 10
+	defaultQueueDepth     = 16
+	defaultMaxTransfer    = 1 << 20
 	defaultMaxBurst       = 1 << 20
-	defaultFirstBurst     = 256 << 10
+	defaultFirstBurst     = 64 << 10
 	maxTransferLimit      = 16 << 20
 
 	// maxNameLen bounds iSCSI names, RFC 7143 4.2.7.2.

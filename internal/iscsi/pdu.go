@@ -34,8 +34,7 @@ const (
 	flagRead      = 0x40 // byte 1 of a command
 	flagWrite     = 0x20 // byte 1 of a command
 	attrSimple    = 0x01 // byte 1 of a command: simple task attribute
-	flagOverflow  = 0x04 // byte 1 of Response and Data-In
-	flagUnderflow = 0x02 // byte 1 of Response and Data-In
+	flagUnderflow = 0x02 // byte 1 of a response: the residual count is valid
 	flagStatus    = 0x01 // byte 1 of Data-In: the status is in this PDU
 
 	// noTag is the reserved value of both task tags, RFC 7143 11.2.1.8.

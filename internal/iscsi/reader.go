@@ -145,6 +145,9 @@ func (s *Session) response(h *header) error {
 		return fmt.Errorf("%s: the target could not execute the command (iSCSI response %02xh)",
 			t.op, h[2])
 	}
+	if h.flags()&flagUnderflow != 0 {
+		t.residual = int(h.uint32(44))
+	}
 	s.finish(t, h[3], senseOf(data))
 	return nil
 }

@@ -60,6 +60,7 @@ type task struct {
 	queued   int  // R2Ts in the outbox
 	status   byte
 	received int // bytes of Data-In
+	residual int // bytes that the target did not transfer, by its own account
 	sense    []byte
 	err      error
 }
@@ -219,6 +220,9 @@ func (t *task) outcome() error {
 	switch {
 	case t.err != nil:
 		return fmt.Errorf("%s: %w", t.op, t.err)
+	case t.status == statusGood && t.out != nil && t.residual > 0:
+		return fmt.Errorf("%s: %w: success, but %d of %d bytes were not taken",
+			t.op, errProtocol, t.residual, len(t.out))
 	case t.status == statusGood:
 		return nil
 	case t.status == statusCheck:
