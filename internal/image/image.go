@@ -1,0 +1,253 @@
+// Package image turns an image reference of a node into verified content.
+//
+// A reference (image_source, its digest, its format) comes from instance_info and is checked by
+// [FromInstanceInfo] without touching anything. [Open] fetches it: raw images, also compressed
+// with gzip, are streamed and hashed on the way; qcow2 images need random access, so they are
+// spooled to a file named by their digest, once for everybody who asks at the same time.
+// Memory does not grow with the image in either case. Nothing is ever handed out as complete
+// before its digest was seen to be right: for a stream the verdict comes with the end, see
+// [Image.Next].
+//
+// Writing content to a disk is left to package deploy, the layout of qcow2 to package qcow2.
+// Start at [Open].
+package image
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"os"
+	"time"
+
+	"ingot/internal/ingot"
+	"ingot/internal/qcow2"
+)
+
+// Options are the site's rules for images. The zero value works where its directories exist.
+type Options struct {
+	// AllowedPaths are the directories that file:// images may be in. Default
+	// /var/lib/ingot/images.
+	AllowedPaths []string
+	// SpoolDir holds images that cannot be streamed, by digest. It belongs to one process and
+	// is made when needed. Default /var/lib/ingot/spool.
+	SpoolDir string
+	// IdleTimeout is how long a source may stay silent. Default one minute.
+	IdleTimeout time.Duration
+	// Retries is how often a source that cannot be reached, or answers with a server error, is
+	// asked again before the first byte. Default 3; negative means never.
+	Retries int
+	// RetryDelay is the pause before the first retry; it doubles each time. Default one second.
+	RetryDelay time.Duration
+	// Client is used for http and https. Default a client without an overall time limit.
+	Client *http.Client
+	// Progress, if set, hears of bytes fetched to the spool, or hashed there, of so many in
+	// total (-1: unknown), about four times a second. It is not called for streamed images:
+	// who reads those sees how far they are.
+	Progress func(done, total int64)
+}
+
+// Defaults of Options.
+const (
+	DefaultAllowedPath = "/var/lib/ingot/images"
+	DefaultSpoolDir    = "/var/lib/ingot/spool"
+	defaultIdleTimeout = time.Minute
+	defaultRetries     = 3
+	defaultRetryDelay  = time.Second
+)
+
+func (o Options) withDefaults() Options {
+	if len(o.AllowedPaths) == 0 {
+		o.AllowedPaths = []string{DefaultAllowedPath}
+	}
+	if o.SpoolDir == "" {
+		o.SpoolDir = DefaultSpoolDir
+	}
+	if o.IdleTimeout <= 0 {
+		o.IdleTimeout = defaultIdleTimeout
+	}
+	if o.Retries == 0 {
+		o.Retries = defaultRetries
+	}
+	if o.RetryDelay <= 0 {
+		o.RetryDelay = defaultRetryDelay
+	}
+	if o.Client == nil {
+		o.Client = http.DefaultClient
+	}
+	if o.Progress == nil {
+		o.Progress = func(int64, int64) {}
+	}
+	return o
+}
+
+// Image is the content of an image, read once from front to back. It is used by one goroutine.
+type Image struct {
+	digest Digest
+	format Format
+	size   int64
+
+	// A raw image has a stream; a qcow2 image has disk, which reads from file, the offset and
+	// what is left of the extent there.
+	stream *stream
+	file   *os.File
+	disk   *qcow2.Image
+	off    int64
+	extent qcow2.Extent
+}
+
+// Open makes the image of ref readable. For qcow2 this includes fetching and verifying all of
+// it; for raw images it means that the source has begun to send. The context bounds Open only,
+// not the Image.
+//
+// Errors have the kind Invalid when ref or the content is at fault, NotFound when the source
+// has no such image, and Unavailable when a later attempt may succeed. A wrong digest is a
+// *[ChecksumError].
+func Open(ctx context.Context, ref Reference, opt Options) (*Image, error) {
+	opt = opt.withDefaults()
+	if err := ref.check(); err != nil {
+		return nil, err
+	}
+	u, err := url.Parse(ref.Source)
+	if err != nil {
+		return nil, ingot.Errorf(ingot.Invalid, "image_source is not a URL: %w", err)
+	}
+	o := opener{ref: ref, url: u, name: printable(u), opt: opt}
+	image, err := o.open(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("open image %s: %w", o.name, err)
+	}
+	return image, nil
+}
+
+// opener is one call of Open.
+type opener struct {
+	ref  Reference
+	url  *url.URL
+	name string
+	opt  Options
+}
+
+func (o opener) open(ctx context.Context) (*Image, error) {
+	if o.ref.Format != QCOW2 {
+		image, err := o.openStream(ctx)
+		if image != nil || err != nil {
+			return image, err
+		}
+	}
+	file, err := o.localFile(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return o.openDisk(file)
+}
+
+// openStream returns nil without error if the image turns out to be qcow2.
+func (o opener) openStream(ctx context.Context) (*Image, error) {
+	s, err := o.dial(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if s.format == QCOW2 {
+		s.Close()
+		return nil, nil
+	}
+	size := s.fetched
+	if s.gzipped {
+		size = -1
+	}
+	return &Image{digest: o.ref.Digest, format: Raw, size: size, stream: s}, nil
+}
+
+// localFile returns a verified qcow2 file: the source itself where that is possible, otherwise
+// the one in the spool.
+func (o opener) localFile(ctx context.Context) (*os.File, error) {
+	if o.url.Scheme == "file" {
+		s, err := o.dial(ctx)
+		if err != nil {
+			return nil, err
+		}
+		if !s.gzipped {
+			return o.verified(ctx, s.local)
+		}
+		s.Close()
+	}
+	return o.spooled(ctx)
+}
+
+func (o opener) openDisk(file *os.File) (*Image, error) {
+	info, err := file.Stat()
+	if err != nil {
+		file.Close()
+		return nil, fmt.Errorf("size of %s: %w", file.Name(), err)
+	}
+	disk, err := qcow2.Open(file, info.Size())
+	if err != nil {
+		file.Close()
+		return nil, ingot.Errorf(ingot.Invalid, "%w", err)
+	}
+	return &Image{
+		digest: o.ref.Digest, format: QCOW2, size: disk.Size(), file: file, disk: disk,
+	}, nil
+}
+
+// Format is what the content was found to be.
+func (i *Image) Format() Format { return i.format }
+
+// Size is the size in bytes of the disk that the image describes, or -1 if only its end will
+// tell (raw, compressed, or from a server that does not announce lengths).
+func (i *Image) Size() int64 { return i.size }
+
+// Digest is the digest that the image is verified against, for example "sha256:0f1e...".
+func (i *Image) Digest() string { return i.digest.String() }
+
+// Next advances through the image. It returns by how many bytes; either buf was filled with as
+// many, or they are all zero, buf is untouched and n may exceed len(buf). There are no gaps.
+// After the last byte the result is io.EOF if all that was fetched had the right digest, and a
+// *[ChecksumError] otherwise: content of a stream must not be put to use before io.EOF.
+func (i *Image) Next(ctx context.Context, buf []byte) (n int64, zero bool, err error) {
+	if err := context.Cause(ctx); err != nil {
+		return 0, false, err
+	}
+	if len(buf) == 0 {
+		return 0, false, errors.New("read image: empty buffer")
+	}
+	if i.stream != nil {
+		n, err := i.stream.next(ctx, buf)
+		return int64(n), false, err
+	}
+	return i.nextOfDisk(buf)
+}
+
+func (i *Image) nextOfDisk(buf []byte) (int64, bool, error) {
+	if i.extent.Length == 0 {
+		extent, err := i.disk.ExtentAt(i.off)
+		if err == io.EOF {
+			return 0, false, io.EOF
+		}
+		if err != nil {
+			return 0, false, ingot.Errorf(ingot.Invalid, "read image: %w", err)
+		}
+		i.extent = extent
+	}
+	n := i.extent.Length
+	if !i.extent.Zero {
+		n = min(n, int64(len(buf)))
+		if _, err := i.disk.ReadAt(buf[:n], i.off); err != nil {
+			return 0, false, ingot.Errorf(ingot.Invalid, "read image: %w", err)
+		}
+	}
+	i.off += n
+	i.extent.Length -= n
+	return n, i.extent.Zero, nil
+}
+
+// Close releases the source. It does not tell whether the content was right.
+func (i *Image) Close() error {
+	if i.stream != nil {
+		return i.stream.Close()
+	}
+	return i.file.Close()
+}

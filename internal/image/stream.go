@@ -1,0 +1,213 @@
+package image
+
+import (
+	"bufio"
+	"context"
+	"crypto/sha256"
+	"crypto/sha512"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"hash"
+	"io"
+	"os"
+
+	"github.com/klauspost/compress/gzip"
+
+	"ingot/internal/ingot"
+)
+
+// ChecksumError says that a source delivered something else than the reference promised.
+type ChecksumError struct {
+	// Source is where it came from, without secrets.
+	Source string
+	// Want and Got are the promised and the found digest.
+	Want, Got Digest
+	// Fetched is the number of bytes that Got is the digest of.
+	Fetched int64
+}
+
+// Error says which of both sides to look at.
+func (e *ChecksumError) Error() string {
+	return fmt.Sprintf("checksum of %s (%d bytes) is %s, but instance_info promises %s; "+
+		"if the image was published anew, set its new checksum, otherwise publish it again",
+		e.Source, e.Fetched, e.Got, e.Want)
+}
+
+// stream is the content of a source as it arrives: hashed as fetched, unpacked if gzipped.
+type stream struct {
+	name   string
+	digest Digest
+	// ctx ends the transfer; each wait for bytes links it to the context of who waits.
+	ctx    context.Context
+	cancel context.CancelCauseFunc
+	closer io.Closer
+	// local is the source if that is a file.
+	local *os.File
+
+	raw     *bufio.Reader // as fetched
+	hash    *hashReader
+	content io.Reader // unpacked; raw itself if there is nothing to unpack
+	format  Format
+	gzipped bool
+	// fetched is the announced number of bytes as fetched, -1 if unknown.
+	fetched int64
+}
+
+const (
+	// readSize is the unit of reads from a source in bytes.
+	readSize = 256 << 10
+	// unpackSize is the unit of reads from a decompressor.
+	unpackSize = 64 << 10
+)
+
+// transfer is an open source, before anything is known about its content.
+type transfer struct {
+	ctx    context.Context
+	cancel context.CancelCauseFunc
+	body   io.ReadCloser
+	local  *os.File
+	size   int64
+}
+
+// newStream looks at the first bytes of t and owns it, also in case of an error.
+func (o opener) newStream(t transfer) (*stream, error) {
+	s := &stream{
+		name: o.name, digest: o.ref.Digest, ctx: t.ctx, cancel: t.cancel, closer: t.body,
+		local: t.local, fetched: t.size, hash: newHashReader(t.body, o.ref.Digest.Algorithm),
+	}
+	s.raw = bufio.NewReaderSize(s.hash, readSize)
+	if err := s.detect(o.ref.Format); err != nil {
+		s.Close()
+		return nil, err
+	}
+	return s, nil
+}
+
+func (s *stream) detect(declared Format) error {
+	head, err := peek(s.raw)
+	if err != nil {
+		return err
+	}
+	s.content = s.raw
+	if len(head) >= len(gzipMagic) && string(head[:len(gzipMagic)]) == gzipMagic {
+		unpacked, err := gzip.NewReader(s.raw)
+		if err != nil {
+			return gzipError(err)
+		}
+		buffered := bufio.NewReaderSize(unpacked, unpackSize)
+		s.content, s.gzipped = buffered, true
+		if head, err = peek(buffered); err != nil {
+			return gzipError(err)
+		}
+	}
+	if len(head) == 0 {
+		return ingot.Errorf(ingot.Invalid, "the image is empty; check image_source")
+	}
+	if s.format, err = sniff(head); err != nil {
+		return err
+	}
+	return agree(declared, s.format)
+}
+
+func peek(r *bufio.Reader) ([]byte, error) {
+	head, err := r.Peek(sniffSize)
+	if err != nil && err != io.EOF {
+		return nil, err
+	}
+	return head, nil
+}
+
+// gzipError tells damaged content from a transfer that broke, whose error has a kind already.
+func gzipError(err error) error {
+	var known *ingot.Error
+	if errors.As(err, &known) {
+		return err
+	}
+	return ingot.Errorf(ingot.Invalid, "unpack image: %w; the file is damaged or was cut off, "+
+		"compress it with gzip again", err)
+}
+
+// during links the transfer to ctx until the returned function is called.
+func (s *stream) during(ctx context.Context) (stop func() bool) {
+	return context.AfterFunc(ctx, func() { s.cancel(context.Cause(ctx)) })
+}
+
+// next fills buf with what comes next. At the end it returns the verdict, io.EOF if good.
+func (s *stream) next(ctx context.Context, buf []byte) (int, error) {
+	defer s.during(ctx)()
+	n, err := fill(s.content, buf)
+	switch {
+	case err == nil, err == io.EOF && n > 0:
+		return n, nil
+	case err == io.EOF:
+		if err := s.verify(); err != nil {
+			return 0, err
+		}
+		return 0, io.EOF
+	case s.gzipped:
+		err = gzipError(err)
+	}
+	return 0, fmt.Errorf("read image %s: %w", s.name, err)
+}
+
+// fill reads until buf is full or r gives an error. It keeps a cut-off gzip stream, which is
+// io.ErrUnexpectedEOF, apart from the end, which io.ReadFull does not.
+func fill(r io.Reader, buf []byte) (n int, err error) {
+	for n < len(buf) && err == nil {
+		var m int
+		m, err = r.Read(buf[n:])
+		n += m
+	}
+	if n == len(buf) {
+		return n, nil
+	}
+	return n, err
+}
+
+// verify fetches what may be left behind the content and compares the digest of everything.
+func (s *stream) verify() error {
+	if _, err := io.Copy(io.Discard, s.raw); err != nil {
+		return fmt.Errorf("read image %s: %w", s.name, err)
+	}
+	return s.hash.verify(s.name, s.digest)
+}
+
+// Close ends the transfer.
+func (s *stream) Close() error {
+	s.cancel(context.Canceled)
+	return s.closer.Close()
+}
+
+// hashReader hashes what is read through it.
+type hashReader struct {
+	r    io.Reader
+	hash hash.Hash
+	n    int64
+}
+
+func newHashReader(r io.Reader, algorithm string) *hashReader {
+	h := sha256.New()
+	if algorithm == "sha512" {
+		h = sha512.New()
+	}
+	return &hashReader{r: r, hash: h}
+}
+
+func (h *hashReader) Read(p []byte) (int, error) {
+	n, err := h.r.Read(p)
+	h.hash.Write(p[:n])
+	h.n += int64(n)
+	return n, err
+}
+
+// verify compares the digest of what was read. A mismatch is a *ChecksumError.
+func (h *hashReader) verify(name string, want Digest) error {
+	got := Digest{want.Algorithm, hex.EncodeToString(h.hash.Sum(nil))}
+	if got == want {
+		return nil
+	}
+	return &ingot.Error{Kind: ingot.Invalid, Err: &ChecksumError{
+		Source: name, Want: want, Got: got, Fetched: h.n,
+	}}
+}
