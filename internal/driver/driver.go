@@ -8,25 +8,10 @@ package driver
 
 import (
 	"context"
-	"log/slog"
 	"time"
 
 	"ingot/internal/ingot"
 )
-
-// Task is one conductor's work on one reserved node. Drivers read Node and change it in memory;
-// the conductor persists it after each step. A driver that must have something on record before
-// it acts (intent before effect) calls Save.
-type Task struct {
-	Node  *ingot.Node
-	Ports []*ingot.Port
-	Log   *slog.Logger
-	// Save persists Node with the generation that was read; an error means that this conductor
-	// no longer owns the node and has to stop at once.
-	Save func(ctx context.Context) error
-	// Note appends to the node's journal; never fails the caller.
-	Note func(e ingot.Entry)
-}
 
 // Outcome is how a step ended when it did not fail: done (the zero value), or waiting for the
 // machine. A failure is an error.
@@ -83,14 +68,20 @@ type Boot interface {
 }
 
 // Deploy puts an image on a machine in steps. Steps is pure. Execute may be called again for
-// the same step after a crash at any point, and must then reach the same end. Resumed tells a
-// step that waited that the machine has called back. CleanUp undoes what a deploy left behind,
-// in any state, repeatedly; it is also tear-down.
+// the same step after a crash at any point, and must then reach the same end. A step that waited
+// is executed again when the machine has called back; it sees on the node what arrived. CleanUp
+// undoes what a deploy left behind, in any state, repeatedly; it is also tear-down.
 type Deploy interface {
 	Validator
 	Steps(n *ingot.Node) []ingot.Step
 	Execute(ctx context.Context, t *Task, s ingot.Step) (Outcome, error)
 	CleanUp(ctx context.Context, t *Task) error
+}
+
+// Waiter is an optional ability of Deploy. WaitsFor tells what a waiting step waits for ("the
+// deploy ramdisk to ...") and what a person should check when it does not come.
+type Waiter interface {
+	WaitsFor(n *ingot.Node, s ingot.Step) (what, check string)
 }
 
 // Method describes one vendor passthru method, as GET .../vendor_passthru/methods shows it.

@@ -1,0 +1,178 @@
+// Package pxe is the boot interface `ipxe`: machines boot from the network with iPXE, told by a
+// script that is computed on each request (netboot). It chooses kernel and ramdisk, has them
+// held (bootfile), records the boot intent and sets the boot device; it never touches power.
+// The script goes out through the driver passthru method ipxe_config, as in the specification
+// "iPXE dynamic configuration".
+//
+// Read PrepareRamdisk and PrepareInstance first, then config.go for what a machine is answered.
+package pxe
+
+import (
+	"context"
+	"log/slog"
+	"slices"
+	"strings"
+
+	"ingot/internal/driver"
+	"ingot/internal/ingot"
+	"ingot/internal/netboot"
+)
+
+// Name is the name of the boot interface.
+const Name = "ipxe"
+
+// Holder makes a file available to machines; *bootfile.Cache is one.
+type Holder interface {
+	Hold(ctx context.Context, href string) (ingot.File, error)
+}
+
+// Options is what the boot interface works with.
+type Options struct {
+	Files Holder
+	Env   netboot.Env
+	// Kernel and Ramdisk are used for nodes whose driver_info names none. "" is none.
+	Kernel, Ramdisk string
+	Log             *slog.Logger
+	// Note appends to the journal, also for machines nobody knows.
+	Note func(e ingot.Entry)
+}
+
+// Boot is the boot interface ipxe.
+type Boot struct{ o Options }
+
+var (
+	_ driver.Boot           = (*Boot)(nil)
+	_ driver.DriverPassthru = (*Boot)(nil)
+	_ driver.Properties     = (*Boot)(nil)
+)
+
+// New returns the boot interface.
+func New(o Options) *Boot { return &Boot{o} }
+
+// Properties are the driver_info keys of the boot interface.
+func (b *Boot) Properties() map[string]string {
+	return map[string]string{
+		"deploy_kernel": "URL (file:// or http(s)://) of the kernel of the deploy ramdisk. " +
+			"Optional when a default is configured.",
+		"deploy_ramdisk": "URL (file:// or http(s)://) of the deploy ramdisk. Optional when a " +
+			"default is configured.",
+		"kernel_append_params": "Kernel arguments of the deploy ramdisk, in place of the " +
+			"configured ones; %default% inserts those. Optional.",
+		"force_persistent_boot_device": "Always, Never or Default: whether a boot device is set " +
+			"persistently. Default: network once, disk persistently. Optional.",
+	}
+}
+
+// sources returns the URLs of kernel and ramdisk of a node.
+func (b *Boot) sources(n *ingot.Node) (kernel, ramdisk string) {
+	kernel, ramdisk = driver.Text(n.DriverInfo, "deploy_kernel"),
+		driver.Text(n.DriverInfo, "deploy_ramdisk")
+	if kernel == "" {
+		kernel = b.o.Kernel
+	}
+	if ramdisk == "" {
+		ramdisk = b.o.Ramdisk
+	}
+	return kernel, ramdisk
+}
+
+// Validate asks for a port that boots from the network, kernel and ramdisk.
+func (b *Boot) Validate(_ context.Context, t *driver.Task) error {
+	n := t.Node
+	if !slices.ContainsFunc(t.Ports, func(p *ingot.Port) bool { return p.PXEEnabled }) {
+		return ingot.Errorf(ingot.Invalid, "Node %s does not have any port associated with it; "+
+			"boot interface ipxe needs one with pxe_enabled: baremetal port create --node %s MAC",
+			n.UUID, n.UUID)
+	}
+	var missing []string
+	kernel, ramdisk := b.sources(n)
+	if kernel == "" {
+		missing = append(missing, "'deploy_kernel'")
+	}
+	if ramdisk == "" {
+		missing = append(missing, "'deploy_ramdisk'")
+	}
+	if len(missing) > 0 {
+		return ingot.Errorf(ingot.Invalid, "Cannot validate the deploy ramdisk of node %s. Some "+
+			"parameters were missing in node's driver_info. Missing are: [%s]; set them, or a "+
+			"default in the section [deploy] of the configuration.", n.UUID,
+			strings.Join(missing, ", "))
+	}
+	_, err := b.persistent(n, false)
+	return err
+}
+
+// persistent applies force_persistent_boot_device to the usual choice.
+func (b *Boot) persistent(n *ingot.Node, usual bool) (bool, error) {
+	switch v := strings.ToLower(driver.Text(n.DriverInfo, "force_persistent_boot_device")); v {
+	case "", "default", "false": // false is Ironic's old spelling
+		return usual, nil
+	case "always", "true":
+		return true, nil
+	case "never":
+		return false, nil
+	default:
+		return false, ingot.Errorf(ingot.Invalid, "driver_info.force_persistent_boot_device of "+
+			"node %s is %q; allowed: Always, Never, Default", n.UUID, v)
+	}
+}
+
+// PrepareRamdisk holds kernel and ramdisk, and makes the deploy ramdisk what the machine boots
+// next. The node must have an Attempt.
+func (b *Boot) PrepareRamdisk(ctx context.Context, t *driver.Task) error {
+	n := t.Node
+	if n.Attempt == nil {
+		return ingot.Errorf(ingot.Internal, "node %s has no attempt to boot a ramdisk for", n.UUID)
+	}
+	persistent, err := b.persistent(n, false)
+	if err != nil {
+		return err
+	}
+	kernel, ramdisk := b.sources(n)
+	if n.Attempt.Kernel, err = b.o.Files.Hold(ctx, kernel); err != nil {
+		return err
+	}
+	if n.Attempt.Ramdisk, err = b.o.Files.Hold(ctx, ramdisk); err != nil {
+		return err
+	}
+	n.BootIntent = ingot.BootDeploy
+	// On record before the machine can ask: a request that comes first must not be told to
+	// boot its disk.
+	if err := t.Save(ctx); err != nil {
+		return err
+	}
+	t.Note(ingot.Entry{Source: "step", Text: "ready to boot the deploy ramdisk: kernel " +
+		n.Attempt.Kernel.Name + ", ramdisk " + n.Attempt.Ramdisk.Name,
+		Data: ingot.Object{"kernel": n.Attempt.Kernel.SHA256,
+			"ramdisk": n.Attempt.Ramdisk.SHA256,
+			"bytes":   n.Attempt.Kernel.Size + n.Attempt.Ramdisk.Size}})
+	return t.SetBootDevice(ctx, driver.BootDevice{Device: "pxe", Persistent: persistent})
+}
+
+// CleanUpRamdisk takes the ramdisk back; held files stay for others.
+func (b *Boot) CleanUpRamdisk(_ context.Context, t *driver.Task) error {
+	if t.Node.BootIntent == ingot.BootDeploy {
+		t.Node.BootIntent = ingot.BootNone
+	}
+	return nil
+}
+
+// PrepareInstance makes the disk what the machine boots, by script for machines that ask the
+// network first and through the BMC for those that would never reach the disk from there (UEFI).
+func (b *Boot) PrepareInstance(ctx context.Context, t *driver.Task) error {
+	persistent, err := b.persistent(t.Node, true)
+	if err != nil {
+		return err
+	}
+	t.Node.BootIntent = ingot.BootDisk
+	if err := t.Save(ctx); err != nil {
+		return err
+	}
+	return t.SetBootDevice(ctx, driver.BootDevice{Device: "disk", Persistent: persistent})
+}
+
+// CleanUpInstance leaves the machine without anything of ours to boot.
+func (b *Boot) CleanUpInstance(_ context.Context, t *driver.Task) error {
+	t.Node.BootIntent = ingot.BootNone
+	return nil
+}

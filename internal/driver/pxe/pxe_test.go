@@ -1,0 +1,249 @@
+package pxe_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"log/slog"
+	"slices"
+	"strings"
+	"testing"
+
+	"ingot/internal/driver"
+	"ingot/internal/driver/fake"
+	"ingot/internal/driver/pxe"
+	"ingot/internal/ingot"
+	"ingot/internal/netboot"
+)
+
+const (
+	uuid = "1be26c0b-03f2-4d2e-ae87-c02d7f33c123"
+	mac  = "52:54:00:12:34:56"
+)
+
+// holder holds everything but what it shall fail for.
+type holder struct{ broken string }
+
+func (h holder) Hold(_ context.Context, href string) (ingot.File, error) {
+	if href == h.broken {
+		return ingot.File{}, errors.New("no such file")
+	}
+	return ingot.File{SHA256: strings.Repeat("a", 64), Name: href[strings.LastIndex(href, "/")+1:],
+		Size: 1}, nil
+}
+
+// world is one boot interface and one node.
+type world struct {
+	boot  *pxe.Boot
+	task  *driver.Task
+	saved []ingot.BootIntent
+	notes []ingot.Entry
+	log   bytes.Buffer
+	find  error
+}
+
+func newWorld(change func(*pxe.Options)) *world {
+	w := &world{}
+	o := pxe.Options{
+		Files: holder{}, Env: netboot.Env{BaseURLs: []string{"http://10.0.0.1:8080"}},
+		Kernel: "file:///boot/vmlinuz", Ramdisk: "file:///boot/ramdisk",
+		Log: slog.New(slog.NewTextHandler(&w.log, nil)),
+		Note: func(e ingot.Entry) {
+			w.notes = append(w.notes, e)
+		},
+	}
+	if change != nil {
+		change(&o)
+	}
+	w.boot = pxe.New(o)
+	n := &ingot.Node{UUID: uuid, Name: "n1", Driver: "ipmi", ProvisionState: "deploying",
+		DriverInfo: ingot.Object{}, Attempt: driver.NewAttempt()}
+	w.task = &driver.Task{
+		Node: n, Ports: []*ingot.Port{{Address: mac, PXEEnabled: true}},
+		Driver: driver.Driver{Power: fake.Power{}, Management: fake.Management{}, Boot: w.boot},
+		Log:    o.Log, Note: o.Note,
+		Save: func(context.Context) error {
+			w.saved = append(w.saved, n.BootIntent)
+			return nil
+		},
+	}
+	return w
+}
+
+// NodeByIdent makes the world a driver.Finder.
+func (w *world) NodeByIdent(_ context.Context, s string) (*ingot.Node, []*ingot.Port, error) {
+	if w.find != nil || s != uuid {
+		return nil, nil, cmpError(w.find)
+	}
+	return w.task.Node, w.task.Ports, nil
+}
+
+func (w *world) NodeByMAC(_ context.Context, s string) (*ingot.Node, []*ingot.Port, error) {
+	if w.find != nil || s != mac {
+		return nil, nil, cmpError(w.find)
+	}
+	return w.task.Node, w.task.Ports, nil
+}
+
+func cmpError(err error) error {
+	if err != nil {
+		return err
+	}
+	return ingot.Errorf(ingot.NotFound, "Node could not be found.")
+}
+
+func (w *world) config(t *testing.T, args ingot.Object) string {
+	t.Helper()
+	r, err := w.boot.CallDriver(t.Context(), w, "ipxe_config", args)
+	if err != nil || !strings.HasPrefix(string(r.Body), "#!ipxe\n") {
+		t.Fatalf("ipxe_config(%v) = %q, %v", args, r.Body, err)
+	}
+	return string(r.Body)
+}
+
+func TestTheRamdiskIsOnRecordBeforeTheMachineCanAsk(t *testing.T) {
+	t.Parallel()
+	w := newWorld(nil)
+	for range 2 {
+		if err := w.boot.PrepareRamdisk(t.Context(), w.task); err != nil {
+			t.Fatal(err)
+		}
+	}
+	d, _ := fake.Management{}.BootDevice(t.Context(), w.task)
+	if (d != driver.BootDevice{Device: "pxe"}) || w.saved[0] != ingot.BootDeploy {
+		t.Errorf("boot device %+v, saved intents %v", d, w.saved)
+	}
+	a := w.task.Node.Attempt
+	if a.Kernel.Name != "vmlinuz" || a.Ramdisk.Name != "ramdisk" {
+		t.Errorf("attempt %+v", a)
+	}
+	if err := w.boot.PrepareInstance(t.Context(), w.task); err != nil {
+		t.Fatal(err)
+	}
+	d, _ = fake.Management{}.BootDevice(t.Context(), w.task)
+	want := driver.BootDevice{Device: "disk", Persistent: true}
+	if d != want || w.task.Node.BootIntent != ingot.BootDisk {
+		t.Errorf("instance: boot device %+v, intent %s", d, w.task.Node.BootIntent)
+	}
+}
+
+func TestKernelsThatCannotBeHeldFailTheStep(t *testing.T) {
+	t.Parallel()
+	w := newWorld(func(o *pxe.Options) { o.Files = holder{broken: "file:///own"} })
+	w.task.Node.DriverInfo["deploy_ramdisk"] = "file:///own"
+	if err := w.boot.PrepareRamdisk(t.Context(), w.task); err == nil {
+		t.Error("prepared without a ramdisk")
+	}
+	if w.task.Node.BootIntent == ingot.BootDeploy {
+		t.Error("the machine would boot what is not there")
+	}
+}
+
+func TestValidateNamesWhatIsMissing(t *testing.T) {
+	t.Parallel()
+	w := newWorld(func(o *pxe.Options) { o.Kernel, o.Ramdisk = "", "" })
+	check := func(want string) {
+		t.Helper()
+		err := w.boot.Validate(t.Context(), w.task)
+		if want == "" && err == nil {
+			return
+		}
+		if ingot.KindOf(err) != ingot.Invalid || !strings.Contains(err.Error(), want) {
+			t.Errorf("Validate = %v, want %q", err, want)
+		}
+	}
+	check("Missing are: ['deploy_kernel', 'deploy_ramdisk']")
+	w.task.Node.DriverInfo["deploy_kernel"] = "file:///k"
+	check("Missing are: ['deploy_ramdisk']")
+	w.task.Node.DriverInfo["deploy_ramdisk"] = "file:///r"
+	check("")
+	w.task.Node.DriverInfo["force_persistent_boot_device"] = "Sometimes"
+	check("allowed: Always, Never, Default")
+	w.task.Ports[0].PXEEnabled = false
+	check("Node " + uuid + " does not have any port associated with it")
+}
+
+func TestS1_1_ConfigIsAPublicAttachedMethod(t *testing.T) {
+	t.Parallel()
+	m := newWorld(nil).boot.DriverMethods()[0]
+	if m.Name != "ipxe_config" || !m.Public || !m.Attach || m.Async ||
+		!slices.Contains(m.HTTPMethods, "GET") || !slices.Contains(m.HTTPMethods, "HEAD") {
+		t.Errorf("method %+v", m)
+	}
+}
+
+func TestS1_3_MachinesAreFoundByUUIDAndByMAC(t *testing.T) {
+	t.Parallel()
+	w := newWorld(nil)
+	if err := w.boot.PrepareRamdisk(t.Context(), w.task); err != nil {
+		t.Fatal(err)
+	}
+	want := netboot.Script(w.task.Node, netboot.Env{BaseURLs: []string{"http://10.0.0.1:8080"}})
+	for _, args := range []ingot.Object{
+		{"node_uuid": uuid}, {"port_address": mac}, {"port_address": "52-54-00-12-34-56"},
+		{"port_address": "525400123456"}, {"port_address": strings.ToUpper(mac)},
+	} {
+		if got := w.config(t, args); got != want {
+			t.Errorf("%v: got\n%s", args, got)
+		}
+	}
+	last := w.notes[len(w.notes)-1]
+	if last.Node != uuid || last.Source != "script" || last.Attempt != w.task.Node.Attempt.ID {
+		t.Errorf("journal %+v", last)
+	}
+}
+
+func TestS1_4_UnknownMachinesGetAScriptAndAWarning(t *testing.T) {
+	t.Parallel()
+	for name, args := range map[string]ingot.Object{
+		"MAC": {"port_address": "52:54:00:99:99:99"}, "no MAC": {"port_address": "x\nshell"},
+		"UUID": {"node_uuid": strings.Replace(uuid, "1", "2", 1)}, "name": {"node_uuid": "n1"},
+		"nothing": {},
+	} {
+		w := newWorld(nil)
+		script := w.config(t, args)
+		if !strings.Contains(script, "\nsleep 10\nexit 0\n") || strings.Contains(script, "n1") ||
+			strings.Contains(script, uuid) {
+			t.Errorf("%s: script\n%s", name, script)
+		}
+		if len(w.notes) != 1 || w.notes[0].Level != ingot.LevelWarning || w.notes[0].Node != "" {
+			t.Errorf("%s: journal %+v", name, w.notes)
+		}
+		if !strings.Contains(w.log.String(), "level=WARN") {
+			t.Errorf("%s: log %q", name, w.log.String())
+		}
+	}
+}
+
+func TestS1_4_AnUnknownStateIsShownAndLogged(t *testing.T) {
+	t.Parallel()
+	w := newWorld(nil)
+	w.task.Node.ProvisionState = "dreaming"
+	script := w.config(t, ingot.Object{"port_address": mac})
+	if !strings.Contains(script, `provision state "dreaming" is unknown`) {
+		t.Errorf("script\n%s", script)
+	}
+	if !strings.Contains(w.log.String(), "level=WARN") {
+		t.Errorf("log %q", w.log.String())
+	}
+}
+
+func TestABrokenStoreIsAScriptToo(t *testing.T) {
+	t.Parallel()
+	w := newWorld(nil)
+	w.find = errors.New("disk I/O error at /var/lib/secret")
+	script := w.config(t, ingot.Object{"port_address": mac})
+	if strings.Contains(script, "/var/lib/secret") {
+		t.Errorf("script tells internals:\n%s", script)
+	}
+}
+
+func TestPortsWithoutPXEAreNotServed(t *testing.T) {
+	t.Parallel()
+	w := newWorld(nil)
+	w.task.Ports[0].PXEEnabled = false
+	w.task.Node.BootIntent = ingot.BootDeploy
+	if s := w.config(t, ingot.Object{"port_address": mac}); strings.Contains(s, "kernel ") {
+		t.Errorf("script\n%s", s)
+	}
+}

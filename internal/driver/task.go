@@ -1,0 +1,150 @@
+package driver
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"fmt"
+	"log/slog"
+	"strings"
+	"time"
+
+	"ingot/internal/ingot"
+)
+
+// Task is one conductor's work on one reserved node. Drivers read Node and change it in memory;
+// the conductor persists it after each step. A driver that must have something on record before
+// it acts (intent before effect) calls Save.
+type Task struct {
+	Node  *ingot.Node
+	Ports []*ingot.Port
+	// Driver is the composition of the node: a deploy interface reaches power, management and
+	// boot through it.
+	Driver Driver
+	Log    *slog.Logger
+	// Save persists Node with the generation that was read; an error means that this conductor
+	// no longer owns the node and has to stop at once.
+	Save func(ctx context.Context) error
+	// Note appends to the node's journal; never fails the caller. Node, attempt and time are
+	// filled in.
+	Note func(e ingot.Entry)
+	// PowerTimeout bounds a change of the power state; 0 is DefaultPowerTimeout.
+	PowerTimeout time.Duration
+}
+
+// DefaultPowerTimeout is how long a machine may take to reach a power state.
+const DefaultPowerTimeout = time.Minute
+
+// SetPower switches the machine, waits until it is done and records the state on Node. The
+// journal tells what was asked and how it ended.
+func (t *Task) SetPower(ctx context.Context, target ingot.PowerState) error {
+	timeout := t.PowerTimeout
+	if timeout <= 0 {
+		timeout = DefaultPowerTimeout
+	}
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	start := time.Now()
+	if err := t.Driver.Power.SetPower(ctx, t, target); err != nil {
+		t.Note(ingot.Entry{Source: "power", Level: ingot.LevelError,
+			Text: fmt.Sprintf("%s failed: %v", target, err)})
+		return fmt.Errorf("set power state %q: %w", target, err)
+	}
+	t.Node.PowerState = PowerResult(target)
+	t.Note(ingot.Entry{Source: "power", Text: fmt.Sprintf("%s: done, the machine is %s", target,
+		strings.TrimPrefix(string(t.Node.PowerState), "power ")),
+		Data: ingot.Object{"seconds": time.Since(start).Seconds()}})
+	return nil
+}
+
+// SetBootDevice tells the BMC what to boot next and notes it in the journal.
+func (t *Task) SetBootDevice(ctx context.Context, d BootDevice) error {
+	once := map[bool]string{true: "from now on", false: "for the next boot"}[d.Persistent]
+	if err := t.Driver.Management.SetBootDevice(ctx, t, d); err != nil {
+		t.Note(ingot.Entry{Source: "bmc", Level: ingot.LevelError,
+			Text: fmt.Sprintf("boot device %s %s: %v", d.Device, once, err)})
+		return fmt.Errorf("set boot device %s: %w", d.Device, err)
+	}
+	t.Note(ingot.Entry{Source: "bmc", Text: fmt.Sprintf("boot device: %s %s", d.Device, once)})
+	return nil
+}
+
+// PowerResult is the power state in which a target ends.
+func PowerResult(target ingot.PowerState) ingot.PowerState {
+	switch target {
+	case ingot.PowerOff, ingot.SoftPowerOff:
+		return ingot.PowerOff
+	case ingot.PowerOn, ingot.Rebooting, ingot.SoftReboot:
+		return ingot.PowerOn
+	}
+	return target
+}
+
+// Boot modes.
+const (
+	BIOS = "bios"
+	UEFI = "uefi"
+)
+
+// BootMode is the mode in which a node shall boot, in Ironic's order: what the instance asks
+// for, what the node's properties say, what the machine was seen to use, the fallback
+// (configured; bios or uefi).
+func BootMode(n *ingot.Node, fallback string) string {
+	for _, mode := range []string{
+		Capability(n.InstanceInfo, "boot_mode"), Capability(n.Properties, "boot_mode"),
+		n.BootMode, fallback,
+	} {
+		if mode = strings.ToLower(mode); mode == BIOS || mode == UEFI {
+			return mode
+		}
+	}
+	return UEFI
+}
+
+// Capability reads one capability of instance_info or properties, where capabilities is an
+// object or a text "k:v,k:v"; "" if it is not there.
+func Capability(o ingot.Object, key string) string {
+	switch c := o["capabilities"].(type) {
+	case ingot.Object:
+		v, _ := c[key].(string)
+		return v
+	case string:
+		for pair := range strings.SplitSeq(c, ",") {
+			if k, v, ok := strings.Cut(pair, ":"); ok && strings.TrimSpace(k) == key {
+				return strings.TrimSpace(v)
+			}
+		}
+	}
+	return ""
+}
+
+// Text reads a string of driver_info or instance_info; "" if it is not there. Other scalars are
+// written as text, because clients send numbers as either.
+func Text(o ingot.Object, key string) string {
+	switch v := o[key].(type) {
+	case nil:
+		return ""
+	case string:
+		return v
+	default:
+		return fmt.Sprint(v)
+	}
+}
+
+const keyLetters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
+
+// NewAttempt returns the private state of a new deployment: an ID and a deploy key.
+func NewAttempt() *ingot.Attempt {
+	var id [4]byte
+	rand.Read(id[:]) // never fails (crypto/rand)
+	key := make([]byte, 0, 32)
+	for len(key) < cap(key) {
+		var b [1]byte
+		rand.Read(b[:])
+		// Bytes above the last multiple of 62 would favour the first letters.
+		if limit := byte(256 - 256%len(keyLetters)); b[0] < limit {
+			key = append(key, keyLetters[int(b[0])%len(keyLetters)])
+		}
+	}
+	return &ingot.Attempt{ID: hex.EncodeToString(id[:]), Key: ingot.Secret(key)}
+}
