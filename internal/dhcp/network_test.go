@@ -1,0 +1,217 @@
+package dhcp_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"os/exec"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/insomniacslk/dhcp/dhcpv4"
+	"golang.org/x/net/ipv6"
+	"golang.org/x/sys/unix"
+
+	"ingot/internal/dhcp"
+)
+
+// wire is two network namespaces joined by a veth pair: "server" with 10.77.0.1/24 on one
+// side, "client" without address on the other.
+type wire struct{ server, client string }
+
+// newWire needs root and iproute2.
+func newWire(t *testing.T) wire {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		if os.Getenv("CI") != "" {
+			t.Fatal("network namespaces need root")
+		}
+		t.Skip("network namespaces need root")
+	}
+	w := wire{fmt.Sprintf("ingot-%d-ds", os.Getpid()), fmt.Sprintf("ingot-%d-dc", os.Getpid())}
+	w.server += t.Name()[len(t.Name())-4:]
+	w.client += t.Name()[len(t.Name())-4:]
+	t.Cleanup(func() {
+		exec.Command("ip", "netns", "del", w.server).Run()
+		exec.Command("ip", "netns", "del", w.client).Run()
+	})
+	run(t, "ip", "netns", "add", w.server)
+	run(t, "ip", "netns", "add", w.client)
+	run(t, "ip", "-n", w.server, "link", "add", "srv", "type", "veth", "peer", "name", "cli",
+		"netns", w.client)
+	for _, ns := range []struct{ name, dev string }{{w.server, "srv"}, {w.client, "cli"}} {
+		run(t, "ip", "netns", "exec", ns.name, "sh", "-c",
+			"echo 0 >/proc/sys/net/ipv6/conf/"+ns.dev+"/accept_dad")
+		run(t, "ip", "-n", ns.name, "link", "set", ns.dev, "up")
+	}
+	run(t, "ip", "-n", w.server, "addr", "add", "10.77.0.1/24", "dev", "srv")
+	linkLocal(t, w.server, "srv")
+	linkLocal(t, w.client, "cli")
+	return w
+}
+
+// linkLocal waits until the kernel has given dev its IPv6 address.
+func linkLocal(t *testing.T, ns, dev string) {
+	t.Helper()
+	for end := time.Now().Add(10 * time.Second); time.Now().Before(end); {
+		out := run(t, "ip", "-n", ns, "-6", "addr", "show", "dev", dev, "-tentative")
+		if strings.Contains(out, "fe80:") {
+			return
+		}
+	}
+	t.Fatalf("%s has no IPv6 address", dev)
+}
+
+func run(t *testing.T, name string, args ...string) string {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	out, err := exec.CommandContext(ctx, name, args...).CombinedOutput()
+	if err != nil {
+		t.Fatalf("%s %s: %v: %s (tools: scripts/packages.sh)", name, strings.Join(args, " "), err, out)
+	}
+	return string(out)
+}
+
+// enter runs f on a thread of a namespace; sockets opened by f stay there.
+func enter(ns string, f func()) error {
+	done := make(chan error, 1)
+	go func() {
+		runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
+		fd, err := unix.Open("/var/run/netns/"+ns, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+		if err == nil {
+			defer unix.Close(fd)
+			err = unix.Setns(fd, unix.CLONE_NEWNET)
+		}
+		if err == nil {
+			f()
+		}
+		done <- err
+	}()
+	return <-done
+}
+
+func within(t *testing.T, ns string, f func()) {
+	t.Helper()
+	if err := enter(ns, f); err != nil {
+		t.Fatalf("enter namespace %s: %v", ns, err)
+	}
+}
+
+func quiet() *slog.Logger { return slog.New(slog.NewTextHandler(io.Discard, nil)) }
+
+func TestServerTalksToAForeignClient(t *testing.T) {
+	w := newWire(t)
+	s := &dhcp.Server{Log: quiet(), Handler: func(_ context.Context, q *dhcpv4.DHCPv4) (
+		*dhcpv4.DHCPv4, error,
+	) {
+		kind := dhcpv4.MessageTypeOffer
+		if q.MessageType() == dhcpv4.MessageTypeRequest {
+			kind = dhcpv4.MessageTypeAck
+		}
+		return dhcpv4.NewReplyFromRequest(q, dhcpv4.WithMessageType(kind),
+			dhcpv4.WithYourIP(net.IPv4(10, 77, 0, 42)), dhcpv4.WithLeaseTime(600),
+			dhcpv4.WithNetmask(net.CIDRMask(24, 32)),
+			dhcpv4.WithOption(dhcpv4.OptServerIdentifier(net.IPv4(10, 77, 0, 1))))
+	}}
+	var conn *net.UDPConn
+	var err error
+	within(t, w.server, func() { conn, err = dhcp.Listen(t.Context(), "srv", dhcp.ServerPort) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	within(t, w.server, func() {
+		second, err := dhcp.Listen(t.Context(), "srv", dhcp.ServerPort)
+		if err == nil {
+			second.Close()
+			t.Error("two servers on one interface were not noticed")
+		} else if !strings.Contains(err.Error(), "another DHCP server") {
+			t.Errorf("second server: %v", err)
+		}
+	})
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- s.Serve(ctx, conn) }()
+	out := run(t, "ip", "netns", "exec", w.client, "busybox", "udhcpc", "-i", "cli", "-n", "-q",
+		"-f", "-t", "5", "-T", "1", "-s", "/bin/true")
+	if !strings.Contains(out, "10.77.0.42") {
+		t.Errorf("udhcpc says %s", out)
+	}
+	cancel()
+	if err := <-done; err != nil {
+		t.Errorf("Serve: %v", err)
+	}
+}
+
+func TestSolicitationIsAnsweredByAnAdvertisement(t *testing.T) {
+	w := newWire(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() {
+		var failed error
+		err := enter(w.server, func() {
+			failed = dhcp.Advertise(ctx, "srv", dhcp.RA{Log: quiet()})
+		})
+		done <- errors.Join(err, failed)
+	}()
+	var conn *ipv6.PacketConn
+	var dev *net.Interface
+	within(t, w.client, func() { conn, dev = solicitor(t) })
+	defer conn.Close()
+	buf := make([]byte, 1500)
+	for range 2 { // the second solicitation is answered, not only the start
+		solicit(t, conn, dev)
+		n, control, _, err := conn.ReadFrom(buf)
+		if err != nil {
+			t.Fatalf("no advertisement: %v", err)
+		}
+		if control.HopLimit != 255 || n < 16 || buf[0] != 134 || buf[5]&0xc0 != 0 ||
+			buf[6] != 0 || buf[7] != 0 {
+			t.Fatalf("advertisement % x with hop limit %d", buf[:n], control.HopLimit)
+		}
+	}
+	cancel()
+	if err := <-done; err != nil {
+		t.Errorf("Advertise: %v", err)
+	}
+}
+
+// solicitor opens a socket that receives router advertisements on "cli".
+func solicitor(t *testing.T) (*ipv6.PacketConn, *net.Interface) {
+	dev, err := net.InterfaceByName("cli")
+	if err != nil {
+		t.Fatal(err)
+	}
+	raw, err := net.ListenPacket("ip6:ipv6-icmp", "::")
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn := ipv6.NewPacketConn(raw)
+	var filter ipv6.ICMPFilter
+	filter.SetAll(true)
+	filter.Accept(ipv6.ICMPTypeRouterAdvertisement)
+	for _, err := range []error{
+		conn.SetICMPFilter(&filter), conn.SetMulticastInterface(dev),
+		conn.SetMulticastHopLimit(255), conn.SetControlMessage(ipv6.FlagHopLimit, true),
+		conn.SetReadDeadline(time.Now().Add(10 * time.Second)),
+	} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	return conn, dev
+}
+
+func solicit(t *testing.T, conn *ipv6.PacketConn, dev *net.Interface) {
+	t.Helper()
+	to := &net.IPAddr{IP: net.IPv6linklocalallrouters, Zone: dev.Name}
+	if _, err := conn.WriteTo([]byte{133, 0, 0, 0, 0, 0, 0, 0}, nil, to); err != nil {
+		t.Fatal(err)
+	}
+}

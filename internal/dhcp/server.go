@@ -1,0 +1,185 @@
+package dhcp
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"sync"
+	"syscall"
+
+	"github.com/insomniacslk/dhcp/dhcpv4"
+	"golang.org/x/sys/unix"
+)
+
+// Ports of the protocol: RFC 2131 section 4.1, PXE specification 2.1 section 2.2.
+const (
+	ServerPort = 67
+	ClientPort = 68
+	ProxyPort  = 4011
+)
+
+// A Handler answers one request; nil is silence. It runs concurrently. Its error is logged and
+// nothing is sent.
+type Handler func(ctx context.Context, p *dhcpv4.DHCPv4) (*dhcpv4.DHCPv4, error)
+
+// A Server passes requests of one socket to a handler and sends the answers.
+type Server struct {
+	Handler Handler
+
+	// Log gets malformed packets at debug level, errors as errors. Required.
+	Log *slog.Logger
+
+	// Workers bounds the requests handled at once; further packets wait in the socket's
+	// buffer, and clients repeat what is lost there. Default 32.
+	Workers int
+}
+
+// Listen opens a DHCP socket on one interface, by name, for broadcasts too. It needs the
+// rights of root (port below 1024, SO_BINDTODEVICE). It is an error if another DHCP server
+// has the port.
+func Listen(ctx context.Context, iface string, port int) (*net.UDPConn, error) {
+	lc := net.ListenConfig{Control: func(_, _ string, raw syscall.RawConn) error {
+		var bindErr error
+		err := raw.Control(func(fd uintptr) {
+			bindErr = unix.BindToDevice(int(fd), iface)
+		})
+		return errors.Join(err, bindErr)
+	}}
+	conn, err := lc.ListenPacket(ctx, "udp4", fmt.Sprintf("0.0.0.0:%d", port))
+	if err == nil {
+		return conn.(*net.UDPConn), nil
+	}
+	hint := ""
+	switch {
+	case errors.Is(err, unix.EADDRINUSE):
+		hint = "; another DHCP server runs on this interface, stop it or use proxy mode"
+	case errors.Is(err, unix.EPERM), errors.Is(err, unix.EACCES):
+		hint = "; run as root or grant CAP_NET_BIND_SERVICE and CAP_NET_RAW"
+	case errors.Is(err, unix.ENODEV):
+		hint = "; there is no such interface"
+	}
+	return nil, fmt.Errorf("listen for DHCP on port %d of %s: %w%s", port, iface, err, hint)
+}
+
+// Serve answers requests on conn until ctx ends, then waits for the handlers and returns nil;
+// or it returns the error of the socket. It closes conn.
+func (s *Server) Serve(ctx context.Context, conn net.PacketConn) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(ctx, func() { conn.Close() })()
+	defer conn.Close()
+	workers := s.Workers
+	if workers == 0 {
+		workers = 32
+	}
+	places := make(chan struct{}, workers)
+	var wait sync.WaitGroup
+	defer wait.Wait()
+	defer cancel()
+
+	buf := make([]byte, 4096) // longer packets are cut, and then do not parse
+	for {
+		n, from, err := conn.ReadFrom(buf)
+		switch {
+		case ctx.Err() != nil:
+			return nil
+		case errors.Is(err, net.ErrClosed):
+			return fmt.Errorf("receive DHCP request: %w", err)
+		case err != nil:
+			s.Log.Debug("dhcp receive", "error", err)
+			continue
+		}
+		data := append([]byte(nil), buf[:n]...)
+		select {
+		case places <- struct{}{}:
+		case <-ctx.Done():
+			return nil
+		}
+		wait.Go(func() {
+			defer func() { <-places }()
+			s.answer(ctx, conn, from, data)
+		})
+	}
+}
+
+// answer handles one datagram.
+func (s *Server) answer(ctx context.Context, conn net.PacketConn, from net.Addr, data []byte) {
+	request, err := Parse(data)
+	if err != nil {
+		s.Log.Debug("dhcp packet ignored", "from", from, "error", err)
+		return
+	}
+	reply, err := s.Handler(ctx, request)
+	if err != nil {
+		if ctx.Err() == nil {
+			s.Log.Error("dhcp request not answered", "mac", request.ClientHWAddr, "error", err)
+		}
+		return
+	}
+	if reply == nil {
+		return
+	}
+	var peer netip.AddrPort
+	if udp, ok := from.(*net.UDPAddr); ok {
+		peer = udp.AddrPort()
+	}
+	local := 0
+	if udp, ok := conn.LocalAddr().(*net.UDPAddr); ok {
+		local = udp.Port
+	}
+	to := destination(request, reply, peer, local)
+	if _, err := conn.WriteTo(reply.ToBytes(), net.UDPAddrFromAddrPort(to)); err != nil {
+		s.Log.Warn("dhcp answer not sent", "mac", request.ClientHWAddr, "to", to, "error", err)
+	}
+}
+
+// Parse decodes a request of an Ethernet client and refuses what cannot be answered: replies,
+// other hardware, a MAC that is a group or nothing.
+func Parse(data []byte) (*dhcpv4.DHCPv4, error) {
+	p, err := dhcpv4.FromBytes(data)
+	if err != nil {
+		return nil, fmt.Errorf("decode DHCP packet: %w", err)
+	}
+	switch mac := p.ClientHWAddr; {
+	case p.OpCode != dhcpv4.OpcodeBootRequest:
+		return nil, errors.New("DHCP packet is no request")
+	case len(mac) != 6 || mac[0]&1 != 0 || mac.String() == "00:00:00:00:00:00":
+		return nil, fmt.Errorf("DHCP client address %s is no Ethernet address", mac)
+	}
+	return p, nil
+}
+
+// destination tells where a reply goes. RFC 2131 section 4.1, with one simplification: a client
+// without address that did not ask for broadcast gets a broadcast all the same, for a unicast
+// to it would need ARP by hand; clients have to accept it.
+func destination(request, reply *dhcpv4.DHCPv4, peer netip.AddrPort, local int) netip.AddrPort {
+	everyone := netip.AddrPortFrom(netip.AddrFrom4([4]byte{255, 255, 255, 255}), ClientPort)
+	relay, _ := netip.AddrFromSlice(request.GatewayIPAddr.To4())
+	client, _ := netip.AddrFromSlice(request.ClientIPAddr.To4())
+	switch {
+	case isSet(relay):
+		port := uint16(ServerPort)
+		// RFC 8357: a relay on another port says so in option 82.19 and is answered there.
+		if info := request.RelayAgentInfo(); info != nil && info.Has(relaySourcePort) {
+			port = peer.Port()
+		}
+		return netip.AddrPortFrom(relay, port)
+	case local == ProxyPort && peer.IsValid() && isSet(peer.Addr()):
+		// PXE 2.1 section 2.2.5: the boot server answers the port the client asks from.
+		return netip.AddrPortFrom(peer.Addr().Unmap(), peer.Port())
+	case reply.MessageType() == dhcpv4.MessageTypeNak:
+		return everyone
+	case isSet(client):
+		return netip.AddrPortFrom(client, ClientPort)
+	default:
+		return everyone
+	}
+}
+
+// relaySourcePort is the sub-option of RFC 8357 section 5.1.
+const relaySourcePort = dhcpv4.GenericOptionCode(19)
+
+func isSet(a netip.Addr) bool { return a.IsValid() && !a.IsUnspecified() }
