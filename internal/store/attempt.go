@@ -1,0 +1,74 @@
+package store
+
+import (
+	"database/sql"
+	"database/sql/driver"
+	"encoding/json"
+	"fmt"
+
+	"ingot/internal/ingot"
+)
+
+// attempt stands for a node's Attempt, NULL when it has none. Its secrets mask themselves
+// wherever they are encoded, so the row has an encoding of its own.
+type attempt struct{ a **ingot.Attempt }
+
+type attemptRow struct {
+	ID        string     `json:"id"`
+	Key       string     `json:"key,omitempty"`
+	Kernel    ingot.File `json:"kernel"`
+	Ramdisk   ingot.File `json:"ramdisk"`
+	Target    *targetRow `json:"target,omitempty"`
+	Completed bool       `json:"completed,omitempty"`
+	Written   bool       `json:"written,omitempty"`
+}
+
+type targetRow struct {
+	Address  string `json:"address"`
+	Port     int    `json:"port"`
+	IQN      string `json:"iqn"`
+	LUN      int    `json:"lun"`
+	Username string `json:"username,omitempty"`
+	Password string `json:"password,omitempty"`
+}
+
+func (a attempt) Value() (driver.Value, error) {
+	v := *a.a
+	if v == nil {
+		return nil, nil
+	}
+	row := attemptRow{ID: v.ID, Key: v.Key.Reveal(), Kernel: v.Kernel, Ramdisk: v.Ramdisk,
+		Completed: v.Completed, Written: v.Written}
+	if t := v.Target; t != nil {
+		row.Target = &targetRow{Address: t.Address, Port: t.Port, IQN: t.IQN, LUN: t.LUN,
+			Username: t.Username, Password: t.Password.Reveal()}
+	}
+	text, err := json.Marshal(row)
+	if err != nil {
+		return nil, fmt.Errorf("encode attempt %s: %w", v.ID, err)
+	}
+	return string(text), nil
+}
+
+func (a attempt) Scan(src any) error {
+	var text sql.NullString
+	if err := text.Scan(src); err != nil {
+		return err
+	}
+	*a.a = nil
+	if !text.Valid {
+		return nil
+	}
+	var row attemptRow
+	if err := json.Unmarshal([]byte(text.String), &row); err != nil {
+		return fmt.Errorf("decode attempt: %w", err)
+	}
+	v := &ingot.Attempt{ID: row.ID, Key: ingot.Secret(row.Key), Kernel: row.Kernel,
+		Ramdisk: row.Ramdisk, Completed: row.Completed, Written: row.Written}
+	if t := row.Target; t != nil {
+		v.Target = &ingot.ISCSITarget{Address: t.Address, Port: t.Port, IQN: t.IQN, LUN: t.LUN,
+			Username: t.Username, Password: ingot.Secret(t.Password)}
+	}
+	*a.a = v
+	return nil
+}

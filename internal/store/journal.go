@@ -1,0 +1,137 @@
+package store
+
+import (
+	"context"
+	"fmt"
+	"slices"
+
+	"ingot/internal/ingot"
+)
+
+var journal = table[ingot.Entry]{name: "journal", label: "Entry", key: "seq",
+	columns: []column[ingot.Entry]{
+		{name: "seq", use: given, at: func(e *ingot.Entry) any { return &e.Seq }},
+		{name: "time", at: func(e *ingot.Entry) any { return moment{&e.Time} }},
+		{name: "node", at: func(e *ingot.Entry) any { return &e.Node }},
+		{name: "mac", at: func(e *ingot.Entry) any { return &e.MAC }},
+		{name: "attempt", at: func(e *ingot.Entry) any { return &e.Attempt }},
+		{name: "source", at: func(e *ingot.Entry) any { return &e.Source }},
+		{name: "level", at: func(e *ingot.Entry) any { return &e.Level }},
+		{name: "text", at: func(e *ingot.Entry) any { return &e.Text }},
+		{name: "data", at: func(e *ingot.Entry) any { return document[ingot.Object]{&e.Data, ""} }},
+	}}
+
+// JournalQuery selects entries, in the order in which they were appended. It is an alias, so
+// that who asks for a journal need not import the store.
+type JournalQuery = struct {
+	Node  string // UUID; "" is any
+	MAC   string // "" is any
+	After int64  // entries with a greater Seq only
+	// Limit is the greatest number of entries, the oldest ones first; 0 is no limit.
+	Limit int
+	// Last is the greatest number of entries, the newest ones; 0 is no limit. They come in the
+	// same order as always.
+	Last int
+}
+
+// AppendJournal stores entries in that order and sets their Seq. Entries without a node share
+// one bounded journal: anybody on the wire can cause them.
+func (s *Store) AppendJournal(ctx context.Context, entries []ingot.Entry) error {
+	if len(entries) == 0 {
+		return nil
+	}
+	due := s.dueForTrim(entries)
+	seqs := make([]int64, len(entries))
+	err := s.write(ctx, "append to the journal", func(tx *tx) (err error) {
+		for i := range entries {
+			if seqs[i], err = appendEntry(ctx, tx, entries[i]); err != nil {
+				return err
+			}
+		}
+		for _, node := range due {
+			if err := trimJournal(ctx, tx, node, s.keep); err != nil {
+				return fmt.Errorf("trim the journal of node %q: %w", node, err)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	for i := range entries {
+		entries[i].Seq = seqs[i]
+	}
+	return nil
+}
+
+func appendEntry(ctx context.Context, tx *tx, e ingot.Entry) (seq int64, err error) {
+	if e.Time.IsZero() {
+		e.Time = tx.now
+	}
+	err = tx.QueryRowContext(ctx, `INSERT INTO journal
+		(time, node, mac, attempt, source, level, text, data)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8) RETURNING seq`,
+		e.Time.UnixMicro(), e.Node, e.MAC, e.Attempt, e.Source, e.Level, e.Text,
+		document[ingot.Object]{&e.Data, ""}).Scan(&seq)
+	return seq, err
+}
+
+// maxUntrimmed bounds the count of nodes that are remembered, many of them long deleted.
+const maxUntrimmed = 50_000
+
+// dueForTrim counts the entries and returns the nodes whose journals shall be trimmed. Finding
+// the oldest entry to keep costs a walk over all that are kept, so it is done once for many.
+func (s *Store) dueForTrim(entries []ingot.Entry) []string {
+	s.trimMu.Lock()
+	defer s.trimMu.Unlock()
+	if len(s.untrimmed) > maxUntrimmed {
+		clear(s.untrimmed) // only makes the next trim of each node come early
+	}
+	var due []string
+	for _, e := range entries {
+		count, seen := s.untrimmed[e.Node]
+		s.untrimmed[e.Node] = count + 1
+		if (!seen || count+1 > s.keep/10) && !slices.Contains(due, e.Node) {
+			due = append(due, e.Node)
+		}
+	}
+	for _, node := range due {
+		s.untrimmed[node] = 0
+	}
+	return due
+}
+
+func trimJournal(ctx context.Context, tx *tx, node string, keep int) error {
+	_, err := tx.ExecContext(ctx, `DELETE FROM journal WHERE node = $1 AND seq <=
+		(SELECT seq FROM journal WHERE node = $1 ORDER BY seq DESC LIMIT 1 OFFSET $2)`,
+		node, keep)
+	return err
+}
+
+// Journal returns the entries that match, in the order in which they were appended.
+func (s *Store) Journal(ctx context.Context, q JournalQuery) ([]ingot.Entry, error) {
+	var w where
+	w.add("seq > ?", q.After)
+	if q.Node != "" {
+		w.add("node = ?", q.Node)
+	}
+	if q.MAC != "" {
+		w.add("mac = ?", q.MAC)
+	}
+	order, limit := "seq", q.Limit
+	if q.Last > 0 {
+		order, limit = "seq DESC", q.Last
+	}
+	var entries []ingot.Entry
+	err := s.read(ctx, "read the journal", func(tx *tx) error {
+		rows, err := journal.collect(ctx, tx, nil, w, order, limit)
+		if q.Last > 0 {
+			slices.Reverse(rows)
+		}
+		for _, e := range rows {
+			entries = append(entries, *e)
+		}
+		return err
+	})
+	return entries, err
+}

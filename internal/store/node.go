@@ -1,0 +1,371 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"ingot/internal/ingot"
+)
+
+// nodes is the one list of a node's columns. Names are those of the wire where both have it.
+var nodes = table[ingot.Node]{name: "nodes", label: "Node", key: "uuid", columns: []column[node]{
+	{name: "id", use: given | sortable, at: func(n *node) any { return &n.ID }},
+	{name: "generation", at: func(n *node) any { return &n.Generation }},
+	{name: "uuid", use: fixed | sortable, at: func(n *node) any { return &n.UUID }},
+	{name: "name", use: optional, at: func(n *node) any { return textOrNull(&n.Name) }},
+	{name: "chassis_uuid", use: optional,
+		at: func(n *node) any { return textOrNull(&n.ChassisUUID) }},
+	{name: "instance_uuid", use: optional,
+		at: func(n *node) any { return textOrNull(&n.InstanceUUID) }},
+	{name: "driver", use: sortable, at: func(n *node) any { return &n.Driver }},
+	{name: "owner", use: optional, at: func(n *node) any { return textOrNull(&n.Owner) }},
+	{name: "lessee", use: optional, at: func(n *node) any { return textOrNull(&n.Lessee) }},
+	{name: "description", use: optional,
+		at: func(n *node) any { return textOrNull(&n.Description) }},
+	{name: "resource_class", use: optional,
+		at: func(n *node) any { return textOrNull(&n.ResourceClass) }},
+	{name: "conductor_group", use: sortable, at: func(n *node) any { return &n.ConductorGroup }},
+	{name: "shard", use: optional, at: func(n *node) any { return textOrNull(&n.Shard) }},
+	{name: "parent_node", use: optional,
+		at: func(n *node) any { return textOrNull(&n.ParentNode) }},
+	{name: "instance_name", use: optional,
+		at: func(n *node) any { return textOrNull(&n.InstanceName) }},
+	{name: "driver_info", at: func(n *node) any { return object(&n.DriverInfo) }},
+	{name: "driver_internal_info", at: func(n *node) any { return object(&n.DriverInternalInfo) }},
+	{name: "instance_info", at: func(n *node) any { return object(&n.InstanceInfo) }},
+	{name: "properties", at: func(n *node) any { return object(&n.Properties) }},
+	{name: "extra", at: func(n *node) any { return object(&n.Extra) }},
+	{name: "network_data", at: func(n *node) any { return object(&n.NetworkData) }},
+	{name: "interfaces",
+		at: func(n *node) any { return document[map[string]string]{&n.Interfaces, "{}"} }},
+	{name: "power_state", use: optional,
+		at: func(n *node) any { return textOrNull(&n.PowerState) }},
+	{name: "target_power_state", use: optional,
+		at: func(n *node) any { return textOrNull(&n.TargetPowerState) }},
+	{name: "provision_state", use: sortable, at: func(n *node) any { return &n.ProvisionState }},
+	{name: "target_provision_state", use: optional,
+		at: func(n *node) any { return textOrNull(&n.TargetProvisionState) }},
+	{name: "provision_updated_at", use: optional,
+		at: func(n *node) any { return maybe{&n.ProvisionUpdatedAt} }},
+	{name: "last_error", use: optional, at: func(n *node) any { return textOrNull(&n.LastError) }},
+	// The reservation changes by Reserve and Release only.
+	{name: "reservation", use: fixed | optional,
+		at: func(n *node) any { return textOrNull(&n.Reservation) }},
+	{name: "maintenance", use: sortable, at: func(n *node) any { return &n.Maintenance }},
+	{name: "maintenance_reason", use: optional,
+		at: func(n *node) any { return textOrNull(&n.MaintenanceReason) }},
+	{name: "fault", use: optional, at: func(n *node) any { return textOrNull(&n.Fault) }},
+	{name: "protected", use: sortable, at: func(n *node) any { return &n.Protected }},
+	{name: "protected_reason", use: optional,
+		at: func(n *node) any { return textOrNull(&n.ProtectedReason) }},
+	{name: "retired", use: sortable, at: func(n *node) any { return &n.Retired }},
+	{name: "retired_reason", use: optional,
+		at: func(n *node) any { return textOrNull(&n.RetiredReason) }},
+	{name: "automated_clean", use: optional, at: func(n *node) any { return &n.AutomatedClean }},
+	{name: "console_enabled", use: sortable, at: func(n *node) any { return &n.ConsoleEnabled }},
+	{name: "boot_mode", use: optional, at: func(n *node) any { return textOrNull(&n.BootMode) }},
+	{name: "secure_boot", use: optional, at: func(n *node) any { return &n.SecureBoot }},
+	{name: "boot_intent", at: func(n *node) any { return (*string)(&n.BootIntent) }},
+	{name: "steps", at: func(n *node) any { return document[[]ingot.Step]{&n.Steps, "[]"} }},
+	{name: "step", at: func(n *node) any { return &n.Step }},
+	{name: "wait_until", use: nullable, at: func(n *node) any { return maybe{&n.WaitUntil} }},
+	{name: "attempt", at: func(n *node) any { return attempt{&n.Attempt} }},
+	{name: "created_at", use: fixed | sortable, at: func(n *node) any { return moment{&n.CreatedAt} }},
+	{name: "updated_at", use: optional, at: func(n *node) any { return maybe{&n.UpdatedAt} }},
+}}
+
+// node shortens the list of columns.
+type node = ingot.Node
+
+const optional = sortable | nullable
+
+// NodeFilter selects nodes; every field that is set has to match. The zero value selects all.
+type NodeFilter struct {
+	InstanceUUID        string
+	ProvisionState      string
+	Driver              string
+	ResourceClass       string
+	ConductorGroup      string
+	Owner               string
+	Lessee              string
+	Shard               string
+	ParentNode          string // UUID
+	Fault               string
+	DescriptionContains string
+	// ReservedBy is a conductor's host name.
+	ReservedBy string
+
+	Associated  *bool // has an instance
+	Maintenance *bool
+	Retired     *bool
+	Reserved    *bool
+
+	// ProvisionStates: in one of them.
+	ProvisionStates []string
+	// WaitBefore: waits, with a deadline before it. UpdatedBefore: not changed since.
+	WaitBefore    *time.Time
+	UpdatedBefore *time.Time
+}
+
+func (f NodeFilter) where() where {
+	var w where
+	for _, c := range []struct{ column, value string }{
+		{"instance_uuid", f.InstanceUUID},
+		{"provision_state", f.ProvisionState},
+		{"driver", f.Driver},
+		{"resource_class", f.ResourceClass},
+		{"conductor_group", f.ConductorGroup},
+		{"owner", f.Owner},
+		{"lessee", f.Lessee},
+		{"shard", f.Shard},
+		{"parent_node", f.ParentNode},
+		{"fault", f.Fault},
+		{"reservation", f.ReservedBy},
+	} {
+		if c.value != "" {
+			w.add(c.column+" = ?", c.value)
+		}
+	}
+	if f.Maintenance != nil {
+		w.add("maintenance = ?", *f.Maintenance)
+	}
+	if f.Retired != nil {
+		w.add("retired = ?", *f.Retired)
+	}
+	w.present("instance_uuid", f.Associated)
+	w.present("reservation", f.Reserved)
+	if len(f.ProvisionStates) > 0 {
+		args := make([]any, len(f.ProvisionStates))
+		for i, s := range f.ProvisionStates {
+			args[i] = s
+		}
+		w.add("provision_state IN (?"+strings.Repeat(", ?", len(args)-1)+")", args...)
+	}
+	if f.DescriptionContains != "" {
+		escaped := strings.NewReplacer(`\`, `\\`, `%`, `\%`, `_`, `\_`).
+			Replace(f.DescriptionContains)
+		w.add(`description LIKE ? ESCAPE '\'`, "%"+escaped+"%")
+	}
+	if f.WaitBefore != nil {
+		w.add("wait_until < ?", f.WaitBefore.UnixMicro())
+	}
+	if f.UpdatedBefore != nil {
+		w.add("COALESCE(updated_at, created_at) < ?", f.UpdatedBefore.UnixMicro())
+	}
+	return w
+}
+
+// present adds that a column has a value or has none; nil adds nothing.
+func (w *where) present(column string, want *bool) {
+	switch {
+	case want == nil:
+	case *want:
+		w.add(column + " IS NOT NULL")
+	default:
+		w.add(column + " IS NULL")
+	}
+}
+
+// CreateNode stores a new node and sets its ID, Generation and CreatedAt. n.UUID is needed;
+// Conflict if the UUID, the name or the instance exists.
+func (s *Store) CreateNode(ctx context.Context, n *ingot.Node) error {
+	if n.UUID == "" {
+		return ingot.Errorf(ingot.Invalid, "a node needs a UUID")
+	}
+	created := *n
+	err := s.write(ctx, "create node "+n.UUID, func(tx *tx) error {
+		return createNode(ctx, tx, &created)
+	})
+	if duplicate(err) {
+		return s.nodeConflict(ctx, n, err)
+	}
+	if err != nil {
+		return err
+	}
+	*n = created
+	return nil
+}
+
+func createNode(ctx context.Context, tx *tx, n *ingot.Node) (err error) {
+	fillNode(n)
+	n.Generation, n.CreatedAt, n.UpdatedAt, n.Reservation = 1, tx.now, nil, ""
+	n.ID, err = nodes.insert(ctx, tx, n)
+	return err
+}
+
+// fillNode makes nil objects empty ones, as they are after reading.
+func fillNode(n *ingot.Node) {
+	for _, o := range []*ingot.Object{&n.DriverInfo, &n.DriverInternalInfo, &n.InstanceInfo,
+		&n.Properties, &n.Extra, &n.NetworkData} {
+		if *o == nil {
+			*o = ingot.Object{}
+		}
+	}
+	if n.Interfaces == nil {
+		n.Interfaces = map[string]string{}
+	}
+}
+
+// nodeConflict finds out which unique value of n another node has. It runs after the failed
+// transaction; if the other node is gone by then, the caller may simply try again.
+func (s *Store) nodeConflict(ctx context.Context, n *ingot.Node, cause error) error {
+	return s.read(ctx, "find the duplicate of node "+n.UUID, func(tx *tx) error {
+		for _, c := range []struct {
+			column, value string
+			err           error
+		}{
+			{"uuid", n.UUID, ingot.Errorf(ingot.Conflict,
+				"A node with UUID %s already exists.", n.UUID)},
+			{"name", n.Name, ingot.Errorf(ingot.Conflict,
+				"A node with name %s already exists.", n.Name)},
+			{"instance_uuid", n.InstanceUUID, ingot.Errorf(ingot.Conflict,
+				"Instance %s is already associated with a node, it cannot be associated with "+
+					"this other node %s.", n.InstanceUUID, n.UUID)},
+		} {
+			if found, err := other(ctx, tx, "nodes", c.column, c.value, n.ID); err != nil {
+				return err
+			} else if found {
+				return c.err
+			}
+		}
+		return ingot.Errorf(ingot.Unavailable, "%w; try again", cause)
+	})
+}
+
+// other tells whether a row besides id has the value; an empty value is nobody's.
+func other(ctx context.Context, tx *tx, table, column, value string, id int64) (bool, error) {
+	if value == "" {
+		return false, nil
+	}
+	var count int
+	err := tx.QueryRowContext(ctx, "SELECT COUNT(*) FROM "+table+" WHERE "+column+
+		" = $1 AND id <> $2", value, id).Scan(&count)
+	return count > 0, err
+}
+
+// Node returns the node with that UUID or name, NotFound if there is none.
+func (s *Store) Node(ctx context.Context, ident string) (n *ingot.Node, err error) {
+	err = s.read(ctx, "read node "+ident, func(tx *tx) error {
+		n, err = findNode(ctx, tx, ident)
+		return err
+	})
+	return n, err
+}
+
+// findNode looks for a UUID first: a name must not look like one.
+func findNode(ctx context.Context, tx *tx, ident string) (*ingot.Node, error) {
+	for _, key := range []string{"uuid", "name"} {
+		n, err := oneNode(ctx, tx, key+" = $1", ident)
+		if !errors.Is(err, sql.ErrNoRows) {
+			return n, err
+		}
+	}
+	return nil, nodes.notFound(ident)
+}
+
+func oneNode(ctx context.Context, tx *tx, condition string, args ...any) (*ingot.Node, error) {
+	return nodes.scan(tx.QueryRowContext(ctx, nodes.selectFrom()+" WHERE "+condition, args...))
+}
+
+// NodeByMAC returns the node that has a port with that address, NotFound if there is none.
+func (s *Store) NodeByMAC(ctx context.Context, mac string) (n *ingot.Node, err error) {
+	err = s.read(ctx, "read node of "+mac, func(tx *tx) error {
+		n, err = oneNode(ctx, tx, "id = (SELECT node_id FROM ports WHERE address = $1)",
+			strings.ToLower(mac))
+		if errors.Is(err, sql.ErrNoRows) {
+			return ingot.Errorf(ingot.NotFound, "No node has a port with MAC address %s.", mac)
+		}
+		return err
+	})
+	return n, err
+}
+
+// Nodes returns a page of the nodes that match. Invalid for a sort key that is none, NotFound
+// for a marker that is none.
+func (s *Store) Nodes(ctx context.Context, f NodeFilter, p Page) (list []*ingot.Node, err error) {
+	err = s.read(ctx, "list nodes", func(tx *tx) error {
+		list, err = nodes.list(ctx, tx, f.where(), p)
+		return err
+	})
+	return list, err
+}
+
+// UpdateNode stores n as the caller changed it, except ID, UUID, CreatedAt and Reservation, and
+// sets its Generation and UpdatedAt. The row must be as it was read: same Generation, same
+// Reservation. Stale if it is not; NotFound if it is gone; Conflict as in CreateNode.
+func (s *Store) UpdateNode(ctx context.Context, n *ingot.Node) error {
+	updated := *n
+	err := s.write(ctx, "update node "+n.UUID, func(tx *tx) error {
+		return updateNode(ctx, tx, &updated)
+	})
+	if duplicate(err) {
+		return s.nodeConflict(ctx, n, err)
+	}
+	if err != nil {
+		return err
+	}
+	*n = updated
+	return nil
+}
+
+func updateNode(ctx context.Context, tx *tx, n *ingot.Node) error {
+	fillNode(n)
+	read := asRead(n)
+	now := tx.now
+	n.Generation, n.UpdatedAt = n.Generation+1, &now
+	count, err := nodes.update(ctx, tx, n, read)
+	if err != nil || count == 1 {
+		return err
+	}
+	return lostNode(ctx, tx, n)
+}
+
+// asRead matches the row of n if nobody wrote it since it was read.
+func asRead(n *ingot.Node) where {
+	var w where
+	w.add("id = ?", n.ID)
+	w.add("generation = ?", n.Generation)
+	w.add("COALESCE(reservation, '') = ?", n.Reservation)
+	return w
+}
+
+// lostNode says why asRead did not match.
+func lostNode(ctx context.Context, tx *tx, n *ingot.Node) error {
+	var exists int
+	err := tx.QueryRowContext(ctx, `SELECT COUNT(*) FROM nodes WHERE id = $1`, n.ID).
+		Scan(&exists)
+	switch {
+	case err != nil:
+		return err
+	case exists == 0:
+		return nodes.notFound(n.UUID)
+	}
+	return ingot.Errorf(ingot.Stale, "Node %s was changed by somebody else in the meantime, "+
+		"please read it again and retry.", n.UUID)
+}
+
+// DeleteNode removes a node with its ports and its journal. Guard and errors as in UpdateNode.
+func (s *Store) DeleteNode(ctx context.Context, n *ingot.Node) error {
+	return s.write(ctx, "delete node "+n.UUID, func(tx *tx) error {
+		return deleteNode(ctx, tx, n)
+	})
+}
+
+func deleteNode(ctx context.Context, tx *tx, n *ingot.Node) error {
+	cond, args := asRead(n).clause(nil)
+	count, err := changed(tx.ExecContext(ctx, `DELETE FROM nodes`+cond, args...))
+	if err != nil {
+		return err
+	}
+	if count == 0 {
+		return lostNode(ctx, tx, n)
+	}
+	if _, err := tx.ExecContext(ctx, `DELETE FROM journal WHERE node = $1`, n.UUID); err != nil {
+		return fmt.Errorf("delete its journal: %w", err)
+	}
+	return nil
+}

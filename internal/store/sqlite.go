@@ -1,0 +1,107 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"net/url"
+	"os"
+	"runtime"
+
+	"modernc.org/sqlite" // registers the driver "sqlite"
+	sqlite3 "modernc.org/sqlite/lib"
+)
+
+// connect opens the file for one writer and several readers.
+func connect(ctx context.Context, path string) (writer, reader *sql.DB, err error) {
+	if err := create(path); err != nil {
+		return nil, nil, err
+	}
+	writer, err = sql.Open("sqlite", dsn(path, url.Values{
+		// Begin takes the write lock at once: a transaction that reads before it writes would
+		// otherwise fail with "busy" when somebody wrote in between.
+		"_txlock": {"immediate"},
+		"_pragma": {
+			"busy_timeout(10000)", // another process, such as a backup
+			"journal_mode(WAL)",   // readers do not wait for the writer
+			"synchronous(FULL)",   // commit returns when the change is on the disk
+			"foreign_keys(1)",
+			"journal_size_limit(67108864)",
+		},
+	}))
+	if err != nil {
+		return nil, nil, err
+	}
+	writer.SetMaxOpenConns(1)
+	// The first connection reads the header and changes the file to WAL.
+	if err := writer.PingContext(ctx); err != nil {
+		writer.Close()
+		return nil, nil, unusable(err)
+	}
+	reader, err = sql.Open("sqlite", dsn(path, url.Values{
+		"_pragma": {"busy_timeout(10000)", "query_only(1)"},
+	}))
+	if err != nil {
+		writer.Close()
+		return nil, nil, err
+	}
+	readers := max(4, runtime.NumCPU())
+	reader.SetMaxOpenConns(readers)
+	reader.SetMaxIdleConns(readers)
+	return writer, reader, nil
+}
+
+// create makes the file if there is none, so that SQLite does not choose its mode. The files
+// beside it inherit the mode. They hold BMC passwords.
+func create(path string) error {
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return fmt.Errorf("%w; [store] path has to name a file this user may write, in a "+
+			"directory that exists", err)
+	}
+	return f.Close()
+}
+
+func dsn(path string, q url.Values) string {
+	u := url.URL{Scheme: "file", Opaque: (&url.URL{Path: path}).EscapedPath(),
+		RawQuery: q.Encode()}
+	return u.String()
+}
+
+// unusable says what to do about a file that cannot be used.
+func unusable(err error) error {
+	switch code(err) & 0xff {
+	case sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT:
+		return fmt.Errorf("%w; the file is damaged or no database of ours: restore a backup, "+
+			"or move it away to start with an empty one", err)
+	case sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM:
+		return fmt.Errorf("%w; this user has to be allowed to write the file and its directory",
+			err)
+	}
+	return err
+}
+
+// code returns SQLite's extended result code, 0 for an error that is not SQLite's.
+func code(err error) int {
+	if e := (*sqlite.Error)(nil); errors.As(err, &e) {
+		return e.Code()
+	}
+	return 0
+}
+
+// duplicate tells whether a row broke a unique index.
+func duplicate(err error) bool {
+	c := code(err)
+	return c == sqlite3.SQLITE_CONSTRAINT_UNIQUE || c == sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY
+}
+
+// orphan tells whether a row names another one that does not exist.
+func orphan(err error) bool {
+	return code(err) == sqlite3.SQLITE_CONSTRAINT_FOREIGNKEY
+}
+
+// busy tells whether another process kept the database longer than busy_timeout.
+func busy(err error) bool {
+	return code(err)&0xff == sqlite3.SQLITE_BUSY
+}

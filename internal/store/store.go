@@ -1,0 +1,146 @@
+// Package store keeps the rows: nodes, ports, conductors, leases and the journal, in SQLite. It
+// is the only package with SQL. It decides who wins when two write the same row, and leaves
+// what may be written to its callers.
+//
+// An exported method is one transaction: it begins, calls helpers that take the transaction,
+// and commits. A method that returns nil has its change on the disk. Every row that is changed
+// by reading, deciding and writing has a generation: a writer names the one it has read, and
+// fails with ingot.Stale when somebody else has written since.
+//
+// Queries keep to the SQL that SQLite and PostgreSQL share; what differs is in sqlite.go and in
+// the migrations. Times are stored as integers, microseconds since 1970 UTC: they sort and
+// compare as numbers in any engine, lose nothing and need no conversion by a driver. Objects
+// are stored as JSON text, with numbers kept as they were written (json.Number when read).
+//
+// Read this file first, then column.go and node.go.
+package store
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"ingot/internal/ingot"
+)
+
+// Options says where the rows are. Only Path is needed.
+type Options struct {
+	// Path is the database file; it is created with mode 0600 if it does not exist. Its
+	// directory has to exist and to be writable: SQLite keeps two more files beside it.
+	Path string
+	// ConductorLease is how long after a heartbeat a conductor counts as alive; default 60 s.
+	// Longer survives slower disks, shorter notices a dead conductor earlier.
+	ConductorLease time.Duration
+	// JournalKeep is how many of the newest entries a node's journal keeps; default 2000, and
+	// up to a tenth more between two trims.
+	JournalKeep int
+	// Log receives migrations; default: nothing is logged.
+	Log *slog.Logger
+}
+
+// Defaults of Options.
+const (
+	DefaultConductorLease = 60 * time.Second
+	DefaultJournalKeep    = 2000
+)
+
+// Store is an open database. Its methods may be called concurrently.
+type Store struct {
+	writer *sql.DB // one connection: writers queue here and never see "busy" of each other
+	reader *sql.DB // several connections, each with its own snapshot
+	lease  time.Duration
+	keep   int
+	log    *slog.Logger
+
+	trimMu sync.Mutex
+	// untrimmed counts entries appended to the journal of a node since it was last trimmed; a
+	// node without a count has not been trimmed since Open. Guarded by trimMu.
+	untrimmed map[string]int
+}
+
+// Open opens the database, creates it if needed, and brings its schema to the version this
+// program knows. A schema of a newer program is refused.
+func Open(ctx context.Context, o Options) (*Store, error) {
+	if o.Path == "" {
+		return nil, ingot.Errorf(ingot.Invalid, "open store: no path; set path in [store]")
+	}
+	s := &Store{lease: o.ConductorLease, keep: o.JournalKeep, log: o.Log,
+		untrimmed: map[string]int{}}
+	if s.lease <= 0 {
+		s.lease = DefaultConductorLease
+	}
+	if s.keep <= 0 {
+		s.keep = DefaultJournalKeep
+	}
+	if s.log == nil {
+		s.log = slog.New(slog.DiscardHandler)
+	}
+	var err error
+	if s.writer, s.reader, err = connect(ctx, o.Path); err != nil {
+		return nil, fmt.Errorf("open store %s: %w", o.Path, err)
+	}
+	if err := s.migrate(ctx); err != nil {
+		s.Close()
+		return nil, fmt.Errorf("open store %s: %w", o.Path, err)
+	}
+	return s, nil
+}
+
+// Close waits for running transactions and closes the files.
+func (s *Store) Close() error {
+	return errors.Join(s.reader.Close(), s.writer.Close())
+}
+
+// Ping tells whether rows can be read and written now.
+func (s *Store) Ping(ctx context.Context) error {
+	return s.write(ctx, "ping store", func(*tx) error { return nil })
+}
+
+// tx is a transaction, with the one time that everything in it happens at.
+type tx struct {
+	*sql.Tx
+	now time.Time // UTC, whole microseconds
+}
+
+// write runs fn in a transaction that nobody else writes beside, and commits it to the disk if
+// fn returns nil.
+func (s *Store) write(ctx context.Context, doing string, fn func(*tx) error) error {
+	return inTx(ctx, s.writer, sql.TxOptions{}, doing, fn)
+}
+
+// read runs fn on one snapshot of all rows.
+func (s *Store) read(ctx context.Context, doing string, fn func(*tx) error) error {
+	return inTx(ctx, s.reader, sql.TxOptions{ReadOnly: true}, doing, fn)
+}
+
+func inTx(ctx context.Context, db *sql.DB, o sql.TxOptions, doing string,
+	fn func(*tx) error) error {
+	t, err := db.BeginTx(ctx, &o)
+	if err != nil {
+		return explain(doing, err)
+	}
+	defer t.Rollback() // after Commit it does nothing
+	if err := fn(&tx{Tx: t, now: time.Now().UTC().Truncate(time.Microsecond)}); err != nil {
+		return explain(doing, err)
+	}
+	if err := t.Commit(); err != nil {
+		return explain(doing, err)
+	}
+	return nil
+}
+
+// explain adds what was being done to an error of the database. An error with a kind was made
+// here, for the one who asked, and stays as it is.
+func explain(doing string, err error) error {
+	if e := (*ingot.Error)(nil); errors.As(err, &e) {
+		return err
+	}
+	if busy(err) {
+		return ingot.Errorf(ingot.Unavailable, "%s: %w; try again", doing, err)
+	}
+	return fmt.Errorf("%s: %w", doing, err)
+}
