@@ -123,7 +123,7 @@ func (d *disk) parseCapacity(b []byte) (zeroed bool, err error) {
 		return false, fmt.Errorf("the disk has blocks of %d bytes; supported are powers of two "+
 			"from %d to %d", size, minBlockSize, maxBlockSize)
 	}
-	if last >= 1<<63/uint64(size) {
+	if last >= 1<<63/uint64(size)-1 {
 		return false, fmt.Errorf("%w: a disk of %d blocks of %d bytes", errProtocol, last, size)
 	}
 	d.blockSize, d.blocks = int(size), int64(last)+1
