@@ -1,0 +1,233 @@
+package sim
+
+import (
+	"cmp"
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+)
+
+// bridgeName is the same in every namespace, so that configuration files can name it.
+const bridgeName = "br0"
+
+// Options says where a network keeps its state and which addresses it has. Only Dir is required.
+type Options struct {
+	// Dir is the state directory; it is made if absent. One process owns it at a time.
+	Dir string
+	// Name is the name of the network namespace. Default: "ingot-" and eight random hex
+	// digits, so that runs do not meet.
+	Name string
+	// Prefix is the bridge's IPv4 address with its prefix length. Default 10.77.0.1/24.
+	Prefix netip.Prefix
+	// IPv6 is the bridge's IPv6 address with its prefix length. Default fd77::1/64.
+	IPv6 netip.Prefix
+	// Log receives changes of state of the machines. Default: nothing is logged.
+	Log *slog.Logger
+}
+
+// A Network is a network namespace with a bridge that machines are plugged into. Its methods may
+// be called concurrently.
+type Network struct {
+	opts    Options
+	release func() error // gives up the ownership of the state directory
+	ns      *os.File     // the namespace; sockets and machines are made through it
+
+	mu       sync.Mutex // guards the fields below
+	machines []*Machine
+	closed   bool
+}
+
+// NewNetwork makes the namespace and its bridge. What an earlier owner of the state directory
+// left there is removed first; if that owner still lives, the error is [ErrInUse].
+//
+// The bridge forwards from its first moment (no spanning tree, no forward delay) and its IPv6
+// addresses are usable at once (no duplicate address detection): a machine's firmware sends its
+// first packets within milliseconds and waits seconds when they are lost.
+func NewNetwork(ctx context.Context, opts Options) (*Network, error) {
+	opts, err := opts.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	if os.Geteuid() != 0 {
+		return nil, errors.New("network of test machines: a network namespace needs root; " +
+			"run as root")
+	}
+	release, err := own(opts.Dir)
+	if err != nil {
+		return nil, err
+	}
+	n := &Network{opts: opts, release: release}
+	if err := n.build(ctx); err != nil {
+		return nil, errors.Join(err, n.Close())
+	}
+	return n, nil
+}
+
+// withDefaults fills in what is not set.
+func (o Options) withDefaults() (Options, error) {
+	if o.Dir == "" {
+		return o, errors.New("network of test machines: no state directory given")
+	}
+	dir, err := filepath.Abs(o.Dir)
+	if err != nil {
+		return o, fmt.Errorf("state directory %s: %w", o.Dir, err)
+	}
+	o.Dir = dir
+	if o.Name == "" {
+		var b [4]byte
+		rand.Read(b[:])
+		o.Name = "ingot-" + hex.EncodeToString(b[:])
+	}
+	if !o.Prefix.IsValid() {
+		o.Prefix = netip.MustParsePrefix("10.77.0.1/24")
+	}
+	if !o.IPv6.IsValid() {
+		o.IPv6 = netip.MustParsePrefix("fd77::1/64")
+	}
+	o.Log = cmp.Or(o.Log, slog.New(slog.DiscardHandler))
+	return o, nil
+}
+
+// build makes what Close takes away. The name is on record before the namespace exists, so that
+// a process which dies in between leaves nothing that CleanUp cannot find.
+func (n *Network) build(ctx context.Context) error {
+	if err := removeLeftovers(n.opts.Dir); err != nil {
+		return err
+	}
+	if _, err := os.Stat(namespacePath(n.opts.Name)); err == nil {
+		return fmt.Errorf("network namespace %s exists and is not ours; choose another name",
+			n.opts.Name)
+	}
+	if err := n.save(); err != nil {
+		return err
+	}
+	if err := ip(ctx, "", "netns add "+n.opts.Name); err != nil {
+		return err
+	}
+	ns, err := os.Open(namespacePath(n.opts.Name))
+	if err != nil {
+		return fmt.Errorf("open network namespace %s: %w", n.opts.Name, err)
+	}
+	n.ns = ns
+	if err := n.save(); err != nil {
+		return err
+	}
+	err = ip(ctx, n.opts.Name,
+		"link set lo up",
+		"link add "+bridgeName+" type bridge stp_state 0 forward_delay 0")
+	if err != nil {
+		return err
+	}
+	if err := n.Do(noDuplicateDetection); err != nil {
+		return err
+	}
+	return ip(ctx, n.opts.Name,
+		"addr add "+n.opts.Prefix.String()+" dev "+bridgeName,
+		"addr add "+n.opts.IPv6.String()+" dev "+bridgeName+" nodad",
+		"link set "+bridgeName+" up")
+}
+
+// noDuplicateDetection makes the bridge's link-local address usable at once; router
+// advertisements are sent from it. It runs inside the namespace.
+func noDuplicateDetection() error {
+	path := "/proc/sys/net/ipv6/conf/" + bridgeName + "/accept_dad"
+	if err := os.WriteFile(path, []byte("0"), 0); err != nil {
+		return fmt.Errorf("switch duplicate address detection off: %w", err)
+	}
+	return nil
+}
+
+// Name is the name of the network namespace, as `ip netns exec` takes it.
+func (n *Network) Name() string { return n.opts.Name }
+
+// Bridge is the name of the bridge inside the namespace.
+func (n *Network) Bridge() string { return bridgeName }
+
+// Addr is the bridge's IPv4 address: where servers under test listen and machines find them.
+func (n *Network) Addr() netip.Addr { return n.opts.Prefix.Addr() }
+
+// Command is a program that will run inside the namespace. It is killed when ctx ends and, if it
+// still runs then, by Close.
+func (n *Network) Command(ctx context.Context, name string, args ...string) *exec.Cmd {
+	return exec.CommandContext(ctx, "ip",
+		append([]string{"netns", "exec", n.opts.Name, name}, args...)...)
+}
+
+// Do calls f on a thread that is inside the namespace: sockets that f makes belong to it for
+// their whole life. Goroutines that f starts are outside.
+func (n *Network) Do(f func() error) error { return inNamespace(n.ns, f) }
+
+// Dial connects from inside the namespace. The address has a literal IP: looking up a name
+// happens outside.
+func (n *Network) Dial(ctx context.Context, network, address string) (net.Conn, error) {
+	var conn net.Conn
+	err := n.Do(func() (err error) {
+		var d net.Dialer
+		conn, err = d.DialContext(ctx, network, address)
+		return err
+	})
+	return conn, err
+}
+
+// Machine is the machine of that name, or nil.
+func (n *Network) Machine(name string) *Machine {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for _, m := range n.machines {
+		if m.spec.Name == name {
+			return m
+		}
+	}
+	return nil
+}
+
+// Close stops the BMCs, cuts the power of the machines, kills every program that still runs
+// inside the namespace, and removes the namespace and the machines' files. It may be called
+// twice.
+func (n *Network) Close() error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.closed {
+		return nil
+	}
+	n.closed = true
+	var errs []error
+	for _, m := range n.machines {
+		errs = append(errs, m.close())
+	}
+	if n.ns != nil {
+		errs = append(errs, n.ns.Close())
+	}
+	errs = append(errs, removeLeftovers(n.opts.Dir), n.release())
+	return errors.Join(errs...)
+}
+
+// ip runs commands of iproute2 in a namespace, or outside when none is named.
+func ip(ctx context.Context, namespace string, lines ...string) error {
+	args := []string{"-batch", "-"}
+	if namespace != "" {
+		args = []string{"-n", namespace, "-batch", "-"}
+	}
+	cmd := exec.CommandContext(ctx, "ip", args...)
+	cmd.Stdin = strings.NewReader(strings.Join(lines, "\n") + "\n")
+	out, err := cmd.CombinedOutput()
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, exec.ErrNotFound) {
+		return fmt.Errorf("run ip: %w; install it with scripts/packages.sh", err)
+	}
+	if err != nil {
+		return fmt.Errorf("ip %s: %w: %s", strings.Join(lines, "; "), err,
+			strings.TrimSpace(string(out)))
+	}
+	return nil
+}

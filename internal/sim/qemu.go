@@ -1,0 +1,199 @@
+package sim
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"syscall"
+)
+
+// Where Debian's packages put the UEFI firmware (ovmf).
+const (
+	ovmfCode = "/usr/share/OVMF/OVMF_CODE_4M.fd"
+	ovmfVars = "/usr/share/OVMF/OVMF_VARS_4M.fd"
+)
+
+// A qemu is one life of a machine, from power on to power off.
+type qemu struct {
+	cmd     *exec.Cmd
+	monitor *monitor
+	done    chan struct{} // closed when the process has ended and was waited for
+	order   bootOrder     // of the next reset; guarded by the machine's mu
+}
+
+// qemuArgs is the command line of a machine. Paths are absolute: the state directory in them is
+// how CleanUp knows the process.
+func (m *Machine) qemuArgs(order bootOrder) []string {
+	s := m.spec
+	args := []string{
+		"-name", s.Name, "-uuid", s.UUID, "-m", fmt.Sprint(s.MemoryMB),
+		// A host may have /dev/kvm and no working KVM (nested, paravirtual), which shows only
+		// once the guest runs. Emulation works everywhere.
+		"-accel", "tcg", "-cpu", "max",
+		"-nodefaults", "-no-user-config", "-display", "none",
+		"-chardev", "socket,id=qmp,fd=3", "-mon", "chardev=qmp,mode=control",
+		"-chardev", "file,id=console,append=on,path=" + quote(m.path("console.log")),
+		"-serial", "chardev:console",
+		"-netdev", "tap,id=net0,script=no,downscript=no,ifname=" + m.tap,
+		"-device", fmt.Sprintf("%s,id=nic0,netdev=net0,mac=%s,bootindex=%d%s", s.NIC, s.MAC,
+			order.nicIndex(), s.NICROM.option()),
+		// Unsafe caching never waits for the host's disk: what the guest wrote survives the
+		// guest and QEMU, but not a crash of the host.
+		"-drive", "if=none,id=drive0,format=raw,cache=unsafe,discard=unmap," +
+			"detect-zeroes=unmap,file=" + quote(m.path("disk.raw")),
+	}
+	disk := fmt.Sprintf("id=disk0,drive=drive0,serial=%s,bootindex=%d", m.serial(), diskIndex)
+	switch s.DiskBus {
+	case AHCI:
+		args = append(args, "-device", "ahci,id=ahci0", "-device", "ide-hd,bus=ahci0.0,"+disk)
+	default:
+		args = append(args, "-device", "virtio-blk-pci,"+disk)
+	}
+	if s.Firmware == UEFI {
+		return append(args, "-machine", "q35",
+			"-drive", "if=pflash,format=raw,unit=0,readonly=on,file="+ovmfCode,
+			"-drive", "if=pflash,format=raw,unit=1,file="+quote(m.path("vars.fd")))
+	}
+	// Without graphics SeaBIOS and what it boots speak on the serial port.
+	return append(args, "-machine", "pc,graphics=off")
+}
+
+// quote writes a path as a value in a comma separated QEMU option.
+func quote(path string) string { return strings.ReplaceAll(path, ",", ",,") }
+
+// start runs QEMU and returns when it takes commands.
+func (m *Machine) start(ctx context.Context, order bootOrder) (*qemu, error) {
+	stderr, err := os.Create(m.path("qemu.err"))
+	if err != nil {
+		return nil, fmt.Errorf("log of QEMU: %w", err)
+	}
+	defer stderr.Close()
+	mon, child, err := newMonitor()
+	if err != nil {
+		return nil, err
+	}
+	defer child.Close()
+	cmd := exec.Command("qemu-system-x86_64", m.qemuArgs(order)...)
+	cmd.Stdout, cmd.Stderr = stderr, stderr
+	cmd.ExtraFiles = []*os.File{child}
+	// A group of its own: an interrupt typed at the terminal is for this process, which then
+	// ends its machines in order.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
+	q := &qemu{cmd: cmd, monitor: mon, done: make(chan struct{}), order: order}
+	if err := q.launch(m.net.ns); err != nil {
+		return nil, errors.Join(err, mon.conn.Close())
+	}
+	child.Close() // or the end of QEMU would not be seen
+	go mon.read(q.done)
+	if err := m.greet(ctx, q); err != nil {
+		q.kill()
+		return nil, fmt.Errorf("%w: %s", err, tail(m.path("qemu.err"), 5))
+	}
+	return q, nil
+}
+
+// launch starts the process inside the namespace from a thread that waits for its end: the kernel
+// ends the child when the thread that made it ends (PR_SET_PDEATHSIG in prctl(2)), and threads of
+// the Go runtime come and go.
+func (q *qemu) launch(ns *os.File) error {
+	started := make(chan error, 1)
+	go func() {
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		err := onThread(ns, q.cmd.Start)
+		if errors.Is(err, exec.ErrNotFound) {
+			err = fmt.Errorf("%w; install it with scripts/packages.sh", err)
+		}
+		if q.cmd.Process == nil {
+			started <- err
+			return
+		}
+		if err != nil { // it runs, but the thread did not find back
+			err = errors.Join(err, q.cmd.Process.Kill())
+		}
+		started <- err
+		// How it ended does not matter: a machine that is off is off.
+		_ = q.cmd.Wait()
+		_ = q.monitor.conn.Close()
+		close(q.done)
+	}()
+	if err := <-started; err != nil {
+		return fmt.Errorf("start QEMU: %w", err)
+	}
+	return nil
+}
+
+// greet leaves the negotiation mode of QMP and puts the process on record.
+func (m *Machine) greet(ctx context.Context, q *qemu) error {
+	pid := q.cmd.Process.Pid
+	started, err := startTime(pid)
+	if err != nil {
+		return err
+	}
+	record := fmt.Sprintf("%d %d\n", pid, started)
+	if err := os.WriteFile(m.path(pidFile), []byte(record), 0o644); err != nil {
+		return fmt.Errorf("record process of machine: %w", err)
+	}
+	if err := q.monitor.run(ctx, "qmp_capabilities", nil); err != nil {
+		return fmt.Errorf("start QEMU: %w", err)
+	}
+	return nil
+}
+
+// kill cuts the power and waits for it to be off.
+func (q *qemu) kill() {
+	// The only error is that it has ended already.
+	_ = q.cmd.Process.Kill()
+	<-q.done
+}
+
+// running says whether the process has not ended.
+func (q *qemu) running() bool {
+	if q == nil {
+		return false
+	}
+	select {
+	case <-q.done:
+		return false
+	default:
+		return true
+	}
+}
+
+// prepareFiles makes what a machine keeps while it is off.
+func (m *Machine) prepareFiles() error {
+	if err := os.MkdirAll(m.dir, 0o755); err != nil {
+		return fmt.Errorf("make directory of machine %s: %w", m.spec.Name, err)
+	}
+	disk, err := os.Create(m.path("disk.raw"))
+	if err != nil {
+		return fmt.Errorf("make disk of machine %s: %w", m.spec.Name, err)
+	}
+	err = errors.Join(disk.Truncate(m.spec.DiskSize), disk.Close())
+	if err != nil {
+		return fmt.Errorf("make disk of machine %s: %w", m.spec.Name, err)
+	}
+	if err := os.WriteFile(m.path("console.log"), nil, 0o644); err != nil {
+		return fmt.Errorf("make console of machine %s: %w", m.spec.Name, err)
+	}
+	if m.spec.Firmware != UEFI {
+		return nil
+	}
+	vars, err := os.ReadFile(ovmfVars)
+	if err != nil {
+		return fmt.Errorf("UEFI firmware for machine %s: %w; install it with scripts/packages.sh",
+			m.spec.Name, err)
+	}
+	if err := os.WriteFile(m.path("vars.fd"), vars, 0o644); err != nil {
+		return fmt.Errorf("UEFI variables of machine %s: %w", m.spec.Name, err)
+	}
+	return nil
+}
+
+// path is a file of the machine.
+func (m *Machine) path(name string) string { return filepath.Join(m.dir, name) }

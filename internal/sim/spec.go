@@ -1,0 +1,153 @@
+package sim
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"net"
+	"regexp"
+)
+
+// Firmware is what a machine starts with.
+type Firmware string
+
+// BIOS is SeaBIOS on a "pc" board, UEFI is OVMF (EDK2) on a "q35" board. Both speak on the serial
+// console.
+const (
+	BIOS Firmware = "bios"
+	UEFI Firmware = "uefi"
+)
+
+// DiskBus is how the disk is attached.
+type DiskBus string
+
+// Virtio disks take discards; AHCI disks do not.
+const (
+	Virtio DiskBus = "virtio"
+	AHCI   DiskBus = "ahci"
+)
+
+// NIC is QEMU's name of a network card.
+type NIC string
+
+// The network cards.
+const (
+	VirtioNet NIC = "virtio-net-pci"
+	E1000     NIC = "e1000"
+)
+
+// NICROM is the boot program in the network card.
+type NICROM string
+
+// With the iPXE of the distribution a machine asks for scripts by HTTP. Without a ROM a UEFI
+// machine boots by the PXE and HTTP of its firmware; a BIOS machine cannot boot from network.
+const (
+	IPXEROM NICROM = "ipxe"
+	NoROM   NICROM = "none"
+)
+
+// option is the part of QEMU's -device option that chooses the ROM.
+func (r NICROM) option() string {
+	if r == NoROM {
+		return ",romfile="
+	}
+	return ""
+}
+
+// MachineSpec describes a machine. Only Name is required.
+type MachineSpec struct {
+	Name     string   // letters, digits, dots and dashes; names its files
+	Firmware Firmware // default BIOS
+	MemoryMB int      // MiB; default 512, which the Debian kernel and a deploy ramdisk need
+	DiskSize int64    // bytes; default 1 GiB, sparse
+	DiskBus  DiskBus  // default Virtio
+	NIC      NIC      // default VirtioNet
+	NICROM   NICROM   // default IPXEROM
+	UUID     string   // default: made of the name, so it stays over runs
+	MAC      string   // default: made of the name, so it stays over runs
+	User     string   // of the BMC, 16 bytes at most; default "admin"
+	Password string   // of the BMC, 20 bytes at most; default "secret"
+}
+
+var machineName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9.-]{0,62}$`)
+
+// withDefaults fills in what is not set and checks the rest.
+func (s MachineSpec) withDefaults() (MachineSpec, error) {
+	if !machineName.MatchString(s.Name) {
+		return s, fmt.Errorf("machine name %q: use letters, digits, dots and dashes", s.Name)
+	}
+	hash := sha256.Sum256([]byte("ingot machine " + s.Name))
+	setDefault(&s.Firmware, BIOS)
+	setDefault(&s.MemoryMB, 512)
+	setDefault(&s.DiskSize, 1<<30)
+	setDefault(&s.DiskBus, Virtio)
+	setDefault(&s.NIC, VirtioNet)
+	setDefault(&s.NICROM, IPXEROM)
+	setDefault(&s.UUID, uuidOf(hash))
+	// 52:54:00 is the locally administered prefix by which QEMU's cards are known.
+	setDefault(&s.MAC, fmt.Sprintf("52:54:00:%02x:%02x:%02x", hash[16], hash[17], hash[18]))
+	setDefault(&s.User, "admin")
+	setDefault(&s.Password, "secret")
+	if err := s.check(); err != nil {
+		return s, fmt.Errorf("machine %s: %w", s.Name, err)
+	}
+	return s, nil
+}
+
+// setDefault sets a field that has its zero value.
+func setDefault[T comparable](field *T, value T) {
+	var zero T
+	if *field == zero {
+		*field = value
+	}
+}
+
+// check refuses what QEMU or the BMC would misunderstand.
+func (s MachineSpec) check() error {
+	if s.Firmware != BIOS && s.Firmware != UEFI {
+		return fmt.Errorf("firmware %q is neither %q nor %q", s.Firmware, BIOS, UEFI)
+	}
+	if s.DiskBus != Virtio && s.DiskBus != AHCI {
+		return fmt.Errorf("disk bus %q is neither %q nor %q", s.DiskBus, Virtio, AHCI)
+	}
+	if s.NIC != VirtioNet && s.NIC != E1000 {
+		return fmt.Errorf("network card %q is neither %q nor %q", s.NIC, VirtioNet, E1000)
+	}
+	if s.MemoryMB < 0 || s.DiskSize < 0 || s.DiskSize%512 != 0 {
+		return fmt.Errorf("%d MiB of memory, %d bytes of disk: sizes are positive, and the disk "+
+			"is whole sectors of 512 bytes", s.MemoryMB, s.DiskSize)
+	}
+	mac, err := net.ParseMAC(s.MAC)
+	if err != nil || len(mac) != 6 || mac[0]&1 != 0 {
+		return fmt.Errorf("MAC %q is not the unicast address of an Ethernet card", s.MAC)
+	}
+	if _, err := guid(s.UUID); err != nil {
+		return err
+	}
+	// The sizes of IPMI 2.0, sections 22.28 and 22.30.
+	if len(s.User) > 16 || len(s.Password) > 20 {
+		return errors.New("IPMI takes 16 bytes of user name and 20 of password at most")
+	}
+	return nil
+}
+
+// uuidOf makes a UUID of a hash: version 8, made as its maker likes (RFC 9562 section 5.8).
+func uuidOf(hash [sha256.Size]byte) string {
+	b := hash[:16]
+	b[6] = b[6]&0x0f | 0x80
+	b[8] = b[8]&0x3f | 0x80
+	return fmt.Sprintf("%x-%x-%x-%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:])
+}
+
+// guid is the UUID as 16 bytes.
+func guid(uuid string) (id [16]byte, err error) {
+	if len(uuid) != 36 {
+		return id, fmt.Errorf("UUID %q: want 8-4-4-4-12 hex digits", uuid)
+	}
+	digits := uuid[:8] + uuid[9:13] + uuid[14:18] + uuid[19:23] + uuid[24:]
+	if _, err := hex.Decode(id[:], []byte(digits)); err != nil {
+		return id, fmt.Errorf("UUID %q: want 8-4-4-4-12 hex digits", uuid)
+	}
+	return id, nil
+}
