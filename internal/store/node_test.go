@@ -1,7 +1,12 @@
 package store_test
 
 import (
+	"encoding/json"
+	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -32,5 +37,355 @@ func TestANodeIsReadAsItWasStored(t *testing.T) {
 	}
 	if diff := cmp.Diff([]*ingot.Node{want}, list); diff != "" {
 		t.Errorf("list (-stored +read):\n%s", diff)
+	}
+}
+
+func TestASparseNodeIsReadWithEmptyObjects(t *testing.T) {
+	t.Parallel()
+	s := open(t)
+	want := create(t, s, newNode(1))
+	got, err := s.Node(t.Context(), want.UUID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, o := range map[string]ingot.Object{"driver_info": got.DriverInfo,
+		"driver_internal_info": got.DriverInternalInfo, "instance_info": got.InstanceInfo,
+		"properties": got.Properties, "extra": got.Extra, "network_data": got.NetworkData} {
+		if o == nil {
+			t.Errorf("%s is nil", name)
+		}
+	}
+	if got.Interfaces == nil {
+		t.Error("interfaces is nil")
+	}
+	if got.Attempt != nil || got.WaitUntil != nil || got.UpdatedAt != nil ||
+		got.AutomatedClean != nil || got.Name != "" || got.ProvisionUpdatedAt != nil {
+		t.Errorf("a value came from nowhere: %+v", got)
+	}
+	if got.CreatedAt.Location() != time.UTC || !got.CreatedAt.Equal(want.CreatedAt) {
+		t.Errorf("created at %v, want %v", got.CreatedAt, want.CreatedAt)
+	}
+}
+
+func TestNumbersAreReadAsTheyWereWritten(t *testing.T) {
+	t.Parallel()
+	s := open(t)
+	for i, text := range []string{`1`, `1.0`, `1e3`, `-0`, `12345678901234567890123`, `0.1`,
+		`9007199254740993`} {
+		n := newNode(i)
+		n.Extra = ingot.Object{"v": json.Number(text), "list": []any{json.Number(text)}}
+		create(t, s, n)
+		got, err := s.Node(t.Context(), n.UUID)
+		if err != nil {
+			t.Fatal(err)
+		}
+		out, err := json.Marshal(got.Extra)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if want := `{"list":[` + text + `],"v":` + text + `}`; string(out) != want {
+			t.Errorf("extra is %s, want %s", out, want)
+		}
+	}
+}
+
+func TestSecretsOfAnAttemptSurviveUpdates(t *testing.T) {
+	t.Parallel()
+	s := open(t)
+	create(t, s, fullNode())
+	for range 3 { // a secret that was stored masked would be lost by the second round
+		n, err := s.Node(t.Context(), uuid(1))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n.Attempt.Key.Reveal() != "secretkey" ||
+			n.Attempt.Target.Password.Reveal() != "chapsecret" {
+			t.Fatalf("key %q, password %q", n.Attempt.Key.Reveal(),
+				n.Attempt.Target.Password.Reveal())
+		}
+		if err := s.UpdateNode(t.Context(), n); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func TestDuplicateNodesAreConflicts(t *testing.T) {
+	t.Parallel()
+	s := open(t)
+	first := newNode(1)
+	first.Name, first.InstanceUUID = "n1", uuid(100)
+	create(t, s, first)
+
+	err := s.CreateNode(t.Context(), newNode(1))
+	wantKind(t, err, ingot.Conflict, "A node with UUID "+uuid(1)+" already exists.")
+
+	second := newNode(2)
+	second.Name = "n1"
+	err = s.CreateNode(t.Context(), second)
+	wantKind(t, err, ingot.Conflict, "A node with name n1 already exists.")
+	if second.ID != 0 {
+		t.Error("a node that was not stored has an ID")
+	}
+
+	second.Name = "n2"
+	create(t, s, second)
+	second.Name = "n1"
+	err = s.UpdateNode(t.Context(), second)
+	wantKind(t, err, ingot.Conflict, "A node with name n1 already exists.")
+
+	second.Name, second.InstanceUUID = "n2", uuid(100)
+	err = s.UpdateNode(t.Context(), second)
+	wantKind(t, err, ingot.Conflict, "Instance "+uuid(100)+" is already associated with a node, "+
+		"it cannot be associated with this other node "+uuid(2)+".")
+	if second.Generation != 1 {
+		t.Errorf("generation %d after updates that failed, want 1", second.Generation)
+	}
+	create(t, s, newNode(3)) // no name twice is no conflict
+	create(t, s, newNode(4))
+}
+
+func TestAnUpdateChangesEverythingButIdentity(t *testing.T) {
+	t.Parallel()
+	s := open(t)
+	old := create(t, s, newNode(1))
+	n := fullNode()
+	n.ID, n.Generation, n.UUID = old.ID, old.Generation, old.UUID
+	n.CreatedAt = old.CreatedAt.Add(-time.Hour)
+	if err := s.UpdateNode(t.Context(), n); err != nil {
+		t.Fatal(err)
+	}
+	if n.Generation != 2 || n.UpdatedAt == nil {
+		t.Errorf("generation %d, updated at %v: not both are set", n.Generation, n.UpdatedAt)
+	}
+	got, err := s.Node(t.Context(), n.UUID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	n.CreatedAt = old.CreatedAt
+	if diff := cmp.Diff(n, got); diff != "" {
+		t.Errorf("node (-updated +read):\n%s", diff)
+	}
+}
+
+func TestAStaleWriterFails(t *testing.T) {
+	t.Parallel()
+	s := open(t)
+	create(t, s, newNode(1))
+	mine, err := s.Node(t.Context(), uuid(1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	theirs, err := s.Node(t.Context(), uuid(1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	theirs.LastError = "theirs"
+	if err := s.UpdateNode(t.Context(), theirs); err != nil {
+		t.Fatal(err)
+	}
+	mine.LastError = "mine"
+	wantKind(t, s.UpdateNode(t.Context(), mine), ingot.Stale)
+	wantKind(t, s.DeleteNode(t.Context(), mine), ingot.Stale)
+	got, err := s.Node(t.Context(), uuid(1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got.LastError != "theirs" {
+		t.Errorf("last error %q: the stale writer won", got.LastError)
+	}
+}
+
+func TestANodeThatIsGoneIsNotFound(t *testing.T) {
+	t.Parallel()
+	s := open(t)
+	n := create(t, s, newNode(1))
+	p := &ingot.Port{UUID: uuid(50), NodeUUID: n.UUID, Address: "52:54:00:00:00:01"}
+	if err := s.CreatePort(t.Context(), p); err != nil {
+		t.Fatal(err)
+	}
+	err := s.AppendJournal(t.Context(), []ingot.Entry{{Node: n.UUID, Text: "hello"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.DeleteNode(t.Context(), n); err != nil {
+		t.Fatal(err)
+	}
+	text := "Node " + n.UUID + " could not be found."
+	wantKind(t, s.UpdateNode(t.Context(), n), ingot.NotFound, text)
+	wantKind(t, s.DeleteNode(t.Context(), n), ingot.NotFound, text)
+	_, err = s.Node(t.Context(), n.UUID)
+	wantKind(t, err, ingot.NotFound, text)
+	_, err = s.Reserve(t.Context(), n.UUID, "c1")
+	wantKind(t, err, ingot.NotFound, text)
+	_, err = s.Port(t.Context(), p.UUID)
+	wantKind(t, err, ingot.NotFound, "Port "+p.UUID+" could not be found.")
+	_, err = s.NodeByMAC(t.Context(), p.Address)
+	wantKind(t, err, ingot.NotFound)
+	entries, err := s.Journal(t.Context(), store.JournalQuery{Node: n.UUID})
+	if err != nil || len(entries) != 0 {
+		t.Errorf("journal of a deleted node: %v, %v", entries, err)
+	}
+}
+
+func TestOneOfManyGetsTheReservation(t *testing.T) {
+	t.Parallel()
+	s := open(t)
+	create(t, s, newNode(1))
+	var won, locked atomic.Int32
+	var all sync.WaitGroup
+	for range 16 {
+		all.Go(func() {
+			n, err := s.Reserve(t.Context(), uuid(1), "c1")
+			switch {
+			case err == nil && n.Reservation == "c1":
+				won.Add(1)
+			case ingot.KindOf(err) == ingot.Locked:
+				locked.Add(1)
+			default:
+				t.Errorf("reserve: %v, %v", n, err)
+			}
+		})
+	}
+	all.Wait()
+	if won.Load() != 1 || locked.Load() != 15 {
+		t.Errorf("%d got the node and %d were locked out, want 1 and 15", won.Load(), locked.Load())
+	}
+	_, err := s.Reserve(t.Context(), uuid(1), "c2")
+	wantKind(t, err, ingot.Locked, "Node "+uuid(1)+" is locked by host c1, please retry after "+
+		"the current operation is completed.")
+}
+
+func TestAnOwnerThatLostTheNodeCannotWriteOrRelease(t *testing.T) {
+	t.Parallel()
+	s := open(t)
+	create(t, s, newNode(1))
+	paused, err := s.Reserve(t.Context(), uuid(1), "c1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	// c1 stops answering, starts again, and gets the node a second time.
+	if count, err := s.ReleaseAll(t.Context(), "c1"); err != nil || count != 1 {
+		t.Fatalf("released %d, %v; want 1", count, err)
+	}
+	now, err := s.Reserve(t.Context(), uuid(1), "c1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	paused.LastError = "written by the dead"
+	wantKind(t, s.UpdateNode(t.Context(), paused), ingot.Stale)
+	if err := s.Release(t.Context(), paused); err != nil {
+		t.Errorf("release by the one who lost it: %v", err)
+	}
+	got, err := s.Node(t.Context(), uuid(1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(now, got); diff != "" {
+		t.Errorf("the one who lost the node changed it (-before +after):\n%s", diff)
+	}
+	if err := s.Release(t.Context(), now); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Release(t.Context(), now); err != nil {
+		t.Errorf("second release: %v", err)
+	}
+	now.LastError = "written after the release"
+	if err := s.UpdateNode(t.Context(), now); err != nil {
+		t.Errorf("update with the generation of the release: %v", err)
+	}
+}
+
+func TestAReaderFromBeforeTheReservationIsStale(t *testing.T) {
+	t.Parallel()
+	s := open(t)
+	before := create(t, s, newNode(1))
+	if _, err := s.Reserve(t.Context(), uuid(1), "c1"); err != nil {
+		t.Fatal(err)
+	}
+	wantKind(t, s.UpdateNode(t.Context(), before), ingot.Stale)
+	before.Generation++ // the reservation is part of the guard by itself
+	wantKind(t, s.UpdateNode(t.Context(), before), ingot.Stale)
+}
+
+func TestReleaseAllLeavesOthersAlone(t *testing.T) {
+	t.Parallel()
+	s := open(t)
+	for i, owner := range []string{"c1", "c2", "c1"} {
+		create(t, s, newNode(i))
+		if _, err := s.Reserve(t.Context(), uuid(i), owner); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if count, err := s.ReleaseAll(t.Context(), "c1"); err != nil || count != 2 {
+		t.Errorf("released %d, %v; want 2", count, err)
+	}
+	left, err := s.Nodes(t.Context(), store.NodeFilter{Reserved: ptr(true)}, store.Page{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(left) != 1 || left[0].Reservation != "c2" {
+		t.Errorf("still reserved: %v", left)
+	}
+}
+
+func TestFiltersSelectNodes(t *testing.T) {
+	t.Parallel()
+	s := open(t)
+	past, future := time.Now().Add(-time.Hour), time.Now().Add(time.Hour)
+	full := fullNode() // node 1
+	full.WaitUntil = &past
+	create(t, s, full)
+	plain := newNode(2)
+	plain.Description, plain.WaitUntil = "100 percent", &future
+	create(t, s, plain)
+	if _, err := s.Reserve(t.Context(), uuid(2), "c1"); err != nil {
+		t.Fatal(err)
+	}
+	for name, c := range map[string]struct {
+		filter store.NodeFilter
+		want   string // numbers of nodes
+	}{
+		"everything":      {store.NodeFilter{}, "12"},
+		"instance":        {store.NodeFilter{InstanceUUID: uuid(3)}, "1"},
+		"state":           {store.NodeFilter{ProvisionState: "available"}, "2"},
+		"states":          {store.NodeFilter{ProvisionStates: []string{"x", "available"}}, "2"},
+		"driver":          {store.NodeFilter{Driver: "ipmi"}, "12"},
+		"no such driver":  {store.NodeFilter{Driver: "redfish"}, ""},
+		"resource class":  {store.NodeFilter{ResourceClass: "baremetal"}, "1"},
+		"group":           {store.NodeFilter{ConductorGroup: "g"}, "1"},
+		"owner":           {store.NodeFilter{Owner: "o"}, "1"},
+		"lessee":          {store.NodeFilter{Lessee: "l"}, "1"},
+		"shard":           {store.NodeFilter{Shard: "s"}, "1"},
+		"parent":          {store.NodeFilter{ParentNode: uuid(4)}, "1"},
+		"fault":           {store.NodeFilter{Fault: "power failure"}, "1"},
+		"percent sign":    {store.NodeFilter{DescriptionContains: "100%"}, "1"},
+		"underscore":      {store.NodeFilter{DescriptionContains: "_"}, "1"},
+		"part of a word":  {store.NodeFilter{DescriptionContains: "00"}, "12"},
+		"associated":      {store.NodeFilter{Associated: ptr(true)}, "1"},
+		"not associated":  {store.NodeFilter{Associated: ptr(false)}, "2"},
+		"maintenance":     {store.NodeFilter{Maintenance: ptr(true)}, "1"},
+		"no maintenance":  {store.NodeFilter{Maintenance: ptr(false)}, "2"},
+		"retired":         {store.NodeFilter{Retired: ptr(true)}, "1"},
+		"reserved":        {store.NodeFilter{Reserved: ptr(true)}, "2"},
+		"not reserved":    {store.NodeFilter{Reserved: ptr(false)}, "1"},
+		"reserved by":     {store.NodeFilter{ReservedBy: "c1"}, "2"},
+		"deadline passed": {store.NodeFilter{WaitBefore: ptr(time.Now())}, "1"},
+		"unchanged since": {store.NodeFilter{UpdatedBefore: &past}, ""},
+		"unchanged until": {store.NodeFilter{UpdatedBefore: &future}, "12"},
+		"two at once":     {store.NodeFilter{Driver: "ipmi", Owner: "o"}, "1"},
+		"two that differ": {store.NodeFilter{ProvisionState: "available", Owner: "o"}, ""},
+	} {
+		list, err := s.Nodes(t.Context(), c.filter, store.Page{})
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		var got strings.Builder
+		for _, n := range list {
+			got.WriteString(n.UUID[len(n.UUID)-1:])
+		}
+		if got.String() != c.want {
+			t.Errorf("%s: nodes %q, want %q", name, got.String(), c.want)
+		}
 	}
 }

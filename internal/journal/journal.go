@@ -1,0 +1,270 @@
+// Package journal is the timeline of each machine: what it did and what it was told, from
+// whoever saw it. It gathers entries and writes them in batches, so that a DHCP packet does not
+// wait for a disk, and wakes those who follow. Where entries are kept, and how many, is left to
+// the store.
+package journal
+
+import (
+	"context"
+	"log/slog"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"ingot/internal/ingot"
+)
+
+// Query selects entries, in the order in which they were appended. It is an alias, so that a
+// store need not import the journal.
+type Query = struct {
+	Node  string // UUID; "" is any
+	MAC   string // "" is any
+	After int64  // entries with a greater Seq only
+	// Limit is the greatest number of entries, the oldest ones first; 0 is no limit.
+	Limit int
+	// Last is the greatest number of entries, the newest ones; 0 is no limit. They come in the
+	// same order as always.
+	Last int
+}
+
+// Store keeps entries. AppendJournal stores all of them, in that order, or none, and gives them
+// a Seq greater than any before; ingot.Unavailable says that the same call may work later. Both
+// may be called concurrently.
+type Store interface {
+	AppendJournal(ctx context.Context, entries []ingot.Entry) error
+	Journal(ctx context.Context, q Query) ([]ingot.Entry, error)
+}
+
+// Bounds of what waits to be written.
+const (
+	QueueSize = 4096                  // entries; more are dropped and counted
+	BatchSize = 256                   // entries written at once
+	BatchTime = 50 * time.Millisecond // for which the first entry of a batch waits for others
+	MaxText   = 4096                  // bytes of Entry.Text; the rest is cut off
+
+	retryTime = time.Second     // between two tries while the store is unavailable
+	flushTime = 5 * time.Second // for writing the rest at the end
+)
+
+// Journal gathers entries. Its methods may be called concurrently.
+type Journal struct {
+	store   Store
+	log     *slog.Logger
+	queue   chan ingot.Entry
+	dropped atomic.Int64
+	told    int64 // how many drops were logged; used by Run only
+
+	mu sync.Mutex
+	// waiting has the nodes (UUID, "" is any) that somebody waits for. Guarded by mu.
+	waiting map[string]*waiters
+}
+
+// New returns a journal that writes once Run runs; until then entries wait in the queue.
+func New(s Store, log *slog.Logger) *Journal {
+	return &Journal{store: s, log: log, queue: make(chan ingot.Entry, QueueSize),
+		waiting: map[string]*waiters{}}
+}
+
+// Add puts an entry on record soon; it never waits. Time is now if it is not set, Level is info,
+// and Seq is given later. Data is written later too: the caller must not change it any more.
+func (j *Journal) Add(e ingot.Entry) {
+	if e.Time.IsZero() {
+		e.Time = time.Now()
+	}
+	e.Time = e.Time.UTC().Truncate(time.Microsecond)
+	if e.Level == "" {
+		e.Level = ingot.LevelInfo
+	}
+	e.MAC = strings.ToLower(e.MAC)
+	e.Text = bounded(e.Text)
+	select {
+	case j.queue <- e:
+	default:
+		j.dropped.Add(1)
+	}
+}
+
+// bounded makes text that a machine may have sent fit to be stored and shown.
+func bounded(text string) string {
+	if len(text) > MaxText {
+		text = text[:MaxText] + "..."
+	}
+	return strings.ToValidUTF8(text, "\uFFFD")
+}
+
+// Dropped returns how many entries were lost since the start: those that came while the queue
+// was full, and those the store refused.
+func (j *Journal) Dropped() int64 { return j.dropped.Load() }
+
+// Query returns entries that were written. One that was added within BatchTime may be missing.
+func (j *Journal) Query(ctx context.Context, q Query) ([]ingot.Entry, error) {
+	return j.store.Journal(ctx, q)
+}
+
+// Wait returns nil as soon as the node (UUID; "" is any) has an entry with a Seq greater than
+// after, which may be at once, or the error of ctx. It sees entries written through this
+// Journal.
+func (j *Journal) Wait(ctx context.Context, node string, after int64) error {
+	for {
+		w := j.join(node) // before the look, or an entry in between would be missed
+		newer, err := j.store.Journal(ctx, Query{Node: node, After: after, Limit: 1})
+		if err != nil || len(newer) > 0 {
+			j.leave(node, w)
+			return err
+		}
+		select {
+		case <-w.woken:
+		case <-ctx.Done():
+			j.leave(node, w)
+			return ctx.Err()
+		}
+	}
+}
+
+// waiters is a group that waits for the same node.
+type waiters struct {
+	woken chan struct{} // closed when there is an entry
+	count int
+}
+
+func (j *Journal) join(node string) *waiters {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	w, ok := j.waiting[node]
+	if !ok {
+		w = &waiters{woken: make(chan struct{})}
+		j.waiting[node] = w
+	}
+	w.count++
+	return w
+}
+
+// leave is for who was not woken: the last one leaves nothing behind.
+func (j *Journal) leave(node string, w *waiters) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if w.count--; w.count == 0 && j.waiting[node] == w {
+		delete(j.waiting, node)
+	}
+}
+
+// wake ends the waits for the nodes of the entries, and those for any node.
+func (j *Journal) wake(entries []ingot.Entry) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	end := func(node string) {
+		if w, ok := j.waiting[node]; ok {
+			close(w.woken)
+			delete(j.waiting, node)
+		}
+	}
+	end("")
+	for _, e := range entries {
+		end(e.Node)
+	}
+}
+
+// Run writes what is added until ctx ends, then what is left in the queue, and returns nil.
+func (j *Journal) Run(ctx context.Context) error {
+	writing, cancel := grace(ctx, flushTime)
+	defer cancel()
+	for ctx.Err() == nil {
+		j.write(writing, j.gather(ctx))
+	}
+	for batch := j.take(nil); len(batch) > 0; batch = j.take(nil) {
+		j.write(writing, batch)
+	}
+	return nil
+}
+
+// grace returns a context that ends a while after ctx.
+func grace(ctx context.Context, d time.Duration) (context.Context, context.CancelFunc) {
+	longer, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	stop := context.AfterFunc(ctx, func() {
+		select {
+		case <-time.After(d):
+			cancel()
+		case <-longer.Done():
+		}
+	})
+	return longer, func() { stop(); cancel() }
+}
+
+// gather waits for an entry and a little longer for more. It returns none when ctx has ended.
+func (j *Journal) gather(ctx context.Context) []ingot.Entry {
+	var batch []ingot.Entry
+	select {
+	case <-ctx.Done():
+		return nil
+	case e := <-j.queue:
+		batch = append(batch, e)
+	}
+	full := time.NewTimer(BatchTime)
+	defer full.Stop()
+	for len(batch) < BatchSize {
+		select {
+		case e := <-j.queue:
+			batch = append(batch, e)
+		case <-full.C:
+			return batch
+		case <-ctx.Done():
+			return j.take(batch)
+		}
+	}
+	return batch
+}
+
+// take adds what is in the queue now.
+func (j *Journal) take(batch []ingot.Entry) []ingot.Entry {
+	for len(batch) < BatchSize {
+		select {
+		case e := <-j.queue:
+			batch = append(batch, e)
+		default:
+			return batch
+		}
+	}
+	return batch
+}
+
+// write stores a batch. If the store refuses it, the entries are written one by one, so that
+// one bad entry does not cost the others.
+func (j *Journal) write(ctx context.Context, batch []ingot.Entry) {
+	if len(batch) == 0 {
+		return
+	}
+	err := j.append(ctx, batch)
+	if err != nil {
+		for i := range batch {
+			if e := j.append(ctx, batch[i:i+1]); e != nil {
+				err = e
+				j.dropped.Add(1)
+			}
+		}
+	}
+	if lost := j.Dropped(); lost > j.told {
+		j.log.WarnContext(ctx, "journal entries lost", "count", lost-j.told, "err", err)
+		j.told = lost
+	}
+}
+
+// append stores entries and wakes those who wait for them. It tries again as long as the store
+// is unavailable and ctx lasts; the queue fills up meanwhile.
+func (j *Journal) append(ctx context.Context, entries []ingot.Entry) error {
+	for {
+		err := j.store.AppendJournal(ctx, entries)
+		if err == nil {
+			j.wake(entries)
+			return nil
+		}
+		if ingot.KindOf(err) != ingot.Unavailable {
+			return err
+		}
+		select {
+		case <-time.After(retryTime):
+		case <-ctx.Done():
+			return err
+		}
+	}
+}
