@@ -87,7 +87,7 @@ func connect(ctx context.Context, cfg Config) (*Session, error) {
 // learn waits until the disk is ready and fills s.disk. No other call is in flight yet.
 func (s *Session) learn(ctx context.Context) error {
 	buf := make([]byte, inquiryLen)
-	n, err := s.do(ctx, task{op: "inquiry", cdb: inquiryCDB(0, inquiryLen), in: buf})
+	n, err := s.do(ctx, task{op: "inquiry", cdb: inquiryCDB(), in: buf})
 	if err != nil {
 		return err
 	}
@@ -161,7 +161,7 @@ func (s *Session) learnLimits(ctx context.Context, zeroed bool) error {
 func (s *Session) vpd(ctx context.Context, page byte) ([]byte, error) {
 	buf := make([]byte, vpdLen)
 	op := fmt.Sprintf("inquiry of page %02xh", page)
-	n, err := s.do(ctx, task{op: op, cdb: inquiryCDB(page, vpdLen), in: buf})
+	n, err := s.do(ctx, task{op: op, cdb: vpdCDB(page), in: buf})
 	var sense *SenseError
 	if errors.As(err, &sense) && sense.Key == SenseIllegalRequest {
 		return nil, nil

@@ -66,8 +66,8 @@ func (s *Session) advance(h *header, status bool) {
 	}
 }
 
-// task finds the command that a PDU belongs to.
-func (s *Session) task(h *header) (*task, error) {
+// inFlight finds the command that a PDU belongs to.
+func (s *Session) inFlight(h *header) (*task, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if t := s.tasks[h.tag()]; t != nil {
@@ -82,7 +82,7 @@ func (s *Session) task(h *header) (*task, error) {
 func (s *Session) dataIn(h *header) error {
 	final := h.flags()&flagStatus != 0
 	s.advance(h, final)
-	t, err := s.task(h)
+	t, err := s.inFlight(h)
 	if err != nil {
 		return err
 	}
@@ -103,7 +103,7 @@ func (s *Session) dataIn(h *header) error {
 
 // readyToTransfer queues the data that the target asks for (RFC 7143 11.8).
 func (s *Session) readyToTransfer(h *header) error {
-	t, err := s.task(h)
+	t, err := s.inFlight(h)
 	if err != nil {
 		return err
 	}
@@ -133,7 +133,7 @@ func (s *Session) readyToTransfer(h *header) error {
 // response ends a command (RFC 7143 11.4).
 func (s *Session) response(h *header) error {
 	s.advance(h, true)
-	t, err := s.task(h)
+	t, err := s.inFlight(h)
 	if err != nil {
 		return err
 	}

@@ -52,23 +52,20 @@ func blockCDB(op byte, block int64, count int) (cdb [16]byte) {
 	return cdb
 }
 
-// inquiryCDB asks for standard INQUIRY data, or for a page of vital product data.
-func inquiryCDB(page byte, length int) (cdb [16]byte) {
-	cdb[0] = cdbInquiry
-	if length == vpdLen {
-		cdb[1] = 1 // EVPD
-	}
-	cdb[2] = page
-	binary.BigEndian.PutUint16(cdb[3:], uint16(length))
-	return cdb
+// inquiryCDB asks for standard INQUIRY data.
+func inquiryCDB() [16]byte {
+	return [16]byte{0: cdbInquiry, 4: inquiryLen}
+}
+
+// vpdCDB asks for a page of vital product data.
+func vpdCDB(page byte) [16]byte {
+	const evpd = 1
+	return [16]byte{0: cdbInquiry, 1: evpd, 2: page, 4: vpdLen}
 }
 
 // capacityCDB is READ CAPACITY(16).
-func capacityCDB() (cdb [16]byte) {
-	cdb[0] = cdbServiceIn16
-	cdb[1] = actionReadCap16
-	cdb[13] = capacityLen
-	return cdb
+func capacityCDB() [16]byte {
+	return [16]byte{0: cdbServiceIn16, 1: actionReadCap16, 13: capacityLen}
 }
 
 // peripherals are device types that one meets where a disk was expected (SPC-4 table 142).

@@ -87,7 +87,7 @@ func newSession(cfg Config, l *login, p params) *Session {
 		expStatSN: l.expStatSN,
 	}
 	s.wake = sync.NewCond(&s.mu)
-	s.zeroing.Store(int32(zeroSame))
+	s.zeroing.Store(int32(zeroTrial))
 	go s.run()
 	return s
 }

@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"ingot/internal/iscsi"
 	"ingot/internal/iscsi/iscsitest"
 )
@@ -245,6 +247,35 @@ func TestWriteZeroesLeavesZerosAndNothingElse(t *testing.T) {
 	}
 }
 
+func TestWriteZeroesFreesTheBlocksOfAThinDisk(t *testing.T) {
+	t.Parallel()
+	target := iscsitest.Start(t, iscsitest.Options{Size: 16 << 20, Thin: true})
+	s := dial(t, config(target))
+	if _, err := s.WriteAt(random(1, 16<<20), 0); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Sync(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	before := allocated(t, target.Backing)
+	if err := s.WriteZeroes(t.Context(), 0, s.Size()); err != nil {
+		t.Fatal(err)
+	}
+	if after := allocated(t, target.Backing); before < 16<<20 || after > 1<<20 {
+		t.Errorf("backing file took %d bytes, takes %d now", before, after)
+	}
+}
+
+// allocated is how many bytes of disk a file takes.
+func allocated(t *testing.T, path string) int64 {
+	t.Helper()
+	var stat unix.Stat_t
+	if err := unix.Stat(path, &stat); err != nil {
+		t.Fatal(err)
+	}
+	return stat.Blocks * 512
+}
+
 func TestReadOnlyDiskSaysThatItIsWriteProtected(t *testing.T) {
 	t.Parallel()
 	s := dial(t, config(iscsitest.Start(t, iscsitest.Options{ReadOnly: true})))
@@ -301,7 +332,7 @@ func TestKilledTargetFailsEveryCallPromptly(t *testing.T) {
 	}
 }
 
-func TestCancelledSyncEndsTheSession(t *testing.T) {
+func TestCancelledContextStopsZeroing(t *testing.T) {
 	t.Parallel()
 	s := dial(t, config(iscsitest.Start(t, iscsitest.Options{})))
 	ctx, cancel := context.WithCancel(t.Context())

@@ -1,7 +1,9 @@
 package iscsi_test
 
 import (
+	"cmp"
 	"context"
+	"encoding/binary"
 	"errors"
 	"net"
 	"slices"
@@ -246,6 +248,47 @@ func TestWriteSameIsGivenUpOnce(t *testing.T) {
 	}
 }
 
+func TestZeroingCoversEveryBlockOnceWhileComparing(t *testing.T) {
+	t.Parallel()
+	const block, size = 100, 40 << 20
+	covered := make(chan [2]uint64, 1000)
+	cfg := serve(t, func(f *fake) {
+		defer close(covered)
+		f.login()
+		for {
+			p := f.command()
+			if p.opcode() != scsiCommand {
+				return
+			}
+			covered <- [2]uint64{binary.BigEndian.Uint64(p.cdb()[2:]),
+				uint64(binary.BigEndian.Uint32(p.cdb()[10:]))}
+			f.respond(p, good, nil)
+		}
+	})
+	s := dial(t, cfg)
+	if err := s.WriteZeroes(t.Context(), block*512, size); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel() // this target does not answer the logout
+	_ = s.Close(ctx)
+	var ranges [][2]uint64
+	for r := range covered {
+		ranges = append(ranges, r)
+	}
+	slices.SortFunc(ranges, func(a, b [2]uint64) int { return cmp.Compare(a[0], b[0]) })
+	next := uint64(block)
+	for _, r := range ranges {
+		if r[0] != next {
+			t.Fatalf("command at block %d, expected %d", r[0], next)
+		}
+		next += r[1]
+	}
+	if next != block+size/512 {
+		t.Errorf("zeroed up to block %d", next)
+	}
+}
+
 func TestBrokenTargetsEndTheSessionWithAReason(t *testing.T) {
 	t.Parallel()
 	write := func(s *iscsi.Session) error {
@@ -416,6 +459,39 @@ func TestRedirectIsFollowed(t *testing.T) {
 	})
 	if s := dial(t, moved); s.Product() != "WIRE LEVEL" {
 		t.Errorf("product %q", s.Product())
+	}
+}
+
+func TestCHAPAnswersWithTheAlgorithmThatTheTargetPicks(t *testing.T) {
+	t.Parallel()
+	// Digests of the byte 1, the secret and the challenge, by "printf ... | md5sum, sha256sum".
+	for algorithm, want := range map[string]string{
+		"5": "46e47770030e2b4e26a0db72a7efec00",
+		"7": "2dfa0526f4764864b7c3c5bc6596bcead3d8dbd984f4fc1d9f330299f0beced4",
+	} {
+		for _, challenge := range []string{"0x6368616c6c656e6765", "0bY2hhbGxlbmdl"} {
+			answer := make(chan string, 1)
+			cfg := serve(t, func(f *fake) {
+				p := f.read()
+				f.cmdSN = p.u32(24)
+				f.loginReply(p, "AuthMethod=CHAP", 0)
+				p = f.read()
+				if string(p.data) != "CHAP_A=5,7\x00" {
+					f.t.Errorf("offered %q", p.data)
+				}
+				f.loginReply(p, "CHAP_A="+algorithm+" CHAP_I=1 CHAP_C="+challenge, 0)
+				p = f.read()
+				answer <- string(p.data)
+				f.loginReply(p, "", final|1)
+				f.loginReply(f.read(), "", final|1<<2|3)
+				f.drain()
+			})
+			cfg.CHAP = &iscsi.CHAP{Username: "ingot", Secret: "secret"}
+			dial(t, cfg)
+			if got := <-answer; got != "CHAP_N=ingot\x00CHAP_R=0x"+want+"\x00" {
+				t.Errorf("algorithm %s: %q", algorithm, got)
+			}
+		}
 	}
 }
 

@@ -49,6 +49,7 @@ func (s *Session) next() (item outgoing, unsolicited int, ok bool) {
 	for s.err == nil {
 		if len(s.replies) > 0 {
 			item = s.replies[0]
+			s.replies[0] = outgoing{} // let go of the caller's memory
 			s.replies = s.replies[1:]
 			if item.task == nil {
 				item.header.setCmdSN(s.cmdSN)

@@ -4,31 +4,43 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 )
 
-// zeroMode is how blocks are zeroed. A session goes from one to the next when the disk refuses,
-// and never back.
+// zeroMode is how blocks are zeroed. A session goes on to a later one when the disk refuses, and
+// never back.
 type zeroMode int32
 
 const (
 	zeroUnmap  zeroMode = iota // WRITE SAME that may free the blocks, where the disk promises zeros
-	zeroSame                   // WRITE SAME of a zero block
+	zeroTrial                  // WRITE SAME of a zero block, until compared with zeroBuffer
+	zeroSame                   // WRITE SAME of a zero block, found to be the faster one
 	zeroBuffer                 // plain writes of zeros
 )
+
+// next is what to do when the disk refuses m.
+func (m zeroMode) next() zeroMode {
+	if m == zeroUnmap {
+		return zeroTrial
+	}
+	return zeroBuffer
+}
 
 const (
 	// maxSameBytes bounds one WRITE SAME, so that slow targets (some write block by block) end
 	// within the command timeout.
 	maxSameBytes = 16 << 20
-	// zeroChunk is how much is zeroed by plain writes between two looks at the context.
+	// zeroChunk is how much is zeroed by plain writes between two looks at the context, and in
+	// each half of the comparison. A multiple of every block size.
 	zeroChunk = 4 << 20
 )
 
 // zeros is what plain zeroing writes; nothing ever writes to it.
 var zeros [zeroChunk]byte
 
-// WriteZeroes makes n bytes at off read as zeros, by WRITE SAME(16) where the disk has it, freeing
-// the blocks where the disk promises that freed blocks read as zeros, else by writing zeros.
+// WriteZeroes makes n bytes at off read as zeros: by WRITE SAME(16), freeing the blocks where the
+// disk promises that freed blocks read as zeros; by writing zeros where the disk does not know that
+// command, or turns out to be slower at it.
 // Alignment is free, as for WriteAt. If ctx ends during a command, so does the session.
 func (s *Session) WriteZeroes(ctx context.Context, off, n int64) error {
 	if err := s.inside("zero", off, n); err != nil {
@@ -49,21 +61,53 @@ func (s *Session) WriteZeroes(ctx context.Context, off, n int64) error {
 // zeroBlocks zeroes whole blocks, n bytes at off, in the best way that the disk has.
 func (s *Session) zeroBlocks(ctx context.Context, off, n int64) error {
 	for n > 0 {
+		var count int64
+		var err error
 		mode := zeroMode(s.zeroing.Load())
-		if mode == zeroBuffer {
+		switch {
+		case mode == zeroBuffer:
 			return s.writeZeros(ctx, off, n)
+		case mode == zeroTrial && n >= 2*zeroChunk:
+			count = 2 * zeroChunk
+			err = s.compareZeroing(ctx, off)
+		default:
+			count = min(n, s.sameBytes())
+			err = s.writeSame(ctx, off, count, mode)
 		}
-		count := min(n, s.sameBytes())
-		err := s.writeSame(ctx, off, count, mode)
 		switch {
 		case err == nil:
 			off, n = off+count, n-count
 		case refusesZeroing(err):
-			s.zeroing.CompareAndSwap(int32(mode), int32(mode+1))
+			s.zeroing.CompareAndSwap(int32(mode), int32(mode.next()))
 		default:
 			return err
 		}
 	}
+	return nil
+}
+
+// compareZeroing zeroes one chunk at off by WRITE SAME and the next one by plain writes, and
+// settles for what was faster. Arrays do WRITE SAME by themselves in no time, but tgt writes block
+// by block: 170 MiB/s where plain writes over loopback reach 1500.
+func (s *Session) compareZeroing(ctx context.Context, off int64) error {
+	start := time.Now()
+	for done := int64(0); done < zeroChunk; {
+		count := min(zeroChunk-done, s.sameBytes())
+		if err := s.writeSame(ctx, off+done, count, zeroTrial); err != nil {
+			return err
+		}
+		done += count
+	}
+	same := time.Since(start)
+	start = time.Now()
+	if err := s.writeZeros(ctx, off+zeroChunk, zeroChunk); err != nil {
+		return err
+	}
+	faster := zeroSame
+	if time.Since(start) < same {
+		faster = zeroBuffer
+	}
+	s.zeroing.CompareAndSwap(int32(zeroTrial), int32(faster))
 	return nil
 }
 
