@@ -170,8 +170,8 @@ func Deletable(s State) bool {
 	return i.Deletable
 }
 
-// LookupAllowed tells whether an agent may look up a node in the state; Info has the wider answer for
-// fast track.
+// LookupAllowed tells whether an agent may look up a node in the state; Info has the wider
+// answer for fast track.
 func LookupAllowed(s State) bool {
 	i, _ := InfoOf(s)
 	return i.Lookup

@@ -1,0 +1,78 @@
+package store_test
+
+import (
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"ingot/internal/ingot"
+	"ingot/internal/store"
+)
+
+func TestAConductorIsAliveForALeaseAfterItsHeartbeat(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "ingot.db")
+	s := openAt(t, path)
+	impatient, err := store.Open(t.Context(),
+		store.Options{Path: path, ConductorLease: time.Nanosecond})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer impatient.Close()
+
+	drivers := []ingot.Driver{{Name: "ipmi", Default: map[string]string{"power": "ipmitool"},
+		Enabled: map[string][]string{"power": {"ipmitool"}}}}
+	if err := s.Heartbeat(t.Context(), ingot.Conductor{Hostname: "c1"}); err != nil {
+		t.Fatal(err)
+	}
+	first, err := s.Conductor(t.Context(), "c1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = s.Heartbeat(t.Context(), ingot.Conductor{Hostname: "c1", Group: "g", Drivers: drivers})
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := s.Conductor(t.Context(), "c1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got.ID != first.ID || !got.CreatedAt.Equal(first.CreatedAt) ||
+		got.UpdatedAt.Before(*first.UpdatedAt) {
+		t.Errorf("second heartbeat made %+v of %+v", got, first)
+	}
+	if !got.Alive || got.Group != "g" {
+		t.Errorf("after a heartbeat: %+v", got)
+	}
+	if diff := cmp.Diff(drivers, got.Drivers); diff != "" {
+		t.Errorf("drivers (-want +got):\n%s", diff)
+	}
+	list, err := impatient.Conductors(t.Context(), store.Page{SortKey: "hostname"})
+	if err != nil || len(list) != 1 || list[0].Alive {
+		t.Errorf("after the lease: %+v, %v; want one that is dead", list, err)
+	}
+}
+
+func TestConductorsAreForgottenOnRequest(t *testing.T) {
+	t.Parallel()
+	s := open(t)
+	for _, host := range []string{"c2", "c1", "c3"} {
+		if err := s.Heartbeat(t.Context(), ingot.Conductor{Hostname: host}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	page, err := s.Conductors(t.Context(), store.Page{SortKey: "hostname", Marker: "c1", Limit: 1})
+	if err != nil || len(page) != 1 || page[0].Hostname != "c2" {
+		t.Errorf("page after c1: %v, %v", page, err)
+	}
+	if err := s.RemoveConductor(t.Context(), "c2"); err != nil {
+		t.Fatal(err)
+	}
+	gone := "Conductor c2 could not be found."
+	wantKind(t, s.RemoveConductor(t.Context(), "c2"), ingot.NotFound, gone)
+	_, err = s.Conductor(t.Context(), "c2")
+	wantKind(t, err, ingot.NotFound, gone)
+	wantKind(t, s.Heartbeat(t.Context(), ingot.Conductor{}), ingot.Invalid)
+}

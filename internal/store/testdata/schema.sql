@@ -1,0 +1,121 @@
+CREATE TABLE conductors (
+    id              INTEGER PRIMARY KEY AUTOINCREMENT,
+    hostname        TEXT NOT NULL,
+    conductor_group TEXT NOT NULL,
+    drivers         TEXT NOT NULL,
+    created_at      BIGINT NOT NULL,
+    updated_at      BIGINT
+);
+CREATE UNIQUE INDEX conductors_hostname ON conductors (hostname);
+CREATE TABLE journal (
+    seq     INTEGER PRIMARY KEY AUTOINCREMENT,
+    time    BIGINT NOT NULL,
+    node    TEXT NOT NULL,
+    mac     TEXT NOT NULL,
+    attempt TEXT NOT NULL,
+    source  TEXT NOT NULL,
+    level   TEXT NOT NULL,
+    text    TEXT NOT NULL,
+    data    TEXT
+);
+CREATE INDEX journal_mac ON journal (mac, seq);
+CREATE INDEX journal_node ON journal (node, seq);
+CREATE TABLE leases (
+    mac        TEXT NOT NULL PRIMARY KEY,
+    address    TEXT NOT NULL,
+    expires_at BIGINT NOT NULL
+);
+CREATE UNIQUE INDEX leases_address ON leases (address);
+CREATE TABLE nodes (
+    id                     INTEGER PRIMARY KEY AUTOINCREMENT,
+    generation             BIGINT NOT NULL,
+    uuid                   TEXT NOT NULL,
+    name                   TEXT,
+    chassis_uuid           TEXT,
+    instance_uuid          TEXT,
+    driver                 TEXT NOT NULL,
+    owner                  TEXT,
+    lessee                 TEXT,
+    description            TEXT,
+    resource_class         TEXT,
+    conductor_group        TEXT NOT NULL,
+    shard                  TEXT,
+    parent_node            TEXT,
+    instance_name          TEXT,
+    driver_info            TEXT NOT NULL,
+    driver_internal_info   TEXT NOT NULL,
+    instance_info          TEXT NOT NULL,
+    properties             TEXT NOT NULL,
+    extra                  TEXT NOT NULL,
+    network_data           TEXT NOT NULL,
+    interfaces             TEXT NOT NULL,
+    power_state            TEXT,
+    target_power_state     TEXT,
+    provision_state        TEXT NOT NULL,
+    target_provision_state TEXT,
+    provision_updated_at   BIGINT,
+    last_error             TEXT,
+    reservation            TEXT,
+    maintenance            BOOLEAN NOT NULL,
+    maintenance_reason     TEXT,
+    fault                  TEXT,
+    protected              BOOLEAN NOT NULL,
+    protected_reason       TEXT,
+    retired                BOOLEAN NOT NULL,
+    retired_reason         TEXT,
+    automated_clean        BOOLEAN,
+    console_enabled        BOOLEAN NOT NULL,
+    boot_mode              TEXT,
+    secure_boot            BOOLEAN,
+    boot_intent            TEXT NOT NULL,
+    steps                  TEXT NOT NULL,
+    step                   BIGINT NOT NULL,
+    wait_until             BIGINT,
+    attempt                TEXT,
+    created_at             BIGINT NOT NULL,
+    updated_at             BIGINT
+);
+CREATE INDEX nodes_conductor_group ON nodes (conductor_group, id);
+CREATE INDEX nodes_created_at ON nodes (created_at, id);
+CREATE INDEX nodes_driver ON nodes (driver, id);
+CREATE INDEX nodes_fault ON nodes (fault, id);
+CREATE UNIQUE INDEX nodes_instance_uuid ON nodes (instance_uuid);
+CREATE INDEX nodes_lessee ON nodes (lessee, id);
+CREATE INDEX nodes_maintenance ON nodes (maintenance, id);
+CREATE UNIQUE INDEX nodes_name ON nodes (name);
+CREATE INDEX nodes_owner ON nodes (owner, id);
+CREATE INDEX nodes_parent_node ON nodes (parent_node, id);
+CREATE INDEX nodes_power_state ON nodes (power_state, id);
+CREATE INDEX nodes_provision_state ON nodes (provision_state, id);
+CREATE INDEX nodes_provision_updated_at ON nodes (provision_updated_at, id);
+CREATE INDEX nodes_reservation ON nodes (reservation, id);
+CREATE INDEX nodes_resource_class ON nodes (resource_class, id);
+CREATE INDEX nodes_shard ON nodes (shard, id);
+CREATE INDEX nodes_updated_at ON nodes (updated_at, id);
+CREATE UNIQUE INDEX nodes_uuid ON nodes (uuid);
+CREATE INDEX nodes_wait_until ON nodes (wait_until, id);
+CREATE TABLE ports (
+    id                    INTEGER PRIMARY KEY AUTOINCREMENT,
+    generation            BIGINT NOT NULL,
+    uuid                  TEXT NOT NULL,
+    node_id               BIGINT NOT NULL REFERENCES nodes (id) ON DELETE CASCADE,
+    address               TEXT NOT NULL,
+    name                  TEXT,
+    pxe_enabled           BOOLEAN NOT NULL,
+    physical_network      TEXT,
+    is_smartnic           BOOLEAN NOT NULL,
+    local_link_connection TEXT NOT NULL,
+    extra                 TEXT NOT NULL,
+    internal_info         TEXT NOT NULL,
+    created_at            BIGINT NOT NULL,
+    updated_at            BIGINT
+);
+CREATE UNIQUE INDEX ports_address ON ports (address);
+CREATE INDEX ports_created_at ON ports (created_at, id);
+CREATE UNIQUE INDEX ports_name ON ports (name);
+CREATE INDEX ports_node_id ON ports (node_id, id);
+CREATE INDEX ports_physical_network ON ports (physical_network, id);
+CREATE INDEX ports_updated_at ON ports (updated_at, id);
+CREATE UNIQUE INDEX ports_uuid ON ports (uuid);
+CREATE TABLE schema_version (
+		version INTEGER PRIMARY KEY, name TEXT NOT NULL, applied_at BIGINT NOT NULL);
