@@ -57,30 +57,49 @@ func (ra RA) Packet(mac net.HardwareAddr) []byte {
 	return b
 }
 
-// Advertise sends advertisements on iface: at once, every Interval, and in answer to
-// solicitations, always to all nodes. It returns nil when ctx ends. It needs the rights of root
-// (raw socket) and an interface that has IPv6; without, there is an error.
-func Advertise(ctx context.Context, iface string, ra RA) error {
+// An Advertiser sends advertisements on one interface: at once, every Interval, and in answer
+// to solicitations, always to all nodes.
+type Advertiser struct {
+	conn     *ipv6.PacketConn
+	dev      *net.Interface
+	packet   []byte
+	interval time.Duration
+	sent     time.Time
+	log      *slog.Logger
+}
+
+// Advertise opens the socket of an [Advertiser]. It needs the rights of root (raw socket) and
+// an interface that has IPv6; without, there is an error.
+func Advertise(ctx context.Context, iface string, ra RA) (*Advertiser, error) {
 	conn, dev, err := listenRA(ctx, iface)
 	if err != nil {
-		return fmt.Errorf("send router advertisements on %s: %w", iface, err)
+		return nil, fmt.Errorf("open socket for router advertisements on %s: %w", iface, err)
 	}
-	defer conn.Close()
-	defer context.AfterFunc(ctx, func() { conn.SetReadDeadline(time.Unix(1, 0)) })()
-	if ra.Interval == 0 {
-		ra.Interval = 200 * time.Second
+	a := &Advertiser{conn: conn, dev: dev, packet: ra.Packet(dev.HardwareAddr),
+		interval: ra.Interval, log: ra.Log}
+	if a.interval == 0 {
+		a.interval = 200 * time.Second
 	}
-	a := advertiser{conn: conn, dev: dev, packet: ra.Packet(dev.HardwareAddr), log: ra.Log}
+	return a, nil
+}
+
+// Close closes the socket of an Advertiser that does not Run.
+func (a *Advertiser) Close() error { return a.conn.Close() }
+
+// Run sends until ctx ends, and returns nil then. It closes the socket.
+func (a *Advertiser) Run(ctx context.Context) error {
+	defer a.conn.Close()
+	defer context.AfterFunc(ctx, func() { a.conn.SetReadDeadline(time.Unix(1, 0)) })()
 	a.send()
-	next := time.Now().Add(ra.Interval)
+	next := time.Now().Add(a.interval)
 	for {
 		switch err := a.solicited(ctx, next); {
 		case ctx.Err() != nil:
 			return nil
 		case errors.Is(err, os.ErrDeadlineExceeded):
-			next = time.Now().Add(ra.Interval)
+			next = time.Now().Add(a.interval)
 		case err != nil:
-			return fmt.Errorf("receive router solicitation on %s: %w", iface, err)
+			return fmt.Errorf("receive router solicitation on %s: %w", a.dev.Name, err)
 		}
 		if wait := time.Until(a.sent.Add(spacing)); wait > 0 {
 			select {
@@ -131,18 +150,9 @@ func listenRA(ctx context.Context, iface string) (*ipv6.PacketConn, *net.Interfa
 	return conn, dev, nil
 }
 
-// advertiser is one socket with what it sends.
-type advertiser struct {
-	conn   *ipv6.PacketConn
-	dev    *net.Interface
-	packet []byte
-	sent   time.Time
-	log    *slog.Logger
-}
-
 // send sends to all nodes. It may fail for a while after an interface came up, until its
 // link-local address is known to be unique; the next solicitation finds it working.
-func (a *advertiser) send() {
+func (a *Advertiser) send() {
 	to := &net.IPAddr{IP: net.IPv6linklocalallnodes, Zone: a.dev.Name}
 	if _, err := a.conn.WriteTo(a.packet, nil, to); err != nil {
 		a.log.Debug("router advertisement not sent", "interface", a.dev.Name, "error", err)
@@ -151,7 +161,7 @@ func (a *advertiser) send() {
 }
 
 // solicited waits for a valid solicitation (section 6.1.1) until the deadline.
-func (a *advertiser) solicited(ctx context.Context, deadline time.Time) error {
+func (a *Advertiser) solicited(ctx context.Context, deadline time.Time) error {
 	if err := a.conn.SetReadDeadline(deadline); err != nil {
 		return err
 	}

@@ -2,7 +2,6 @@ package dhcp_test
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -153,13 +152,15 @@ func TestSolicitationIsAnsweredByAnAdvertisement(t *testing.T) {
 	w := newWire(t)
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
-	go func() {
-		var failed error
-		err := enter(w.server, func() {
-			failed = dhcp.Advertise(ctx, "srv", dhcp.RA{Log: quiet()})
-		})
-		done <- errors.Join(err, failed)
-	}()
+	var a *dhcp.Advertiser
+	var err error
+	within(t, w.server, func() {
+		a, err = dhcp.Advertise(ctx, "srv", dhcp.RA{Log: quiet()})
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	go func() { done <- a.Run(ctx) }()
 	var conn *ipv6.PacketConn
 	var dev *net.Interface
 	within(t, w.client, func() { conn, dev = solicitor(t) })

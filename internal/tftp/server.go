@@ -71,7 +71,8 @@ type Server struct {
 	// Log gets traffic at debug level. Default: discard.
 	Log *slog.Logger
 
-	// Notify is told of every transfer; it must not block. Default: nothing.
+	// Notify is told of every transfer, concurrently. A transfer keeps its place until it
+	// returns, and a refusal holds up requests, so it should be quick. Default: nothing.
 	Notify func(Event)
 
 	// Timeout is the longest wait for an answer before a packet is sent again. Shorter waits

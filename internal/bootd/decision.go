@@ -1,0 +1,115 @@
+package bootd
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+	"net/url"
+
+	"github.com/insomniacslk/dhcp/iana"
+
+	"ingot/internal/dhcp"
+	"ingot/internal/ingot"
+)
+
+// Mode is how much of DHCP is ours. The values are those of the configuration.
+type Mode string
+
+// The modes.
+const (
+	ModeOff    Mode = "off"    // no DHCP socket at all
+	ModeServer Mode = "server" // addresses and boot files
+	ModeProxy  Mode = "proxy"  // boot files only, beside a server that gives addresses
+)
+
+// Machine is what the store knows of who is asking. Node and Port are nil together, for a
+// machine nobody enrolled.
+type Machine struct {
+	MAC  net.HardwareAddr
+	Port *ingot.Port
+	Node *ingot.Node
+}
+
+// Boot is what firmware is told to load. The zero value is nothing: firmware goes on to its
+// next boot device.
+type Boot struct {
+	File string // name for TFTP or URL
+	TFTP bool   // File lies on our TFTP server
+	// Why is one clause for the journal: what was recognised, or why there is no file.
+	Why string
+}
+
+// programs names the boot program by the architecture of option 93 (RFC 4578 section 2.1, as
+// assigned by IANA). All of them are stock builds of iPXE; what they do is decided by script.
+//
+// snponly.efi and not ipxe.efi for UEFI: it uses the firmware's own network driver, which by
+// then has proven to work, and starts about five seconds earlier.
+var programs = map[iana.Arch]string{
+	iana.INTEL_X86PC:     "undionly.kpxe",
+	iana.EFI_BC:          "snponly.efi", // 7: what x86-64 UEFI sends, in spite of its name
+	iana.EFI_X86_64:      "snponly.efi", // 9: what the RFC has for x86-64, sent by some
+	iana.EFI_X86_64_HTTP: "snponly.efi", // 16: UEFI HTTP boot
+}
+
+// decide tells what a machine's firmware shall load. base is our HTTP address,
+// "http://10.77.0.1:8080". It is a pure function of its arguments.
+func decide(m Machine, c dhcp.Client, base string) Boot {
+	switch {
+	case c.Class == dhcp.ClassOther && !c.IPXE:
+		// An operating system renews its address. A boot file would be no harm, but there is
+		// no use in telling it either.
+		return Boot{Why: "an operating system"}
+
+	case m.Node == nil:
+		// Unknown machines learn nothing, not even that there is a boot server.
+		return Boot{Why: "unknown machine"}
+
+	case !m.Port.PXEEnabled:
+		return Boot{Why: "pxe_enabled of the port is false"}
+
+	case c.IPXE:
+		// iPXE is there already: from the NIC's ROM, or loaded by one of the cases below, which
+		// the wire does not tell apart. It gets its script whatever the boot intent: "boot the
+		// local disk" is a script too, and quicker than a firmware's time-outs.
+		return Boot{File: scriptURL(base, m), Why: "iPXE"}
+
+	case m.Node.BootIntent == "" || m.Node.BootIntent == ingot.BootNone,
+		m.Node.BootIntent == ingot.BootDisk:
+		// No file: the ROM says so (PXE-E53) and goes on with the next device at once. Loading
+		// iPXE only to leave it again costs seconds, and on UEFI an exit does not reliably get
+		// to the disk.
+		return Boot{Why: fmt.Sprintf("boot intent %q, no boot file", m.Node.BootIntent)}
+	}
+
+	program, ok := programs[c.Arch]
+	switch {
+	case !ok:
+		return Boot{Why: fmt.Sprintf("no boot program for architecture %d (%s)", c.Arch, c.Arch)}
+
+	case c.Class == dhcp.ClassHTTP:
+		// UEFI HTTP boot wants a URL as boot file, and drops an answer without option 60
+		// "HTTPClient" (UEFI specification 24.7.3).
+		return Boot{File: base + programPath + program, Why: "UEFI HTTP boot"}
+
+	default:
+		// PXE of BIOS or UEFI: one file by TFTP, which then asks again as iPXE.
+		return Boot{File: program, TFTP: true, Why: "PXE " + c.Arch.String()}
+	}
+}
+
+// scriptURL is where the machine's iPXE gets its script from. The MAC is written out: the
+// script is for the port that asked, whichever interface iPXE counts it as.
+func scriptURL(base string, m Machine) string {
+	return base + "/v1/drivers/" + url.PathEscape(m.Node.Driver) +
+		"/vendor_passthru/ipxe_config?port_address=" + m.MAC.String()
+}
+
+// reservation is the address that the port's extra.ip_address sets aside for a machine.
+func reservation(p *ingot.Port) (netip.Addr, bool) {
+	if p == nil {
+		return netip.Addr{}, false
+	}
+	text, _ := p.Extra["ip_address"].(string)
+	a, err := netip.ParseAddr(text)
+	return a, err == nil && a.Is4()
+}

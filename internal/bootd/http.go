@@ -1,0 +1,148 @@
+package bootd
+
+import (
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/netip"
+	"os"
+	"time"
+
+	"ingot/internal/ingot"
+)
+
+// Files opens boot files by digest, 64 hex digits. The error kind is NotFound for anything
+// that is not held, also for what is no digest. The caller closes the file.
+type Files interface {
+	Open(digest string) (*os.File, error)
+}
+
+// programPath is where boot programs are for UEFI HTTP boot.
+const programPath = "/programs/"
+
+// noteTimeout bounds the look-up of who fetched a file.
+const noteTimeout = 5 * time.Second
+
+// routes is the HTTP tree. Everything that is not a file belongs to the machine calls.
+func (s *Server) routes() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /files/{digest}/{name}", s.serveFile)
+	mux.HandleFunc("GET "+programPath+"{name}", s.serveProgram)
+	if s.Machine != nil {
+		mux.Handle("/v1/", s.Machine)
+	}
+	return mux
+}
+
+// serveFile serves a kernel or a ramdisk. The name is for people and for iPXE, which names
+// images after it; the digest decides. Content never changes under a digest, so it may be
+// cached for ever, and a range may be continued at another conductor.
+func (s *Server) serveFile(w http.ResponseWriter, r *http.Request) {
+	digest := r.PathValue("digest")
+	f, err := s.Files.Open(digest)
+	if ingot.KindOf(err) == ingot.NotFound {
+		http.Error(w, "no such boot file here", http.StatusNotFound)
+		s.noteRequest(r, ingot.LevelWarning, fmt.Sprintf("HTTP: %s is not held here",
+			r.URL.Path), nil)
+		return
+	}
+	if err != nil {
+		s.Log.Error("open boot file", "digest", digest, "error", err)
+		http.Error(w, "boot file cannot be read", http.StatusInternalServerError)
+		return
+	}
+	defer f.Close()
+	w.Header().Set("ETag", `"`+digest+`"`)
+	w.Header().Set("Cache-Control", "public, max-age=31536000, immutable")
+	s.sendFile(w, r, f)
+}
+
+// serveProgram serves a boot program to UEFI HTTP boot.
+func (s *Server) serveProgram(w http.ResponseWriter, r *http.Request) {
+	f, err := s.openProgram(r.PathValue("name"))
+	if err != nil {
+		http.Error(w, "no such boot program", http.StatusNotFound)
+		s.noteRequest(r, ingot.LevelWarning, "HTTP: "+err.Error(), nil)
+		return
+	}
+	defer f.Close()
+	s.sendFile(w, r, f)
+}
+
+// sendFile serves an open file with ranges and HEAD, and tells the journal of downloads.
+func (s *Server) sendFile(w http.ResponseWriter, r *http.Request, f *os.File) {
+	info, err := f.Stat()
+	if err != nil {
+		s.Log.Error("size of boot file", "file", f.Name(), "error", err)
+		http.Error(w, "boot file cannot be read", http.StatusInternalServerError)
+		return
+	}
+	start := time.Now()
+	// No guessing of types: firmware takes what it asked for.
+	w.Header().Set("Content-Type", "application/octet-stream")
+	m := &meter{ResponseWriter: w}
+	http.ServeContent(m, r, "", info.ModTime(), f)
+	if r.Method == http.MethodHead || m.status >= 300 {
+		return
+	}
+	level, text := ingot.LevelInfo, fmt.Sprintf("HTTP: %s sent, %d bytes", r.URL.Path, m.bytes)
+	if r.Context().Err() != nil {
+		level = ingot.LevelWarning
+		text = fmt.Sprintf("HTTP: %s broke off after %d bytes", r.URL.Path, m.bytes)
+	}
+	s.noteRequest(r, level, text, ingot.Object{"path": r.URL.Path, "bytes": m.bytes,
+		"seconds": time.Since(start).Seconds()})
+}
+
+func (s *Server) noteRequest(r *http.Request, level, text string, data ingot.Object) {
+	if from, err := netip.ParseAddrPort(r.RemoteAddr); err == nil {
+		s.noteAddress(from.Addr().Unmap(), level, "http", text, data)
+	}
+}
+
+// meter counts the bytes of an answer. It passes ReadFrom on, so that files go out by sendfile.
+type meter struct {
+	http.ResponseWriter
+	status int
+	bytes  int64
+}
+
+var _ io.ReaderFrom = (*meter)(nil)
+
+// WriteHeader notes the status.
+func (m *meter) WriteHeader(status int) {
+	m.status = status
+	m.ResponseWriter.WriteHeader(status)
+}
+
+// Write counts.
+func (m *meter) Write(b []byte) (int, error) {
+	n, err := m.ResponseWriter.Write(b)
+	m.bytes += int64(n)
+	return n, err
+}
+
+// ReadFrom counts.
+func (m *meter) ReadFrom(r io.Reader) (int64, error) {
+	n, err := io.Copy(m.ResponseWriter, r)
+	m.bytes += n
+	return n, err
+}
+
+// Unwrap lets http.ResponseController reach the connection.
+func (m *meter) Unwrap() http.ResponseWriter { return m.ResponseWriter }
+
+// httpServer bounds what a client can hold: headers in size and time, idle connections in time.
+// The length of a download is not bounded: firmware may be slow.
+func (s *Server) httpServer() *http.Server {
+	return &http.Server{
+		Handler:           s.routes(),
+		ReadHeaderTimeout: 10 * time.Second,
+		IdleTimeout:       2 * time.Minute,
+		MaxHeaderBytes:    64 << 10,
+	}
+}
+
+// port is the port of a listener.
+func port(l net.Listener) int { return l.Addr().(*net.TCPAddr).Port }

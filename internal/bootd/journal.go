@@ -1,0 +1,113 @@
+package bootd
+
+import (
+	"bufio"
+	"net/netip"
+	"os"
+	"strings"
+	"sync"
+	"time"
+
+	"ingot/internal/ingot"
+)
+
+// Journal takes what was answered. Add must not block; it is called from every socket.
+type Journal interface {
+	Add(e ingot.Entry)
+}
+
+// note writes one line to the journal of a machine's node, or to that of unknown machines.
+func (s *Server) note(m Machine, level, source, text string, data ingot.Object) {
+	e := ingot.Entry{Time: time.Now(), Source: source, Level: level, Text: text, Data: data}
+	if m.MAC != nil {
+		e.MAC = m.MAC.String()
+	}
+	if m.Node != nil {
+		e.Node = m.Node.UUID
+		if m.Node.Attempt != nil {
+			e.Attempt = m.Node.Attempt.ID
+		}
+	}
+	s.Journal.Add(e)
+}
+
+// neighbours remembers which machine has which address, for the sockets that see addresses
+// only. The zero value is empty.
+type neighbours struct {
+	mu    sync.Mutex // guards known
+	known map[netip.Addr]string
+}
+
+// maxNeighbours bounds the memory; beyond it everything is forgotten and learnt anew.
+const maxNeighbours = 65536
+
+func (n *neighbours) put(a netip.Addr, m Machine) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.known == nil || len(n.known) >= maxNeighbours {
+		n.known = map[netip.Addr]string{}
+	}
+	n.known[a] = m.MAC.String()
+}
+
+// mac tells who has an address: as DHCP gave it, else as the kernel resolved it (proxy mode,
+// and machines that got their address from another conductor). Empty if nobody knows.
+func (n *neighbours) mac(a netip.Addr) string {
+	n.mu.Lock()
+	mac := n.known[a]
+	n.mu.Unlock()
+	if mac != "" {
+		return mac
+	}
+	return resolved(a)
+}
+
+// resolved asks the kernel's ARP table: "address type flags mac mask device" per line.
+func resolved(a netip.Addr) string {
+	f, err := os.Open("/proc/thread-self/net/arp")
+	if err != nil {
+		return ""
+	}
+	defer f.Close()
+	for lines := bufio.NewScanner(f); lines.Scan(); {
+		fields := strings.Fields(lines.Text())
+		if len(fields) >= 4 && fields[0] == a.String() && fields[3] != "00:00:00:00:00:00" {
+			return fields[3]
+		}
+	}
+	return ""
+}
+
+// once lets the first mention of a name through, and the next one an hour later. The zero
+// value works.
+type once struct {
+	mu   sync.Mutex // guards last
+	last map[string]time.Time
+}
+
+// maxNames bounds what strangers on the wire can make us remember.
+const maxNames = 4096
+
+func (o *once) first(name string) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	now := time.Now()
+	if t, ok := o.last[name]; ok && now.Sub(t) < time.Hour {
+		return false
+	}
+	if o.last == nil {
+		o.last = map[string]time.Time{}
+	}
+	if len(o.last) >= maxNames {
+		for k, t := range o.last {
+			if now.Sub(t) >= time.Hour {
+				delete(o.last, k)
+			}
+		}
+		if len(o.last) >= maxNames {
+			return false // a flood of made-up addresses fills neither memory nor log
+		}
+	}
+	o.last[name] = now
+	return true
+}

@@ -1,0 +1,261 @@
+package bootd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"ingot/internal/dhcp"
+	"ingot/internal/ingot"
+	"ingot/internal/store"
+	"ingot/internal/tftp"
+)
+
+// Config says which sockets there are and what they tell. The zero value is HTTP on a free port
+// and nothing else.
+type Config struct {
+	// Interface is the network interface towards the machines. Needed for DHCP.
+	Interface string
+	// Address is where machines reach this host, IPv4. Invalid: the first of Interface, or
+	// without Interface the first of the host.
+	Address netip.Addr
+	// HTTPListen is the address of boot files and machine calls, ":8080".
+	HTTPListen string
+	// TFTPListen is the address of boot programs, ":69". Empty: no TFTP.
+	TFTPListen string
+	// Programs are the directories of undionly.kpxe, snponly.efi and ipxe.efi.
+	Programs []string
+
+	// Mode of DHCP. Empty is off.
+	Mode Mode
+	// Pool is what mode server gives out.
+	Pool   dhcp.Pool
+	Router netip.Addr
+	DNS    []netip.Addr
+	// Lease is the lease time. Default 1 h.
+	Lease time.Duration
+	// AnswerUnknown gives addresses, but nothing to boot, also to machines without a port.
+	AnswerUnknown bool
+	// RouterAdverts ends the wait of iPXE for IPv6, see [dhcp.RA]. Needs Interface, and is
+	// done in the modes server and proxy only.
+	RouterAdverts bool
+}
+
+// A Server is the sockets of one conductor. All fields but Machine are needed. Listen opens the
+// sockets, Run answers.
+type Server struct {
+	Config
+	Store   *store.Store
+	Journal Journal
+	Files   Files
+	Machine http.Handler // calls of machines below /v1/; nil: none
+	Log     *slog.Logger
+
+	site    Site
+	leases  *leases
+	seen    neighbours
+	unknown once
+
+	http     net.Listener
+	tftp     net.PacketConn
+	dhcp     net.PacketConn
+	proxyFor net.PacketConn   // port 4011
+	adverts  *dhcp.Advertiser // nil: none
+}
+
+// Listen opens all sockets, so that a missing right or an occupied port is known before the
+// program says it is ready. On error none stays open.
+func (s *Server) Listen(ctx context.Context) (err error) {
+	defer func() {
+		if err != nil {
+			s.Close()
+		}
+	}()
+	if err := s.setSite(); err != nil {
+		return err
+	}
+	var lc net.ListenConfig
+	if s.http, err = lc.Listen(ctx, "tcp", s.HTTPListen); err != nil {
+		return fmt.Errorf("listen for HTTP of machines (boot.http_listen): %w", err)
+	}
+	if s.TFTPListen != "" {
+		if s.tftp, err = lc.ListenPacket(ctx, "udp", s.TFTPListen); err != nil {
+			return fmt.Errorf("listen for TFTP (boot.tftp_listen): %w", err)
+		}
+	}
+	if s.site.Mode == ModeOff {
+		return nil
+	}
+	if s.dhcp, err = listenDHCP(ctx, s.Interface, dhcp.ServerPort); err != nil {
+		return err
+	}
+	if s.site.Mode == ModeProxy {
+		if s.proxyFor, err = listenDHCP(ctx, s.Interface, dhcp.ProxyPort); err != nil {
+			return err
+		}
+	}
+	if s.RouterAdverts {
+		// Without IPv6 on the interface only iPXE notices: that is slow, no reason to stop.
+		adverts, err := dhcp.Advertise(ctx, s.Interface, dhcp.RA{Log: s.Log})
+		if err != nil {
+			s.Log.Warn("each start of iPXE takes 13 to 16 s longer", "error", err)
+		}
+		s.adverts = adverts
+	}
+	return nil
+}
+
+// listenDHCP keeps a nil connection a nil interface.
+func listenDHCP(ctx context.Context, iface string, port int) (net.PacketConn, error) {
+	conn, err := dhcp.Listen(ctx, iface, port)
+	if err != nil {
+		return nil, err
+	}
+	return conn, nil
+}
+
+// Close closes the sockets of a Server that does not Run.
+func (s *Server) Close() {
+	if s.http != nil {
+		s.http.Close()
+	}
+	for _, c := range []net.PacketConn{s.tftp, s.dhcp, s.proxyFor} {
+		if c != nil {
+			c.Close()
+		}
+	}
+	if s.adverts != nil {
+		s.adverts.Close()
+	}
+}
+
+// URL is where machines reach our HTTP socket, "http://10.77.0.1:8080". Valid after Listen.
+func (s *Server) URL() string {
+	return fmt.Sprintf("http://%s", netip.AddrPortFrom(s.site.Address, uint16(port(s.http))))
+}
+
+// Run answers until ctx ends, and returns nil then. It closes the sockets.
+func (s *Server) Run(ctx context.Context) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return s.runHTTP(ctx) })
+	if s.tftp != nil {
+		t := &tftp.Server{Handler: s.serveTFTP, Notify: s.noteTFTP, Log: s.Log}
+		g.Go(func() error { return t.Serve(ctx, s.tftp) })
+	}
+	if s.dhcp != nil {
+		d := &dhcp.Server{Handler: s.handleDHCP, Log: s.Log}
+		g.Go(func() error { return d.Serve(ctx, s.dhcp) })
+	}
+	if s.proxyFor != nil {
+		d := &dhcp.Server{Handler: s.handleProxy, Log: s.Log}
+		g.Go(func() error { return d.Serve(ctx, s.proxyFor) })
+	}
+	if s.adverts != nil {
+		g.Go(func() error { return s.adverts.Run(ctx) })
+	}
+	s.Log.Info("machines are answered", "url", s.URL(), "dhcp", s.site.Mode)
+	return g.Wait()
+}
+
+// runHTTP serves until ctx ends; downloads under way then have a moment to end.
+func (s *Server) runHTTP(ctx context.Context) error {
+	server := s.httpServer()
+	stopped := make(chan struct{})
+	defer context.AfterFunc(ctx, func() {
+		defer close(stopped)
+		grace, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+		defer cancel()
+		if server.Shutdown(grace) != nil {
+			server.Close()
+		}
+	})()
+	if err := server.Serve(s.http); !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("serve HTTP to machines: %w", err)
+	}
+	<-stopped
+	return nil
+}
+
+// setSite works out what DHCP answers say, from the configuration and the interface.
+func (s *Server) setSite() error {
+	s.site = Site{Mode: s.Mode, Pool: s.Pool, Router: s.Router, DNS: s.DNS, Lease: s.Lease,
+		Address: s.Address}
+	if s.site.Mode == "" {
+		s.site.Mode = ModeOff
+	}
+	if s.site.Lease == 0 {
+		s.site.Lease = time.Hour
+	}
+	prefixes, err := addresses(s.Interface)
+	if err != nil {
+		return ingot.Errorf(ingot.Invalid, "addresses of boot.interface %q: %w", s.Interface, err)
+	}
+	for _, p := range prefixes {
+		if !s.site.Address.IsValid() {
+			s.site.Address = p.Addr()
+		}
+		if p.Contains(s.site.Address) && !s.site.Prefix.IsValid() {
+			s.site.Prefix = p.Masked()
+		}
+	}
+	switch {
+	case !s.site.Address.IsValid() && s.site.Mode == ModeOff:
+		s.site.Address = netip.AddrFrom4([4]byte{127, 0, 0, 1}) // a host without network
+	case !s.site.Address.IsValid():
+		return ingot.Errorf(ingot.Invalid, "boot.interface %q has no IPv4 address; give it one "+
+			"or set boot.address", s.Interface)
+	case s.site.Mode == ModeServer && !s.site.Prefix.IsValid():
+		return ingot.Errorf(ingot.Invalid, "boot.address %s is not of boot.interface %q, so the "+
+			"subnet mask for machines is unknown", s.site.Address, s.Interface)
+	case s.site.Mode == ModeServer && s.Pool.Size() > 0 &&
+		(!s.site.Prefix.Contains(s.Pool.First) || !s.site.Prefix.Contains(s.Pool.Last)):
+		return ingot.Errorf(ingot.Invalid, "boot.dhcp.range %s is not within %s of boot.interface "+
+			"%q", s.Pool, s.site.Prefix, s.Interface)
+	}
+	s.leases = &leases{store: s.Store, site: s.site}
+	return nil
+}
+
+// addresses lists the IPv4 addresses of an interface, of all but loopback if it has no name.
+func addresses(iface string) ([]netip.Prefix, error) {
+	var list []net.Addr
+	var err error
+	if iface == "" {
+		list, err = net.InterfaceAddrs()
+	} else {
+		var dev *net.Interface
+		if dev, err = net.InterfaceByName(iface); err == nil {
+			list, err = dev.Addrs()
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	var found []netip.Prefix
+	for _, a := range list {
+		p, err := netip.ParsePrefix(a.String())
+		if err == nil && p.Addr().Is4() && (iface != "" || !p.Addr().IsLoopback()) {
+			found = append(found, p)
+		}
+	}
+	return found, nil
+}
+
+// netMask writes the length of a prefix as a mask.
+func netMask(p netip.Prefix) net.IPMask { return net.CIDRMask(p.Bits(), 32) }
+
+// slices4 converts addresses to the older type.
+func slices4(list []netip.Addr) []net.IP {
+	ips := make([]net.IP, len(list))
+	for i, a := range list {
+		ips[i] = a.AsSlice()
+	}
+	return ips
+}
