@@ -15,8 +15,15 @@ const progressInterval = 250 * time.Millisecond
 
 // flights are downloads in progress, each shared by everybody who wants its file.
 type flights struct {
-	mu     sync.Mutex
-	byPath map[string]*flight // guarded by mu; the key is the path of the file to be
+	mu    sync.Mutex
+	going map[route]*flight // guarded by mu
+}
+
+// route is what those have in common who share a download. The same content from two places is
+// two downloads, because one place may fail where the other does not.
+type route struct {
+	// source is a URL, path that of the file to be. Temporary files begin with path.
+	source, path string
 }
 
 // flight is one download. It lasts as long as someone waits for it.
@@ -29,15 +36,15 @@ type flight struct {
 	have, total atomic.Int64
 }
 
-// download is the work of a flight; it calls note as it goes.
-type download func(ctx context.Context, note func(done, total int64)) error
+// work is what a flight does; it calls note as it goes.
+type work func(ctx context.Context, note func(done, total int64)) error
 
-// do runs run for path, or waits for the one that runs already, and returns its error. When
-// ctx ends, do returns early; the download itself ends when the last waiter has left.
-func (g *flights) do(ctx context.Context, path string, progress func(done, total int64),
-	run download) error {
+// do runs run for r, or waits for the one that runs already, and returns its error. When
+// ctx ends, do returns early; the work itself ends when the last waiter has left.
+func (g *flights) do(ctx context.Context, r route, progress func(done, total int64),
+	run work) error {
 	for {
-		f, ok := g.join(ctx, path, run)
+		f, ok := g.join(ctx, r, run)
 		if ok {
 			return g.wait(ctx, f, progress)
 		}
@@ -49,23 +56,23 @@ func (g *flights) do(ctx context.Context, path string, progress func(done, total
 	}
 }
 
-// join returns the flight for path, starting it if there is none. It is not ok if the flight
-// was abandoned and is about to end; another one must wait until then, for the file's sake.
-func (g *flights) join(ctx context.Context, path string, run download) (*flight, bool) {
+// join returns the flight for r, starting it if there is none. It is not ok if the flight
+// was abandoned and is about to end: its error would be about that.
+func (g *flights) join(ctx context.Context, r route, run work) (*flight, bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if f := g.byPath[path]; f != nil {
+	if f := g.going[r]; f != nil {
 		if f.waiters == 0 {
 			return f, false
 		}
 		f.waiters++
 		return f, true
 	}
-	g.sweep(filepath.Dir(path))
+	g.sweep(filepath.Dir(r.path))
 	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	f := &flight{cancel: cancel, waiters: 1, done: make(chan struct{})}
 	f.total.Store(-1)
-	g.byPath[path] = f
+	g.going[r] = f
 	go func() {
 		f.err = run(ctx, func(done, total int64) {
 			f.have.Store(done)
@@ -73,7 +80,7 @@ func (g *flights) join(ctx context.Context, path string, run download) (*flight,
 		})
 		cancel()
 		g.mu.Lock()
-		delete(g.byPath, path)
+		delete(g.going, r)
 		g.mu.Unlock()
 		close(f.done)
 	}()
@@ -118,8 +125,18 @@ func (g *flights) sweep(dir string) {
 		return
 	}
 	for _, temp := range left {
-		if g.byPath[strings.TrimSuffix(temp, tempMark)] == nil {
+		if !g.owns(temp) {
 			os.Remove(temp)
 		}
 	}
+}
+
+// owns tells whether a download in progress writes temp. The caller holds mu.
+func (g *flights) owns(temp string) bool {
+	for r := range g.going {
+		if strings.HasPrefix(temp, r.path) {
+			return true
+		}
+	}
+	return false
 }

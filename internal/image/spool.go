@@ -16,8 +16,8 @@ import (
 
 // Names in the spool directory: ALGORITHM-HEX holds an image as fetched, with that digest.
 // ALGORITHM-HEX.unpacked-SHA256 holds what was inside a gzipped image; the first digest is of
-// the packed form, the second of this file, so that it can be verified by itself. A name with
-// .tmp behind it is being written, or was when a process died.
+// the packed form, the second of this file, so that it can be verified by itself. A name that
+// ends in .tmp is being written, or was when a process died.
 const (
 	unpackedMark = ".unpacked-"
 	tempMark     = ".tmp"
@@ -25,25 +25,36 @@ const (
 
 // downloads are those of this process. They are package state because the files are shared by
 // everything in the process that names the same directory, whatever Options it has.
-var downloads = flights{byPath: make(map[string]*flight)}
+var downloads = flights{going: make(map[route]*flight)}
 
-// spooled returns the image from the spool, fetching it if needed.
+// spooled returns the image from the spool, fetching it if needed. What takes time, to fetch and
+// to hash, is done once for all who ask at the same time.
 func (o opener) spooled(ctx context.Context) (*os.File, error) {
 	if err := os.MkdirAll(o.opt.SpoolDir, 0o700); err != nil {
 		return nil, spoolError(err)
 	}
-	if f, err := o.lookup(ctx); f != nil || err != nil {
-		return f, err
-	}
-	if err := downloads.do(ctx, o.spoolPath(), o.opt.Progress, o.download); err != nil {
+	r := route{source: o.ref.Source, path: o.spoolPath()}
+	if err := downloads.do(ctx, r, o.opt.Progress, o.provide); err != nil {
 		return nil, err
 	}
-	f, err := o.lookup(ctx)
+	f, err := o.lookup(ctx, o.opt.Progress)
 	if f == nil && err == nil {
 		err = ingot.Errorf(ingot.Unavailable, "the image vanished from the spool directory %s; "+
 			"deploy again", o.opt.SpoolDir)
 	}
 	return f, err
+}
+
+// provide makes sure that the spool holds the image, verified.
+func (o opener) provide(ctx context.Context, note func(done, total int64)) error {
+	f, err := o.lookup(ctx, note)
+	if f != nil {
+		return f.Close()
+	}
+	if err != nil {
+		return err
+	}
+	return o.download(ctx, note)
 }
 
 func (o opener) spoolPath() string {
@@ -52,7 +63,7 @@ func (o opener) spoolPath() string {
 
 // lookup returns the verified file of the digest, or nil if there is none. One that does not
 // hold what its name says is removed.
-func (o opener) lookup(ctx context.Context) (*os.File, error) {
+func (o opener) lookup(ctx context.Context, note func(done, total int64)) (*os.File, error) {
 	unpacked, err := named(o.opt.SpoolDir, filepath.Base(o.spoolPath())+unpackedMark, "")
 	if err != nil {
 		return nil, spoolError(err)
@@ -69,7 +80,7 @@ func (o opener) lookup(ctx context.Context) (*os.File, error) {
 		if _, inner, ok := strings.Cut(filepath.Base(path), unpackedMark); ok {
 			want = Digest{"sha256", inner}
 		}
-		err = verifyFile(ctx, f, want, o.opt.Progress)
+		err = verifyFile(ctx, f, want, note)
 		if err == nil {
 			return f, nil
 		}
@@ -113,7 +124,7 @@ func (o opener) verified(ctx context.Context, f *os.File) (*os.File, error) {
 	return f, nil
 }
 
-// download fetches the image into the spool. It runs once for all who wait for it.
+// download fetches the image into the spool.
 func (o opener) download(ctx context.Context, note func(done, total int64)) error {
 	s, err := o.dial(ctx)
 	if err != nil {
@@ -128,14 +139,13 @@ func (o opener) download(ctx context.Context, note func(done, total int64)) erro
 	if err := checkSpace(o.opt.SpoolDir, s.fetched); err != nil {
 		return err
 	}
-	temp := o.spoolPath() + tempMark
-	f, err := os.OpenFile(temp, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+	f, err := os.CreateTemp(o.opt.SpoolDir, filepath.Base(o.spoolPath())+".*"+tempMark)
 	if err != nil {
 		return spoolError(err)
 	}
 	defer f.Close()
 	if err := o.fillSpool(f, s, note); err != nil {
-		return errors.Join(err, os.Remove(temp))
+		return errors.Join(err, os.Remove(f.Name()))
 	}
 	return nil
 }

@@ -13,6 +13,7 @@ import (
 	"testing"
 
 	"ingot/internal/image"
+	"ingot/internal/ingot"
 )
 
 func spoolPath(opt image.Options, d image.Digest) string {
@@ -89,8 +90,8 @@ func TestASpooledFileIsTrustedOnlyAfterHashing(t *testing.T) {
 	damaged := bytes.Clone(file)
 	damaged[len(damaged)-1] ^= 1
 	write(t, spoolPath(opt, ref.Digest), damaged)
-	write(t, spoolPath(opt, ref.Digest)+".tmp", file[:1000])
-	write(t, spoolPath(opt, sha256Of(nil))+".tmp", file[:1000])
+	write(t, spoolPath(opt, ref.Digest)+".1.tmp", file[:1000])
+	write(t, spoolPath(opt, sha256Of(nil))+".2.tmp", file[:1000])
 	for range 2 {
 		if got, err := read(t, ref, opt); err != nil || !bytes.Equal(got, want) {
 			t.Fatalf("%d bytes, error %v; want %d bytes", len(got), err, len(want))
@@ -102,6 +103,33 @@ func TestASpooledFileIsTrustedOnlyAfterHashing(t *testing.T) {
 	if left := spoolNames(t, opt); !slices.Equal(left, []string{"sha256-" + ref.Digest.Hex}) {
 		t.Errorf("spool holds %q, want the image alone", left)
 	}
+}
+
+func TestTheSameContentFromTwoPlacesDoesNotShareFailures(t *testing.T) {
+	t.Parallel()
+	want := disk(1 << 20)
+	file := qcow2Of(t, want)
+	asked, release := make(chan struct{}), make(chan struct{})
+	bad := handle(t, func(w http.ResponseWriter, _ *http.Request) {
+		close(asked)
+		<-release
+		http.NotFound(w, nil)
+	})
+	good, _ := serve(t, file)
+	opt := options(t)
+	ref := image.Reference{Source: bad, Digest: sha256Of(file), Format: image.QCOW2}
+	var wait sync.WaitGroup
+	var failure error
+	wait.Go(func() { _, failure = read(t, ref, opt) })
+	<-asked
+	other := ref
+	other.Source = good
+	if got, err := read(t, other, opt); err != nil || !bytes.Equal(got, want) {
+		t.Errorf("%d bytes, error %v; want %d bytes", len(got), err, len(want))
+	}
+	close(release)
+	wait.Wait()
+	mustFail(t, failure, ingot.NotFound, "404")
 }
 
 func TestAnAbandonedDownloadEndsAndLeavesNothing(t *testing.T) {
