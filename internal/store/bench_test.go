@@ -139,7 +139,8 @@ func BenchmarkDue(b *testing.B) {
 	bench(b, func(b *testing.B, s *store.Store, size int) {
 		first := fullNode().WaitUntil
 		for b.Loop() {
-			list, err := s.Nodes(b.Context(), store.NodeFilter{WaitBefore: first}, store.Page{Limit: 10})
+			list, err := s.Nodes(b.Context(), store.NodeFilter{WaitBefore: first,
+				Reserved: ptr(false), Maintenance: ptr(false)}, store.Page{Limit: 10})
 			if err != nil || len(list) != 0 {
 				b.Fatal(len(list), err)
 			}

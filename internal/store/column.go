@@ -136,6 +136,9 @@ func changed(r sql.Result, err error) (int64, error) {
 type where struct {
 	conditions []string
 	args       []any
+	// rare says that few rows match a range. An engine that does not know would rather walk all
+	// rows in the order of id than look up those few and sort them.
+	rare bool
 }
 
 func (w *where) add(condition string, args ...any) {

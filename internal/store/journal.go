@@ -42,11 +42,9 @@ func (s *Store) AppendJournal(ctx context.Context, entries []ingot.Entry) error 
 	}
 	due := s.dueForTrim(entries)
 	seqs := make([]int64, len(entries))
-	err := s.write(ctx, "append to the journal", func(tx *tx) (err error) {
-		for i := range entries {
-			if seqs[i], err = appendEntry(ctx, tx, entries[i]); err != nil {
-				return err
-			}
+	err := s.write(ctx, "append to the journal", func(tx *tx) error {
+		if err := appendEntries(ctx, tx, entries, seqs); err != nil {
+			return err
 		}
 		for _, node := range due {
 			if err := trimJournal(ctx, tx, node, s.keep); err != nil {
@@ -64,16 +62,26 @@ func (s *Store) AppendJournal(ctx context.Context, entries []ingot.Entry) error 
 	return nil
 }
 
-func appendEntry(ctx context.Context, tx *tx, e ingot.Entry) (seq int64, err error) {
-	if e.Time.IsZero() {
-		e.Time = tx.now
-	}
-	err = tx.QueryRowContext(ctx, `INSERT INTO journal
+// appendEntries stores entries and puts their numbers into seqs.
+func appendEntries(ctx context.Context, tx *tx, entries []ingot.Entry, seqs []int64) error {
+	insert, err := tx.PrepareContext(ctx, `INSERT INTO journal
 		(time, node, mac, attempt, source, level, text, data)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, $8) RETURNING seq`,
-		e.Time.UnixMicro(), e.Node, e.MAC, e.Attempt, e.Source, e.Level, e.Text,
-		document[ingot.Object]{&e.Data, ""}).Scan(&seq)
-	return seq, err
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8) RETURNING seq`)
+	if err != nil {
+		return err
+	}
+	defer insert.Close()
+	for i, e := range entries {
+		if e.Time.IsZero() {
+			e.Time = tx.now
+		}
+		err := insert.QueryRowContext(ctx, e.Time.UnixMicro(), e.Node, e.MAC, e.Attempt, e.Source,
+			e.Level, e.Text, document[ingot.Object]{&e.Data, ""}).Scan(&seqs[i])
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // maxUntrimmed bounds the count of nodes that are remembered, many of them long deleted.

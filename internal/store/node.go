@@ -106,9 +106,8 @@ type NodeFilter struct {
 
 	// ProvisionStates: in one of them.
 	ProvisionStates []string
-	// WaitBefore: waits, with a deadline before it. UpdatedBefore: not changed since.
-	WaitBefore    *time.Time
-	UpdatedBefore *time.Time
+	// WaitBefore: waits, with a deadline before it.
+	WaitBefore *time.Time
 }
 
 func (f NodeFilter) where() where {
@@ -130,12 +129,8 @@ func (f NodeFilter) where() where {
 			w.add(c.column+" = ?", c.value)
 		}
 	}
-	if f.Maintenance != nil {
-		w.add("maintenance = ?", *f.Maintenance)
-	}
-	if f.Retired != nil {
-		w.add("retired = ?", *f.Retired)
-	}
+	w.flag("maintenance", f.Maintenance)
+	w.flag("retired", f.Retired)
 	w.present("instance_uuid", f.Associated)
 	w.present("reservation", f.Reserved)
 	if len(f.ProvisionStates) > 0 {
@@ -153,20 +148,31 @@ func (f NodeFilter) where() where {
 	if f.WaitBefore != nil {
 		w.add("wait_until < ?", f.WaitBefore.UnixMicro())
 	}
-	if f.UpdatedBefore != nil {
-		w.add("COALESCE(updated_at, created_at) < ?", f.UpdatedBefore.UnixMicro())
-	}
+	w.rare = f.WaitBefore != nil || f.Reserved != nil && *f.Reserved
 	return w
 }
 
-// present adds that a column has a value or has none; nil adds nothing.
+// flag adds that a column is true or false; nil adds nothing. Flags are false in nearly every
+// row, so false is written in a way for which no engine takes an index.
+func (w *where) flag(column string, want *bool) {
+	switch {
+	case want == nil:
+	case *want:
+		w.add(column+" = ?", true)
+	default:
+		w.add("NOT " + column)
+	}
+}
+
+// present adds that a column has a value or has none; nil adds nothing. As with flags, "none"
+// takes no index, or it would be preferred to one that excludes more.
 func (w *where) present(column string, want *bool) {
 	switch {
 	case want == nil:
 	case *want:
 		w.add(column + " IS NOT NULL")
 	default:
-		w.add(column + " IS NULL")
+		w.add("COALESCE(" + column + ", '') = ''")
 	}
 }
 

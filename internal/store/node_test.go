@@ -370,8 +370,8 @@ func TestFiltersSelectNodes(t *testing.T) {
 		"not reserved":    {store.NodeFilter{Reserved: ptr(false)}, "1"},
 		"reserved by":     {store.NodeFilter{ReservedBy: "c1"}, "2"},
 		"deadline passed": {store.NodeFilter{WaitBefore: ptr(time.Now())}, "1"},
-		"unchanged since": {store.NodeFilter{UpdatedBefore: &past}, ""},
-		"unchanged until": {store.NodeFilter{UpdatedBefore: &future}, "12"},
+		"free and late":   {store.NodeFilter{WaitBefore: &future, Reserved: ptr(false)}, "1"},
+		"not retired":     {store.NodeFilter{Retired: ptr(false)}, "2"},
 		"two at once":     {store.NodeFilter{Driver: "ipmi", Owner: "o"}, "1"},
 		"two that differ": {store.NodeFilter{ProvisionState: "available", Owner: "o"}, ""},
 	} {

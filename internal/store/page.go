@@ -11,7 +11,8 @@ import (
 //
 // Paging is by key: the database continues after the marker through an index, so a page costs
 // the same wherever it lies and rows that come or go meanwhile are neither repeated nor make
-// others be skipped.
+// others be skipped. Only a filter together with a sort key other than id costs as much as all
+// the rows that match.
 type Page struct {
 	// Limit is the greatest number of rows; 0 is no limit.
 	Limit int
@@ -26,9 +27,9 @@ type Page struct {
 // cursor is a Page that was looked up.
 type cursor struct {
 	key      string
+	id       string // how to name the column id
 	nullable bool
 	desc     bool
-	limit    int
 	after    *position // nil is the start
 }
 
@@ -44,7 +45,10 @@ func (t *table[T]) list(ctx context.Context, tx *tx, match where, p Page) ([]*T,
 	if err != nil {
 		return nil, err
 	}
-	c := cursor{key: key.name, nullable: key.use.has(nullable), desc: p.Desc, limit: p.Limit}
+	c := cursor{key: key.name, id: "id", nullable: key.use.has(nullable), desc: p.Desc}
+	if match.rare {
+		c.id = "+id" // an expression: the engine can not use the index of id for it
+	}
 	if p.Marker != "" {
 		if c.after, err = t.position(ctx, tx, c.key, p.Marker); err != nil {
 			return nil, err
@@ -119,9 +123,9 @@ func (c cursor) parts() []part {
 		dir, cmp = " DESC", " < "
 	}
 	if c.key == "id" {
-		p := part{order: "id" + dir}
+		p := part{order: c.id + dir}
 		if c.after != nil {
-			p.condition, p.args = "id"+cmp+"?", []any{c.after.id}
+			p.condition, p.args = c.id+cmp+"?", []any{c.after.id}
 		}
 		return []part{p}
 	}

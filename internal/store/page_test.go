@@ -56,13 +56,16 @@ func fleet(t *testing.T, size int) (*store.Store, []*ingot.Node) {
 	s := open(t)
 	var all []*ingot.Node
 	for i := range size {
-		n := newNode((i * 7) % size) // UUIDs do not follow the order of creation
+		n := newNode(size - i) // UUIDs do not follow the order of creation
 		n.Driver = []string{"ipmi", "redfish", "fake"}[i%3]
 		n.Owner = []string{"", "a", "b", "", "ü"}[i%5]
 		n.Maintenance = i%4 == 0
 		n.AutomatedClean = []*bool{nil, ptr(true), ptr(false)}[i%3]
+		if i%3 != 1 {
+			n.WaitUntil = ptr(time.Unix(int64(i%20), 0).UTC())
+		}
 		if i%2 == 0 {
-			n.Name = fmt.Sprintf("n%d", (i*5)%size)
+			n.Name = fmt.Sprintf("n%d", i*i%1009)
 			n.ProvisionUpdatedAt = ptr(time.Unix(int64(i/4), 0).UTC())
 		}
 		create(t, s, n)
@@ -78,8 +81,8 @@ func fleet(t *testing.T, size int) (*store.Store, []*ingot.Node) {
 
 func TestAllPagesTogetherAreTheListOnce(t *testing.T) {
 	t.Parallel()
-	const size = 35 // 7 and 5 divide it; see below
-	s, all := fleet(t, size+1)
+	const size = 36
+	s, all := fleet(t, size)
 	keys := make([]string, 0, len(sortKeys))
 	for key := range sortKeys {
 		keys = append(keys, key)
@@ -92,6 +95,9 @@ func TestAllPagesTogetherAreTheListOnce(t *testing.T) {
 			Limit:   rapid.IntRange(1, size+3).Draw(r, "limit"),
 		}
 		filter := store.NodeFilter{Driver: rapid.SampledFrom([]string{"", "fake"}).Draw(r, "driver")}
+		if rapid.Bool().Draw(r, "late") {
+			filter.WaitBefore = ptr(time.Unix(10, 0))
+		}
 
 		var want []string
 		sorted := slices.Clone(all)
@@ -103,7 +109,9 @@ func TestAllPagesTogetherAreTheListOnce(t *testing.T) {
 			return c
 		})
 		for _, n := range sorted {
-			if filter.Driver == "" || filter.Driver == n.Driver {
+			late := n.WaitUntil != nil && n.WaitUntil.Unix() < 10
+			if (filter.Driver == "" || filter.Driver == n.Driver) &&
+				(filter.WaitBefore == nil || late) {
 				want = append(want, n.UUID)
 			}
 		}
