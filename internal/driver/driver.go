@@ -99,11 +99,13 @@ type Method struct {
 }
 
 // Result is what a passthru method returns: Value encoded as JSON, or, for Attach methods, Body
-// as it is. Resume asks the conductor to go on with the waiting step.
+// as it is. Resume asks the conductor to go on with the waiting step; Failure, to end the
+// running operation as failed, for the reason it gives.
 type Result struct {
-	Value  any
-	Body   []byte
-	Resume bool
+	Value   any
+	Body    []byte
+	Resume  bool
+	Failure string
 }
 
 // NodePassthru is an optional ability of any interface: vendor passthru methods of a node.

@@ -1,0 +1,213 @@
+// Package conductor owns nodes: it takes their reservation, runs verbs and power actions as
+// persisted steps, answers what the API asks of hardware, and keeps rows and machines in
+// agreement. It knows hardware only through the interfaces of package driver, and does not
+// know who calls it: rpc.Conductor is its face.
+//
+// Three rules hold everywhere. A step is decided, persisted, then run, so a conductor that is
+// killed at any point continues where it was. The reservation is held while something runs and
+// never while a machine is waited for. Reconcilers take no input: what they find in the store
+// after a restart is what they find every day.
+//
+// Read operation.go first (what a verb amounts to), then task.go (how a step is run).
+package conductor
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+	"time"
+
+	"ingot/internal/driver"
+	"ingot/internal/ingot"
+	"ingot/internal/rpc"
+	"ingot/internal/store"
+)
+
+// Journal takes what happened; *journal.Journal is one.
+type Journal interface {
+	Add(e ingot.Entry)
+}
+
+// Options is what a conductor works with. Store, Journal, Table, Host and Log are needed; the
+// zero value of all others works.
+type Options struct {
+	Store   *store.Store
+	Journal Journal
+	Table   *driver.Table
+	// Host is the name under which reservations are taken; no two conductors share it.
+	Host string
+	// Group is the conductor group, "" the default one.
+	Group string
+	Log   *slog.Logger
+
+	// Workers bounds the tasks that run at once; 0 is 300. More are refused as Unavailable.
+	Workers int
+	// CallbackTimeout is how long a ramdisk may take to call back; 0 is for ever.
+	CallbackTimeout time.Duration
+	// CheckInterval is how often deadlines and abandoned work are looked for; 0 is 10 s.
+	CheckInterval time.Duration
+	// HeartbeatInterval is how often the conductor says that it lives; 0 is 10 s.
+	HeartbeatInterval time.Duration
+	// PowerSyncInterval is how often power states are compared with the rows; 0 is never.
+	PowerSyncInterval time.Duration
+	// ForcePower makes the machine follow the row when they differ; else the row follows.
+	ForcePower bool
+	// PowerRecoveryInterval is how often machines with a power fault are tried again; 0 is 5
+	// minutes.
+	PowerRecoveryInterval time.Duration
+	// PowerTimeout is how long a machine may take to change its power state; 0 is one minute.
+	PowerTimeout time.Duration
+	// GracePeriod is how long running steps may go on after Run was told to end; 0 is for none.
+	GracePeriod time.Duration
+	// KeepPowerOnFailure leaves a machine running whose deployment failed, for someone who
+	// wants to look at it.
+	KeepPowerOnFailure bool
+	// AutomatedClean is the default of nodes that do not say; this version refuses to clean.
+	AutomatedClean bool
+}
+
+// Conductor is one conductor.
+type Conductor struct {
+	o     Options
+	pool  *pool
+	ready chan struct{}
+
+	reconcilers []*reconciler
+
+	// power counts failures to read a power state, by node.
+	powerMu  sync.Mutex
+	powerBad map[string]int
+
+	// active holds the nodes that a task of this process works on, suspects those that have
+	// no task though they are reserved; both by UUID.
+	activeMu sync.Mutex
+	active   map[string]bool
+	suspects map[string]suspect
+
+	// crash, when a test sets it, is asked before each write; an error ends the task as if the
+	// process had died there.
+	crash func() error
+}
+
+var (
+	_ rpc.Conductor = (*Conductor)(nil)
+	_ driver.Finder = (*Conductor)(nil)
+)
+
+// New returns a conductor. It answers questions at once and accepts work while Run runs.
+func New(o Options) *Conductor {
+	def := func(d *time.Duration, v time.Duration) {
+		if *d <= 0 {
+			*d = v
+		}
+	}
+	if o.Workers <= 0 {
+		o.Workers = 300
+	}
+	def(&o.CheckInterval, 10*time.Second)
+	def(&o.HeartbeatInterval, 10*time.Second)
+	def(&o.PowerRecoveryInterval, 5*time.Minute)
+	def(&o.PowerTimeout, driver.DefaultPowerTimeout)
+	o.Log = o.Log.With("conductor", o.Host)
+	c := &Conductor{
+		o: o, pool: newPool(o.Workers), ready: make(chan struct{}),
+		powerBad: map[string]int{}, active: map[string]bool{},
+	}
+	c.reconcilers = []*reconciler{
+		newReconciler("heartbeat", o.HeartbeatInterval, c.heartbeat),
+		newReconciler("abandoned work", o.CheckInterval, c.resumeAbandoned),
+		newReconciler("deadlines", o.CheckInterval, c.checkDeadlines),
+		newReconciler("power recovery", o.PowerRecoveryInterval, c.recoverPower),
+	}
+	if o.PowerSyncInterval > 0 {
+		c.reconcilers = append(c.reconcilers,
+			newReconciler("power sync", o.PowerSyncInterval, c.syncPower))
+	}
+	return c
+}
+
+// Ready is closed when the conductor accepts work.
+func (c *Conductor) Ready() <-chan struct{} { return c.ready }
+
+// Run works until ctx ends: it frees what a previous life under the same name has left
+// reserved, says that it lives, and starts the reconcilers, which take up unfinished work.
+// When ctx ends, running steps have GracePeriod to reach their end; what is not done then is
+// abandoned and continues with the next life. Run returns when nothing runs any more.
+func (c *Conductor) Run(ctx context.Context) error {
+	n, err := c.o.Store.ReleaseAll(ctx, c.o.Host)
+	if err != nil {
+		return err
+	}
+	if n > 0 {
+		c.o.Log.Info("released nodes of the previous life", "nodes", n)
+	}
+	if err := c.heartbeat(ctx); err != nil {
+		return err
+	}
+	c.pool.open()
+	close(c.ready)
+
+	var wg sync.WaitGroup
+	for _, r := range c.reconcilers {
+		wg.Go(func() { r.run(ctx, c.o.Log) })
+	}
+	<-ctx.Done()
+	wg.Wait()
+	if left := c.pool.close(c.o.GracePeriod); left > 0 {
+		c.o.Log.Warn("abandoned running steps; they are repeated at the next start",
+			"tasks", left)
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+	defer cancel()
+	return c.o.Store.RemoveConductor(ctx, c.o.Host)
+}
+
+// Wake makes every reconciler look now instead of at its next time.
+func (c *Conductor) Wake() {
+	for _, r := range c.reconcilers {
+		r.wake()
+	}
+}
+
+func (c *Conductor) heartbeat(ctx context.Context) error {
+	return c.o.Store.Heartbeat(ctx, ingot.Conductor{
+		Hostname: c.o.Host, Group: c.o.Group, Drivers: c.o.Table.Describe(),
+	})
+}
+
+// reconciler compares what is with what shall be, again and again. It takes no input.
+type reconciler struct {
+	name  string
+	every time.Duration
+	once  func(ctx context.Context) error
+	kick  chan struct{}
+}
+
+func newReconciler(name string, every time.Duration,
+	once func(context.Context) error) *reconciler {
+	return &reconciler{name, every, once, make(chan struct{}, 1)}
+}
+
+func (r *reconciler) wake() {
+	select {
+	case r.kick <- struct{}{}:
+	default: // one is pending
+	}
+}
+
+func (r *reconciler) run(ctx context.Context, log *slog.Logger) {
+	tick := time.NewTicker(r.every)
+	defer tick.Stop()
+	for {
+		if err := r.once(ctx); err != nil && ctx.Err() == nil {
+			log.Error("reconciler failed; it will try again", "reconciler", r.name,
+				"after", r.every, "error", err)
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		case <-r.kick:
+		}
+	}
+}

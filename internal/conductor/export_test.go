@@ -1,0 +1,25 @@
+package conductor
+
+import "errors"
+
+// CrashWhen makes the conductor behave as a killed process from the moment on at which the
+// function says so: it is asked before each write of a row. Call it before Run.
+func CrashWhen(c *Conductor, now func() bool) {
+	c.crash = func() error {
+		if c.pool.stopping() || now() {
+			c.pool.kill()
+			return errors.New("the process was killed (test)")
+		}
+		return nil
+	}
+}
+
+// Crashed tells whether the conductor was killed by CrashWhen.
+func Crashed(c *Conductor) bool { return c.crash != nil && c.pool.stopping() }
+
+func (p *pool) kill() {
+	p.mu.Lock()
+	p.closing = true
+	p.mu.Unlock()
+	p.abandon()
+}

@@ -1,0 +1,96 @@
+package conductor
+
+import (
+	"context"
+	"slices"
+
+	"ingot/internal/driver"
+	"ingot/internal/ingot"
+	"ingot/internal/rpc"
+)
+
+// Validate asks every interface of a node whether it has what it needs (ironic.md 5.4: the
+// vendor interface is left out). It changes nothing.
+func (c *Conductor) Validate(ctx context.Context, ident string) (map[string]rpc.Validation,
+	error) {
+	n, err := c.o.Store.Node(ctx, ident)
+	if err != nil {
+		return nil, err
+	}
+	t, err := c.newTask(ctx, n)
+	if err != nil {
+		return nil, err
+	}
+	composed := t.compose()
+	d := t.driver()
+	built := map[string]driver.Validator{}
+	if composed == nil {
+		built = map[string]driver.Validator{"power": d.Power, "management": d.Management,
+			"boot": d.Boot, "deploy": d.Deploy}
+	}
+	out := map[string]rpc.Validation{}
+	for _, kind := range driver.Kinds {
+		v := built[kind]
+		switch {
+		case kind == "vendor":
+		case v != nil:
+			out[kind] = result(v.Validate(ctx, t.dt))
+		case kind == "network" || kind == "storage": // noop is always content
+			out[kind] = rpc.Validation{Result: true}
+		case slices.Contains([]string{"power", "management", "boot", "deploy"}, kind):
+			out[kind] = result(composed)
+		default:
+			out[kind] = result(ingot.Errorf(ingot.Invalid, "Driver %s does not support %s "+
+				"(disabled or not implemented).", n.Driver, kind))
+		}
+	}
+	return out, nil
+}
+
+func result(err error) rpc.Validation {
+	if err != nil {
+		return rpc.Validation{Reason: err.Error()}
+	}
+	return rpc.Validation{Result: true}
+}
+
+// BootDevice asks the BMC.
+func (c *Conductor) BootDevice(ctx context.Context, ident string) (rpc.BootDevice, error) {
+	t, err := c.read(ctx, ident)
+	if err != nil {
+		return rpc.BootDevice{}, err
+	}
+	if err := t.driver().Management.Validate(ctx, t.dt); err != nil {
+		return rpc.BootDevice{}, err
+	}
+	d, err := t.driver().Management.BootDevice(ctx, t.dt)
+	return rpc.BootDevice(d), err
+}
+
+// SupportedBootDevices lists what can be set.
+func (c *Conductor) SupportedBootDevices(ctx context.Context, ident string) ([]string, error) {
+	t, err := c.read(ctx, ident)
+	if err != nil {
+		return nil, err
+	}
+	return t.driver().Management.SupportedBootDevices(ctx, t.dt)
+}
+
+// SetBootDevice tells the BMC, with the node reserved meanwhile.
+func (c *Conductor) SetBootDevice(ctx context.Context, ident string, d rpc.BootDevice) error {
+	t, err := c.reserve(ctx, ident)
+	if err != nil {
+		return err
+	}
+	defer t.release(ctx)
+	if err := t.compose(); err != nil {
+		return err
+	}
+	if err := t.driver().Management.Validate(ctx, t.dt); err != nil {
+		return err
+	}
+	if err := t.dt.SetBootDevice(ctx, driver.BootDevice(d)); err != nil {
+		return err
+	}
+	return t.save(ctx)
+}

@@ -1,0 +1,268 @@
+package conductor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime/debug"
+	"time"
+
+	"ingot/internal/driver"
+	"ingot/internal/ingot"
+	"ingot/internal/lifecycle"
+)
+
+// operation is what happens in a transient state: the steps that the node carries are run, then
+// end; a step that fails leads to fail. Both change the node in memory and name the event in
+// it; fail also does on the machine what has to be done, and cannot fail itself.
+type operation struct {
+	end  func(t *task) error
+	fail func(ctx context.Context, t *task, why string) error
+}
+
+var operations = map[lifecycle.State]operation{
+	lifecycle.Verifying: {end: done, fail: failVerify},
+	lifecycle.Deploying: {end: endDeploy, fail: failDeploy},
+	lifecycle.Deleting:  {end: endDelete, fail: failDelete},
+	lifecycle.Cleaning:  {end: endClean, fail: failPlain},
+}
+
+// ownSteps are the steps that the conductor runs itself, keyed by interface and name.
+var ownSteps = map[string]func(ctx context.Context, t *task) error{
+	"power.verify":     verify,
+	"deploy.tear_down": tearDown,
+}
+
+var (
+	verifyStep   = ingot.Step{Interface: "power", Name: "verify"}
+	tearDownStep = ingot.Step{Interface: "deploy", Name: "tear_down"}
+)
+
+// advance runs the node's operation from the step on record until it ends, fails, waits for the
+// machine or is told to stop, and gives the reservation back.
+func (t *task) advance(ctx context.Context) {
+	defer t.release(ctx)
+	for !t.lost {
+		if t.c.pool.stopping() || ctx.Err() != nil {
+			t.note(ingot.Entry{Source: "step", Text: "the conductor stops; " + t.position() +
+				" continues at its next start"})
+			return
+		}
+		op, ok := operations[lifecycle.State(t.node.ProvisionState)]
+		if !ok {
+			return // the verb was a mere change of state
+		}
+		step := t.node.CurrentStep()
+		if step == nil {
+			t.finish(ctx, op)
+			return
+		}
+		out, err := t.run(ctx, *step)
+		switch {
+		case t.lost || errors.Is(err, errLost):
+			return
+		case err != nil && ctx.Err() != nil:
+			continue // the process ends: neither done nor failed
+		case err != nil:
+			t.failed(ctx, op, fmt.Sprintf("step %s.%s failed: %v", step.Interface, step.Name, err))
+			return
+		case out.Wait:
+			t.wait(ctx, *step, out)
+			return
+		}
+		t.node.Step++
+		if t.save(ctx) != nil {
+			return
+		}
+	}
+}
+
+// position names the step on record.
+func (t *task) position() string {
+	if s := t.node.CurrentStep(); s != nil {
+		return "step " + s.Name
+	}
+	return t.node.ProvisionState
+}
+
+// run runs one step and notes how it went.
+func (t *task) run(ctx context.Context, s ingot.Step) (out driver.Outcome, err error) {
+	name := s.Interface + "." + s.Name
+	start := time.Now()
+	t.log.Info("step begins", "step", name)
+	t.note(ingot.Entry{Source: "step", Text: fmt.Sprintf("step %s begins (%d of %d)", s.Name,
+		t.node.Step+1, len(t.node.Steps)), Data: ingot.Object{"step": name}})
+	defer func() {
+		if r := recover(); r != nil {
+			// A crash would come back at each start, because the step is repeated then.
+			t.log.Error("step panicked; please report this", "step", name, "panic", r,
+				"stack", string(debug.Stack()))
+			err = ingot.Errorf(ingot.Internal, "a bug in ingot, see its log: %v", r)
+		}
+		took := time.Since(start)
+		e := ingot.Entry{Source: "step", Data: ingot.Object{"step": name,
+			"seconds": took.Seconds()}}
+		switch {
+		case err != nil && (t.lost || ctx.Err() != nil):
+			return // the next owner tells
+		case err != nil:
+			e.Level, e.Text = ingot.LevelError, fmt.Sprintf("step %s failed: %v", s.Name, err)
+			t.log.Error("step failed", "step", name, "error", err)
+			t.note(e)
+		case !out.Wait:
+			e.Text = fmt.Sprintf("step %s done in %s", s.Name, took.Round(time.Millisecond))
+			t.log.Info("step done", "step", name, "seconds", took.Seconds())
+			t.later(e)
+		}
+	}()
+	if err := t.compose(); err != nil {
+		return driver.Done, err
+	}
+	if own, ok := ownSteps[name]; ok {
+		return driver.Done, own(ctx, t)
+	}
+	return t.driver().Deploy.Execute(ctx, t.dt, s)
+}
+
+// finish ends an operation that has no step left.
+func (t *task) finish(ctx context.Context, op operation) {
+	t.plan()
+	err := op.end(t)
+	if err == nil {
+		err = t.save(ctx)
+	}
+	if err != nil && !t.lost {
+		t.failed(ctx, op, err.Error())
+	}
+}
+
+// failed ends an operation that cannot go on. The error is recorded last: what is done on the
+// machine must not hide it.
+func (t *task) failed(ctx context.Context, op operation, why string) {
+	if err := op.fail(ctx, t, why); err != nil {
+		t.log.Error("end of the operation failed", "error", err)
+	}
+	t.plan()
+	t.setError(why)
+	t.later(ingot.Entry{Source: "state", Level: ingot.LevelError, Text: why})
+	if t.save(ctx) == nil {
+		t.log.Warn("operation failed", "state", t.node.ProvisionState, "error", why)
+	}
+}
+
+// wait puts the node into the state in which its machine is expected to call back. From here
+// on nothing is held; the row is all there is (S2.6).
+func (t *task) wait(ctx context.Context, s ingot.Step, out driver.Outcome) {
+	if err := t.enter(lifecycle.Wait); err != nil {
+		t.log.Error("a step waits where nothing can wait", "step", s.Name, "error", err)
+		return
+	}
+	timeout := out.Timeout
+	if timeout == 0 {
+		timeout = t.c.o.CallbackTimeout
+	}
+	text := "waiting for " + t.waitsFor(s)
+	t.node.WaitUntil = nil
+	if timeout > 0 {
+		until := time.Now().UTC().Add(timeout)
+		t.node.WaitUntil = &until
+		text += fmt.Sprintf(", at most %s", timeout)
+	}
+	t.later(ingot.Entry{Source: "step", Text: text, Data: ingot.Object{"step": s.Name}})
+	t.save(ctx)
+}
+
+// waitsFor names what a step waits for.
+func (t *task) waitsFor(s ingot.Step) string {
+	if w, ok := t.driver().Deploy.(driver.Waiter); ok {
+		what, _ := w.WaitsFor(t.node, s)
+		return what
+	}
+	return "the machine to call back"
+}
+
+func done(t *task) error { return t.enter(lifecycle.Done) }
+
+// verify asks whether the machine can be switched, and records its power state.
+func verify(ctx context.Context, t *task) error {
+	if err := t.driver().Power.Validate(ctx, t.dt); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, t.c.o.PowerTimeout)
+	defer cancel()
+	state, err := t.driver().Power.PowerState(ctx, t.dt)
+	if err != nil {
+		return err
+	}
+	t.node.PowerState = state
+	t.later(ingot.Entry{Source: "power", Text: "the machine is " + string(state)})
+	return nil
+}
+
+func failVerify(_ context.Context, t *task, _ string) error { return t.enter(lifecycle.Fail) }
+
+func failPlain(_ context.Context, t *task, _ string) error { return t.enter(lifecycle.Fail) }
+
+// endDeploy leaves nothing of the attempt but the name in the journal.
+func endDeploy(t *task) error {
+	t.note(ingot.Entry{Source: "step", Text: "deployed"})
+	t.node.Attempt = nil
+	return t.enter(lifecycle.Done)
+}
+
+// failDeploy switches the machine off, so that it neither boots half an image nor offers its
+// disk to the network, and makes its boot script say what is wrong.
+func failDeploy(ctx context.Context, t *task, _ string) error {
+	if t.compose() == nil {
+		if !t.c.o.KeepPowerOnFailure {
+			if err := t.dt.SetPower(ctx, ingot.PowerOff); err != nil {
+				t.log.Warn("switch off after failure failed", "error", err)
+			}
+		}
+		if err := t.driver().Deploy.CleanUp(ctx, t.dt); err != nil {
+			t.log.Warn("clean-up after failure failed", "error", err)
+			t.note(ingot.Entry{Source: "step", Level: ingot.LevelWarning,
+				Text: fmt.Sprintf("clean-up failed: %v", err)})
+		}
+	}
+	t.node.Attempt = nil
+	t.node.BootIntent = ingot.BootError
+	return t.enter(lifecycle.Fail)
+}
+
+// tearDown takes the instance off the machine: power, boot, whatever the deployment left.
+func tearDown(ctx context.Context, t *task) error {
+	if err := t.dt.SetPower(ctx, ingot.PowerOff); err != nil {
+		return err
+	}
+	return t.driver().Deploy.CleanUp(ctx, t.dt)
+}
+
+// forgetInstance drops what belongs to the instance. It happens also when tear-down failed: the
+// instance is gone for its user either way.
+func (t *task) forgetInstance() {
+	n := t.node
+	n.InstanceInfo, n.InstanceUUID, n.InstanceName = ingot.Object{}, "", ""
+	n.Attempt, n.BootIntent = nil, ingot.BootNone
+}
+
+func endDelete(t *task) error {
+	t.forgetInstance()
+	if err := t.enter(lifecycle.Clean); err != nil {
+		return err
+	}
+	return endClean(t)
+}
+
+func failDelete(_ context.Context, t *task, _ string) error {
+	t.forgetInstance()
+	return t.enter(lifecycle.Fail)
+}
+
+// endClean makes a node available; a retired one is not to be used again.
+func endClean(t *task) error {
+	if t.node.Retired {
+		return t.enter(lifecycle.Manage)
+	}
+	return t.enter(lifecycle.Done)
+}

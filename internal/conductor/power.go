@@ -1,0 +1,275 @@
+package conductor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+
+	"ingot/internal/driver"
+	"ingot/internal/ingot"
+	"ingot/internal/lifecycle"
+	"ingot/internal/rpc"
+	"ingot/internal/store"
+)
+
+// powerTargets are the targets of PUT states/power.
+var powerTargets = map[ingot.PowerState]bool{
+	ingot.PowerOn: true, ingot.PowerOff: true, ingot.Rebooting: true,
+	ingot.SoftReboot: true, ingot.SoftPowerOff: true,
+}
+
+const (
+	// powerRetries is how often in a row a power state may be unreadable before the node gets
+	// a fault, and syncWorkers how many machines are asked at once; both as in Ironic.
+	powerRetries = 3
+	syncWorkers  = 8
+	syncPage     = 500
+)
+
+// SetPower starts a power action; the target is on record when it returns.
+func (c *Conductor) SetPower(ctx context.Context, ident string, r rpc.PowerRequest) error {
+	if !powerTargets[r.Target] {
+		return ingot.Errorf(ingot.Invalid, "Cannot change node power state: target %q is not one "+
+			"of power on, power off, rebooting, soft power off, soft rebooting.", r.Target)
+	}
+	if err := c.pool.acquire(); err != nil {
+		return err
+	}
+	t, err := c.reserve(ctx, ident)
+	if err != nil {
+		c.pool.release()
+		return err
+	}
+	if err := t.beginPower(ctx, r); err != nil {
+		t.release(ctx)
+		c.pool.release()
+		return err
+	}
+	c.pool.spawn(func(ctx context.Context) {
+		defer t.release(ctx)
+		t.power(ctx, r.Target)
+	})
+	return nil
+}
+
+func (t *task) beginPower(ctx context.Context, r rpc.PowerRequest) error {
+	if err := t.compose(); err != nil {
+		return err
+	}
+	if err := t.driver().Power.Validate(ctx, t.dt); err != nil {
+		return err
+	}
+	if r.Timeout > 0 {
+		t.dt.PowerTimeout = r.Timeout
+	}
+	t.node.TargetPowerState = driver.PowerResult(r.Target)
+	t.node.LastError = ""
+	t.later(ingot.Entry{Source: "power", Text: string(r.Target) + ": requested"})
+	return t.save(ctx)
+}
+
+// power does the action and records how it ended.
+func (t *task) power(ctx context.Context, target ingot.PowerState) {
+	err := t.dt.SetPower(ctx, target)
+	t.node.TargetPowerState = ""
+	switch {
+	case err != nil && ctx.Err() != nil:
+		t.setError(fmt.Sprintf("Power action %q was interrupted by the end of the conductor; "+
+			"ask for it again.", target))
+	case err != nil:
+		t.setError(fmt.Sprintf("Failed to change power state to '%s'. Error: %v", target, err))
+	}
+	t.save(ctx)
+}
+
+// syncPower compares rows with machines, except where something is under way.
+func (c *Conductor) syncPower(ctx context.Context) error {
+	free, no := false, false
+	return c.eachNode(ctx, store.NodeFilter{Reserved: &free, Maintenance: &no},
+		func(n *ingot.Node) {
+			if n.ProvisionState != string(lifecycle.Enroll) && !n.Deploying() {
+				c.syncNode(ctx, n)
+			}
+		})
+}
+
+// recoverPower asks machines with a power fault again and takes the fault away from those that
+// answer.
+func (c *Conductor) recoverPower(ctx context.Context) error {
+	free, yes := false, true
+	return c.eachNode(ctx, store.NodeFilter{Reserved: &free, Maintenance: &yes,
+		Fault: string(ingot.FaultPower)}, func(n *ingot.Node) {
+		state, err := c.askPower(ctx, n)
+		if err != nil {
+			return
+		}
+		c.change(ctx, n, func(t *task) {
+			if t.node.Fault != ingot.FaultPower {
+				return
+			}
+			t.node.Maintenance, t.node.MaintenanceReason, t.node.Fault = false, "", ""
+			t.node.PowerState = state
+			t.later(ingot.Entry{Source: "power",
+				Text: "the BMC answers again; maintenance ended, the machine is " + string(state)})
+		})
+	})
+}
+
+// eachNode calls fn for all nodes that match, some at once, page by page.
+func (c *Conductor) eachNode(ctx context.Context, f store.NodeFilter,
+	fn func(*ingot.Node)) error {
+	page := store.Page{Limit: syncPage}
+	for ctx.Err() == nil {
+		nodes, err := c.o.Store.Nodes(ctx, f, page)
+		if ingot.KindOf(err) == ingot.Invalid && page.Marker != "" {
+			return nil // the marker was deleted meanwhile; the next pass sees the rest
+		}
+		if err != nil {
+			return err
+		}
+		var wg sync.WaitGroup
+		slots := make(chan struct{}, syncWorkers)
+		for _, n := range nodes {
+			slots <- struct{}{}
+			wg.Go(func() {
+				defer func() { <-slots }()
+				fn(n)
+			})
+		}
+		wg.Wait()
+		if len(nodes) < syncPage {
+			return nil
+		}
+		page.Marker = nodes[len(nodes)-1].UUID
+	}
+	return nil
+}
+
+// askPower reads the power state of the machine without reserving the node.
+func (c *Conductor) askPower(ctx context.Context, n *ingot.Node) (ingot.PowerState, error) {
+	t, err := c.newTask(ctx, n)
+	if err != nil {
+		return "", err
+	}
+	if err := t.compose(); err != nil {
+		return "", err
+	}
+	if err := t.driver().Power.Validate(ctx, t.dt); err != nil {
+		return "", err
+	}
+	ctx, cancel := context.WithTimeout(ctx, c.o.PowerTimeout)
+	defer cancel()
+	return t.driver().Power.PowerState(ctx, t.dt)
+}
+
+// syncNode compares one node with its machine. The machine is asked before the node is
+// reserved, so nobody waits for a slow BMC; a change in between is found by the generation.
+func (c *Conductor) syncNode(ctx context.Context, n *ingot.Node) {
+	state, err := c.askPower(ctx, n)
+	if ctx.Err() != nil {
+		return
+	}
+	if err != nil {
+		c.powerFailed(ctx, n, err)
+		return
+	}
+	c.powerMu.Lock()
+	delete(c.powerBad, n.UUID)
+	c.powerMu.Unlock()
+	if n.PowerState == state && n.TargetPowerState == "" {
+		return
+	}
+	c.change(ctx, n, func(t *task) { t.correctPower(ctx, n, state) })
+}
+
+// correctPower brings row and machine together. n is the row with which state was compared.
+func (t *task) correctPower(ctx context.Context, n *ingot.Node, state ingot.PowerState) {
+	if t.node.Generation != n.Generation+1 { // + 1 for the reservation
+		return
+	}
+	// A power action left by a conductor that died: nobody knows how far it came.
+	if t.node.TargetPowerState != "" {
+		t.node.TargetPowerState = ""
+		t.setError("A power action was interrupted by the end of the conductor; ask for it again.")
+		t.node.PowerState = state
+		return
+	}
+	was := t.node.PowerState
+	text := fmt.Sprintf("the machine is %s but was on record as %s", short(state), short(was))
+	if !t.c.o.ForcePower || was == "" || was == ingot.PowerError {
+		t.node.PowerState = state
+		t.later(ingot.Entry{Source: "power", Level: level(was), Text: text + "; record corrected"})
+		return
+	}
+	t.note(ingot.Entry{Source: "power", Level: ingot.LevelWarning,
+		Text: text + "; switching it back, as configured"})
+	if err := t.dt.SetPower(ctx, was); err != nil {
+		t.log.Warn("force power state failed", "error", err)
+		t.node.PowerState = state
+	}
+}
+
+func level(was ingot.PowerState) string {
+	if was == "" {
+		return ingot.LevelInfo
+	}
+	return ingot.LevelWarning
+}
+
+func short(s ingot.PowerState) string {
+	if s == "" {
+		return "unknown"
+	}
+	return strings.TrimPrefix(string(s), "power ")
+}
+
+// powerFailed counts; at the limit the node is taken out of use until its BMC answers.
+func (c *Conductor) powerFailed(ctx context.Context, n *ingot.Node, cause error) {
+	c.powerMu.Lock()
+	c.powerBad[n.UUID]++
+	count := c.powerBad[n.UUID]
+	if count >= powerRetries {
+		delete(c.powerBad, n.UUID)
+	}
+	c.powerMu.Unlock()
+	c.o.Log.Warn("read power state failed", "node", n.UUID, "times", count, "error", cause)
+	if count < powerRetries {
+		return
+	}
+	c.change(ctx, n, func(t *task) {
+		if t.node.Maintenance {
+			return
+		}
+		text := fmt.Sprintf("During sync_power_state, max retries exceeded for node %s, node "+
+			"state %s does not match expected state '%s'. Updating DB state to 'error' Error: %v",
+			n.UUID, ingot.PowerError, n.PowerState, cause)
+		t.node.PowerState, t.node.Maintenance = ingot.PowerError, true
+		t.node.MaintenanceReason, t.node.Fault = text, ingot.FaultPower
+		t.setError(text)
+		t.later(ingot.Entry{Source: "power", Level: ingot.LevelError,
+			Text: fmt.Sprintf("the BMC failed %d times in a row; the node is in maintenance "+
+				"until it answers: %v", count, cause)})
+	})
+}
+
+// change reserves a node, changes it and saves it. Someone at work on the node, or a node that
+// is gone, means that there is nothing to change.
+func (c *Conductor) change(ctx context.Context, n *ingot.Node, fn func(t *task)) {
+	t, err := c.tryReserve(ctx, n.UUID)
+	if err != nil {
+		if k := ingot.KindOf(err); k != ingot.Locked && k != ingot.Stale && k != ingot.NotFound {
+			c.o.Log.Error("reserve node failed", "node", n.UUID, "error", err)
+		}
+		return
+	}
+	defer t.release(ctx)
+	generation := t.node.Generation
+	fn(t)
+	if t.node.Generation == generation {
+		if err := t.save(ctx); err != nil && !errors.Is(err, errLost) {
+			t.log.Error("save node failed", "error", err)
+		}
+	}
+}

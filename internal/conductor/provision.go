@@ -1,0 +1,210 @@
+package conductor
+
+import (
+	"context"
+	"fmt"
+
+	"ingot/internal/ingot"
+	"ingot/internal/lifecycle"
+	"ingot/internal/rpc"
+)
+
+// verbs is what this version does for an event. prepare checks and changes the node before the
+// event; it and the event are put on record together. start, if set, is run by a worker in
+// place of the operation of the new state, without an event before it.
+var verbs = map[lifecycle.Event]struct {
+	prepare func(ctx context.Context, t *task, r rpc.ProvisionRequest) error
+	start   func(ctx context.Context, t *task)
+}{
+	lifecycle.Manage:  {prepare: prepareManage},
+	lifecycle.Provide: {prepare: prepareProvide},
+	lifecycle.Deploy:  {prepare: prepareDeploy},
+	lifecycle.Rebuild: {prepare: prepareDeploy},
+	lifecycle.Delete:  {prepare: prepareDelete},
+	lifecycle.Abort:   {prepare: prepareAbort, start: abort},
+}
+
+// Provision starts a verb. When it returns nil the new state is on record and a worker has it.
+func (c *Conductor) Provision(ctx context.Context, r rpc.ProvisionRequest) error {
+	event := lifecycle.Event(r.Event)
+	if err := c.checkVerb(ctx, r.Ident, event); err != nil {
+		return err
+	}
+	if err := c.pool.acquire(); err != nil {
+		return err
+	}
+	t, err := c.reserve(ctx, r.Ident)
+	if err != nil {
+		c.pool.release()
+		return err
+	}
+	if err := t.begin(ctx, event, r); err != nil {
+		t.release(ctx)
+		c.pool.release()
+		return err
+	}
+	c.pool.spawn(func(ctx context.Context) {
+		if start := verbs[event].start; start != nil {
+			defer t.release(ctx)
+			start(ctx, t)
+			return
+		}
+		t.advance(ctx)
+	})
+	return nil
+}
+
+// checkVerb refuses what cannot be done before anybody waits for the reservation.
+func (c *Conductor) checkVerb(ctx context.Context, ident string, event lifecycle.Event) error {
+	n, err := c.o.Store.Node(ctx, ident)
+	if err != nil {
+		return err
+	}
+	if _, ok := lifecycle.Next(lifecycle.State(n.ProvisionState), event); !ok &&
+		n.Reservation == "" {
+		return badState(n, string(event))
+	}
+	if _, ok := verbs[event]; !ok {
+		return ingot.Errorf(ingot.Invalid,
+			"Driver %s does not support %s (disabled or not implemented).", n.Driver, event)
+	}
+	return refusal(n, event)
+}
+
+// refusal applies the conditions that Ironic attaches to verbs.
+func refusal(n *ingot.Node, event lifecycle.Event) error {
+	holds := map[lifecycle.Condition]bool{lifecycle.Maintenance: n.Maintenance,
+		lifecycle.Protected: n.Protected, lifecycle.Retired: n.Retired}
+	for _, v := range lifecycle.Verbs() {
+		if v.Event != event {
+			continue
+		}
+		for _, cond := range v.Refused {
+			switch {
+			case !holds[cond]:
+			case cond == lifecycle.Protected:
+				return ingot.Errorf(ingot.Forbidden, "Node %s is protected and cannot be "+
+					"undeployed, rebuilt or deleted.", n.UUID)
+			case cond == lifecycle.Retired:
+				return ingot.Errorf(ingot.Invalid, "Node %s can not be provided: it is retired. "+
+					"Clear the flag with 'baremetal node unset %s --retired' first.",
+					n.UUID, n.UUID)
+			default:
+				return ingot.Errorf(ingot.Invalid, "The %s operation can't be performed on node "+
+					"%s because it's in maintenance mode.", event, n.UUID)
+			}
+		}
+	}
+	return nil
+}
+
+// begin puts the verb on record.
+func (t *task) begin(ctx context.Context, event lifecycle.Event, r rpc.ProvisionRequest) error {
+	n := t.node
+	if _, ok := lifecycle.Next(lifecycle.State(n.ProvisionState), event); !ok ||
+		lifecycle.KindOf(lifecycle.State(n.ProvisionState)) == lifecycle.Transient {
+		return badState(n, string(event))
+	}
+	if err := refusal(n, event); err != nil {
+		return err
+	}
+	v := verbs[event]
+	if err := v.prepare(ctx, t, r); err != nil {
+		return err
+	}
+	n.LastError = ""
+	if v.start == nil {
+		if err := t.enter(event); err != nil {
+			return err
+		}
+	}
+	return t.save(ctx)
+}
+
+// prepareManage plans the verification of a new node; from elsewhere manage is a mere change of
+// state.
+func prepareManage(_ context.Context, t *task, _ rpc.ProvisionRequest) error {
+	t.plan()
+	if t.node.ProvisionState != string(lifecycle.Enroll) {
+		return nil
+	}
+	t.plan(verifyStep)
+	return t.compose()
+}
+
+// prepareProvide plans nothing: a node becomes available without being cleaned, which only one
+// who said so may get.
+func prepareProvide(_ context.Context, t *task, _ rpc.ProvisionRequest) error {
+	t.plan()
+	return t.c.refuseCleaning(t.node)
+}
+
+func (c *Conductor) refuseCleaning(n *ingot.Node) error {
+	clean := c.o.AutomatedClean
+	if n.AutomatedClean != nil {
+		clean = *n.AutomatedClean
+	}
+	if !clean {
+		return nil
+	}
+	return ingot.Errorf(ingot.Invalid, "Node %s asks for automated cleaning, which this version "+
+		"cannot do: its disks would keep their data. Erase them yourself and set "+
+		"automated_clean to false (baremetal node set %s --no-automated-clean).", n.UUID, n.UUID)
+}
+
+// prepareDeploy checks everything that can be checked without the machine and plans the steps.
+func prepareDeploy(ctx context.Context, t *task, r rpc.ProvisionRequest) error {
+	n := t.node
+	if err := t.compose(); err != nil {
+		return err
+	}
+	if r.ConfigDrive != nil {
+		n.InstanceInfo["configdrive"] = r.ConfigDrive
+	}
+	d := t.driver()
+	for _, v := range []struct {
+		kind string
+		err  error
+	}{
+		{"power", d.Power.Validate(ctx, t.dt)},
+		{"management", d.Management.Validate(ctx, t.dt)},
+		{"boot", d.Boot.Validate(ctx, t.dt)},
+		{"deploy", d.Deploy.Validate(ctx, t.dt)},
+	} {
+		if v.err != nil {
+			return ingot.Errorf(ingot.Invalid, "Failed to validate %s interface for node %s. "+
+				"Error: %w", v.kind, n.UUID, v.err)
+		}
+	}
+	n.Attempt = nil
+	t.attempt = ""
+	steps := d.Deploy.Steps(n)
+	if len(steps) == 0 {
+		return ingot.Errorf(ingot.Internal, "deploy interface %s has no steps",
+			n.Interfaces["deploy"])
+	}
+	t.plan(steps...)
+	return nil
+}
+
+func prepareDelete(_ context.Context, t *task, _ rpc.ProvisionRequest) error {
+	if err := t.c.refuseCleaning(t.node); err != nil {
+		return err
+	}
+	t.plan(tearDownStep)
+	return nil
+}
+
+// prepareAbort allows it where a deployment waits.
+func prepareAbort(_ context.Context, t *task, _ rpc.ProvisionRequest) error {
+	if t.node.ProvisionState != string(lifecycle.WaitCallBack) {
+		return badState(t.node, string(lifecycle.Abort))
+	}
+	return nil
+}
+
+// abort ends a waiting deployment as failed.
+func abort(ctx context.Context, t *task) {
+	t.failed(ctx, operations[lifecycle.Deploying], fmt.Sprintf(
+		"the deployment was aborted by request while waiting in %s", t.position()))
+}

@@ -1,0 +1,171 @@
+package conductor
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"ingot/internal/driver"
+	"ingot/internal/ingot"
+	"ingot/internal/lifecycle"
+	"ingot/internal/store"
+)
+
+// resumeAbandoned takes up work that nobody does: nodes in a transient state without a
+// reservation, which a conductor that died or stopped has left. It also frees nodes that are
+// reserved for this conductor without a task of it at work, which only a failed write can cause.
+func (c *Conductor) resumeAbandoned(ctx context.Context) error {
+	mine, err := c.o.Store.Nodes(ctx, store.NodeFilter{ReservedBy: c.o.Host}, store.Page{})
+	if err != nil {
+		return err
+	}
+	for _, n := range c.orphans(mine) {
+		c.o.Log.Warn("freed a node that nobody works on", "node", n.UUID)
+		c.release(ctx, n)
+	}
+	var transient []string
+	for _, s := range lifecycle.States() {
+		if _, ok := operations[s]; ok {
+			transient = append(transient, string(s))
+		}
+	}
+	free := false
+	left, err := c.o.Store.Nodes(ctx, store.NodeFilter{ProvisionStates: transient,
+		Reserved: &free}, store.Page{})
+	if err != nil {
+		return err
+	}
+	for _, n := range left {
+		if err := c.resume(ctx, n); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// suspect is a node that was found reserved for this conductor with no task at work on it.
+type suspect struct {
+	generation int64
+	since      time.Time
+}
+
+// orphans returns the nodes without a task. One look is not enough, because a task comes to be
+// a moment after its reservation: it has to stay so for a while, unchanged.
+func (c *Conductor) orphans(mine []*ingot.Node) []*ingot.Node {
+	c.activeMu.Lock()
+	defer c.activeMu.Unlock()
+	var out []*ingot.Node
+	now := map[string]suspect{}
+	for _, n := range mine {
+		s, known := c.suspects[n.UUID]
+		switch {
+		case c.active[n.UUID]:
+		case !known || s.generation != n.Generation:
+			now[n.UUID] = suspect{n.Generation, time.Now()}
+		case time.Since(s.since) > writeTimeout:
+			out = append(out, n)
+		default:
+			now[n.UUID] = s
+		}
+	}
+	c.suspects = now
+	return out
+}
+
+// resume continues one abandoned operation; someone else being quicker is no error.
+func (c *Conductor) resume(ctx context.Context, n *ingot.Node) error {
+	if err := c.pool.acquire(); err != nil {
+		return err
+	}
+	t, err := c.tryReserve(ctx, n.UUID)
+	if err != nil {
+		c.pool.release()
+		if k := ingot.KindOf(err); k == ingot.Locked || k == ingot.Stale || k == ingot.NotFound {
+			return nil
+		}
+		return err
+	}
+	if _, ok := operations[lifecycle.State(t.node.ProvisionState)]; !ok {
+		t.release(ctx)
+		c.pool.release()
+		return nil
+	}
+	t.log.Info("operation continues", "state", t.node.ProvisionState, "position", t.position())
+	t.note(ingot.Entry{Source: "step", Level: ingot.LevelWarning,
+		Text: fmt.Sprintf("the conductor was interrupted; continuing %s at %s",
+			t.node.ProvisionState, t.position())})
+	c.pool.spawn(t.advance)
+	return nil
+}
+
+// checkDeadlines ends operations whose machine did not call back in time (S2.7).
+func (c *Conductor) checkDeadlines(ctx context.Context) error {
+	now, free, no := time.Now(), false, false
+	late, err := c.o.Store.Nodes(ctx, store.NodeFilter{WaitBefore: &now, Reserved: &free,
+		Maintenance: &no}, store.Page{})
+	if err != nil {
+		return err
+	}
+	for _, n := range late {
+		if lifecycle.State(n.ProvisionState) != lifecycle.WaitCallBack {
+			continue
+		}
+		if err := c.pool.acquire(); err != nil {
+			return err
+		}
+		t, err := c.tryReserve(ctx, n.UUID)
+		if err != nil {
+			c.pool.release()
+			continue // it called back at the last moment, or is gone; the next pass looks again
+		}
+		c.pool.spawn(func(ctx context.Context) {
+			defer t.release(ctx)
+			// Only now the row cannot change any more.
+			if u := t.node.WaitUntil; u == nil || u.After(now) ||
+				t.node.ProvisionState != string(lifecycle.WaitCallBack) {
+				return
+			}
+			t.failed(ctx, operations[lifecycle.Deploying], t.timeoutText(ctx))
+		})
+	}
+	return nil
+}
+
+// machineSources are the journal's sources that speak of what a machine did itself.
+var machineSources = []string{"dhcp", "tftp", "http", "script", "agent", "iscsi"}
+
+// timeoutText says what was waited for, how long, what was seen last and what to check.
+func (t *task) timeoutText(ctx context.Context) string {
+	n := t.node
+	what, check := "the machine to call back", "the console of the machine"
+	if s := n.CurrentStep(); s != nil && t.driver().Deploy != nil {
+		if w, ok := t.driver().Deploy.(driver.Waiter); ok {
+			what, check = w.WaitsFor(n, *s)
+		}
+	}
+	var since time.Time
+	if n.ProvisionUpdatedAt != nil {
+		since = *n.ProvisionUpdatedAt
+	}
+	return fmt.Sprintf("Timeout reached while waiting for callback: waited %s for %s (%s). %s "+
+		"Check %s.", time.Since(since).Round(time.Second), what, t.position(),
+		t.lastSeen(ctx, since), check)
+}
+
+// lastSeen tells the last sign of life of the machine in this wait or shortly before.
+func (t *task) lastSeen(ctx context.Context, since time.Time) string {
+	entries, err := t.c.o.Store.Journal(ctx, store.JournalQuery{Node: t.node.UUID, Last: 50})
+	if err != nil {
+		t.log.Warn("read journal for the timeout failed", "error", err)
+		return "The journal could not be read."
+	}
+	for _, e := range slices.Backward(entries) {
+		// A machine may be heard a little before its wait is on record.
+		if e.Time.After(since.Add(-writeTimeout)) && slices.Contains(machineSources, e.Source) {
+			return fmt.Sprintf("The machine was last seen %s ago (%s: %s).",
+				time.Since(e.Time).Round(time.Second), e.Source, e.Text)
+		}
+	}
+	return "Nothing was heard from the machine."
+}

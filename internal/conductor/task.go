@@ -1,0 +1,235 @@
+package conductor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"ingot/internal/driver"
+	"ingot/internal/ingot"
+	"ingot/internal/lifecycle"
+	"ingot/internal/store"
+)
+
+const (
+	// lockWait is how long a request waits for a node on which someone is at work.
+	lockWait  = 3 * time.Second
+	lockRetry = 50 * time.Millisecond
+	// writeTimeout bounds a write of the row. Writes outlast the task's context: what was done
+	// has to be on record also when the process is about to end.
+	writeTimeout = 10 * time.Second
+	// maxLastError is what Ironic keeps of an error (log_in_db_max_size).
+	maxLastError = 4096
+)
+
+// errLost says that the row is not this task's any more. The task stops where it is and writes
+// nothing: someone else continues.
+var errLost = errors.New("the node's reservation is lost")
+
+// task is work on one reserved node.
+type task struct {
+	c    *Conductor
+	node *ingot.Node
+	dt   *driver.Task
+	log  *slog.Logger
+	// attempt marks entries also after the node has dropped its Attempt.
+	attempt string
+	// notes wait for the write that makes them true.
+	notes []ingot.Entry
+	lost  bool
+}
+
+// driver of the node.
+func (t *task) driver() driver.Driver { return t.dt.Driver }
+
+// reserve takes the node, waiting a little if someone else has it. The caller ends with
+// release, or with a task that does.
+func (c *Conductor) reserve(ctx context.Context, ident string) (*task, error) {
+	deadline := time.NewTimer(lockWait)
+	defer deadline.Stop()
+	for {
+		t, err := c.tryReserve(ctx, ident)
+		if ingot.KindOf(err) != ingot.Locked && ingot.KindOf(err) != ingot.Stale {
+			return t, err
+		}
+		select {
+		case <-ctx.Done():
+			return nil, err
+		case <-deadline.C:
+			return nil, err
+		case <-time.After(lockRetry):
+		}
+	}
+}
+
+func (c *Conductor) tryReserve(ctx context.Context, ident string) (*task, error) {
+	if err := c.alive(); err != nil {
+		return nil, err
+	}
+	n, err := c.o.Store.Reserve(ctx, ident, c.o.Host)
+	if err != nil {
+		return nil, err
+	}
+	c.setActive(n.UUID, true)
+	t, err := c.newTask(ctx, n)
+	if err != nil {
+		c.release(ctx, n)
+		return nil, err
+	}
+	t.dt.Save = t.save
+	return t, nil
+}
+
+// newTask is a task that may read; with a reservation it may also write. A node whose driver
+// is not enabled here gets a task with an empty composition, see compose.
+func (c *Conductor) newTask(ctx context.Context, n *ingot.Node) (*task, error) {
+	ports, err := c.o.Store.Ports(ctx, store.PortFilter{NodeID: n.ID}, store.Page{})
+	if err != nil {
+		return nil, err
+	}
+	t := &task{c: c, node: n, log: c.o.Log.With("node", n.UUID)}
+	if n.Attempt != nil {
+		t.attempt = n.Attempt.ID
+	}
+	t.dt = &driver.Task{
+		Node: n, Ports: ports, Log: t.log, PowerTimeout: c.o.PowerTimeout,
+		Save: func(context.Context) error {
+			return ingot.Errorf(ingot.Internal, "node %s was changed without reservation", n.UUID)
+		},
+		Note: t.note,
+	}
+	t.dt.Driver, _ = c.o.Table.Compose(n)
+	return t, nil
+}
+
+// compose tells why the node's driver cannot be used, if it cannot.
+func (t *task) compose() error {
+	_, err := t.c.o.Table.Compose(t.node)
+	return err
+}
+
+// read returns a task that only reads.
+func (c *Conductor) read(ctx context.Context, ident string) (*task, error) {
+	n, err := c.o.Store.Node(ctx, ident)
+	if err != nil {
+		return nil, err
+	}
+	t, err := c.newTask(ctx, n)
+	if err != nil {
+		return nil, err
+	}
+	return t, t.compose()
+}
+
+// note adds to the node's journal.
+func (t *task) note(e ingot.Entry) {
+	e.Node = t.node.UUID
+	if t.node.Attempt != nil {
+		t.attempt = t.node.Attempt.ID
+	}
+	e.Attempt, e.Time = t.attempt, time.Now()
+	if e.Level == "" {
+		e.Level = ingot.LevelInfo
+	}
+	t.c.o.Journal.Add(e)
+}
+
+// later adds to the journal when the next write has succeeded.
+func (t *task) later(e ingot.Entry) { t.notes = append(t.notes, e) }
+
+// alive is for tests: an error when the process shall behave as if it were dead.
+func (c *Conductor) alive() error {
+	if c.crash == nil {
+		return nil
+	}
+	return c.crash()
+}
+
+// save writes the row; an error ends the task.
+func (t *task) save(ctx context.Context) error {
+	if t.lost {
+		return errLost
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), writeTimeout)
+	defer cancel()
+	err := t.c.alive()
+	if err == nil {
+		err = t.c.o.Store.UpdateNode(ctx, t.node)
+	}
+	if err != nil {
+		t.lost = true
+		t.log.Error("write of the node failed; its task stops", "error", err)
+		return fmt.Errorf("%w: %w", errLost, err)
+	}
+	for _, e := range t.notes {
+		t.note(e)
+	}
+	t.notes = nil
+	return nil
+}
+
+// release gives the node back.
+func (t *task) release(ctx context.Context) { t.c.release(ctx, t.node) }
+
+func (c *Conductor) release(ctx context.Context, n *ingot.Node) {
+	// Before the write: after it the node may be another task's.
+	c.setActive(n.UUID, false)
+	if c.alive() != nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), writeTimeout)
+	defer cancel()
+	if err := c.o.Store.Release(ctx, n); err != nil {
+		// resumeAbandoned tries again.
+		c.o.Log.Error("release of the node failed", "node", n.UUID, "error", err)
+	}
+}
+
+func (c *Conductor) setActive(uuid string, active bool) {
+	c.activeMu.Lock()
+	defer c.activeMu.Unlock()
+	if active {
+		c.active[uuid] = true
+	} else {
+		delete(c.active, uuid)
+	}
+}
+
+// enter moves the node to its next state. The change takes effect with the next save.
+func (t *task) enter(e lifecycle.Event) error {
+	n := t.node
+	from := n.ProvisionState
+	next, target, ok := lifecycle.Enter(lifecycle.State(from),
+		lifecycle.State(n.TargetProvisionState), e)
+	if !ok {
+		return badState(n, string(e))
+	}
+	now := time.Now().UTC()
+	n.ProvisionState, n.TargetProvisionState = string(next), string(target)
+	n.ProvisionUpdatedAt = &now
+	t.later(ingot.Entry{Source: "state", Text: fmt.Sprintf("%s → %s", from, next),
+		Data: ingot.Object{"from": from, "to": string(next), "event": string(e)}})
+	t.log.Info("state changed", "from", from, "to", string(next), "event", string(e))
+	return nil
+}
+
+// badState is Ironic's answer to an action that a state does not allow.
+func badState(n *ingot.Node, action string) error {
+	return ingot.Errorf(ingot.Invalid, "The requested action %q can not be performed on node %q "+
+		"while it is in state %q.", action, n.UUID, n.ProvisionState)
+}
+
+// plan makes steps the node's plan and forgets the one before.
+func (t *task) plan(steps ...ingot.Step) {
+	t.node.Steps, t.node.Step, t.node.WaitUntil = steps, 0, nil
+}
+
+// setError records why something failed, cut to what is kept.
+func (t *task) setError(text string) {
+	if len(text) > maxLastError {
+		text = text[:maxLastError]
+	}
+	t.node.LastError = text
+}
