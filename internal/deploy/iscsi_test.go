@@ -1,0 +1,103 @@
+package deploy_test
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+
+	"ingot/internal/deploy"
+	"ingot/internal/iscsi"
+	"ingot/internal/iscsi/iscsitest"
+)
+
+var _ deploy.Disk = (*iscsi.Session)(nil)
+
+func TestImagesArriveOnARealTarget(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, 40*mib+1536)
+	for name, opt := range map[string]iscsitest.Options{
+		"blocks of 512":  {BlockSize: 512},
+		"blocks of 4096": {BlockSize: 4096},
+		"thin":           {BlockSize: 512, Thin: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			garbage := newMemDisk(48*mib, opt.BlockSize)
+			want := expected(garbage, s.content)
+			opt.Backing = filepath.Join(t.TempDir(), "disk")
+			if err := os.WriteFile(opt.Backing, garbage.content, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			session := dial(t, opt)
+			for range 2 {
+				source := s.open(t, "packed.qcow2", t.TempDir())
+				_, err := deploy.WriteImage(t.Context(), session, source, deploy.Options{})
+				source.Close()
+				if err != nil {
+					t.Fatal(err)
+				}
+				written, err := os.ReadFile(opt.Backing)
+				if err != nil {
+					t.Fatal(err)
+				}
+				checkDisk(t, &memDisk{content: written}, want)
+			}
+		})
+	}
+}
+
+func dial(t testing.TB, opt iscsitest.Options) *iscsi.Session {
+	t.Helper()
+	target := iscsitest.Start(t, opt)
+	session, err := iscsi.Dial(t.Context(), iscsi.Config{
+		Address: target.Addr, Target: target.IQN, LUN: target.LUN,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { session.Close(context.WithoutCancel(t.Context())) })
+	return session
+}
+
+// BenchmarkWriteImageToTarget is what a deploy through tgt on the loopback reaches, beside
+// qemu-img with as many parallel writes, which spends no time on fetching and verifying.
+func BenchmarkWriteImageToTarget(b *testing.B) {
+	const size = 256 * mib
+	s := newSite(b, size)
+	for _, name := range names {
+		b.Run(name, func(b *testing.B) {
+			session := dial(b, iscsitest.Options{Size: size})
+			spool := b.TempDir()
+			s.open(b, name, spool).Close()
+			b.SetBytes(size)
+			b.ReportAllocs()
+			for b.Loop() {
+				b.StopTimer()
+				source := s.open(b, name, spool)
+				b.StartTimer()
+				_, err := deploy.WriteImage(b.Context(), session, source, deploy.Options{})
+				if err != nil {
+					b.Fatal(err)
+				}
+				source.Close()
+			}
+		})
+	}
+	for _, name := range []string{"disk.raw", "disk.qcow2", "packed.qcow2"} {
+		b.Run("qemu-img/"+name, func(b *testing.B) {
+			target := iscsitest.Start(b, iscsitest.Options{Size: size})
+			url := fmt.Sprintf("iscsi://%s/%s/%d", target.Addr, target.IQN, target.LUN)
+			b.SetBytes(size)
+			for b.Loop() {
+				out, err := exec.Command("qemu-img", "convert", "-n", "-W", "-m", "8",
+					"-O", "raw", filepath.Join(s.dir, name), url).CombinedOutput()
+				if err != nil {
+					b.Fatalf("qemu-img convert: %v\n%s", err, out)
+				}
+			}
+		})
+	}
+}
