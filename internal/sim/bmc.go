@@ -100,8 +100,7 @@ func (b *BMC) newState() (*bmc.BMC, error) {
 		DeviceID:       0x20,
 		DeviceRevision: 1,
 		FirmwareMajor:  1,
-		IPMIVersion:    0x20,
-		ManufacturerID: 0xffff, // "unspecified" in IPMI 2.0 table 20-2 is 0; 0xffff is nobody's
+		IPMIVersion:    0x02, // 2.0: the major digit is the lower one (IPMI 2.0 table 20-2)
 	}
 	state := bmc.New(info, id, &hardware{machine: b.machine},
 		bmc.WithCipherSuites([]types.CipherSuiteID{

@@ -1,7 +1,5 @@
 package sim
 
-import "context"
-
 // BootDevice is what a machine tries first when it starts. The values are ipmitool's words.
 type BootDevice string
 
@@ -20,14 +18,11 @@ const (
 type BootOverride struct {
 	Device BootDevice
 	// Persistent: for all boots to come. Otherwise for the next one only, whether the BMC or
-	// the guest starts it; after that the last persistent device counts again.
+	// the guest begins it; after that the last persistent device counts again.
 	Persistent bool
 	// EFI is kept and reported. A machine has one firmware and boots with that.
 	EFI bool
 }
-
-// active is the device that the override really changes, or none.
-func (o BootOverride) active() bool { return o.Device == PXE || o.Device == Disk }
 
 // A bootOrder is the order of a machine's two devices.
 type bootOrder string
@@ -38,23 +33,31 @@ const (
 	networkFirst bootOrder = "network, disk"
 )
 
-// diskIndex is the disk's place in the boot order, which never changes: moving the network card
-// around it takes one command, so there is no moment with half an order.
-const diskIndex = 2
+// The places in the boot order; lower goes first.
+const (
+	nicFirstIndex = 1
+	diskIndex     = 2
+	nicLastIndex  = 3
+)
 
 // nicIndex is the network card's place.
 func (o bootOrder) nicIndex() int {
 	if o == networkFirst {
-		return diskIndex - 1
+		return nicFirstIndex
 	}
-	return diskIndex + 1
+	return nicLastIndex
 }
 
-// nextOrder is the order that the next boot will have. The caller holds mu.
-func (m *Machine) nextOrder() bootOrder {
+// takeOrder is the order of the boot that begins now; a device that was for one boot is used up.
+func (m *Machine) takeOrder() bootOrder {
+	m.mu.Lock()
+	defer m.mu.Unlock()
 	device := m.lasting
-	if m.override.active() {
+	if m.override.Device == PXE || m.override.Device == Disk {
 		device = m.override.Device
+	}
+	if !m.override.Persistent {
+		m.override = BootOverride{Device: NoOverride}
 	}
 	if device == PXE {
 		return networkFirst
@@ -62,22 +65,14 @@ func (m *Machine) nextOrder() bootOrder {
 	return diskFirst
 }
 
-// booted consumes a boot device that was for one boot. The caller holds mu.
-func (m *Machine) booted() {
-	if !m.override.Persistent {
-		m.override = BootOverride{Device: NoOverride}
-	}
-}
-
-// SetBootDevice says what the machine tries first from its next start on, also if it runs.
-func (m *Machine) SetBootDevice(ctx context.Context, o BootOverride) error {
+// SetBootDevice says what the machine tries first from its next start on.
+func (m *Machine) SetBootDevice(o BootOverride) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.override = o
 	if o.Persistent {
 		m.lasting = o.Device
 	}
-	return m.applyOrder(ctx)
 }
 
 // BootOverride is the override that waits for the next boot, or lasts.
@@ -85,21 +80,4 @@ func (m *Machine) BootOverride() BootOverride {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.override
-}
-
-// applyOrder tells a running QEMU the order of the next boot; firmware reads it when it starts.
-// QEMU refuses a place that the device has already. The caller holds mu.
-func (m *Machine) applyOrder(ctx context.Context) error {
-	q, order := m.qemu, m.nextOrder()
-	if !q.running() || q.order == order {
-		return nil
-	}
-	if err := q.monitor.setBootIndex(ctx, "nic0", order.nicIndex()); err != nil {
-		if !q.running() {
-			return nil
-		}
-		return err
-	}
-	q.order = order
-	return nil
 }

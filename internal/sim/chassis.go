@@ -98,7 +98,7 @@ var bootDevices = map[types.BootDeviceSelector]BootDevice{
 
 // SetBootFlags is Set System Boot Options, parameter 5. Flags that are not valid ask for nothing.
 func (h *hardware) SetBootFlags(
-	ctx context.Context, flags *types.BootOptionParam_BootFlags,
+	_ context.Context, flags *types.BootOptionParam_BootFlags,
 ) error {
 	o := BootOverride{Device: NoOverride}
 	if flags.BootFlagsValid {
@@ -112,7 +112,8 @@ func (h *hardware) SetBootFlags(
 			EFI:        bool(flags.BIOSBootType),
 		}
 	}
-	return h.report("set boot device", h.machine.SetBootDevice(ctx, o))
+	h.machine.SetBootDevice(o)
+	return nil
 }
 
 // GetBootFlags is Get System Boot Options, parameter 5. The flags are valid until the boot that

@@ -33,14 +33,14 @@ type Machine struct {
 	console *Console
 	bmc     *BMC
 
-	power sync.Mutex // held during a power operation
+	power  sync.Mutex // held during a power operation; guards the two fields below
+	qemu   *qemu      // the last life; nil before the first
+	closed bool
 
-	mu       sync.Mutex    // guards the fields below
-	qemu     *qemu         // the last life; nil before the first
-	lasting  BootDevice    // the persistent boot device
-	override BootOverride  // as it was set last; gone when consumed
-	resets   chan struct{} // closed and replaced after each reset was seen
-	closed   bool
+	mu       sync.Mutex   // guards the fields below; taken after power
+	state    PowerState   // on also for the moment between two lives
+	lasting  BootDevice   // the persistent boot device
+	override BootOverride // as it was set last; gone when used up
 }
 
 // AddMachine makes a machine, plugs it into the bridge and starts its BMC.
@@ -66,9 +66,9 @@ func (n *Network) AddMachine(ctx context.Context, spec MachineSpec) (*Machine, e
 		spec:     spec,
 		dir:      n.opts.Dir + "/" + machinesDir + "/" + spec.Name,
 		tap:      fmt.Sprintf("tap%d", len(n.machines)),
+		state:    Off,
 		lasting:  NoOverride,
 		override: BootOverride{Device: NoOverride},
-		resets:   make(chan struct{}),
 	}
 	m.console = OpenConsole(m.path("console.log"))
 	if err := m.prepareFiles(); err != nil {
@@ -113,24 +113,24 @@ func (m *Machine) ReadDiskAt(p []byte, off int64) (int, error) {
 func (m *Machine) PowerState() PowerState {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.qemu.running() {
-		return On
-	}
-	return Off
+	return m.state
 }
 
 // PowerOn starts the machine; one that runs is left alone.
 func (m *Machine) PowerOn(ctx context.Context) error {
 	m.power.Lock()
 	defer m.power.Unlock()
-	return m.on(ctx)
+	if m.qemu.running() {
+		return nil
+	}
+	return m.boot(ctx, "power on")
 }
 
 // PowerOff cuts the power at once; a machine that is off is left alone.
 func (m *Machine) PowerOff() {
 	m.power.Lock()
 	defer m.power.Unlock()
-	m.off()
+	m.cut()
 }
 
 // PowerCycle cuts the power and starts the machine again. The error is [ErrOff] if it was off,
@@ -141,99 +141,87 @@ func (m *Machine) PowerCycle(ctx context.Context) error {
 	if m.PowerState() == Off {
 		return fmt.Errorf("power cycle machine %s: %w", m.spec.Name, ErrOff)
 	}
-	m.off()
-	return m.on(ctx)
+	m.cut()
+	return m.boot(ctx, "power cycle")
 }
 
-// Reset starts the firmware again without cutting the power. The error is [ErrOff] if the
-// machine is off.
+// Reset starts the firmware again. The power state stays on. The error is [ErrOff] if the machine
+// is off.
 func (m *Machine) Reset(ctx context.Context) error {
 	m.power.Lock()
 	defer m.power.Unlock()
-	m.mu.Lock()
-	q, seen := m.qemu, m.resets
-	m.mu.Unlock()
-	if !q.running() {
+	if m.PowerState() == Off {
 		return fmt.Errorf("reset machine %s: %w", m.spec.Name, ErrOff)
 	}
-	m.net.opts.Log.Info("machine reset", "node", m.spec.Name)
-	if err := q.monitor.run(ctx, "system_reset", nil); err != nil {
-		return fmt.Errorf("reset machine %s: %w", m.spec.Name, err)
-	}
-	// A boot device that is set after this is meant for the boot after this one.
-	select {
-	case <-seen:
-		return nil
-	case <-q.done:
-		return fmt.Errorf("reset machine %s: %w", m.spec.Name, errPowerLost)
-	case <-ctx.Done():
-		return fmt.Errorf("reset machine %s: %w", m.spec.Name, ctx.Err())
-	}
+	m.qemu.kill()
+	return m.boot(ctx, "reset")
 }
 
 // ShutDown asks the operating system to power off, as the power button does (ACPI). The error is
 // [ErrOff] if the machine is off.
 func (m *Machine) ShutDown(ctx context.Context) error {
-	m.mu.Lock()
-	q := m.qemu
-	m.mu.Unlock()
-	if !q.running() {
+	m.power.Lock()
+	defer m.power.Unlock()
+	if !m.qemu.running() {
 		return fmt.Errorf("shut machine %s down: %w", m.spec.Name, ErrOff)
 	}
-	if err := q.monitor.run(ctx, "system_powerdown", nil); err != nil {
+	if err := m.qemu.monitor.run(ctx, "system_powerdown"); err != nil {
 		return fmt.Errorf("shut machine %s down: %w", m.spec.Name, err)
 	}
 	return nil
 }
 
-// on starts QEMU. The caller holds power.
-func (m *Machine) on(ctx context.Context) error {
-	m.mu.Lock()
-	defer m.mu.Unlock()
+// boot begins a life. The caller holds power, and no life is left.
+func (m *Machine) boot(ctx context.Context, why string) error {
 	if m.closed {
-		return fmt.Errorf("power machine %s on: its network is closed", m.spec.Name)
+		return fmt.Errorf("%s of machine %s: its network is closed", why, m.spec.Name)
 	}
-	if m.qemu.running() {
-		return nil
-	}
-	order := m.nextOrder()
+	order := m.takeOrder()
 	q, err := m.start(ctx, order)
 	if err != nil {
-		return fmt.Errorf("power machine %s on: %w", m.spec.Name, err)
+		m.setState(Off)
+		return fmt.Errorf("%s of machine %s: %w", why, m.spec.Name, err)
 	}
 	m.qemu = q
-	go m.watch(q)
-	m.net.opts.Log.Info("machine on", "node", m.spec.Name, "boot", string(order),
-		"pid", q.cmd.Process.Pid)
-	m.booted()
-	return m.applyOrder(ctx)
+	m.setState(On)
+	go m.follow(q)
+	m.net.opts.Log.Info("machine boots", "node", m.spec.Name, "why", why,
+		"order", string(order), "pid", q.cmd.Process.Pid)
+	return nil
 }
 
-// off ends QEMU. The caller holds power.
-func (m *Machine) off() {
-	m.mu.Lock()
-	q := m.qemu
-	m.mu.Unlock()
-	if q.running() {
-		q.kill()
+// cut ends a life and the power with it. The caller holds power.
+func (m *Machine) cut() {
+	if m.qemu != nil {
+		m.qemu.kill()
 	}
+	m.setState(Off)
 }
 
-// watch follows one life: whoever resets the machine, a boot device for one boot is used up.
-func (m *Machine) watch(q *qemu) {
-	ctx := context.Background() // commands end with QEMU, which ends with the machine
-	for range q.monitor.resets {
-		m.mu.Lock()
-		m.booted()
-		if err := m.applyOrder(ctx); err != nil {
-			m.net.opts.Log.Error("boot order not set", "node", m.spec.Name, "error", err)
-		}
-		close(m.resets)
-		m.resets = make(chan struct{})
-		m.mu.Unlock()
-	}
+// follow waits for the end of a life and begins the next one if the guest rebooted.
+func (m *Machine) follow(q *qemu) {
 	<-q.done
-	m.net.opts.Log.Info("machine off", "node", m.spec.Name)
+	m.power.Lock()
+	defer m.power.Unlock()
+	if m.qemu != q || m.PowerState() == Off {
+		return // a power operation ended it, and did the rest
+	}
+	if q.reason == guestReset {
+		err := m.boot(context.Background(), "reboot by the guest")
+		if err != nil {
+			m.net.opts.Log.Error("machine not rebooted", "node", m.spec.Name, "error", err)
+		}
+		return
+	}
+	m.setState(Off)
+	m.net.opts.Log.Info("machine is off", "node", m.spec.Name, "reason", q.reason)
+}
+
+// setState changes the power state.
+func (m *Machine) setState(s PowerState) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.state = s
 }
 
 // close ends the BMC and the machine for good.
@@ -242,15 +230,15 @@ func (m *Machine) close() error {
 	if m.bmc != nil {
 		err = m.bmc.Stop()
 	}
-	m.mu.Lock()
+	m.power.Lock()
+	defer m.power.Unlock()
 	m.closed = true
-	m.mu.Unlock()
-	m.PowerOff()
+	m.cut()
 	return err
 }
 
-// state is the machine's part of the record.
-func (m *Machine) state() MachineState {
+// record is the machine's part of the state that others read.
+func (m *Machine) record() MachineState {
 	return MachineState{
 		Name:     m.spec.Name,
 		UUID:     m.spec.UUID,

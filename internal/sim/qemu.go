@@ -18,13 +18,20 @@ const (
 	ovmfVars = "/usr/share/OVMF/OVMF_VARS_4M.fd"
 )
 
-// A qemu is one life of a machine, from power on to power off.
+// A qemu is one life of a machine, from a start of its firmware to the next or to power off.
+//
+// A reset is a new process, too. QEMU can reset a machine in place, but then SeaBIOS finds its
+// own remains in memory and resets the machine once or twice more, and "for the next boot only"
+// could not be told from these; nor can the boot order be changed between two of them.
 type qemu struct {
 	cmd     *exec.Cmd
 	monitor *monitor
-	done    chan struct{} // closed when the process has ended and was waited for
-	order   bootOrder     // of the next reset; guarded by the machine's mu
+	done    chan struct{} // closed when the process has ended and has said all it had to say
+	reason  string        // why it ended, a ShutdownCause of QMP; valid when done is closed
 }
+
+// guestReset is the reason of a machine that was rebooted by its software.
+const guestReset = "guest-reset"
 
 // qemuArgs is the command line of a machine. Paths are absolute: the state directory in them is
 // how CleanUp knows the process.
@@ -35,7 +42,7 @@ func (m *Machine) qemuArgs(order bootOrder) []string {
 		// A host may have /dev/kvm and no working KVM (nested, paravirtual), which shows only
 		// once the guest runs. Emulation works everywhere.
 		"-accel", "tcg", "-cpu", "max",
-		"-nodefaults", "-no-user-config", "-display", "none",
+		"-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
 		"-chardev", "socket,id=qmp,fd=3", "-mon", "chardev=qmp,mode=control",
 		"-chardev", "file,id=console,append=on,path=" + quote(m.path("console.log")),
 		"-serial", "chardev:console",
@@ -84,12 +91,11 @@ func (m *Machine) start(ctx context.Context, order bootOrder) (*qemu, error) {
 	// A group of its own: an interrupt typed at the terminal is for this process, which then
 	// ends its machines in order.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
-	q := &qemu{cmd: cmd, monitor: mon, done: make(chan struct{}), order: order}
+	q := &qemu{cmd: cmd, monitor: mon, done: make(chan struct{})}
 	if err := q.launch(m.net.ns); err != nil {
 		return nil, errors.Join(err, mon.conn.Close())
 	}
 	child.Close() // or the end of QEMU would not be seen
-	go mon.read(q.done)
 	if err := m.greet(ctx, q); err != nil {
 		q.kill()
 		return nil, fmt.Errorf("%w: %s", err, tail(m.path("qemu.err"), 5))
@@ -117,9 +123,11 @@ func (q *qemu) launch(ns *os.File) error {
 			err = errors.Join(err, q.cmd.Process.Kill())
 		}
 		started <- err
-		// How it ended does not matter: a machine that is off is off.
+		q.monitor.read()
+		// The exit status tells no more than the reason does, or its absence.
 		_ = q.cmd.Wait()
 		_ = q.monitor.conn.Close()
+		q.reason = q.monitor.reason
 		close(q.done)
 	}()
 	if err := <-started; err != nil {
@@ -139,7 +147,7 @@ func (m *Machine) greet(ctx context.Context, q *qemu) error {
 	if err := os.WriteFile(m.path(pidFile), []byte(record), 0o644); err != nil {
 		return fmt.Errorf("record process of machine: %w", err)
 	}
-	if err := q.monitor.run(ctx, "qmp_capabilities", nil); err != nil {
+	if err := q.monitor.run(ctx, "qmp_capabilities"); err != nil {
 		return fmt.Errorf("start QEMU: %w", err)
 	}
 	return nil

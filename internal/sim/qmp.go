@@ -18,8 +18,8 @@ import (
 // the state directory's path does not matter.
 type monitor struct {
 	conn    *net.UnixConn
-	replies chan reply
-	resets  chan string // reason of each RESET event; closed with the connection
+	replies chan reply // closed with the connection
+	reason  string     // why QEMU ended, if it said so; to be read after replies is closed
 
 	mu     sync.Mutex // held from a command to its reply
 	lastID int        // of the last command; guarded by mu
@@ -58,14 +58,12 @@ func newMonitor() (*monitor, *os.File, error) {
 	q := &monitor{
 		conn:    conn.(*net.UnixConn),
 		replies: make(chan reply, 16),
-		resets:  make(chan string, 64),
 	}
 	return q, child, nil
 }
 
 // read hands on what QEMU says until the connection ends.
-func (q *monitor) read(done <-chan struct{}) {
-	defer close(q.resets)
+func (q *monitor) read() {
 	defer close(q.replies)
 	in := json.NewDecoder(q.conn)
 	for {
@@ -74,33 +72,25 @@ func (q *monitor) read(done <-chan struct{}) {
 			return
 		}
 		switch {
-		case r.Event == "RESET":
-			select {
-			case q.resets <- r.Data.Reason:
-			case <-done:
-				return
-			}
+		case r.Event == "SHUTDOWN":
+			q.reason = r.Data.Reason
 		case r.Return != nil || r.Error != nil:
 			select {
 			case q.replies <- r:
-			case <-done:
-				return
+			default: // nobody waits for any of so many
 			}
 		}
 	}
 }
 
 // run sends a command and waits for its reply.
-func (q *monitor) run(ctx context.Context, command string, arguments map[string]any) error {
+func (q *monitor) run(ctx context.Context, command string) error {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	ctx, cancel := context.WithTimeout(ctx, qmpTimeout)
 	defer cancel()
 	q.lastID++
 	line := map[string]any{"execute": command, "id": q.lastID}
-	if arguments != nil {
-		line["arguments"] = arguments
-	}
 	text, err := json.Marshal(line)
 	if err != nil {
 		return fmt.Errorf("encode QMP command %s: %w", command, err)
@@ -128,11 +118,3 @@ func (q *monitor) run(ctx context.Context, command string, arguments map[string]
 
 // qmpTimeout bounds every command. QEMU replies within milliseconds; a loaded host needs more.
 const qmpTimeout = 20 * time.Second
-
-// setBootIndex moves a device in the boot order from the next reset on; lower goes first, and two
-// devices never have the same.
-func (q *monitor) setBootIndex(ctx context.Context, device string, index int) error {
-	return q.run(ctx, "qom-set", map[string]any{
-		"path": "/machine/peripheral/" + device, "property": "bootindex", "value": index,
-	})
-}

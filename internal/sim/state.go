@@ -115,7 +115,7 @@ func (n *Network) save() error {
 		}
 	}
 	for _, m := range n.machines {
-		s.Machines = append(s.Machines, m.state())
+		s.Machines = append(s.Machines, m.record())
 	}
 	text, err := json.MarshalIndent(s, "", "  ")
 	if err != nil {
