@@ -180,14 +180,11 @@ func steps(pairs ...string) func(yield func(verb, want string) bool) {
 
 // run asks for a verb and shows what happens until the node settles.
 func (o *options) run(cmd *cobra.Command, c *Client, ident, verb, want string) error {
-	w, err := newWatch(cmd.Context(), c, ident, o.progress(cmd))
-	if err != nil {
-		return err
-	}
-	if err := c.Provision(cmd.Context(), ident, verb); err != nil {
-		return err
-	}
-	return w.until(cmd.Context(), ident, want)
+	d := newDisplay(o.progress(cmd))
+	d.start = time.Now()
+	defer d.close()
+	w := Watch{Client: c, Show: d.entry}
+	return w.Run(cmd.Context(), ident, verb, want)
 }
 
 // result prints the node at the end of a command, as JSON only when asked.

@@ -4,74 +4,88 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"slices"
 	"time"
 
 	"ingot/internal/ingot"
 )
 
-// settled are the states in which nothing more happens by itself.
+// settled are the states in which nothing more happens without a target.
 var settled = []string{
-	"enroll", "manageable", "available", "active", "error", "deploy failed", "clean failed",
+	"enroll", "manageable", "available", "active",
 }
 
-// A watch follows one node until it settles, printing its journal.
-type watch struct {
-	client *Client
-	out    io.Writer
-	after  int64 // journal position to start from
+// Entry is a line of a node's journal.
+type Entry = ingot.Entry
+
+// Watch asks for verbs and follows the node until it settles.
+type Watch struct {
+	Client *Client
+	Show   func(Entry) // gets each entry of the journal as it comes
+
+	after int64 // journal position
 }
 
-// newWatch notes where the journal stands before the caller asks for something.
-func newWatch(ctx context.Context, c *Client, ident string, out io.Writer) (*watch, error) {
-	w := &watch{client: c, out: out}
+// Run asks for a verb and returns when the node has settled: an error unless in state want.
+// The context's end stops watching, not the operation.
+func (w *Watch) Run(ctx context.Context, ident, verb, want string) error {
+	if err := w.skip(ctx, ident); err != nil {
+		return err
+	}
+	if err := w.Client.Provision(ctx, ident, verb); err != nil {
+		return err
+	}
 	for {
-		entries, err := c.Journal(ctx, ident, w.after, 0)
+		n, err := w.Client.Node(ctx, ident)
+		if err != nil {
+			return err
+		}
+		wait := 2 * time.Second
+		done := settledIn(n)
+		if done {
+			wait = 0
+		}
+		if err := w.show(ctx, ident, wait); err != nil {
+			return err
+		}
+		if done && n.ProvisionState != want {
+			return failed(n, want)
+		}
+		if done {
+			return nil
+		}
+	}
+}
+
+// settledIn tells whether nothing more happens to the node by itself.
+func settledIn(n *Node) bool {
+	switch n.ProvisionState {
+	case "deploy failed", "clean failed", "error":
+		return n.Reservation == ""
+	}
+	return n.Reservation == "" && n.TargetProvisionState == "" &&
+		slices.Contains(settled, n.ProvisionState)
+}
+
+// skip moves to the end of the journal.
+func (w *Watch) skip(ctx context.Context, ident string) error {
+	for {
+		entries, err := w.Client.Journal(ctx, ident, w.after, 0)
 		if err != nil || len(entries) == 0 {
-			return w, err
+			return err
 		}
 		w.after = entries[len(entries)-1].Seq
 	}
 }
 
-// until prints what happens until the node settles; an error unless it settles in want.
-func (w *watch) until(ctx context.Context, ident, want string) error {
-	d := newDisplay(w.out)
-	d.start = time.Now()
-	defer d.close()
-	for {
-		n, err := w.client.Node(ctx, ident)
-		if err != nil {
-			return err
-		}
-		done := n.TargetProvisionState == "" && n.Reservation == "" &&
-			slices.Contains(settled, n.ProvisionState) ||
-			slices.Contains([]string{"deploy failed", "clean failed", "error"}, n.ProvisionState)
-		wait := 2 * time.Second
-		if done {
-			wait = 0
-		}
-		entries, err := w.client.Journal(ctx, ident, w.after, wait)
-		if err != nil {
-			return err
-		}
-		w.print(d, entries)
-		if !done {
-			continue
-		}
-		if n.ProvisionState != want {
-			return failed(n, want)
-		}
-		return nil
-	}
-}
-
-func (w *watch) print(d *display, entries []ingot.Entry) {
+// show shows what is new, waiting up to wait for the first entry.
+func (w *Watch) show(ctx context.Context, ident string, wait time.Duration) error {
+	entries, err := w.Client.Journal(ctx, ident, w.after, wait)
 	for _, e := range entries {
-		d.entry(e)
+		w.Show(e)
 		w.after = e.Seq
 	}
+	return err
 }
 
 func failed(n *Node, want string) error {

@@ -1,0 +1,134 @@
+package lab
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"ingot/internal/cli"
+	"ingot/internal/sim"
+)
+
+// DemoCommand is `ingot demo`.
+func DemoCommand() *cobra.Command {
+	var dir, firmware string
+	cmd := &cobra.Command{
+		Use:   "demo",
+		Short: "Deploy a real virtual machine, from an empty disk to a booted image, shown live",
+		Long: "Makes a virtual machine with firmware, network card, empty disk and a BMC, starts a server,\n" +
+			"enrolls the machine through the API, and deploys an image to it: network boot, deploy\n" +
+			"ramdisk, image over iSCSI, restart from disk. Everything runs in a network namespace of\n" +
+			"its own and is removed at the end, by Ctrl-C too. Needs root.",
+		Example: "  ingot demo\n  ingot demo --firmware uefi",
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if firmware != string(sim.BIOS) && firmware != string(sim.UEFI) {
+				return cli.Usage(fmt.Errorf("--firmware is %q; bios or uefi", firmware))
+			}
+			if os.Geteuid() != 0 {
+				return errors.New("the demo makes a network namespace and needs root: sudo ingot demo")
+			}
+			return demo(cmd.Context(), dir, sim.Firmware(firmware), cmd.OutOrStdout())
+		},
+	}
+	cmd.Flags().StringVar(&dir, "dir", "build/demo", "directory for what is made")
+	cmd.Flags().StringVar(&firmware, "firmware", "bios", "bios or uefi")
+	return cmd
+}
+
+// machineName is the machine of the demo.
+const machineName = "metal-1"
+
+// demo runs the main job once. Whatever happens, what was started is ended.
+func demo(ctx context.Context, dir string, firmware sim.Firmware, w io.Writer) (err error) {
+	fmt.Fprintln(w, "Preparing (packages and images are kept for the next run):")
+	l, err := Start(ctx, Options{
+		Dir: dir, Progress: w,
+		Machines: []sim.MachineSpec{{Name: machineName, Firmware: firmware}},
+	})
+	if err != nil {
+		return err
+	}
+	defer func() {
+		fmt.Fprintln(w, "\nRemoving the machine, the server and their network.")
+		err = errors.Join(err, l.Close())
+	}()
+	m := l.Machine(machineName)
+	fmt.Fprintf(w, "machine %s: %s firmware, empty disk, MAC %s, BMC at %s (IPMI)\n",
+		machineName, m.Spec().Firmware, m.Spec().MAC, m.BMC().Addr())
+	fmt.Fprintf(w, "server: ingot serve, pid %d, log %s\n\n", l.PID(), l.Log())
+
+	s := &screen{w: w, start: time.Now()}
+	stop := follow(ctx, s, m)
+	defer stop()
+	if err := l.Deploy(ctx, m, func(source, text string) { s.line(source, text) }); err != nil {
+		return err
+	}
+	active := time.Since(s.start)
+	if err := l.Booted(ctx, m); err != nil {
+		return err
+	}
+	s.line("demo", "the machine runs the image")
+	stop()
+	fmt.Fprintf(w, "\nFrom nothing known to active in %.1f s, image running after %.1f s.\n",
+		active.Seconds(), time.Since(s.start).Seconds())
+	return nil
+}
+
+// follow shows the machine's console until the returned function is called.
+func follow(ctx context.Context, s *screen, m *sim.Machine) func() {
+	ctx, cancel := context.WithCancel(ctx)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		if err := sim.OpenConsole(m.Console().Path()).Follow(ctx, s.console()); err != nil {
+			s.line("console", "cannot be read: "+err.Error())
+		}
+	}()
+	return func() { cancel(); <-done }
+}
+
+// Booted waits until the machine's console shows that the written image runs.
+func (l *Lab) Booted(ctx context.Context, m *sim.Machine) error {
+	ctx, cancel := context.WithTimeout(ctx, 3*time.Minute)
+	defer cancel()
+	return m.Console().Wait(ctx, l.Files.Image.Marker)
+}
+
+// Deploy enrolls a machine and deploys the lab's image to it, through the API; show gets every
+// entry of the node's journal as it comes.
+func (l *Lab) Deploy(ctx context.Context, m *sim.Machine, show func(source, text string)) error {
+	c, err := l.Client()
+	if err != nil {
+		return err
+	}
+	n, err := c.CreateNode(ctx, NodeOptions(m), m.Spec().MAC)
+	if err != nil {
+		return err
+	}
+	show("api", "node "+m.Spec().Name+" enrolled as "+n.UUID)
+	info := map[string]string{
+		"image_source":        "file://" + l.Files.Image.QCOW2Path,
+		"image_os_hash_algo":  "sha256",
+		"image_os_hash_value": l.Files.Image.QCOW2SHA256,
+	}
+	if err := c.SetInstance(ctx, n.UUID, info); err != nil {
+		return err
+	}
+	w := cli.Watch{Client: c, Show: func(e cli.Entry) { show(e.Source, e.Text) }}
+	for _, step := range [][2]string{
+		{"manage", "manageable"}, {"provide", "available"}, {"active", "active"},
+	} {
+		if err := w.Run(ctx, n.UUID, step[0], step[1]); err != nil {
+			return fmt.Errorf("%w\nServer log: %s\nConsole: %s", err,
+				filepath.Clean(l.Log()), m.Console().Path())
+		}
+	}
+	return nil
+}

@@ -1,0 +1,150 @@
+package lab
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/gophercloud/gophercloud/v2/openstack/baremetal/v1/nodes"
+
+	"ingot/internal/ramdisk"
+	"ingot/internal/sim"
+	"ingot/internal/sim/guest"
+)
+
+// Options describe an installation.
+type Options struct {
+	// Dir holds everything that is made; only one installation uses it at a time.
+	Dir string
+	// Cache keeps kernel, ramdisk and image over runs; default Dir/cache.
+	Cache string
+	// Machines to make, all off.
+	Machines []sim.MachineSpec
+	// Binary is the ingot to serve with; default: this program.
+	Binary string
+	// CallbackTimeout is the server's deploy_callback_timeout; default five minutes.
+	CallbackTimeout time.Duration
+	// Progress gets a line for each thing that is made; default: nothing.
+	Progress io.Writer
+}
+
+// Files are what machines boot and what is written to them.
+type Files struct {
+	Ramdisk ramdisk.Result
+	Image   guest.Image
+}
+
+// Lab is a running installation: machines, a server, and files.
+type Lab struct {
+	*sim.Lab
+	*Server
+	Files Files
+}
+
+// Start makes an installation and returns when its server can take work. What an installation
+// that was killed has left in Dir is removed first.
+func Start(ctx context.Context, o Options) (*Lab, error) {
+	if o.Binary == "" {
+		self, err := os.Executable()
+		if err != nil {
+			return nil, fmt.Errorf("find this program: %w", err)
+		}
+		o.Binary = self
+	}
+	if o.Progress == nil {
+		o.Progress = io.Discard
+	}
+	if o.CallbackTimeout == 0 {
+		o.CallbackTimeout = 5 * time.Minute
+	}
+	dir, err := filepath.Abs(o.Dir)
+	if err != nil {
+		return nil, fmt.Errorf("place of the lab: %w", err)
+	}
+	o.Dir = dir
+	if o.Cache == "" {
+		o.Cache = filepath.Join(dir, "cache")
+	}
+	files, err := Prepare(ctx, o)
+	if err != nil {
+		return nil, err
+	}
+	machines, err := sim.Up(ctx, sim.LabOptions{
+		Dir: filepath.Join(dir, "machines"), Machines: o.Machines, Log: slog.New(slog.DiscardHandler),
+	})
+	if err != nil {
+		return nil, err
+	}
+	l := &Lab{Lab: machines, Files: files, Server: &Server{
+		network: machines.Network, binary: o.Binary, dir: filepath.Join(dir, "server"),
+	}}
+	if err := l.serve(ctx, o.CallbackTimeout); err != nil {
+		return nil, errors.Join(err, l.Close())
+	}
+	return l, nil
+}
+
+// serve starts the server on an empty directory.
+func (l *Lab) serve(ctx context.Context, timeout time.Duration) error {
+	if err := os.RemoveAll(l.dir); err != nil {
+		return fmt.Errorf("empty the server's directory: %w", err)
+	}
+	if err := os.MkdirAll(l.dir, 0o700); err != nil {
+		return fmt.Errorf("make the server's directory: %w", err)
+	}
+	rd := l.Files.Ramdisk
+	images := filepath.Dir(l.Files.Image.RawPath)
+	if err := l.configure(rd.Kernel, rd.Ramdisk, images, timeout); err != nil {
+		return err
+	}
+	return l.Server.Start(ctx)
+}
+
+// Close stops the server and ends the machines.
+func (l *Lab) Close() error {
+	stopped := l.Stop()
+	return errors.Join(stopped, l.Down())
+}
+
+// Prepare makes kernel, ramdisk and image, or finds them in the cache.
+func Prepare(ctx context.Context, o Options) (Files, error) {
+	begin := time.Now()
+	rd, err := ramdisk.Build(ctx, ramdisk.Options{
+		OutDir: filepath.Join(o.Cache, "ramdisk"), CacheDir: filepath.Join(o.Cache, "packages"),
+		Flavour: ramdisk.Cloud, AgentPath: filepath.Join(filepath.Dir(o.Binary), "ingot-agent"),
+		Progress: func(line string) { fmt.Fprintln(o.Progress, "  "+line) },
+	})
+	if err != nil {
+		return Files{}, fmt.Errorf("build the deploy ramdisk: %w", err)
+	}
+	fmt.Fprintf(o.Progress, "deploy ramdisk: kernel %.1f MB, ramdisk %.1f MB (%.1f s)\n",
+		float64(rd.KernelSize)/1e6, float64(rd.RamdiskSize)/1e6, time.Since(begin).Seconds())
+	begin = time.Now()
+	image, err := guest.Build(ctx, guest.Options{
+		Dir: filepath.Join(o.Cache, "image"), Kernel: rd.Kernel, StayUp: true,
+	})
+	if err != nil {
+		return Files{}, fmt.Errorf("build the image: %w", err)
+	}
+	fmt.Fprintf(o.Progress, "image: %s (%.1f s)\n", image.QCOW2Path, time.Since(begin).Seconds())
+	return Files{rd, image}, nil
+}
+
+// NodeOptions describes a machine of the lab to the API.
+func NodeOptions(m *sim.Machine) nodes.CreateOpts {
+	spec := m.Spec()
+	return nodes.CreateOpts{
+		Name: spec.Name, Driver: "ipmi",
+		DriverInfo: map[string]any{
+			"ipmi_address":  m.BMC().Addr().Addr().String(),
+			"ipmi_port":     int(m.BMC().Addr().Port()),
+			"ipmi_username": spec.User, "ipmi_password": spec.Password,
+		},
+		Properties: map[string]any{"capabilities": "boot_mode:" + string(spec.Firmware)},
+	}
+}

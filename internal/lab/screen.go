@@ -1,0 +1,72 @@
+package lab
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"regexp"
+	"strings"
+	"sync"
+	"time"
+)
+
+// screen prints lines of several sources to one writer, each with the seconds since the start.
+type screen struct {
+	mu    sync.Mutex
+	w     io.Writer
+	start time.Time
+}
+
+// line prints one line.
+func (s *screen) line(source, text string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	fmt.Fprintf(s.w, "%6.1fs  %-8s %s\n", time.Since(s.start).Seconds(), source, text)
+}
+
+// console returns a writer for a serial console: whole lines, without what firmware sends to
+// paint its screen.
+func (s *screen) console() io.Writer { return &consoleWriter{screen: s} }
+
+// consoleWriter cuts a byte stream into printable lines.
+type consoleWriter struct {
+	screen *screen
+	rest   []byte
+	last   string
+}
+
+// escapes are terminal control sequences (ECMA-48 CSI and the two-byte kind).
+var escapes = regexp.MustCompile("\x1b(\\[[0-9;?=]*[A-Za-z]|[()][A-Z0-9]|[=>c78])")
+
+// Write takes bytes as they come.
+func (c *consoleWriter) Write(p []byte) (int, error) {
+	c.rest = append(c.rest, p...)
+	for {
+		i := bytes.IndexAny(c.rest, "\r\n")
+		if i < 0 {
+			// A line without an end is not kept for ever.
+			if len(c.rest) > 4096 {
+				c.rest = c.rest[:0]
+			}
+			return len(p), nil
+		}
+		c.show(string(c.rest[:i]))
+		c.rest = c.rest[i+1:]
+	}
+}
+
+// show prints a line unless it is empty or was just printed: firmware repaints.
+func (c *consoleWriter) show(line string) {
+	line = escapes.ReplaceAllString(line, "")
+	line = strings.TrimSpace(strings.Map(func(r rune) rune {
+		if r < ' ' || r > '~' {
+			return -1
+		}
+		return r
+	}, line))
+	if line == "" || line == c.last {
+		return
+	}
+	c.last = line
+	c.screen.line("console", line)
+}

@@ -1,0 +1,198 @@
+package lab
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"syscall"
+	"text/template"
+	"time"
+
+	"ingot/internal/cli"
+	"ingot/internal/sim"
+)
+
+// apiAddress is where the server's API listens inside the namespace. Loopback: machines cannot
+// reach it and do not need to.
+const apiAddress = "127.0.0.1:6385"
+
+// configuration of the server in a lab. Time-outs are those of machines under emulation.
+var configuration = template.Must(template.New("").Parse(`# Written by ingot for its lab.
+[store]
+path = "{{.Dir}}/ingot.db"
+
+[api]
+listen = "{{.API}}"
+
+[conductor]
+host = "lab"
+enabled_hardware_types = ["ipmi", "fake-hardware"]
+deploy_callback_timeout = "{{.CallbackTimeout}}"
+check_provision_state_interval = "1s"
+sync_power_state_interval = "10s"
+graceful_shutdown_timeout = "5s"
+
+[deploy]
+kernel = "file://{{.Kernel}}"
+ramdisk = "file://{{.Ramdisk}}"
+default_boot_mode = "bios"
+
+[image]
+spool = "{{.Dir}}/spool"
+file_url_allowed_paths = ["{{.Images}}"]
+
+[boot]
+interface = "{{.Interface}}"
+address = "{{.Address}}"
+http_listen = "{{.Address}}:8080"
+cache = "{{.Dir}}/boot"
+
+[boot.dhcp]
+mode = "server"
+range = "{{.First}}-{{.Last}}"
+`))
+
+// Server is an `ingot serve` inside a lab's namespace.
+type Server struct {
+	network *sim.Network
+	binary  string
+	dir     string
+	cmd     *exec.Cmd
+	done    chan struct{}
+	err     error // of the process; set before done is closed
+}
+
+// Client returns a client of the API inside the namespace.
+func (s *Server) Client() (*cli.Client, error) {
+	c, err := cli.Dial("http://" + apiAddress)
+	if err != nil {
+		return nil, err
+	}
+	c.UseTransport(s.transport())
+	return c, nil
+}
+
+func (s *Server) transport() *http.Transport {
+	return &http.Transport{
+		DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
+			return s.network.Dial(ctx, network, address)
+		},
+		// A killed server leaves connections that would fail the next request.
+		DisableKeepAlives: true,
+	}
+}
+
+// Log is the file with the server's output, of all its lives.
+func (s *Server) Log() string { return filepath.Join(s.dir, "server.log") }
+
+// configure writes the configuration file.
+func (s *Server) configure(kernel, ramdisk, images string, timeout time.Duration) error {
+	addr := s.network.Addr().As4()
+	first, last := addr, addr
+	first[3], last[3] = 100, 200
+	var b bytes.Buffer
+	err := configuration.Execute(&b, map[string]any{
+		"Dir": s.dir, "API": apiAddress, "Kernel": kernel, "Ramdisk": ramdisk, "Images": images,
+		"Interface": s.network.Bridge(), "Address": s.network.Addr(),
+		"First": net.IP(first[:]), "Last": net.IP(last[:]), "CallbackTimeout": timeout,
+	})
+	if err != nil {
+		return fmt.Errorf("write the server's configuration: %w", err)
+	}
+	return os.WriteFile(s.config(), b.Bytes(), 0o600)
+}
+
+func (s *Server) config() string { return filepath.Join(s.dir, "ingot.toml") }
+
+// Start starts the server and returns when it can take work.
+func (s *Server) Start(ctx context.Context) error {
+	log, err := os.OpenFile(s.Log(), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		return fmt.Errorf("open the server's log: %w", err)
+	}
+	defer log.Close()
+	// The server ends by Stop or Kill, not by the context: a cancelled test or demo still wants
+	// an orderly end.
+	cmd := s.network.Command(context.WithoutCancel(ctx), s.binary, "serve", "--config", s.config())
+	cmd.Stdout, cmd.Stderr = log, log
+	if err := cmd.Start(); err != nil {
+		return fmt.Errorf("start ingot serve: %w", err)
+	}
+	s.cmd, s.done = cmd, make(chan struct{})
+	go func() {
+		s.err = cmd.Wait()
+		close(s.done)
+	}()
+	return s.waitReady(ctx)
+}
+
+// waitReady polls the health endpoint until the server says that it is ready.
+func (s *Server) waitReady(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	defer cancel()
+	client := &http.Client{Transport: s.transport()}
+	for {
+		req, err := http.NewRequestWithContext(ctx, http.MethodGet,
+			"http://"+apiAddress+"/healthcheck", nil)
+		if err != nil {
+			return err
+		}
+		resp, err := client.Do(req)
+		if err == nil {
+			resp.Body.Close()
+			if resp.StatusCode == http.StatusOK {
+				return nil
+			}
+		}
+		select {
+		case <-s.done:
+			return fmt.Errorf("ingot serve ended before it was ready: %w\n%s", s.err, s.tail())
+		case <-ctx.Done():
+			return fmt.Errorf("ingot serve is not ready: %w\n%s", ctx.Err(), s.tail())
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+}
+
+// tail is the end of the server's log, for error messages.
+func (s *Server) tail() string {
+	b, err := os.ReadFile(s.Log())
+	if err != nil {
+		return ""
+	}
+	const most = 2000
+	return string(b[max(0, len(b)-most):])
+}
+
+// Kill ends the server as a power failure would (SIGKILL).
+func (s *Server) Kill() error { return s.end(syscall.SIGKILL) }
+
+// Stop asks the server to end (SIGTERM) and waits; after ten seconds it is killed.
+func (s *Server) Stop() error { return s.end(syscall.SIGTERM) }
+
+// PID is the process of the running server.
+func (s *Server) PID() int { return s.cmd.Process.Pid }
+
+func (s *Server) end(sig syscall.Signal) error {
+	if s.cmd == nil {
+		return nil
+	}
+	if err := s.cmd.Process.Signal(sig); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		return fmt.Errorf("stop ingot serve: %w", err)
+	}
+	select {
+	case <-s.done:
+	case <-time.After(10 * time.Second):
+		s.cmd.Process.Kill()
+		<-s.done
+		return errors.New("ingot serve did not end within ten seconds of SIGTERM and was killed")
+	}
+	s.cmd = nil
+	return nil
+}

@@ -1,0 +1,79 @@
+package server
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/spf13/cobra"
+
+	"ingot/internal/config"
+	"ingot/internal/ingot"
+)
+
+// Command is `ingot serve`.
+func Command() *cobra.Command {
+	var file, data, listen string
+	var dev bool
+	cmd := &cobra.Command{
+		Use:   "serve",
+		Short: "Run the server: API, conductor and boot sockets in one process",
+		Long: "Runs the server until it gets SIGTERM or Ctrl-C; it then takes no more work, lets running\n" +
+			"steps come to an end, and stops. What it could not finish goes on at the next start.\n\n" +
+			"--dev is the sandbox: loopback only, unprivileged ports, no authentication, no DHCP,\n" +
+			"no root needed, hardware types fake-hardware and ipmi.",
+		Example: "  ingot serve --dev\n  ingot serve --dev --data ./sandbox --listen 127.0.0.1:6385\n" +
+			"  ingot serve --config /etc/ingot/ingot.toml",
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cfg, err := configuration(cmd, file, data, listen)
+			if err != nil {
+				return err
+			}
+			if cfg.Dev {
+				fmt.Fprintf(cmd.ErrOrStderr(), "Sandbox: no authentication, loopback only, "+
+					"data in %s.\nTry:  ingot node create one --driver fake-hardware\n"+
+					"or:   OS_AUTH_TYPE=none OS_ENDPOINT=http://%s baremetal driver list\n",
+					filepath.Dir(cfg.Store.Path), cfg.API.Listen)
+			}
+			return Run(cmd.Context(), cfg, cmd.ErrOrStderr())
+		},
+	}
+	cmd.Flags().StringVar(&file, "config", "", "configuration file; `ingot config reference` "+
+		"prints one")
+	cmd.Flags().BoolVar(&dev, "dev", false, "the sandbox, without a configuration file")
+	cmd.Flags().StringVar(&data, "data", "", "directory of the sandbox (default: one in the "+
+		"user's cache directory)")
+	cmd.Flags().StringVar(&listen, "listen", "127.0.0.1:6385", "API address of the sandbox")
+	cmd.MarkFlagsMutuallyExclusive("dev", "config")
+	cmd.MarkFlagsOneRequired("dev", "config")
+	return cmd
+}
+
+// configuration loads the file, or makes the sandbox's.
+func configuration(cmd *cobra.Command, file, data, listen string) (config.Config, error) {
+	if file != "" {
+		if cmd.Flags().Changed("data") || cmd.Flags().Changed("listen") {
+			return config.Config{}, ingot.Errorf(ingot.Invalid,
+				"--data and --listen go with --dev; with --config set [store] path and [api] listen")
+		}
+		return config.Load(file, os.Environ())
+	}
+	if data == "" {
+		cache, err := os.UserCacheDir()
+		if err != nil {
+			return config.Config{}, ingot.Errorf(ingot.Invalid,
+				"no place for the sandbox's data: %w; name one with --data", err)
+		}
+		data = filepath.Join(cache, "ingot")
+	}
+	if err := os.MkdirAll(filepath.Join(data, "images"), 0o700); err != nil {
+		return config.Config{}, ingot.Errorf(ingot.Invalid,
+			"make the sandbox's directory: %w; name another with --data", err)
+	}
+	cfg, err := config.Dev(data, listen).WithEnvironment(os.Environ())
+	if err != nil {
+		return config.Config{}, err
+	}
+	return cfg, loopback(cfg)
+}

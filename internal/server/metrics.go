@@ -1,0 +1,75 @@
+package server
+
+import (
+	"context"
+	"strconv"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+
+	"ingot/internal/journal"
+	"ingot/internal/store"
+)
+
+// Names of the metrics: a rename is a visible decision.
+const (
+	metricRequests = "ingot_api_request_duration_seconds"
+	metricNodes    = "ingot_nodes"
+	metricDropped  = "ingot_journal_dropped_total"
+)
+
+// metrics is what the process tells Prometheus.
+type metrics struct {
+	registry *prometheus.Registry
+	requests *prometheus.HistogramVec
+}
+
+// newMetrics registers everything that is measured.
+func newMetrics(st *store.Store, j *journal.Journal) *metrics {
+	m := &metrics{
+		registry: prometheus.NewRegistry(),
+		requests: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name: metricRequests,
+			Help: "Time to answer a request of the API, by route and status.",
+			Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10,
+				60},
+		}, []string{"method", "route", "status"}),
+	}
+	m.registry.MustRegister(m.requests, &nodeCounts{st}, prometheus.NewCounterFunc(
+		prometheus.CounterOpts{
+			Name: metricDropped,
+			Help: "Journal entries lost because the queue was full or the store refused them.",
+		}, func() float64 { return float64(j.Dropped()) }),
+		collectors.NewGoCollector(),
+		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	return m
+}
+
+// request records one answered request.
+func (m *metrics) request(method, route string, status int, d time.Duration) {
+	m.requests.WithLabelValues(method, route, strconv.Itoa(status)).Observe(d.Seconds())
+}
+
+// nodeCounts counts nodes by provision state when asked; the store does it by index.
+type nodeCounts struct{ store *store.Store }
+
+var nodesDesc = prometheus.NewDesc(metricNodes, "Nodes by provision state.",
+	[]string{"provision_state"}, nil)
+
+// Describe tells what Collect yields.
+func (c *nodeCounts) Describe(ch chan<- *prometheus.Desc) { ch <- nodesDesc }
+
+// Collect counts. A store that does not answer shows as a failed scrape.
+func (c *nodeCounts) Collect(ch chan<- prometheus.Metric) {
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	counts, err := c.store.CountNodes(ctx)
+	if err != nil {
+		ch <- prometheus.NewInvalidMetric(nodesDesc, err)
+		return
+	}
+	for state, n := range counts {
+		ch <- prometheus.MustNewConstMetric(nodesDesc, prometheus.GaugeValue, float64(n), state)
+	}
+}

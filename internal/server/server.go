@@ -1,0 +1,230 @@
+// Package server builds the roles of one process, API, conductor and boot sockets, from the
+// configuration, and runs them as tasks until told to stop. It is the only package that knows
+// all others; it decides nothing itself.
+//
+// Read Run first, then drivers.go: what this binary can drive.
+package server
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"net"
+	"net/netip"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"ingot/internal/api"
+	"ingot/internal/bootd"
+	"ingot/internal/bootfile"
+	"ingot/internal/conductor"
+	"ingot/internal/config"
+	"ingot/internal/daemon"
+	"ingot/internal/dhcp"
+	"ingot/internal/ingot"
+	"ingot/internal/journal"
+	"ingot/internal/store"
+)
+
+// Run serves until ctx ends, and returns when everything has come to an end. Logs go to w.
+func Run(ctx context.Context, cfg config.Config, w io.Writer) error {
+	log := logger(cfg.Log, w)
+	log.Info("starting", "store", cfg.Store.Path, "api", cfg.API.Listen)
+	st, err := store.Open(ctx, store.Options{
+		Path: cfg.Store.Path, ConductorLease: time.Duration(cfg.Conductor.HeartbeatTimeout),
+		Log: log,
+	})
+	if err != nil {
+		return err
+	}
+	defer st.Close()
+	s := &server{cfg: cfg, log: log, store: st, journal: journal.New(st, log)}
+	if err := s.build(ctx); err != nil {
+		return err
+	}
+	return s.run(ctx)
+}
+
+// server holds the parts of one process.
+type server struct {
+	cfg       config.Config
+	log       *slog.Logger
+	store     *store.Store
+	journal   *journal.Journal
+	boot      *bootd.Server
+	conductor *conductor.Conductor
+	api       *api.API
+	metrics   *metrics
+	listener  net.Listener
+	group     daemon.Group
+}
+
+// logger makes the process's logger.
+func logger(cfg config.Log, w io.Writer) *slog.Logger {
+	var level slog.Level
+	// The configuration was checked: the level is one of slog's names.
+	_ = level.UnmarshalText([]byte(cfg.Level))
+	opts := &slog.HandlerOptions{Level: level}
+	if cfg.Format == "json" {
+		return slog.New(slog.NewJSONHandler(w, opts))
+	}
+	return slog.New(slog.NewTextHandler(w, opts))
+}
+
+// build makes the parts in order of need. The boot sockets are opened before the drivers are
+// made, because the scripts name their address.
+func (s *server) build(ctx context.Context) error {
+	host, err := s.host()
+	if err != nil {
+		return err
+	}
+	files := bootfile.New(s.cfg.Boot.Cache, nil, s.log)
+	files.AllowedPaths = s.filePaths()
+	if s.boot, err = s.sockets(files); err != nil {
+		return err
+	}
+	if err := s.boot.Listen(ctx); err != nil {
+		return err
+	}
+	table, err := s.table(files, s.boot.URL())
+	if err != nil {
+		s.boot.Close()
+		return err
+	}
+	c := s.cfg.Conductor
+	s.conductor = conductor.New(conductor.Options{
+		Store: s.store, Journal: s.journal, Table: table, Host: host, Group: c.Group, Log: s.log,
+		Workers:            c.WorkersPoolSize,
+		CallbackTimeout:    time.Duration(c.DeployCallbackTimeout),
+		CheckInterval:      time.Duration(c.CheckInterval),
+		HeartbeatInterval:  time.Duration(c.HeartbeatInterval),
+		PowerSyncInterval:  time.Duration(c.SyncPowerStateInterval),
+		ForcePower:         c.ForcePowerStateDuringSync,
+		PowerTimeout:       time.Duration(c.PowerStateChangeTimeout),
+		GracePeriod:        time.Duration(c.GracefulShutdownTimeout),
+		KeepPowerOnFailure: !s.cfg.Deploy.PowerOffOnFailed,
+	})
+	s.metrics = newMetrics(s.store, s.journal)
+	s.api = api.New(api.Options{
+		Store: s.store, Journal: s.journal, Conductor: s.conductor, Log: s.log,
+		PublicURL: s.cfg.API.PublicURL, MaxLimit: s.cfg.API.MaxLimit, Observe: s.metrics.request,
+	})
+	s.boot.Machine = s.api.Machine()
+	s.listener, err = (&net.ListenConfig{}).Listen(ctx, "tcp", s.cfg.API.Listen)
+	if err != nil {
+		s.boot.Close()
+		return ingot.Errorf(ingot.Invalid, "open the API's socket: %w; is another ingot running? "+
+			"Set [api] listen or --listen to a free address", err)
+	}
+	return nil
+}
+
+// host is the name of this conductor.
+func (s *server) host() (string, error) {
+	if s.cfg.Conductor.Host != "" {
+		return s.cfg.Conductor.Host, nil
+	}
+	host, err := os.Hostname()
+	if err != nil {
+		return "", ingot.Errorf(ingot.Invalid,
+			"this host has no name: %w; set [conductor] host", err)
+	}
+	return host, nil
+}
+
+// filePaths are the directories that file:// kernels and ramdisks may lie in: those of images,
+// and those of the configured ones, which the administrator chose.
+func (s *server) filePaths() []string {
+	paths := append([]string{}, s.cfg.Image.AllowedPaths...)
+	for _, href := range []string{s.cfg.Deploy.Kernel, s.cfg.Deploy.Ramdisk} {
+		if u, err := url.Parse(href); err == nil && u.Scheme == "file" {
+			paths = append(paths, filepath.Dir(u.Path))
+		}
+	}
+	return paths
+}
+
+// sockets describes the boot sockets.
+func (s *server) sockets(files bootd.Files) (*bootd.Server, error) {
+	b := s.cfg.Boot
+	c := bootd.Config{
+		Interface: b.Interface, HTTPListen: b.HTTPListen, TFTPListen: b.TFTPListen,
+		Programs: b.TFTPFiles, Mode: bootd.Mode(b.DHCP.Mode),
+		Lease: time.Duration(b.DHCP.LeaseTime), AnswerUnknown: b.DHCP.AnswerUnknown,
+		RouterAdverts: b.DHCP.RouterAdverts,
+	}
+	var err error
+	if c.Address, err = address("boot.address", b.Address); err != nil {
+		return nil, err
+	}
+	if c.Router, err = address("boot.dhcp.router", b.DHCP.Router); err != nil {
+		return nil, err
+	}
+	for _, text := range b.DHCP.DNS {
+		a, err := address("boot.dhcp.dns", text)
+		if err != nil {
+			return nil, err
+		}
+		c.DNS = append(c.DNS, a)
+	}
+	if c.Mode == bootd.ModeServer {
+		first, last, err := config.ParseRange(b.DHCP.Range)
+		if err != nil {
+			return nil, ingot.Errorf(ingot.Invalid, "boot.dhcp.range: %w", err)
+		}
+		c.Pool = dhcp.Pool{First: first, Last: last}
+	}
+	return &bootd.Server{
+		Config: c, Store: s.store, Journal: s.journal, Files: files, Log: s.log,
+	}, nil
+}
+
+// address parses an optional IPv4 address.
+func address(key, text string) (netip.Addr, error) {
+	if text == "" {
+		return netip.Addr{}, nil
+	}
+	a, err := netip.ParseAddr(text)
+	if err != nil || !a.Is4() {
+		return a, ingot.Errorf(ingot.Invalid, "%s is %q; write an IPv4 address", key, text)
+	}
+	return a, nil
+}
+
+// run runs the tasks. The API stops taking requests before the conductor is told to end, the
+// journal ends last: what the others did while ending belongs on record.
+func (s *server) run(ctx context.Context) error {
+	s.group.Add(daemon.Task{Name: "boot", Run: s.boot.Run})
+	s.group.Add(daemon.Task{Name: "conductor", Run: s.conductor.Run, Ready: s.conductor.Ready()})
+	s.group.Add(daemon.Task{Name: "api", Run: s.serveAPI})
+	s.log.Info("serving", "api", s.listener.Addr().String(), "boot", s.boot.URL())
+	flush, stop := context.WithCancel(context.WithoutCancel(ctx))
+	written := make(chan error, 1)
+	go func() { written <- s.journal.Run(flush) }()
+	err := s.group.Run(ctx)
+	stop()
+	s.log.Info("stopped")
+	return errors.Join(err, <-written)
+}
+
+// loopback refuses a sandbox that others can reach: it has no authentication.
+func loopback(cfg config.Config) error {
+	for key, listen := range map[string]string{
+		"--listen": cfg.API.Listen, "INGOT_BOOT_HTTP_LISTEN": cfg.Boot.HTTPListen,
+	} {
+		host, _, err := net.SplitHostPort(listen)
+		if err != nil {
+			return ingot.Errorf(ingot.Invalid, "%s is %q; write host:port", key, listen)
+		}
+		a, err := netip.ParseAddr(strings.Trim(host, "[]"))
+		if host != "localhost" && (err != nil || !a.IsLoopback()) {
+			return ingot.Errorf(ingot.Invalid, "%s is %q: the sandbox has no authentication and "+
+				"listens on loopback only; use --config for anything else", key, listen)
+		}
+	}
+	return nil
+}
