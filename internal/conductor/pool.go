@@ -57,7 +57,17 @@ func (p *pool) release() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.busy--
-	if p.closing && p.busy == 0 {
+	p.settle()
+}
+
+// settle tells close when nothing runs any more; mu is held.
+func (p *pool) settle() {
+	if !p.closing || p.busy > 0 {
+		return
+	}
+	select {
+	case <-p.idle:
+	default:
 		close(p.idle)
 	}
 }
@@ -82,9 +92,7 @@ func (p *pool) stopping() bool {
 func (p *pool) close(grace time.Duration) (abandoned int) {
 	p.mu.Lock()
 	p.closing = true
-	if p.busy == 0 {
-		close(p.idle)
-	}
+	p.settle()
 	p.mu.Unlock()
 	defer p.abandon()
 	timer := time.NewTimer(grace)

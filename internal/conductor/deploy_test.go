@@ -1,0 +1,489 @@
+package conductor_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"ingot/internal/conductor"
+	"ingot/internal/driver"
+	"ingot/internal/driver/iscsi"
+	"ingot/internal/ingot"
+	"ingot/internal/rpc"
+)
+
+// around runs a deploy interface with something before and after each step.
+type around struct {
+	*iscsi.Deploy
+	execute func(ctx context.Context, t *driver.Task, s ingot.Step,
+		inner func() (driver.Outcome, error)) (driver.Outcome, error)
+}
+
+func (a *around) Execute(ctx context.Context, t *driver.Task, s ingot.Step) (driver.Outcome,
+	error) {
+	return a.execute(ctx, t, s, func() (driver.Outcome, error) {
+		return a.Deploy.Execute(ctx, t, s)
+	})
+}
+
+// wrap puts execute around the metal's deploy interface.
+func (x *metal) wrap(execute func(ctx context.Context, t *driver.Task, s ingot.Step,
+	inner func() (driver.Outcome, error)) (driver.Outcome, error)) {
+	d := x.o.Table.Deploy[iscsi.Name].(*iscsi.Deploy)
+	x.o.Table.Deploy[iscsi.Name] = &around{d, execute}
+}
+
+func TestADeploymentWithEveryStepRunTwice(t *testing.T) {
+	t.Parallel()
+	x := newMetal(t)
+	var mu sync.Mutex
+	runs := map[string]int{}
+	x.wrap(func(_ context.Context, _ *driver.Task, s ingot.Step,
+		inner func() (driver.Outcome, error)) (driver.Outcome, error) {
+		mu.Lock()
+		runs[s.Name] += 2
+		mu.Unlock()
+		if out, err := inner(); err != nil {
+			return out, err
+		}
+		return inner()
+	})
+	c, _ := x.start()
+	x.provision(c, "n1", "deploy")
+	x.deployed()
+	for _, s := range iscsi.New(iscsi.Options{}).Steps(nil) {
+		if runs[s.Name] < 2 {
+			t.Errorf("step %s ran %d times", s.Name, runs[s.Name])
+		}
+	}
+}
+
+func TestADeploymentThatFailsAtAnyStepEndsCleanly(t *testing.T) {
+	t.Parallel()
+	x := newMetal(t)
+	var broken atomic.Value // "before deploy", "after write_image"...
+	broken.Store("")
+	x.wrap(func(_ context.Context, _ *driver.Task, s ingot.Step,
+		inner func() (driver.Outcome, error)) (driver.Outcome, error) {
+		fail := func(when string) error {
+			if broken.Load() == when+" "+s.Name {
+				return errors.New("injected " + when + " " + s.Name)
+			}
+			return nil
+		}
+		if err := fail("before"); err != nil {
+			return driver.Done, err
+		}
+		out, err := inner()
+		if err == nil {
+			err = fail("after")
+		}
+		return out, err
+	})
+	c, _ := x.start()
+	for _, s := range iscsi.New(iscsi.Options{}).Steps(nil) {
+		for _, when := range []string{"before", "after"} {
+			x.wiped()
+			broken.Store(when + " " + s.Name)
+			x.provision(c, "n1", "deploy")
+			x.failed("injected " + when + " " + s.Name)
+			// The same node, without being touched by anyone, deploys afterwards.
+		}
+	}
+	broken.Store("")
+	x.wiped()
+	x.m.set(func(m *machine) { m.events = nil })
+	x.provision(c, "n1", "deploy")
+	x.deployed()
+}
+
+func TestADeploymentSurvivesAKilledConductorAtEveryWrite(t *testing.T) {
+	t.Parallel()
+	x := newMetal(t)
+	for at := int64(1); ; at++ {
+		x.wiped()
+		x.m.set(func(m *machine) { m.events = nil })
+		if killed := x.deployKilledAt(at); !killed {
+			if at < 10 {
+				t.Errorf("only %d writes; a deployment has more steps", at)
+			}
+			t.Logf("killed before each of %d writes", at-1)
+			return
+		}
+		if t.Failed() {
+			t.Fatalf("killed before write %d; the machine did %v\n%s", at, x.m.story(),
+				x.journal("n1"))
+		}
+		c, stop := x.start()
+		x.provision(c, "n1", "delete")
+		n := x.state("n1", "available")
+		n.InstanceInfo = maps.Clone(x.info)
+		if _, err := c.UpdateNode(t.Context(), n, rpc.UpdateOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		stop()
+	}
+}
+
+// deployKilledAt deploys and kills the conductor before its write number at; a second one,
+// which finds nothing but the store, has to bring it to the end. It tells whether the first
+// one lived to be killed.
+func (x *metal) deployKilledAt(at int64) bool {
+	x.t.Helper()
+	var writes atomic.Int64
+	died := make(chan struct{})
+	var once sync.Once
+	c := conductor.New(x.o)
+	armed := make(chan struct{})
+	conductor.CrashWhen(c, func() bool {
+		select {
+		case <-armed:
+		default:
+			return false
+		}
+		if writes.Add(1) < at {
+			return false
+		}
+		once.Do(func() { close(died) })
+		return true
+	})
+	stop := x.run(c)
+	x.m.set(func(m *machine) { m.cond = c })
+	close(armed)
+	err := c.Provision(x.t.Context(), rpc.ProvisionRequest{Ident: "n1", Event: "deploy"})
+	if err != nil && !conductor.Crashed(c) {
+		x.t.Fatal(err)
+	}
+	deadline := time.After(patience)
+	for {
+		select {
+		case <-died:
+			x.m.set(func(m *machine) { m.cond = nil })
+			stop()
+			c, stop := x.start()
+			defer stop()
+			if n := x.node("n1"); n.ProvisionState == "available" {
+				// Killed before the verb was accepted: the caller got an error and asks again.
+				x.provision(c, "n1", "deploy")
+			}
+			x.deployed()
+			return true
+		case <-deadline:
+			x.t.Fatal("neither killed nor deployed")
+		case <-time.After(2 * time.Millisecond):
+			if n := x.node("n1"); n.ProvisionState == "active" && n.Reservation == "" {
+				x.deployed()
+				stop()
+				return false
+			}
+		}
+	}
+}
+
+func TestS2_6_NothingIsHeldWhileTheMachineBoots(t *testing.T) {
+	t.Parallel()
+	x := newMetal(t)
+	var silent atomic.Bool
+	silent.Store(true)
+	go_ := make(chan struct{})
+	x.m.set(func(m *machine) {
+		m.tweak = func(_ string, args ingot.Object) ingot.Object {
+			if silent.Load() {
+				<-go_
+			}
+			return args
+		}
+	})
+	c, _ := x.start()
+	x.provision(c, "n1", "deploy")
+	n := x.state("n1", "wait call-back")
+	if n.WaitUntil == nil || n.TargetProvisionState != "active" || n.CurrentStep() == nil ||
+		n.CurrentStep().Name != "deploy" || n.BootIntent != ingot.BootDeploy {
+		t.Errorf("waiting: %+v", n)
+	}
+	// Others can work on it meanwhile.
+	if _, err := x.store.Reserve(t.Context(), "n1", "somebody"); err != nil {
+		t.Errorf("reserve a waiting node: %v", err)
+	}
+	if _, err := x.store.ReleaseAll(t.Context(), "somebody"); err != nil {
+		t.Fatal(err)
+	}
+	silent.Store(false)
+	close(go_)
+	x.deployed()
+}
+
+func TestS2_7_ASilentMachineFailsTheDeploymentInTime(t *testing.T) {
+	t.Parallel()
+	x := newMetal(t)
+	x.o.CallbackTimeout = 100 * time.Millisecond
+	x.m.set(func(m *machine) {
+		m.tweak = func(string, ingot.Object) ingot.Object { return nil }
+	})
+	c, _ := x.start()
+	x.provision(c, "n1", "deploy")
+	n := x.failed("Timeout reached while waiting for callback: waited ")
+	for _, want := range []string{"the deploy ramdisk to report its iSCSI target (step deploy)",
+		"The machine was last seen ", "script: asked for its boot script: deploy",
+		"Check that the machine boots from its network card", "ingot node journal n1"} {
+		if !strings.Contains(n.LastError, want) {
+			t.Errorf("last error %q lacks %q", n.LastError, want)
+		}
+	}
+	if !strings.Contains(x.journal("n1"), "state error Timeout reached") ||
+		!strings.Contains(x.log.String(), "operation failed") {
+		t.Errorf("not in journal and log:\n%s\n%s", x.journal("n1"), x.log)
+	}
+}
+
+func TestS2_7_NoTimeoutWaitsForEver(t *testing.T) {
+	t.Parallel()
+	x := newMetal(t)
+	x.o.CallbackTimeout = 0
+	x.m.set(func(m *machine) {
+		m.tweak = func(string, ingot.Object) ingot.Object { return nil }
+	})
+	c, _ := x.start()
+	x.provision(c, "n1", "deploy")
+	if n := x.state("n1", "wait call-back"); n.WaitUntil != nil {
+		t.Errorf("waits until %v", n.WaitUntil)
+	}
+	err := c.Provision(t.Context(), rpc.ProvisionRequest{Ident: "n1", Event: "abort"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	x.failed("aborted by request")
+}
+
+func TestS2_8_OnlyTheDeployKeyOpensTheDoor(t *testing.T) {
+	t.Parallel()
+	x := newMetal(t)
+	x.m.set(func(m *machine) {
+		m.tweak = func(string, ingot.Object) ingot.Object { return nil }
+	})
+	c, _ := x.start()
+	call := func(method string, args ingot.Object) error {
+		_, err := c.CallNode(t.Context(), "n1", rpc.Call{Method: method, HTTPMethod: "POST",
+			Args: args, PublicOnly: true})
+		return err
+	}
+	good := ingot.Object{"address": "127.0.0.1", "iqn": x.m.target.IQN, "key": "x"}
+	if err := call("pass_deploy_info", good); err != nil {
+		t.Errorf("a call that nobody waits for: %v", err)
+	}
+	x.provision(c, "n1", "deploy")
+	n := x.state("n1", "wait call-back")
+	key := n.Attempt.Key.Reveal()
+	if len(key) != 32 {
+		t.Errorf("deploy key %q", key)
+	}
+	for _, tc := range []struct {
+		args ingot.Object
+		text string
+	}{
+		{ingot.Object{}, "['address', 'key', 'iqn']"},
+		{ingot.Object{"address": "127.0.0.1", "key": key}, "['iqn']"},
+		{good, "Deploy key is not correct"},
+		{ingot.Object{"address": "127.0.0.1", "iqn": "i", "key": key[:31]}, "not correct"},
+		{ingot.Object{"key": "wrong", "error": "let me fail it"}, "not correct"},
+		{ingot.Object{"address": "machine", "iqn": "i", "key": key}, "address"},
+		{ingot.Object{"address": "127.0.0.1", "iqn": "i", "key": key, "port": 0}, "port"},
+	} {
+		err := call("pass_deploy_info", tc.args)
+		if ingot.KindOf(err) != ingot.Invalid || !strings.Contains(err.Error(), tc.text) {
+			t.Errorf("%v: error %v, want %q", tc.args, err, tc.text)
+		}
+		if strings.Contains(fmt.Sprint(err), key) {
+			t.Errorf("the key is told: %v", err)
+		}
+	}
+	if n := x.node("n1"); n.ProvisionState != "wait call-back" || n.Attempt.Target != nil {
+		t.Errorf("after wrong calls: %+v", n)
+	}
+	if strings.Contains(x.log.String()+x.journal("n1"), key) {
+		t.Error("the key is in log or journal")
+	}
+}
+
+func TestS2_8_TheDeployKeyIsGoodForOneReport(t *testing.T) {
+	t.Parallel()
+	x := newMetal(t)
+	var key atomic.Value
+	x.m.set(func(m *machine) {
+		m.tweak = func(method string, args ingot.Object) ingot.Object {
+			key.Store(args["key"])
+			if method == "pass_deploy_status" {
+				return nil
+			}
+			return args
+		}
+	})
+	c, _ := x.start()
+	x.provision(c, "n1", "deploy")
+	n := x.until("n1", "second wait", func(n *ingot.Node) bool {
+		return n.ProvisionState == "wait call-back" && n.Reservation == "" &&
+			n.CurrentStep().Name == "tear_down_agent"
+	})
+	args := ingot.Object{"address": "198.51.100.1", "iqn": "iqn.x", "key": key.Load()}
+	_, err := c.CallNode(t.Context(), "n1", rpc.Call{Method: "pass_deploy_info",
+		HTTPMethod: "POST", Args: args})
+	if ingot.KindOf(err) != ingot.Invalid || !strings.Contains(err.Error(), "already used") {
+		t.Errorf("second report: %v", err)
+	}
+	if got := x.node("n1").Attempt.Target; *got != *n.Attempt.Target {
+		t.Errorf("target changed to %+v", got)
+	}
+}
+
+func TestS2_9_CompletedThenThePowerCycle(t *testing.T) {
+	t.Parallel()
+	x := newMetal(t)
+	c, _ := x.start()
+	x.provision(c, "n1", "deploy")
+	x.deployed()
+	want := []string{"rebooting", "ramdisk", "info", "done", "Completed", "rebooting", "disk"}
+	got := x.m.story()
+	// The machine notes that Completed was taken while the conductor goes on already.
+	if i, j := slices.Index(got, "Completed"), slices.Index(want, "Completed"); i > j {
+		got[i], got[j] = got[j], got[i]
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("the machine did %v, want %v", got, want)
+	}
+	for _, line := range []string{"wait call-back", "the ramdisk exports its disk",
+		"image written and verified", "Completed: the ramdisk has let go",
+		"boot device: disk from now on"} {
+		if !strings.Contains(x.journal("n1"), line) {
+			t.Errorf("no %q in\n%s", line, x.journal("n1"))
+		}
+	}
+}
+
+func TestAnErrorOfTheRamdiskIsTheErrorOfTheDeployment(t *testing.T) {
+	t.Parallel()
+	x := newMetal(t)
+	x.m.set(func(m *machine) {
+		m.tweak = func(_ string, args ingot.Object) ingot.Object {
+			return ingot.Object{"key": args["key"], "error": "no disk found\nin /sys/block"}
+		}
+	})
+	c, _ := x.start()
+	x.provision(c, "n1", "deploy")
+	x.failed("the deploy ramdisk reports: no disk found in /sys/block")
+}
+
+func TestAWrongImageIsNeverBooted(t *testing.T) {
+	t.Parallel()
+	x := newMetal(t)
+	n := x.node("n1")
+	n.InstanceInfo["image_checksum"] = strings.Repeat("0", 64)
+	if err := x.store.UpdateNode(t.Context(), n); err != nil {
+		t.Fatal(err)
+	}
+	c, _ := x.start()
+	x.provision(c, "n1", "deploy")
+	x.failed("step deploy.write_image failed")
+	if !x.m.has("failed") {
+		t.Errorf("the ramdisk was not told: %v", x.m.story())
+	}
+}
+
+func TestWhatCannotBeHonouredIsRefusedBeforeAnythingHappens(t *testing.T) {
+	t.Parallel()
+	x := newMetal(t)
+	c, _ := x.start()
+	for text, change := range map[string]func(n *ingot.Node){
+		"root_device": func(n *ingot.Node) {
+			n.InstanceInfo["root_device"] = ingot.Object{"serial": "x"}
+		},
+		"root_device hints": func(n *ingot.Node) {
+			n.Properties["root_device"] = ingot.Object{"name": "/dev/sdb"}
+		},
+		"whole-disk images only": func(n *ingot.Node) { n.InstanceInfo["kernel"] = "http://k" },
+		"image_type is partition": func(n *ingot.Node) {
+			n.InstanceInfo["image_type"] = "partition"
+		},
+		"image_source": func(n *ingot.Node) { delete(n.InstanceInfo, "image_source") },
+	} {
+		old, n := x.node("n1"), x.node("n1")
+		change(n)
+		if _, err := c.UpdateNode(t.Context(), n, rpc.UpdateOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		err := c.Provision(t.Context(), rpc.ProvisionRequest{Ident: "n1", Event: "deploy"})
+		if ingot.KindOf(err) != ingot.Invalid || !strings.Contains(err.Error(), text) {
+			t.Errorf("error %v, want %q", err, text)
+		}
+		now := x.node("n1")
+		if now.ProvisionState != "available" || now.Reservation != "" {
+			t.Errorf("refused, yet %q reserved by %q", now.ProvisionState, now.Reservation)
+		}
+		now.InstanceInfo, now.Properties = old.InstanceInfo, old.Properties
+		if err := x.store.UpdateNode(t.Context(), now); err != nil {
+			t.Fatal(err)
+		}
+	}
+	err := c.Provision(t.Context(), rpc.ProvisionRequest{Ident: "n1", Event: "deploy",
+		ConfigDrive: "H4sI"})
+	if ingot.KindOf(err) != ingot.Invalid || !strings.Contains(err.Error(), "config drive") {
+		t.Errorf("config drive: %v", err)
+	}
+	if len(x.m.story()) != 0 {
+		t.Errorf("the machine was touched: %v", x.m.story())
+	}
+}
+
+func TestAWaitingDeploymentCanBeDeleted(t *testing.T) {
+	t.Parallel()
+	x := newMetal(t)
+	x.m.set(func(m *machine) {
+		m.tweak = func(string, ingot.Object) ingot.Object { return nil }
+	})
+	c, _ := x.start()
+	x.provision(c, "n1", "deploy")
+	x.state("n1", "wait call-back")
+	x.provision(c, "n1", "delete")
+	n := x.state("n1", "available")
+	if n.Attempt != nil || n.WaitUntil != nil || n.BootIntent != ingot.BootNone ||
+		x.m.power() != ingot.PowerOff {
+		t.Errorf("deleted: %+v", n)
+	}
+}
+
+func TestPassthruMethodsAreListedAndGuarded(t *testing.T) {
+	t.Parallel()
+	x := newMetal(t)
+	c, _ := x.start()
+	node, err := c.NodeMethods(t.Context(), "n1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := node["pass_deploy_info"]
+	if !m.Public || !m.Async || !m.Exclusive || !slices.Equal(m.HTTPMethods, []string{"POST"}) {
+		t.Errorf("pass_deploy_info: %+v", m)
+	}
+	drv, err := c.DriverMethods(t.Context(), "fake-hardware")
+	if err != nil || !drv["ipxe_config"].Attach || !drv["ipxe_config"].Public {
+		t.Errorf("ipxe_config: %+v, %v", drv["ipxe_config"], err)
+	}
+	for text, call := range map[string]rpc.Call{
+		"No handler for method no_such": {Method: "no_such", HTTPMethod: "POST"},
+		"does not support HTTP GET":     {Method: "pass_deploy_info", HTTPMethod: "GET"},
+	} {
+		_, err := c.CallNode(t.Context(), "n1", call)
+		if ingot.KindOf(err) != ingot.Invalid || !strings.Contains(err.Error(), text) {
+			t.Errorf("error %v, want %q", err, text)
+		}
+	}
+	_, err = c.CallDriver(t.Context(), "no-such", rpc.Call{Method: "x", HTTPMethod: "GET"})
+	if ingot.KindOf(err) != ingot.NotFound {
+		t.Errorf("unknown driver: %v", err)
+	}
+}

@@ -1,0 +1,149 @@
+package iscsi
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"strconv"
+	"strings"
+	"time"
+
+	"ingot/internal/deploy"
+	"ingot/internal/driver"
+	"ingot/internal/ingot"
+)
+
+const (
+	// outcomeTimeout bounds one exchange with the ramdisk about the outcome.
+	outcomeTimeout = 5 * time.Second
+	outcomeTries   = 3
+	outcomePause   = 500 * time.Millisecond
+	// maxReason is what fits on a console.
+	maxReason = 300
+)
+
+// tearDownAgent tells the ramdisk that the disk is written and waits until it has let go of it
+// and says Completed. A ramdisk that cannot be told may have heard it before this conductor
+// was restarted and be about to say so: that is why it is waited for all the same.
+func (d *Deploy) tearDownAgent(ctx context.Context, t *driver.Task) (driver.Outcome, error) {
+	a := t.Node.Attempt
+	if a == nil || a.Target == nil {
+		return driver.Done, ingot.Errorf(ingot.Internal, "the ramdisk is not on record")
+	}
+	if a.Completed {
+		return driver.Done, nil
+	}
+	var err error
+	for try := range outcomeTries {
+		if try > 0 {
+			select {
+			case <-ctx.Done():
+				return driver.Done, ctx.Err()
+			case <-time.After(outcomePause):
+			}
+		}
+		if err = d.tell(ctx, a.Target.Address, "done"); err == nil {
+			break
+		}
+	}
+	if err != nil {
+		t.Note(ingot.Entry{Source: "agent", Level: ingot.LevelWarning, Text: fmt.Sprintf(
+			"the ramdisk could not be told that the image is written: %v", err)})
+	} else {
+		t.Note(ingot.Entry{Source: "agent", Text: "told the ramdisk that the image is written"})
+	}
+	return driver.Outcome{Wait: true, Timeout: d.o.LetGoTimeout}, ctx.Err()
+}
+
+// tellFailure makes the ramdisk show on its console why it is about to be switched off. Nothing
+// depends on it.
+func (d *Deploy) tellFailure(ctx context.Context, t *driver.Task, why error) {
+	reason := strings.Join(strings.Fields(why.Error()), " ")
+	reason = reason[:min(len(reason), maxReason)]
+	if err := d.tell(ctx, t.Node.Attempt.Target.Address, "failed "+reason); err != nil {
+		t.Log.Debug("ramdisk not told of the failure", "error", err)
+	}
+}
+
+// tell sends one line to the ramdisk's outcome port and waits for its "ok". A ramdisk that
+// closes the connection instead has read the line, too: those of 2014 do.
+func (d *Deploy) tell(ctx context.Context, address, line string) error {
+	ctx, cancel := context.WithTimeout(ctx, outcomeTimeout)
+	defer cancel()
+	var dialer net.Dialer
+	conn, err := dialer.DialContext(ctx, "tcp",
+		net.JoinHostPort(address, strconv.Itoa(d.o.OutcomePort)))
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	stop := context.AfterFunc(ctx, func() { conn.Close() })
+	defer stop()
+	if _, err := io.WriteString(conn, line+"\n"); err != nil {
+		return fmt.Errorf("write to %s: %w", conn.RemoteAddr(), err)
+	}
+	answer, err := bufio.NewReader(io.LimitReader(conn, 64)).ReadString('\n')
+	answer = strings.TrimSpace(answer)
+	switch {
+	case answer == "ok" || (answer == "" && errors.Is(err, io.EOF)):
+		return nil
+	case answer == "":
+		return fmt.Errorf("no answer from %s: %w", conn.RemoteAddr(), err)
+	}
+	return fmt.Errorf("%s answered %q instead of ok", conn.RemoteAddr(), answer)
+}
+
+// sometimes passes on a call if the last one is long enough ago.
+func sometimes(every time.Duration, fn func()) func() {
+	var last time.Time
+	return func() {
+		if now := time.Now(); now.Sub(last) >= every {
+			last = now
+			fn()
+		}
+	}
+}
+
+// copyProgress writes the progress of a copy to the journal, now and then.
+func copyProgress(t *driver.Task) func(deploy.Progress) {
+	var p deploy.Progress
+	note := sometimes(progressEvery, func() {
+		data := ingot.Object{"bytes": p.Done, "rate": p.Rate}
+		text := fmt.Sprintf("%d MiB written", p.Done>>20)
+		if p.Total >= 0 {
+			data["total"] = p.Total
+			text = fmt.Sprintf("%d of %d MiB written", p.Done>>20, p.Total>>20)
+		}
+		text += fmt.Sprintf(", %d MiB/s", p.Rate>>20)
+		if p.ETA >= 0 {
+			data["eta"] = p.ETA.Seconds()
+			text += fmt.Sprintf(", %s left", p.ETA.Round(time.Second))
+		}
+		t.Note(ingot.Entry{Source: "image", Text: text, Data: data})
+	})
+	return func(now deploy.Progress) {
+		p = now
+		note()
+	}
+}
+
+// fetchProgress does the same while an image is fetched that cannot be streamed.
+func fetchProgress(t *driver.Task) func(done, total int64) {
+	var done, total int64
+	note := sometimes(progressEvery, func() {
+		data := ingot.Object{"bytes": done}
+		text := fmt.Sprintf("%d MiB of the image fetched", done>>20)
+		if total >= 0 {
+			data["total"] = total
+			text = fmt.Sprintf("%d of %d MiB of the image fetched", done>>20, total>>20)
+		}
+		t.Note(ingot.Entry{Source: "image", Text: text, Data: data})
+	})
+	return func(d, of int64) {
+		done, total = d, of
+		note()
+	}
+}
