@@ -1,0 +1,204 @@
+// Package agent is the program that runs, alone, in the deploy ramdisk: it lends the machine's
+// disk to the conductor over iSCSI and gets out of the way.
+//
+// It is process 1 and has no others: no shell, no udev, no modprobe. It loads the drivers,
+// gets an address by DHCP, has the kernel's own iSCSI target export the disk under one-time
+// CHAP credentials, posts where and how to the server (pass_deploy_info), waits on TCP port
+// 10000 for the outcome, closes the target, flushes, posts pass_deploy_status and is power
+// cycled. Whatever goes wrong ends in a line on the console, in a call to the server if there
+// is a network, and in power off: never in a machine that hangs.
+//
+// Writing the image and everything about boot configuration is the conductor's. The ramdisk
+// that holds the agent is built by package ramdisk. Read first: deploy.
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"runtime/debug"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Where the ramdisk and the kernel keep things.
+const (
+	modulesFile = "/etc/modules" // load order, one path a line, written by package ramdisk
+	sysBlock    = "/sys/block"
+	sysNet      = "/sys/class/net"
+	targetRoot  = "/sys/kernel/config/target"
+	outcomePort = ":10000"
+)
+
+// How long the agent waits for what should not take long.
+const (
+	diskPatience  = 30 * time.Second
+	diskSettle    = 300 * time.Millisecond
+	netPatience   = 2 * time.Minute
+	powerDelay    = 30 * time.Second  // after an error, so that people can read it
+	failedDelay   = 10 * time.Second  // after a failed deploy
+	cyclePatience = 120 * time.Second // for the conductor to power cycle the machine
+)
+
+// Init is the whole life of the deploy ramdisk. It must be process 1 and does not return: it
+// powers the machine off or restarts it.
+func Init() {
+	power := unix.LINUX_REBOOT_CMD_POWER_OFF
+	defer func() {
+		if r := recover(); r != nil {
+			say("internal error: %v\n%s", r, debug.Stack())
+			time.Sleep(powerDelay)
+		}
+		unix.Sync()
+		unix.Reboot(power)
+	}()
+	prepareProcess()
+	if err := life(context.Background()); err != nil {
+		say("error: %v", err)
+		say("powering off in %s", powerDelay)
+		time.Sleep(powerDelay)
+		return
+	}
+	power = unix.LINUX_REBOOT_CMD_RESTART
+}
+
+// say prints one line on the console.
+func say(format string, args ...any) {
+	fmt.Fprintf(os.Stdout, "ingot-agent: %s\n", fmt.Sprintf(format, args...))
+}
+
+// life is everything from mounting /proc to the end of the deploy. Nil asks for a restart.
+func life(ctx context.Context) error {
+	if err := mountAll(); err != nil {
+		return err
+	}
+	line, err := os.ReadFile("/proc/cmdline")
+	if err != nil {
+		return fmt.Errorf("read kernel command line: %w", err)
+	}
+	params, err := ParseParams(string(line))
+	if err != nil {
+		return err
+	}
+	say("deploying node %s", params.Node)
+	if err := loadModules(modulesFile); err != nil {
+		say("%v; going on without", err)
+	}
+	if err := mountConfigfs(); err != nil {
+		say("%v; going on without", err)
+	}
+
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	address, err := joinNetwork(ctx, params.BootMAC)
+	if err != nil {
+		return err
+	}
+	d := deploy{params: params, address: address, caller: &Caller{
+		Node: params.Node, APIs: params.APIs, Say: func(text string) { say("%s", text) },
+	}}
+	return d.run(ctx)
+}
+
+// A deploy is the part of the agent's life that has a network.
+type deploy struct {
+	params  Params
+	address net.IP
+	caller  *Caller
+}
+
+// run exports the disk, reports it and does what the outcome asks for.
+func (d deploy) run(ctx context.Context) error {
+	listener, err := Listen(outcomePort)
+	if err != nil {
+		return d.report(ctx, err)
+	}
+	go func() {
+		defer func() {
+			if r := recover(); r != nil {
+				say("internal error: %v", r)
+			}
+		}()
+		listener.Serve(ctx)
+	}()
+	t, err := d.export(ctx)
+	if err != nil {
+		return d.report(ctx, err)
+	}
+	info := DeployInfo{
+		Address: d.address.String(), Port: "3260", IQN: d.params.IQN, LUN: "1",
+		Key: d.params.Key, CHAPUsername: t.login.User, CHAPPassword: t.login.Secret,
+	}
+	err = d.caller.Post(ctx, "pass_deploy_info", info)
+	switch r := (*Refusal)(nil); {
+	case errors.As(err, &r) && r.Unclear:
+		say("%v; an earlier call may have been taken, waiting for the conductor", err)
+	case err != nil:
+		return errors.Join(err, t.withdraw())
+	default:
+		say("reported to %s, %s after the kernel started; waiting for the image",
+			strings.Join(d.params.APIs, ", "), uptime())
+	}
+	return d.finish(ctx, t, <-listener.Outcome())
+}
+
+// export chooses the disk and makes it a target.
+func (d deploy) export(ctx context.Context) (target, error) {
+	disk, err := findDisk(ctx, sysBlock, diskPatience, diskSettle)
+	if err != nil {
+		return target{}, err
+	}
+	t := target{root: targetRoot, iqn: d.params.IQN, disk: disk}
+	if !d.params.OpenTarget {
+		t.login = NewCredentials()
+	}
+	if err := t.export(); err != nil {
+		return target{}, fmt.Errorf("export %s: %w. The kernel of the deploy ramdisk must "+
+			"bring its iSCSI target: build both by `ingot ramdisk build`", disk, err)
+	}
+	say("disk %s exported as %s on %s:3260", disk, t.iqn, d.address)
+	return t, nil
+}
+
+// report tells the server why there is no disk to write. The error stays the error.
+func (d deploy) report(ctx context.Context, cause error) error {
+	say("error: %v", cause)
+	err := d.caller.Post(ctx, "pass_deploy_info", DeployInfo{
+		Address: d.address.String(), Port: "3260", IQN: d.params.IQN, LUN: "1",
+		Key: d.params.Key, Error: cause.Error(),
+	})
+	return errors.Join(cause, err)
+}
+
+// finish closes the target and, if the image is there, flushes the disk, says so and waits to
+// be power cycled.
+func (d deploy) finish(ctx context.Context, t target, o Outcome) error {
+	if err := t.withdraw(); err != nil {
+		say("%v; going on", err)
+	}
+	if !o.Done {
+		say("the conductor gave up: %s", o.Reason)
+		say("powering off in %s", failedDelay)
+		time.Sleep(failedDelay)
+		unix.Sync()
+		return unix.Reboot(unix.LINUX_REBOOT_CMD_POWER_OFF)
+	}
+	say("image written; closing the disk")
+	if err := flush("/dev/" + t.disk.Name); err != nil {
+		return errors.Join(err, d.caller.Post(ctx, "pass_deploy_status",
+			DeployStatus{Key: d.params.Key, Status: "Failed", Error: err.Error()}))
+	}
+	err := d.caller.Post(ctx, "pass_deploy_status",
+		DeployStatus{Key: d.params.Key, Status: "Completed"})
+	if err != nil {
+		return err
+	}
+	say("completed; waiting to be restarted")
+	time.Sleep(cyclePatience)
+	say("nobody restarted this machine for %s; restarting", cyclePatience)
+	return nil
+}

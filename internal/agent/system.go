@@ -1,0 +1,120 @@
+package agent
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// prepareProcess makes process 1 deaf: a signal would end it, and with it the kernel. Ignored
+// SIGCHLD also lets the kernel reap what it may hand over.
+func prepareProcess() {
+	signal.Ignore(syscall.SIGHUP, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGTERM,
+		syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGPIPE, syscall.SIGCHLD)
+}
+
+// mountAll mounts what the kernel offers from the start.
+func mountAll() error {
+	for _, m := range [][2]string{{"proc", "/proc"}, {"sysfs", "/sys"}, {"devtmpfs", "/dev"}} {
+		if err := mount(m[0], m[1]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// mountConfigfs needs the configfs module in kernels that do not have it built in.
+func mountConfigfs() error { return mount("configfs", "/sys/kernel/config") }
+
+func mount(kind, dir string) error {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return fmt.Errorf("mount %s: %w", kind, err)
+	}
+	err := unix.Mount(kind, dir, kind, 0, "")
+	if err != nil && !errors.Is(err, unix.EBUSY) { // the kernel mounts devtmpfs itself
+		return fmt.Errorf("mount %s on %s: %w", kind, dir, err)
+	}
+	return nil
+}
+
+// readModules reads the load order: a path per line, comments by #.
+func readModules(file string) ([]string, error) {
+	f, err := os.Open(file)
+	if err != nil {
+		return nil, fmt.Errorf("read load order: %w", err)
+	}
+	defer f.Close()
+	var paths []string
+	lines := bufio.NewScanner(f)
+	for lines.Scan() {
+		line := strings.TrimSpace(lines.Text())
+		if line != "" && line[0] != '#' {
+			paths = append(paths, line)
+		}
+	}
+	return paths, lines.Err()
+}
+
+// loadModules inserts every module of the list. One that fails does not stop the others: it
+// may be the driver of hardware that is not there, and if it is needed the step that needs it
+// says what is missing.
+func loadModules(file string) error {
+	paths, err := readModules(file)
+	if err != nil {
+		return err
+	}
+	var failed []error
+	for _, path := range paths {
+		if err := insert(path); err != nil {
+			failed = append(failed, err)
+		}
+	}
+	return errors.Join(failed...)
+}
+
+func insert(path string) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return fmt.Errorf("load module: %w", err)
+	}
+	defer f.Close()
+	err = unix.FinitModule(int(f.Fd()), "", 0)
+	switch {
+	case err == nil, errors.Is(err, unix.EEXIST):
+		return nil
+	case errors.Is(err, unix.ENODEV): // crc32c-intel on a processor without it
+		return nil
+	}
+	return fmt.Errorf("load module %s: %w", filepath.Base(path), err)
+}
+
+// flush makes the disk write its cache. The target wrote past the page cache, so this is about
+// the cache in the device, and about stale pages a later reader must not see.
+func flush(device string) error {
+	f, err := os.OpenFile(device, os.O_RDWR, 0)
+	if err != nil {
+		return fmt.Errorf("flush disk: %w", err)
+	}
+	err = f.Sync()
+	if err == nil {
+		err = unix.IoctlSetInt(int(f.Fd()), unix.BLKFLSBUF, 0)
+	}
+	if err := errors.Join(err, f.Close()); err != nil {
+		return fmt.Errorf("flush %s: %w. The disk did not take the image; check it", device, err)
+	}
+	return nil
+}
+
+// uptime is the time since the kernel started, as in "2.31 s".
+func uptime() string {
+	text, _ := os.ReadFile("/proc/uptime")
+	seconds, _, _ := strings.Cut(string(text), " ")
+	return seconds + " s"
+}

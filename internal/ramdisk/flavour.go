@@ -1,0 +1,47 @@
+package ramdisk
+
+import "fmt"
+
+type flavour struct {
+	name        Flavour
+	metaPackage string   // Debian package that depends on the current kernel
+	roots       []string // modules wanted; what they depend on is found
+}
+
+// target are the modules of the iSCSI target. crc32c comes first: the target asks the crypto
+// API for it at login, the kernel would then call modprobe, and there is none.
+var target = []string{
+	"crc32c_generic", "configfs", "target_core_mod", "target_core_iblock", "iscsi_target_mod",
+}
+
+// virtual are the devices of virtual machines; af_packet is for DHCP.
+var virtual = []string{
+	"af_packet", "virtio_pci", "virtio_net", "virtio_blk", "virtio_scsi", "sd_mod", "nvme",
+}
+
+// metal are controllers and cards of servers of the last fifteen years that work without a
+// firmware file, and QEMU's imitations of older ones.
+var metal = []string{
+	"ahci", "ata_piix", "megaraid_sas", "mpt3sas", "hpsa", "smartpqi", "vmw_pvscsi",
+	"e1000", "e1000e", "igb", "igc", "ixgbe", "i40e", "tg3", "bnxt_en", "realtek", "r8169", "8139cp",
+	"vmxnet3",
+}
+
+var flavours = []flavour{
+	{Cloud, "linux-image-cloud-amd64", append(append([]string{}, target...), virtual...)},
+	{Generic, "linux-image-amd64", append(append(append([]string{}, target...), virtual...),
+		metal...)},
+}
+
+func flavourOf(name Flavour) (flavour, error) {
+	if name == "" {
+		name = Cloud
+	}
+	for _, f := range flavours {
+		if f.name == name {
+			return f, nil
+		}
+	}
+	return flavour{}, fmt.Errorf("there is no ramdisk flavour %q: choose %s for virtual machines "+
+		"or %s for any hardware", name, Cloud, Generic)
+}
