@@ -1,6 +1,9 @@
 package ingot
 
-import "time"
+import (
+	"fmt"
+	"time"
+)
 
 // Object is a free-form JSON object of a resource (driver_info, extra...). Never nil on the wire.
 type Object = map[string]any
@@ -130,6 +133,10 @@ type Attempt struct {
 	Written bool
 }
 
+// Format prints the attempt's name alone, for every verb: fmt passes over the methods of its
+// fields where the verb does not suit them, and some of them are secret.
+func (a Attempt) Format(f fmt.State, _ rune) { fmt.Fprintf(f, "attempt %s", a.ID) }
+
 // File names boot content by its digest, so any conductor that holds it can serve it.
 type File struct {
 	SHA256 string // hex; "" when there is none
@@ -145,6 +152,11 @@ type ISCSITarget struct {
 	LUN      int
 	Username string // CHAP; "" is no authentication
 	Password Secret
+}
+
+// Format prints the address without the credentials, for every verb, as Attempt does.
+func (t ISCSITarget) Format(f fmt.State, _ rune) {
+	fmt.Fprintf(f, "%s LUN %d at %s port %d", t.IQN, t.LUN, t.Address, t.Port)
 }
 
 // Deploying tells whether an operation of several steps is under way.

@@ -1,6 +1,10 @@
 package ingot
 
-import "log/slog"
+import (
+	"fmt"
+	"io"
+	"log/slog"
+)
 
 // Masked is what a reader sees in place of a secret, as in Ironic: six asterisks.
 const Masked = "******"
@@ -20,8 +24,9 @@ func (s Secret) String() string {
 	return Masked
 }
 
-// GoString keeps %#v from printing the text.
-func (s Secret) GoString() string { return "ingot.Secret(" + s.String() + ")" }
+// Format prints the mask for every verb: fmt asks a Formatter even where the verb does not suit
+// the type and String would be passed over.
+func (s Secret) Format(f fmt.State, _ rune) { io.WriteString(f, s.String()) }
 
 // LogValue keeps slog from printing the text.
 func (s Secret) LogValue() slog.Value { return slog.StringValue(s.String()) }

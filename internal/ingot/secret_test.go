@@ -36,7 +36,7 @@ func carriers() map[string]any {
 func TestASecretDoesNotPrintItself(t *testing.T) {
 	t.Parallel()
 	for name, v := range carriers() {
-		for _, verb := range []string{"%v", "%+v", "%#v", "%10.3v"} {
+		for _, verb := range []string{"%v", "%+v", "%#v", "%10.3v", "%s", "%q", "%d", "%x", "%t"} {
 			if got := fmt.Sprintf(verb, v); leaks(got) {
 				t.Errorf("%s of %s prints %s", verb, name, got)
 			}

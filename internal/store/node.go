@@ -300,6 +300,29 @@ func (s *Store) Nodes(ctx context.Context, f NodeFilter, p Page) (list []*ingot.
 	return list, err
 }
 
+// CountNodes returns how many nodes there are in each provision state that has any.
+func (s *Store) CountNodes(ctx context.Context) (counts map[string]int, err error) {
+	err = s.read(ctx, "count nodes", func(tx *tx) error {
+		rows, err := tx.QueryContext(ctx,
+			`SELECT provision_state, count(*) FROM nodes GROUP BY provision_state`)
+		if err != nil {
+			return err
+		}
+		defer rows.Close()
+		counts = map[string]int{}
+		for rows.Next() {
+			var state string
+			var n int
+			if err := rows.Scan(&state, &n); err != nil {
+				return err
+			}
+			counts[state] = n
+		}
+		return rows.Err()
+	})
+	return counts, err
+}
+
 // UpdateNode stores n as the caller changed it, except ID, UUID, CreatedAt and Reservation, and
 // sets its Generation and UpdatedAt. The row must be as it was read: same Generation, same
 // Reservation. Stale if it is not; NotFound if it is gone; Conflict as in CreateNode.

@@ -2,6 +2,7 @@ package store_test
 
 import (
 	"encoding/json"
+	"maps"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -387,5 +388,19 @@ func TestFiltersSelectNodes(t *testing.T) {
 		if got.String() != c.want {
 			t.Errorf("%s: nodes %q, want %q", name, got.String(), c.want)
 		}
+	}
+}
+
+func TestNodesAreCountedByState(t *testing.T) {
+	t.Parallel()
+	s := open(t)
+	for i, state := range []string{"active", "enroll", "active"} {
+		n := newNode(i + 1)
+		n.ProvisionState = state
+		create(t, s, n)
+	}
+	got, err := s.CountNodes(t.Context())
+	if want := map[string]int{"active": 2, "enroll": 1}; err != nil || !maps.Equal(got, want) {
+		t.Errorf("counts %v, %v, want %v", got, err, want)
 	}
 }

@@ -1,0 +1,298 @@
+// Package e2e deploys real machines: QEMU with firmware, network card and BMC, a real `ingot
+// serve`, Debian's `baremetal` client unmodified, the deploy ramdisk and images made on the spot.
+// `make e2e` builds the binaries and runs it as root.
+package e2e
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"ingot/internal/lab"
+	"ingot/internal/sim"
+)
+
+// binary is the program under test, as `make build` makes it.
+const binary = "../../bin/ingot"
+
+// requirements fails in CI, and skips elsewhere, when the machine cannot run machines.
+func requirements(t *testing.T) {
+	t.Helper()
+	missing := ""
+	if os.Geteuid() != 0 {
+		missing = "root is needed for network namespaces; run: sudo make e2e"
+	} else if _, err := os.Stat(binary); err != nil {
+		missing = "bin/ingot is missing; run: make build"
+	}
+	switch {
+	case missing == "":
+	case os.Getenv("CI") != "":
+		t.Fatal(missing)
+	default:
+		t.Skip(missing)
+	}
+}
+
+// start makes an installation with one machine. Machines run one after the other: two cores
+// emulate one at a time well.
+func start(t *testing.T, spec sim.MachineSpec) (*lab.Lab, *sim.Machine) {
+	t.Helper()
+	requirements(t)
+	path, err := filepath.Abs(binary)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cache, err := filepath.Abs("../../build/cache")
+	if err != nil {
+		t.Fatal(err)
+	}
+	spec.Name = "metal-1"
+	l, err := lab.Start(t.Context(), lab.Options{
+		Dir: t.TempDir(), Cache: cache, Binary: path, Machines: []sim.MachineSpec{spec},
+		Progress: testWriter{t},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if t.Failed() {
+			dump(t, "server", l.Log())
+			dump(t, "console", l.Machine(spec.Name).Console().Path())
+		}
+		if err := l.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return l, l.Machine(spec.Name)
+}
+
+// testWriter writes lines to the test's log.
+type testWriter struct{ t *testing.T }
+
+func (w testWriter) Write(p []byte) (int, error) {
+	w.t.Log(strings.TrimRight(string(p), "\n"))
+	return len(p), nil
+}
+
+// dump logs the end of a file.
+func dump(t *testing.T, name, path string) {
+	t.Helper()
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Log(err)
+		return
+	}
+	const most = 8 << 10
+	t.Logf("%s (end):\n%s", name, b[max(0, len(b)-most):])
+}
+
+// baremetal runs Debian's client against the lab and returns its output.
+func baremetal(t *testing.T, l *lab.Lab, args ...string) string {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 4*time.Minute)
+	defer cancel()
+	cmd := l.Command(ctx, "/usr/bin/baremetal", args...)
+	cmd.Env = append(os.Environ(), "OS_AUTH_TYPE=none", "OS_ENDPOINT=http://127.0.0.1:6385")
+	var out, errs bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &errs
+	if err := cmd.Run(); err != nil {
+		t.Fatalf("baremetal %s: %v\n%s%s", strings.Join(args, " "), err, out.String(), errs.String())
+	}
+	return strings.TrimSpace(out.String())
+}
+
+// enroll brings the machine to available, by the baremetal client, with the lab's image set.
+func enroll(t *testing.T, l *lab.Lab, m *sim.Machine) {
+	t.Helper()
+	s, bmc := m.Spec(), m.BMC().Addr()
+	uuid := baremetal(t, l, "node", "create", "--driver", "ipmi", "--name", s.Name,
+		"--driver-info", "ipmi_address="+bmc.Addr().String(),
+		"--driver-info", fmt.Sprintf("ipmi_port=%d", bmc.Port()),
+		"--driver-info", "ipmi_username="+s.User, "--driver-info", "ipmi_password="+s.Password,
+		"--property", "capabilities=boot_mode:"+string(s.Firmware), "-f", "value", "-c", "uuid")
+	baremetal(t, l, "port", "create", s.MAC, "--node", uuid)
+	baremetal(t, l, "node", "manage", s.Name, "--wait", "60")
+	baremetal(t, l, "node", "provide", s.Name, "--wait", "60")
+	baremetal(t, l, "node", "set", s.Name,
+		"--instance-info", "image_source=file://"+l.Files.Image.QCOW2Path,
+		"--instance-info", "image_os_hash_algo=sha256",
+		"--instance-info", "image_os_hash_value="+l.Files.Image.QCOW2SHA256)
+}
+
+// state returns a field of the node as the client prints it.
+func state(t *testing.T, l *lab.Lab, m *sim.Machine, field string) string {
+	t.Helper()
+	return baremetal(t, l, "node", "show", m.Spec().Name, "-f", "value", "-c", field)
+}
+
+// sameBytes compares the machine's disk with the image, every byte.
+func sameBytes(t *testing.T, l *lab.Lab, m *sim.Machine) {
+	t.Helper()
+	image, err := os.Open(l.Files.Image.RawPath)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer image.Close()
+	const piece = 1 << 20
+	want, got := make([]byte, piece), make([]byte, piece)
+	var compared int64
+	for {
+		n, err := io.ReadFull(image, want)
+		if n == 0 {
+			break
+		}
+		if err != nil && err != io.ErrUnexpectedEOF {
+			t.Fatal(err)
+		}
+		if _, err := m.ReadDiskAt(got[:n], compared); err != nil && err != io.EOF {
+			t.Fatal(err)
+		}
+		if !bytes.Equal(want[:n], got[:n]) {
+			t.Fatalf("disk and image differ between byte %d and %d", compared, compared+int64(n))
+		}
+		compared += int64(n)
+	}
+	if compared < 100<<20 {
+		t.Fatalf("only %d bytes compared; the image is larger", compared)
+	}
+	t.Logf("%d bytes of the disk are those of the image", compared)
+}
+
+// deployed checks what has to be true of an active node: booted from disk, byte for byte.
+func deployed(t *testing.T, l *lab.Lab, m *sim.Machine) {
+	t.Helper()
+	if got := state(t, l, m, "provision_state"); got != "active" {
+		t.Fatalf("provision state %q, want active", got)
+	}
+	if err := l.Booted(t.Context(), m); err != nil {
+		t.Fatal(err)
+	}
+	if got := state(t, l, m, "power_state"); got != "power on" {
+		t.Errorf("power state %q, want power on", got)
+	}
+	sameBytes(t, l, m)
+}
+
+func TestBaremetalClientDeploysABIOSMachine(t *testing.T) {
+	l, m := start(t, sim.MachineSpec{Firmware: sim.BIOS})
+	enroll(t, l, m)
+	begin := time.Now()
+	baremetal(t, l, "node", "deploy", m.Spec().Name, "--wait", "200")
+	deployed(t, l, m)
+	t.Logf("deployed and booted within %.1f s", time.Since(begin).Seconds())
+}
+
+func TestBaremetalClientDeploysAUEFIMachineWithoutIPXEInItsROM(t *testing.T) {
+	l, m := start(t, sim.MachineSpec{Firmware: sim.UEFI, NICROM: sim.NoROM})
+	enroll(t, l, m)
+	begin := time.Now()
+	baremetal(t, l, "node", "deploy", m.Spec().Name, "--wait", "240")
+	deployed(t, l, m)
+	t.Logf("deployed and booted within %.1f s", time.Since(begin).Seconds())
+	journal := entries(t, l, m)
+	if !strings.Contains(journal, "snponly.efi") {
+		t.Errorf("the firmware has not loaded iPXE by TFTP; journal:\n%s", journal)
+	}
+}
+
+// entries is the node's journal as text.
+func entries(t *testing.T, l *lab.Lab, m *sim.Machine) string {
+	t.Helper()
+	out, err := l.Command(t.Context(), binary, "node", "journal", m.Spec().Name).Output()
+	if err != nil {
+		t.Fatalf("ingot node journal: %v", err)
+	}
+	return string(out)
+}
+
+func TestDeploymentGoesOnAfterTheServerWasKilled(t *testing.T) {
+	l, m := start(t, sim.MachineSpec{Firmware: sim.BIOS})
+	enroll(t, l, m)
+	baremetal(t, l, "node", "deploy", m.Spec().Name)
+	// Three deaths: while the machine boots the ramdisk, while the image is written, and while
+	// the machine restarts.
+	for _, sign := range []string{"wait call-back", "write_image", "tear_down_agent"} {
+		await(t, l, m, sign)
+		if err := l.Kill(); err != nil {
+			t.Fatal(err)
+		}
+		if err := l.Server.Start(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		t.Logf("killed and started again at %q", sign)
+	}
+	await(t, l, m, "active")
+	deployed(t, l, m)
+}
+
+// await polls the node until its state or its step is as given.
+func await(t *testing.T, l *lab.Lab, m *sim.Machine, sign string) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
+	defer cancel()
+	c, err := l.Client()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for {
+		n, err := c.Node(ctx, m.Spec().Name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n.ProvisionState == sign || n.DeployStep["step"] == sign ||
+			(n.ProvisionState == "active" && sign != "wait call-back") {
+			return
+		}
+		if n.ProvisionState == "deploy failed" {
+			t.Fatalf("deploy failed: %s", n.LastError)
+		}
+	}
+}
+
+func TestUndeployedMachineIsOffAndAvailable(t *testing.T) {
+	l, m := start(t, sim.MachineSpec{Firmware: sim.BIOS})
+	enroll(t, l, m)
+	baremetal(t, l, "node", "deploy", m.Spec().Name)
+	await(t, l, m, "wait call-back")
+	baremetal(t, l, "node", "undeploy", m.Spec().Name, "--wait", "60")
+	if got := state(t, l, m, "provision_state"); got != "available" {
+		t.Errorf("provision state %q, want available", got)
+	}
+	if m.PowerState() != sim.Off {
+		t.Error("the machine is still on")
+	}
+}
+
+// leftovers names what a lab has left on the host.
+func leftovers(t *testing.T, dir string) []string {
+	t.Helper()
+	var left []string
+	procs, err := filepath.Glob("/proc/[0-9]*/cmdline")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range procs {
+		line, err := os.ReadFile(p)
+		if err == nil && strings.Contains(string(line), dir) {
+			left = append(left, strings.ReplaceAll(string(line), "\x00", " "))
+		}
+	}
+	return left
+}
+
+// namespaces is what `ip netns list` prints.
+func namespaces(t *testing.T) string {
+	t.Helper()
+	out, err := exec.CommandContext(t.Context(), "ip", "netns", "list").Output()
+	if err != nil {
+		t.Fatalf("ip netns list: %v", err)
+	}
+	return string(out)
+}
