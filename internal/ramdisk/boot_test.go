@@ -1,0 +1,274 @@
+package ramdisk_test
+
+import (
+	"bufio"
+	"bytes"
+	"crypto/rand"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"ingot/internal/ramdisk"
+)
+
+// call is one request of the agent.
+type call struct {
+	method string
+	body   map[string]string
+}
+
+// conductor pretends to be the server; the guest reaches the host's loopback as 10.0.2.2.
+func conductor(t *testing.T) (calls <-chan call, port string) {
+	t.Helper()
+	heard := make(chan call, 8)
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		c := call{method: r.URL.Path[strings.LastIndex(r.URL.Path, "/")+1:]}
+		if err := json.NewDecoder(r.Body).Decode(&c.body); err != nil {
+			t.Errorf("body of %s: %v", r.URL.Path, err)
+		}
+		heard <- c
+		w.WriteHeader(http.StatusAccepted)
+	}))
+	t.Cleanup(server.Close)
+	_, port, _ = net.SplitHostPort(server.Listener.Addr().String())
+	return heard, port
+}
+
+// machine boots kernel and ramdisk with a 1 GiB disk, in software emulation. It returns the
+// addresses on the host that lead to the guest's ports 3260 and 10000.
+func machine(t *testing.T, built ramdisk.Result, disk, cmdline string) (iscsi, outcome string) {
+	t.Helper()
+	iscsi, outcome = freeAddress(t), freeAddress(t)
+	console := filepath.Join(t.TempDir(), "console")
+	cmd := exec.Command(tool(t, "qemu-system-x86_64"), "-accel", "tcg", "-cpu", "max",
+		"-m", "512", "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
+		"-serial", "file:"+console,
+		"-kernel", built.Kernel.Path, "-initrd", built.Ramdisk.Path,
+		"-append", "console=ttyS0 quiet panic=-1 "+cmdline,
+		"-netdev", "user,id=n,hostfwd=tcp:"+iscsi+"-:3260,hostfwd=tcp:"+outcome+"-:10000",
+		"-device", "virtio-net-pci,netdev=n,mac=52:54:00:77:00:09",
+		"-drive", "file="+disk+",format=raw,if=virtio,discard=unmap")
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		cmd.Process.Kill()
+		cmd.Wait()
+		text, _ := os.ReadFile(console)
+		t.Logf("console:\n%s", text)
+	})
+	return iscsi, outcome
+}
+
+func freeAddress(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().String()
+}
+
+func tool(t *testing.T, name string) string {
+	t.Helper()
+	path, err := exec.LookPath(name)
+	if err != nil {
+		t.Fatalf("%s is not installed: run scripts/packages.sh", name)
+	}
+	return path
+}
+
+func next(t *testing.T, calls <-chan call) call {
+	t.Helper()
+	select {
+	case c := <-calls:
+		return c
+	case <-time.After(90 * time.Second):
+		t.Fatal("the machine did not call within 90 s")
+	}
+	return call{}
+}
+
+// builtAgent is a static agent of this tree.
+func builtAgent(t *testing.T) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "ingot-agent")
+	cmd := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", path,
+		"ingot/cmd/ingot-agent")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("build agent: %v\n%s", err, out)
+	}
+	return path
+}
+
+func build(t *testing.T, flavour ramdisk.Flavour) ramdisk.Result {
+	t.Helper()
+	tool(t, "apt-get")
+	built, err := ramdisk.Build(t.Context(), ramdisk.Options{OutDir: t.TempDir(),
+		Flavour: flavour, AgentPath: builtAgent(t), Progress: func(s string) { t.Log(s) }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return built
+}
+
+func TestMachineLendsItsDiskToWhoHasTheSecretAndCompletes(t *testing.T) {
+	for _, flavour := range []ramdisk.Flavour{ramdisk.Cloud, ramdisk.Generic} {
+		t.Run(string(flavour), func(t *testing.T) { lendAndComplete(t, build(t, flavour)) })
+	}
+}
+
+func lendAndComplete(t *testing.T, built ramdisk.Result) {
+	calls, port := conductor(t)
+	disk := filepath.Join(t.TempDir(), "disk.raw")
+	if err := os.WriteFile(disk, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Truncate(disk, 1<<30); err != nil {
+		t.Fatal(err)
+	}
+	start := time.Now()
+	iscsi, outcome := machine(t, built, disk, "deployment_id=a-node deployment_key=a-key "+
+		"iscsi_target_iqn=iqn.2008-10.org.openstack:a-node BOOTIF=01-52-54-00-77-00-09 "+
+		"ironic_api_url=http://10.0.2.2:1,http://10.0.2.2:"+port)
+	info := next(t, calls)
+	t.Logf("pass_deploy_info %.1f s after power on", time.Since(start).Seconds())
+	secret := info.body["chap_password"]
+	want := fmt.Sprint(call{"pass_deploy_info", map[string]string{
+		"address": "10.0.2.15", "port": "3260", "iqn": "iqn.2008-10.org.openstack:a-node",
+		"lun": "1", "key": "a-key", "error": "", "chap_username": "ingot",
+		"chap_password": secret}})
+	if fmt.Sprint(info) != want || len(secret) < 16 {
+		t.Fatalf("call is %v, want %s", info, want)
+	}
+
+	lun := iscsi + "/iqn.2008-10.org.openstack:a-node/1"
+	for _, login := range []string{"", "ingot%not-the-secret-at-all@"} {
+		out, err := exec.Command(tool(t, "iscsi-inq"), "iscsi://"+login+lun).CombinedOutput()
+		if err == nil || !strings.Contains(string(out), "Authentication failure") {
+			t.Errorf("login by %q: %v: %s; want an authentication failure", login, err, out)
+		}
+	}
+	address := "iscsi://ingot%" + secret + "@" + lun
+	out, err := exec.Command(tool(t, "iscsi-readcapacity16"), address).CombinedOutput()
+	if err != nil || !strings.Contains(string(out), fmt.Sprint(1<<30)) {
+		t.Errorf("capacity: %v: %s; want %d", err, out, 1<<30)
+	}
+
+	content := make([]byte, 32<<20)
+	rand.Read(content)
+	image := filepath.Join(t.TempDir(), "image.raw")
+	if err := os.WriteFile(image, content, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	start = time.Now()
+	out, err = exec.Command(tool(t, "qemu-img"), "convert", "-n", "-W", "-m", "16", "-f", "raw",
+		"-O", "raw", image, address).CombinedOutput()
+	if err != nil {
+		t.Fatalf("write image: %v: %s", err, out)
+	}
+	t.Logf("32 MiB written in %.2f s", time.Since(start).Seconds())
+
+	for range 2 { // a conductor that was restarted says it again
+		if answer := tell(t, outcome, "done\n"); answer != "ok\n" {
+			t.Errorf("answer to done is %q, want ok", answer)
+		}
+	}
+	status := next(t, calls)
+	want = fmt.Sprint(call{"pass_deploy_status", map[string]string{
+		"key": "a-key", "status": "Completed", "error": ""}})
+	if fmt.Sprint(status) != want {
+		t.Errorf("call is %v, want %s", status, want)
+	}
+	if out, err := exec.Command(tool(t, "iscsi-inq"), address).CombinedOutput(); err == nil {
+		t.Errorf("the target still answers after Completed: %s", out)
+	}
+	if got := head(t, disk, len(content)); !bytes.Equal(got, content) {
+		t.Error("the disk does not hold what was written")
+	}
+}
+
+func head(t *testing.T, path string, n int) []byte {
+	t.Helper()
+	f, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	data := make([]byte, n)
+	if _, err := io.ReadFull(f, data); err != nil {
+		t.Fatal(err)
+	}
+	return data
+}
+
+func tell(t *testing.T, address, line string) string {
+	t.Helper()
+	conn, err := net.DialTimeout("tcp", address, 10*time.Second)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	conn.SetDeadline(time.Now().Add(20 * time.Second))
+	io.WriteString(conn, line)
+	answer, _ := bufio.NewReader(conn).ReadString('\n')
+	return answer
+}
+
+func TestSameInputGivesSameBytes(t *testing.T) {
+	agent := builtAgent(t)
+	var sums [2]string
+	for i := range sums {
+		built, err := ramdisk.Build(t.Context(), ramdisk.Options{OutDir: t.TempDir(),
+			AgentPath: agent})
+		if err != nil {
+			t.Fatal(err)
+		}
+		sums[i] = built.Kernel.SHA256 + built.Ramdisk.SHA256
+		if built.Ramdisk.Bytes > 3e6 {
+			t.Errorf("the cloud ramdisk has %d bytes, want at most 3 MB", built.Ramdisk.Bytes)
+		}
+	}
+	if sums[0] != sums[1] {
+		t.Errorf("digests differ: %v", sums)
+	}
+}
+
+func TestAgentThatCannotRunIsRefused(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	text := filepath.Join(dir, "text")
+	if err := os.WriteFile(text, []byte("#!/bin/sh\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for path, want := range map[string]string{
+		filepath.Join(dir, "none"): "build it by `make build`",
+		text:                       "is no program",
+		"/bin/cat":                 "is not static",
+	} {
+		_, err := ramdisk.Build(t.Context(), ramdisk.Options{OutDir: dir, CacheDir: dir,
+			AgentPath: path})
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("agent %s: error is %v, want %q in it", path, err, want)
+		}
+	}
+}
+
+func TestUnknownFlavourIsRefusedWithTheChoices(t *testing.T) {
+	t.Parallel()
+	_, err := ramdisk.Build(t.Context(), ramdisk.Options{OutDir: t.TempDir(), Flavour: "arm"})
+	if err == nil || !strings.Contains(err.Error(), "cloud") {
+		t.Errorf("error is %v, want one that names the flavours", err)
+	}
+}
