@@ -1,0 +1,113 @@
+package guest_test
+
+import (
+	"bytes"
+	"context"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"ingot/internal/sim/guest"
+)
+
+// kernel downloads Debian's kernel for virtual machines.
+func kernel(t *testing.T) string {
+	t.Helper()
+	dir := t.TempDir()
+	script := `p=$(apt-cache depends linux-image-cloud-amd64 | sed -n 's/.*Depends: //p' | head -1)
+apt-get -q -o APT::Sandbox::User=root download "$p" && dpkg-deb -x ./*.deb .`
+	cmd := exec.Command("sh", "-ec", script)
+	cmd.Dir = dir
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("get kernel: %v: %s; run apt-get update", err, out)
+	}
+	found, _ := filepath.Glob(filepath.Join(dir, "boot/vmlinuz-*"))
+	if len(found) != 1 {
+		t.Fatalf("kernels found: %v", found)
+	}
+	return found[0]
+}
+
+// boot starts a machine from the image and returns its console once it holds want.
+func boot(t *testing.T, image, want string, args ...string) {
+	t.Helper()
+	program, err := exec.LookPath("qemu-system-x86_64")
+	if err != nil {
+		t.Fatal("qemu-system-x86_64 is not installed: run scripts/packages.sh")
+	}
+	console := filepath.Join(t.TempDir(), "console")
+	ctx, cancel := context.WithTimeout(t.Context(), 90*time.Second)
+	defer cancel()
+	start := time.Now()
+	cmd := exec.CommandContext(ctx, program, append([]string{"-accel", "tcg", "-cpu", "max",
+		"-m", "512", "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
+		"-serial", "file:" + console, "-snapshot",
+		"-drive", "file=" + image + ",if=virtio,format=" + filepath.Ext(image)[1:]}, args...)...)
+	out, err := cmd.CombinedOutput() // ends by the guest's power off
+	text, _ := os.ReadFile(console)
+	if err != nil || !bytes.Contains(text, []byte(want)) {
+		t.Fatalf("machine: %v: %s\nconsole, which must hold %q:\n%s", err, out, want, text)
+	}
+	t.Logf("%s after %.1f s", want, time.Since(start).Seconds())
+}
+
+func TestImageBootsUnderBothFirmwaresAndIsReused(t *testing.T) {
+	t.Parallel()
+	opt := guest.Options{Dir: t.TempDir(), Kernel: kernel(t), ID: "image-7"}
+	start := time.Now()
+	image, err := guest.Build(t.Context(), opt)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("built in %.1f s", time.Since(start).Seconds())
+	boot(t, image.RawPath, "INGOT-DEPLOYED-OS fw=bios image=image-7")
+	boot(t, image.QCOW2Path, image.MarkerFor("efi"), "-drive",
+		"if=pflash,format=raw,readonly=on,file=/usr/share/OVMF/OVMF_CODE.fd")
+
+	out, err := exec.Command("qemu-img", "compare", image.RawPath, image.QCOW2Path).
+		CombinedOutput()
+	if err != nil {
+		t.Errorf("raw and qcow2 differ: %v: %s", err, out)
+	}
+	out, err = exec.Command("sha256sum", image.RawPath, image.QCOW2Path).Output()
+	want := image.RawSHA256 + "  " + image.RawPath + "\n" + image.QCOW2SHA256 + "  " +
+		image.QCOW2Path + "\n"
+	if err != nil || string(out) != want {
+		t.Errorf("digests are\n%swant\n%s", out, want)
+	}
+	before, err := os.Stat(image.RawPath)
+	if err != nil {
+		t.Fatal(err)
+	}
+	again, err := guest.Build(t.Context(), opt)
+	if err != nil || again != image {
+		t.Errorf("second build gave %v (%v), want the first image", again, err)
+	}
+	if after, err := os.Stat(image.RawPath); err != nil || !after.ModTime().Equal(before.ModTime()) {
+		t.Error("the second build wrote the image anew")
+	}
+	opt.StayUp = true
+	other, err := guest.Build(t.Context(), opt)
+	if err != nil || other.RawPath == image.RawPath {
+		t.Errorf("other options gave %v (%v), want another image", other, err)
+	}
+}
+
+func TestImpossibleImagesAreRefused(t *testing.T) {
+	t.Parallel()
+	for want, opt := range map[string]guest.Options{
+		"kernel":      {Kernel: "/does/not/exist"},
+		"letters":     {Kernel: "/etc/passwd", ID: "a b"},
+		"whole MiB":   {Kernel: "/etc/passwd", Size: 200<<20 + 1},
+		"than its da": {Kernel: "/etc/passwd", Size: 100 << 20, Data: 90 << 20},
+	} {
+		opt.Dir = t.TempDir()
+		if _, err := guest.Build(t.Context(), opt); err == nil ||
+			!strings.Contains(err.Error(), want) {
+			t.Errorf("error is %v, want %q in it", err, want)
+		}
+	}
+}
