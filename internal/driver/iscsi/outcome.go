@@ -18,8 +18,8 @@ import (
 
 const (
 	// outcomeTimeout bounds one exchange with the ramdisk about the outcome.
-	outcomeTimeout = 5 * time.Second
-	outcomeTries   = 3
+	outcomeTimeout = 2 * time.Second
+	outcomeTries   = 2
 	outcomePause   = 500 * time.Millisecond
 	// maxReason is what fits on a console.
 	maxReason = 300

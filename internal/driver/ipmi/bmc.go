@@ -1,0 +1,221 @@
+package ipmi
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/bougou/go-ipmi/pkg/client"
+	"github.com/bougou/go-ipmi/pkg/command/chassis"
+	"github.com/bougou/go-ipmi/pkg/types"
+
+	"ingot/internal/driver"
+	"ingot/internal/ingot"
+)
+
+const (
+	// attemptTimeout is how long one packet's answer is waited for before it is sent again.
+	attemptTimeout = 2 * time.Second
+	attempts       = 4
+	// closeTimeout bounds the end of a session. A BMC that misses it ends it by itself after a
+	// minute.
+	closeTimeout = time.Second
+)
+
+// bmc is one session with a BMC: what we ask of one, and nothing else.
+type bmc interface {
+	poweredOn(ctx context.Context) (bool, error)
+	control(ctx context.Context, a action) error
+	bootFlags(ctx context.Context) (flags, error)
+	setBootFlags(ctx context.Context, f flags) error
+	// keepBootFlags tells the BMC not to forget boot flags after 60 seconds.
+	keepBootFlags(ctx context.Context) error
+}
+
+// action is a command of Chassis Control (IPMI 2.0, 28.3).
+type action string
+
+const (
+	up           action = "power up"
+	down         action = "power down"
+	softShutdown action = "soft shutdown"
+)
+
+var controls = map[action]chassis.ChassisControl{
+	up: chassis.ChassisControlPowerUp, down: chassis.ChassisControlPowerDown,
+	softShutdown: chassis.ChassisControlSoftShutdown,
+}
+
+// flags are the boot flags (IPMI 2.0, table 28-14, parameter 5) that we use.
+type flags struct {
+	device     string // "" is no override
+	persistent bool
+	efi        bool
+}
+
+// devices are the boot devices that IPMI can name, in the order in which they are listed.
+var devices = []struct {
+	name     string
+	selector types.BootDeviceSelector
+}{
+	{"pxe", types.BootDeviceSelectorForcePXE},
+	{"disk", types.BootDeviceSelectorForceHardDrive},
+	{"cdrom", types.BootDeviceSelectorForceCDROM},
+	{"bios", types.BootDeviceSelectorForceBIOSSetup},
+	{"safe", types.BootDeviceSelectorForceHardDriveSafe},
+}
+
+// ask runs fn in a session of its own. Errors are ingot.Unavailable and tell which BMC it is,
+// and what to check if it did not even let us in.
+func (f *Family) ask(ctx context.Context, t *driver.Task, what string,
+	fn func(ctx context.Context, b bmc) error) error {
+	i, err := parse(t.Node)
+	if err != nil {
+		return err
+	}
+	done, err := f.turn(ctx, i.address())
+	if err != nil {
+		return err
+	}
+	defer done()
+	ctx, cancel := context.WithTimeout(ctx, f.o.Timeout)
+	defer cancel()
+	c, err := connect(ctx, i)
+	if err != nil {
+		return f.explain(ctx, i, err)
+	}
+	defer func() {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeTimeout)
+		defer cancel()
+		if err := c.Close(ctx); err != nil {
+			t.Log.Debug("end of IPMI session failed", "bmc", i.address(), "error", err)
+		}
+	}()
+	if err := fn(ctx, session{c}); err != nil {
+		return ingot.Errorf(ingot.Unavailable, "%s on BMC %s: %w", what, i.address(), err)
+	}
+	return nil
+}
+
+func connect(ctx context.Context, i info) (*client.Client, error) {
+	host := i.host
+	if strings.Contains(host, ":") {
+		host = "[" + host + "]" // go-ipmi joins with a colon
+	}
+	c, err := client.NewClient(host, i.port, i.user, i.password.Reveal())
+	if err != nil {
+		return nil, err
+	}
+	suites := make([]types.CipherSuiteID, len(i.suites))
+	for k, s := range i.suites {
+		suites[k] = types.CipherSuiteID(s)
+	}
+	level := map[string]types.PrivilegeLevel{
+		"ADMINISTRATOR": types.PrivilegeLevelAdministrator,
+		"OPERATOR":      types.PrivilegeLevelOperator,
+		"USER":          types.PrivilegeLevelUser,
+		"CALLBACK":      types.PrivilegeLevelCallback,
+	}[i.privilege]
+	c.WithTimeout(attemptTimeout).WithRetry(attempts).WithCipherSuiteID(suites...).
+		WithMaxPrivilegeLevel(level)
+	if i.lan15 {
+		c.WithInterface(client.InterfaceLan)
+	}
+	if err := c.Connect(ctx); err != nil {
+		// There is no session to end, only a socket to close.
+		ended, cancel := context.WithCancel(context.Background())
+		cancel()
+		_ = c.Close(ended)
+		return nil, err
+	}
+	return c, nil
+}
+
+// explain tells what a failed login means for a person. go-ipmi does not keep the causes apart
+// in its errors; whether the time ran out does.
+func (f *Family) explain(ctx context.Context, i info, err error) error {
+	var unknown *net.DNSError
+	switch {
+	case errors.Is(err, syscall.ECONNREFUSED):
+		return ingot.Errorf(ingot.Unavailable, "BMC %s: nothing listens there; check "+
+			"ipmi_address and ipmi_port, and that IPMI over LAN is enabled on the BMC: %w",
+			i.address(), err)
+	case errors.As(err, &unknown):
+		return ingot.Errorf(ingot.Unavailable, "BMC %s: the host name cannot be resolved; check "+
+			"ipmi_address: %w", i.address(), err)
+	case spent(ctx):
+		return ingot.Errorf(ingot.Unavailable, "BMC %s did not answer within %s; check that it "+
+			"has power and a network connection, that ipmi_address and ipmi_port are right, "+
+			"that IPMI over LAN is enabled, and that no firewall drops UDP: %w", i.address(),
+			f.o.Timeout, context.DeadlineExceeded)
+	}
+	return ingot.Errorf(ingot.Unavailable, "BMC %s refused the login of user %q; check "+
+		"ipmi_username and ipmi_password, that the user may use IPMI over LAN with "+
+		"ipmi_priv_level %s, and that the BMC has cipher suite %s (ipmi_cipher_suite): %w",
+		i.address(), i.user, i.privilege, suiteText(i.suites), err)
+}
+
+// spent tells whether the time of ctx is over. go-ipmi hands the deadline to the socket, whose
+// time-out may come a moment before that of the context.
+func spent(ctx context.Context) bool {
+	deadline, ok := ctx.Deadline()
+	return ctx.Err() != nil || ok && time.Until(deadline) < 20*time.Millisecond
+}
+
+func suiteText(suites []int) string {
+	return strings.Join(strings.Fields(strings.Trim(fmt.Sprint(suites), "[]")), " or ")
+}
+
+// session is a bmc by go-ipmi.
+type session struct{ c *client.Client }
+
+func (s session) poweredOn(ctx context.Context) (bool, error) {
+	r, err := s.c.GetChassisStatus(ctx)
+	if err != nil {
+		return false, err
+	}
+	return r.PowerIsOn, nil
+}
+
+func (s session) control(ctx context.Context, a action) error {
+	_, err := s.c.ChassisControl(ctx, controls[a])
+	return err
+}
+
+func (s session) bootFlags(ctx context.Context) (flags, error) {
+	var p types.BootOptionParam_BootFlags
+	if err := s.c.GetSystemBootOptionsParamFor(ctx, &p); err != nil {
+		return flags{}, err
+	}
+	f := flags{persistent: p.Persist, efi: bool(p.BIOSBootType)}
+	if !p.BootFlagsValid {
+		return f, nil
+	}
+	for _, d := range devices {
+		if d.selector == p.BootDeviceSelector {
+			f.device = d.name
+		}
+	}
+	return f, nil
+}
+
+func (s session) setBootFlags(ctx context.Context, f flags) error {
+	p := types.BootOptionParam_BootFlags{BootFlagsValid: true, Persist: f.persistent,
+		BIOSBootType: types.BIOSBootType(f.efi)}
+	for _, d := range devices {
+		if d.name == f.device {
+			p.BootDeviceSelector = d.selector
+		}
+	}
+	return s.c.SetSystemBootOptionsParamFor(ctx, &p)
+}
+
+func (s session) keepBootFlags(ctx context.Context) error {
+	return s.c.SetSystemBootOptionsParamFor(ctx, &types.BootOptionParam_BMCBootFlagValidBitClear{
+		DontClearOnCommandReceivedTimeout: true,
+	})
+}
