@@ -1,0 +1,258 @@
+package api
+
+import (
+	"errors"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"path"
+	"strings"
+	"time"
+
+	"ingot/internal/journal"
+	"ingot/internal/rpc"
+	"ingot/internal/store"
+)
+
+// DefaultMaxLimit is the greatest number of items of one page unless Options say otherwise.
+const DefaultMaxLimit = 1000
+
+// Options are what an API needs. Store and Conductor are mandatory.
+type Options struct {
+	Store     *store.Store
+	Conductor rpc.Conductor
+	// Journal serves /v1/nodes/{ident}/journal; without it that path does not exist.
+	Journal *journal.Journal
+	// Log receives panics, internal errors and, at debug, every request; default: nothing.
+	Log *slog.Logger
+	// PublicURL starts every link, without a slash at the end; default: the scheme and host of
+	// the request. Set it behind a proxy.
+	PublicURL string
+	// MaxLimit is the greatest number of items of one page; default 1000.
+	MaxLimit int
+	// Observe is told about every answered request, for metrics; default: nobody. It must be
+	// safe for concurrent use.
+	Observe func(Observation)
+}
+
+// Observation is one answered request.
+type Observation struct {
+	Route    string // pattern of the route, "" where there is none
+	Method   string
+	Status   int
+	Duration time.Duration
+}
+
+// API answers requests. Its handlers may be used concurrently.
+type API struct {
+	o Options
+}
+
+// New returns an API.
+func New(o Options) *API {
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	if o.MaxLimit <= 0 {
+		o.MaxLimit = DefaultMaxLimit
+	}
+	if o.Observe == nil {
+		o.Observe = func(Observation) {}
+	}
+	o.PublicURL = strings.TrimRight(o.PublicURL, "/")
+	return &API{o: o}
+}
+
+// Handler serves every route.
+func (a *API) Handler() http.Handler {
+	return a.serve(a.mux(routes, false))
+}
+
+// Machine serves only what machines call, without credentials and with public passthru methods
+// only (S1.8); every other path is 404. It is for the socket that machines reach.
+func (a *API) Machine() http.Handler {
+	var public []route
+	for _, rt := range routes {
+		if rt.machine {
+			public = append(public, rt)
+		}
+	}
+	return a.serve(a.mux(public, true))
+}
+
+// call is one request, as handlers see it.
+type call struct {
+	*http.Request
+	api   *API
+	route *route
+	// minor is the x of the requested microversion 1.x.
+	minor int
+	// base starts links: scheme and host.
+	base string
+	// machine tells that the request came in where no credentials are asked for.
+	machine bool
+	// suffixed tells that the path ended in .json, which was cut off.
+	suffixed bool
+	query    url.Values
+	// alive are the conductors that work, once loadConductors was called.
+	alive []*conductor
+}
+
+// reply is what a handler answers. The zero value is 200 without a body.
+type reply struct {
+	status   int
+	location string // path below the base URL
+	body     any    // encoded as JSON; nil is none
+	raw      []byte // served as it is, as text/plain, when not nil
+}
+
+// mux makes the tree of paths. Methods are looked up here and not by ServeMux, which would
+// answer HEAD wherever GET is known, and 405 in its own words.
+func (a *API) mux(table []route, machine bool) *http.ServeMux {
+	mux := http.NewServeMux()
+	byPath := map[string][]*route{}
+	for i := range table {
+		if rt := &table[i]; rt.pattern != journalPattern || a.o.Journal != nil {
+			byPath[rt.pattern] = append(byPath[rt.pattern], rt)
+		}
+	}
+	for pattern, methods := range byPath {
+		mux.Handle(pattern, &resource{api: a, methods: methods, machine: machine})
+	}
+	if _, taken := byPath[rootPattern]; !taken {
+		mux.HandleFunc(rootPattern, notFound)
+	}
+	mux.HandleFunc("/", notFound)
+	return mux
+}
+
+// canonical returns the path as the table of routes has it: with /v1 in front, without a slash
+// or .json at the end.
+func canonical(p string) (canonical string, suffixed bool) {
+	p = path.Clean("/" + p)
+	if trimmed, ok := strings.CutSuffix(p, ".json"); ok && !strings.HasSuffix(trimmed, "/") {
+		p, suffixed = trimmed, true
+	}
+	switch {
+	case p == "/", p == healthPattern, p == "/v1", strings.HasPrefix(p, "/v1/"):
+		return p, suffixed
+	}
+	return "/v1" + p, suffixed
+}
+
+// resource is a path with its methods.
+type resource struct {
+	api     *API
+	methods []*route
+	machine bool
+}
+
+// ServeHTTP finds the route of the method, negotiates the version and runs the handler.
+func (s *resource) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	rt := s.find(r.Method)
+	if rt != nil {
+		exchangeOf(r).route = rt.pattern
+	}
+	versioned := s.methods[0].pattern != healthPattern
+	minor := latest
+	if versioned {
+		var err error
+		if minor, err = negotiate(w.Header(), r.Header); err != nil && !s.unversioned() {
+			writeError(w, r, s.api.o.Log, err)
+			return
+		}
+	}
+	switch {
+	case rt == nil && r.Method == http.MethodOptions:
+		w.Header().Set("Allow", s.allow())
+		w.WriteHeader(http.StatusOK)
+		return
+	case rt == nil:
+		w.Header().Set("Allow", s.allow())
+		abort(w, http.StatusMethodNotAllowed)
+		return
+	case minor < rt.minor:
+		abort(w, http.StatusNotFound)
+		return
+	}
+	c := &call{Request: r, api: s.api, route: rt, minor: minor, base: s.api.base(r),
+		machine: s.machine, suffixed: exchangeOf(r).suffixed, query: r.URL.Query()}
+	if err := c.checkQuery(); err != nil {
+		writeError(w, r, s.api.o.Log, err)
+		return
+	}
+	answer, err := rt.handle(c)
+	if err != nil {
+		writeError(w, r, s.api.o.Log, err)
+		return
+	}
+	answer.write(w, c)
+}
+
+// unversioned tells that the resource is the version document, where a wrong version is not an
+// error: clients come here to learn the right one.
+func (s *resource) unversioned() bool { return s.methods[0].pattern == rootPattern }
+
+// find returns the route of a method, nil if there is none.
+func (s *resource) find(method string) *route {
+	for _, rt := range s.methods {
+		if rt.method == method {
+			return rt
+		}
+	}
+	return nil
+}
+
+func (s *resource) allow() string {
+	names := make([]string, len(s.methods))
+	for i, rt := range s.methods {
+		names[i] = rt.method
+	}
+	return strings.Join(names, ", ")
+}
+
+// base returns the start of links.
+func (a *API) base(r *http.Request) string {
+	if a.o.PublicURL != "" {
+		return a.o.PublicURL
+	}
+	if r.TLS != nil {
+		return "https://" + r.Host
+	}
+	return "http://" + r.Host
+}
+
+// write sends the answer.
+func (p reply) write(w http.ResponseWriter, c *call) {
+	h := w.Header()
+	if p.location != "" {
+		h.Set("Location", c.base+p.location)
+	}
+	status := p.status
+	if status == 0 {
+		status = http.StatusOK
+	}
+	body := p.raw
+	switch {
+	case p.raw != nil:
+		h.Set("Content-Type", "text/plain")
+	case p.body != nil:
+		var err error
+		if body, err = encode(p.body); err != nil {
+			writeError(w, c.Request, c.api.o.Log, err)
+			return
+		}
+		h.Set("Content-Type", "application/json")
+	}
+	if status != http.StatusNoContent {
+		setLength(h, len(body))
+	}
+	w.WriteHeader(status)
+	if c.Method == http.MethodHead {
+		return
+	}
+	if _, err := w.Write(body); err != nil && !errors.Is(err, http.ErrBodyNotAllowed) {
+		c.api.o.Log.DebugContext(c.Context(), "client went away", "request",
+			exchangeOf(c.Request).id, "error", err)
+	}
+}

@@ -1,0 +1,190 @@
+package api
+
+import (
+	"slices"
+	"strings"
+	"unicode/utf8"
+
+	"ingot/internal/ingot"
+	"ingot/internal/lifecycle"
+	"ingot/internal/rpc"
+)
+
+// hardwareStates are the states in which the driver, the interfaces and the resource class of a
+// node may change: nothing depends on them yet.
+var hardwareStates = []lifecycle.State{lifecycle.Enroll, lifecycle.Inspecting,
+	lifecycle.InspectWait, lifecycle.Manageable, lifecycle.Available}
+
+func patchNode(c *call) (reply, error) {
+	body, err := c.decode()
+	if err != nil {
+		return reply{}, err
+	}
+	ops, err := decodePatch(body)
+	if err != nil {
+		return reply{}, err
+	}
+	reset, err := c.checkNodePatch(ops)
+	if err != nil {
+		return reply{}, err
+	}
+	n, err := c.changeNode(rpc.UpdateOptions{ResetInterfaces: reset}, func(n *node) error {
+		if err := c.checkPatchable(n, ops); err != nil {
+			return err
+		}
+		delta, err := nodeFields.patched(c, n, ops)
+		if err != nil {
+			return err
+		}
+		if len(delta) == 0 {
+			return errUnchanged
+		}
+		return applyToNode(n, delta)
+	})
+	if err != nil {
+		return reply{}, err
+	}
+	return c.nodeReply(n, full)
+}
+
+// checkNodePatch checks what can be told without the node, and returns whether interfaces are to
+// be reset.
+func (c *call) checkNodePatch(ops []operation) (reset bool, err error) {
+	for _, op := range ops {
+		if op.root() == "traits" {
+			return false, invalid("Cannot update node traits via node patch. Node traits should " +
+				"be updated via the node traits API.")
+		}
+	}
+	if err := nodeFields.checkPatch(c, ops); err != nil {
+		return false, err
+	}
+	flag, err := c.queryBool("reset_interfaces")
+	if err != nil {
+		return false, err
+	}
+	reset = flag != nil && *flag
+	changesDriver := slices.ContainsFunc(ops, func(op operation) bool {
+		return op.path == "/driver" && op.op != "remove"
+	})
+	if reset && !changesDriver {
+		return false, invalid("The reset_interfaces parameter can only be used when changing the " +
+			"node's driver.")
+	}
+	for _, op := range ops {
+		s, isText := op.value.(string)
+		switch {
+		case op.path == "/description" && utf8.RuneCountInString(s) > maxDescription:
+			return false, invalid("Cannot update node with description exceeding %d characters",
+				maxDescription)
+		case op.path == "/name" && isText:
+			err := c.checkName(s, "Node "+c.PathValue("ident")+
+				": Cannot change name to invalid name '"+s+"'")
+			if err != nil {
+				return false, err
+			}
+		}
+	}
+	return reset, nil
+}
+
+// checkPatchable refuses changes while a state transition is under way. One is always possible:
+// taking the instance away from a node in maintenance.
+func (c *call) checkPatchable(n *node, ops []operation) error {
+	if n.Maintenance && len(ops) == 1 && ops[0].op == "remove" && ops[0].path == "/instance_uuid" {
+		return nil
+	}
+	state := lifecycle.State(n.ProvisionState)
+	if n.TargetProvisionState != "" && !lifecycle.Updatable(state) {
+		return ingot.Errorf(ingot.Conflict, "Node %s can not be updated while a state transition "+
+			"is in progress.", c.PathValue("ident"))
+	}
+	if state == lifecycle.Inspecting && c.minor >= 39 {
+		return ingot.Errorf(ingot.Conflict, `Cannot update node "%s" while it is in state "%s".`,
+			n.UUID, n.ProvisionState)
+	}
+	return nil
+}
+
+// applyToNode stores the changed fields in n, if the rules between them and the node's state
+// allow it.
+func applyToNode(n *node, delta ingot.Object) error {
+	was := *n
+	if err := checkChassis(delta); err != nil {
+		return err
+	}
+	if err := checkHardware(n, delta); err != nil {
+		return err
+	}
+	if id, ok := delta["instance_uuid"].(string); ok && id != "" && n.InstanceUUID != "" {
+		return ingot.Errorf(ingot.Conflict, "Node %s is associated with instance %s.", n.UUID,
+			n.InstanceUUID)
+	}
+	nodeFields.apply(n, delta)
+	if was.Maintenance && !n.Maintenance {
+		n.MaintenanceReason, n.Fault = "", ""
+	}
+	if err := checkProtected(n, delta); err != nil {
+		return err
+	}
+	return checkRetired(n, delta)
+}
+
+// checkHardware refuses changes of the driver, the interfaces and the resource class of a node
+// in use.
+func checkHardware(n *node, delta ingot.Object) error {
+	if contains(hardwareStates, n.ProvisionState) {
+		return nil
+	}
+	names := make([]string, len(hardwareStates))
+	for i, s := range hardwareStates {
+		names[i] = string(s)
+	}
+	allowed := strings.Join(names, ", ")
+	for _, f := range nodeFields {
+		_, changed := delta[f.name]
+		switch {
+		case !changed:
+		case (f.name == "driver" || strings.HasSuffix(f.name, interfaceSuffix)) && !n.Maintenance:
+			return ingot.Errorf(ingot.Conflict, "Node %s can not have %s updated unless it is in "+
+				"one of allowed (%s) states or in maintenance mode. Current state is '%s'.",
+				n.UUID, f.name, allowed, n.ProvisionState)
+		case f.name == "resource_class" && n.ResourceClass != "":
+			return ingot.Errorf(ingot.Conflict, "Node %s can not have resource_class updated "+
+				"unless it is in one of allowed (%s) states. Current state is '%s'.", n.UUID,
+				allowed, n.ProvisionState)
+		}
+	}
+	return nil
+}
+
+func checkProtected(n *node, delta ingot.Object) error {
+	_, changed := delta["protected"]
+	inUse := contains([]lifecycle.State{lifecycle.Active, lifecycle.Rescue}, n.ProvisionState)
+	if changed && n.Protected && !inUse {
+		return ingot.Errorf(ingot.Conflict, "Node %s can only be made protected in provision "+
+			"states 'active' or 'rescue', the current state is '%s'", n.UUID, n.ProvisionState)
+	}
+	if changed && !n.Protected {
+		n.ProtectedReason = ""
+	}
+	if _, given := delta["protected_reason"]; given && n.ProtectedReason != "" && !n.Protected {
+		return invalid("The protected_reason field can only be set when protected is True")
+	}
+	return nil
+}
+
+func checkRetired(n *node, delta ingot.Object) error {
+	_, changed := delta["retired"]
+	if changed && n.Retired && n.ProvisionState == string(lifecycle.Available) {
+		return ingot.Errorf(ingot.Conflict, "Node %s can not have 'retired' set in provision state "+
+			"'available', the current state is '%s'", n.UUID, n.ProvisionState)
+	}
+	if changed && !n.Retired {
+		n.RetiredReason = ""
+	}
+	if _, given := delta["retired_reason"]; given && n.RetiredReason != "" && !n.Retired {
+		return invalid("The retired_reason field can only be set when retired is True")
+	}
+	return nil
+}

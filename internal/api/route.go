@@ -1,0 +1,156 @@
+package api
+
+import (
+	"net/http"
+	"slices"
+)
+
+const (
+	rootPattern    = "/{$}"
+	healthPattern  = "/healthcheck"
+	journalPattern = "/v1/nodes/{ident}/journal"
+)
+
+// route is one row of the API.
+type route struct {
+	method  string
+	pattern string
+	// minor is the x of the first microversion 1.x that has it.
+	minor int
+	// policy is Ironic's name of the rule that guards it; "" needs no rule.
+	policy string
+	handle func(*call) (reply, error)
+	// machine: machines may call it without credentials.
+	machine bool
+	// args are the query arguments it takes.
+	args []arg
+	// anyArg: every query argument is taken, it belongs to a passthru method.
+	anyArg bool
+}
+
+// arg is a query argument and the x of the first microversion 1.x that has it.
+type arg struct {
+	name  string
+	minor int
+}
+
+// Argument lists that several routes share.
+var (
+	pageArgs    = []arg{{"marker", 1}, {"limit", 1}, {"sort_key", 1}, {"sort_dir", 1}}
+	fieldsArg   = []arg{{"fields", 8}}
+	nodeFilters = []arg{{"instance_uuid", 1}, {"associated", 1}, {"maintenance", 1},
+		{"provision_state", 9}, {"driver", 16}, {"resource_class", 21}, {"fault", 42},
+		{"conductor_group", 46}, {"owner", 50}, {"description_contains", 51}, {"retired", 61},
+		{"lessee", 65}, {"shard", 82}, {"parent_node", 83}}
+	portFilters = []arg{{"node", 1}, {"node_uuid", 1}, {"address", 1}}
+	detailArg   = []arg{{"detail", 1}} // below 1.43 it is refused in words of its own
+)
+
+// routes is the API. A golden file keeps a copy, so a change is seen.
+var routes = append(resourceRoutes, passthruRoutes()...)
+
+var resourceRoutes = []route{
+	{method: http.MethodGet, pattern: rootPattern, handle: showRoot},
+	{method: http.MethodGet, pattern: healthPattern, handle: checkHealth},
+	{method: http.MethodGet, pattern: "/v1", handle: showV1},
+
+	{method: http.MethodGet, pattern: "/v1/nodes", policy: "baremetal:node:list",
+		handle: listNodes, args: slices.Concat(pageArgs, nodeFilters, fieldsArg, detailArg)},
+	{method: http.MethodPost, pattern: "/v1/nodes", policy: "baremetal:node:create",
+		handle: createNode},
+	{method: http.MethodGet, pattern: "/v1/nodes/detail", policy: "baremetal:node:list",
+		handle: listNodeDetails, args: slices.Concat(pageArgs, nodeFilters)},
+	{method: http.MethodGet, pattern: "/v1/nodes/validate", policy: "baremetal:node:validate",
+		handle: validateNode, args: []arg{{"node", 1}, {"node_uuid", 1}}},
+	{method: http.MethodGet, pattern: "/v1/nodes/{ident}", policy: "baremetal:node:get",
+		handle: showNode, args: fieldsArg},
+	{method: http.MethodPatch, pattern: "/v1/nodes/{ident}", policy: "baremetal:node:update",
+		handle: patchNode, args: []arg{{"reset_interfaces", 45}}},
+	{method: http.MethodDelete, pattern: "/v1/nodes/{ident}", policy: "baremetal:node:delete",
+		handle: deleteNode},
+	{method: http.MethodGet, pattern: "/v1/nodes/{ident}/validate",
+		policy: "baremetal:node:validate", handle: validateNode},
+	{method: http.MethodGet, pattern: "/v1/nodes/{ident}/states",
+		policy: "baremetal:node:get_states", handle: showStates},
+	{method: http.MethodPut, pattern: "/v1/nodes/{ident}/states/provision",
+		policy: "baremetal:node:set_provision_state", handle: setProvisionState},
+	{method: http.MethodPut, pattern: "/v1/nodes/{ident}/states/power",
+		policy: "baremetal:node:set_power_state", handle: setPowerState},
+	{method: http.MethodPut, pattern: "/v1/nodes/{ident}/maintenance",
+		policy: "baremetal:node:set_maintenance", handle: setMaintenance},
+	{method: http.MethodDelete, pattern: "/v1/nodes/{ident}/maintenance",
+		policy: "baremetal:node:clear_maintenance", handle: clearMaintenance},
+	{method: http.MethodGet, pattern: "/v1/nodes/{ident}/management/boot_device",
+		policy: "baremetal:node:get_boot_device", handle: showBootDevice},
+	{method: http.MethodPut, pattern: "/v1/nodes/{ident}/management/boot_device",
+		policy: "baremetal:node:set_boot_device", handle: setBootDevice},
+	{method: http.MethodGet, pattern: "/v1/nodes/{ident}/management/boot_device/supported",
+		policy: "baremetal:node:get_boot_device", handle: listBootDevices},
+	{method: http.MethodGet, pattern: "/v1/nodes/{ident}/ports", policy: "baremetal:port:list",
+		handle: listPorts, args: slices.Concat(pageArgs, fieldsArg, detailArg, portFilters)},
+	{method: http.MethodGet, pattern: "/v1/nodes/{ident}/ports/detail",
+		policy: "baremetal:port:list", handle: listPortDetails, args: pageArgs},
+	{method: http.MethodGet, pattern: journalPattern, policy: "baremetal:node:get",
+		handle: showJournal, args: []arg{{"after", 1}, {"limit", 1}, {"wait", 1}}},
+
+	{method: http.MethodGet, pattern: "/v1/nodes/{ident}/vendor_passthru/methods",
+		policy: "baremetal:node:vendor_passthru", handle: listNodeMethods},
+	{method: http.MethodGet, pattern: "/v1/drivers/{driver}/vendor_passthru/methods",
+		policy: "baremetal:driver:vendor_passthru", handle: listDriverMethods},
+
+	{method: http.MethodGet, pattern: "/v1/ports", policy: "baremetal:port:list",
+		handle: listPorts, args: slices.Concat(pageArgs, fieldsArg, detailArg, portFilters)},
+	{method: http.MethodPost, pattern: "/v1/ports", policy: "baremetal:port:create",
+		handle: createPort},
+	{method: http.MethodGet, pattern: "/v1/ports/detail", policy: "baremetal:port:list",
+		handle: listPortDetails, args: slices.Concat(pageArgs, portFilters)},
+	{method: http.MethodGet, pattern: "/v1/ports/{port}", policy: "baremetal:port:get",
+		handle: showPort, args: fieldsArg},
+	{method: http.MethodPatch, pattern: "/v1/ports/{port}", policy: "baremetal:port:update",
+		handle: patchPort},
+	{method: http.MethodDelete, pattern: "/v1/ports/{port}", policy: "baremetal:port:delete",
+		handle: deletePort},
+
+	{method: http.MethodGet, pattern: "/v1/drivers", policy: "baremetal:driver:get",
+		handle: listDrivers, args: []arg{{"type", 30}, {"detail", 30}, {"fields", 77}}},
+	{method: http.MethodGet, pattern: "/v1/drivers/properties",
+		policy: "baremetal:driver:get_properties", handle: showDriverProperties,
+		args: []arg{{"driver_name", 1}}},
+	{method: http.MethodGet, pattern: "/v1/drivers/{driver}", policy: "baremetal:driver:get",
+		handle: showDriver, args: []arg{{"fields", 77}}},
+	{method: http.MethodGet, pattern: "/v1/drivers/{driver}/properties",
+		policy: "baremetal:driver:get_properties", handle: showDriverProperties},
+
+	{method: http.MethodGet, pattern: "/v1/conductors", minor: 49,
+		policy: "baremetal:conductor:get", handle: listConductors,
+		args: slices.Concat(pageArgs, fieldsArg, detailArg)},
+	{method: http.MethodGet, pattern: "/v1/conductors/{hostname}", minor: 49,
+		policy: "baremetal:conductor:get", handle: showConductor, args: fieldsArg},
+}
+
+// passthruRoutes are the vendor passthru paths: the method's name is the end of the path or the
+// query argument "method". Machines may ask a driver for a script, and tell a node's conductor
+// that they are ready; nothing else.
+func passthruRoutes() []route {
+	var all []route
+	for _, p := range []struct {
+		pattern, policy string
+		handle          func(*call) (reply, error)
+		machine         []string
+	}{
+		{"/v1/drivers/{driver}/vendor_passthru", "baremetal:driver:vendor_passthru", callDriver,
+			[]string{http.MethodGet, http.MethodHead}},
+		{"/v1/nodes/{ident}/vendor_passthru", "baremetal:node:vendor_passthru", callNode,
+			[]string{http.MethodPost}},
+	} {
+		for _, method := range []string{http.MethodGet, http.MethodHead, http.MethodPost,
+			http.MethodPut, http.MethodPatch, http.MethodDelete} {
+			for _, end := range []string{"", "/{method}"} {
+				all = append(all, route{method: method, pattern: p.pattern + end,
+					policy: p.policy, handle: p.handle, anyArg: true,
+					machine: slices.Contains(p.machine, method)})
+			}
+		}
+	}
+	return all
+}
