@@ -49,13 +49,10 @@ const (
 func Init() {
 	power := unix.LINUX_REBOOT_CMD_POWER_OFF
 	defer func() {
-		if r := recover(); r != nil {
-			say("internal error: %v\n%s", r, debug.Stack())
-			time.Sleep(powerDelay)
-		}
 		unix.Sync()
 		unix.Reboot(power)
 	}()
+	defer lastWords()
 	prepareProcess()
 	if err := life(context.Background()); err != nil {
 		say("error: %v", err)
@@ -64,6 +61,28 @@ func Init() {
 		return
 	}
 	power = unix.LINUX_REBOOT_CMD_RESTART
+}
+
+// lastWords, deferred, turns a panic into power off with a reason: the end of process 1 would
+// be the kernel's panic, which tells nobody why.
+func lastWords() {
+	r := recover()
+	if r == nil {
+		return
+	}
+	say("internal error: %v\n%s", r, debug.Stack())
+	say("powering off in %s; please report this", powerDelay)
+	time.Sleep(powerDelay)
+	unix.Sync()
+	unix.Reboot(unix.LINUX_REBOOT_CMD_POWER_OFF)
+}
+
+// spawn starts a task that runs until the machine is restarted.
+func spawn(task func()) {
+	go func() {
+		defer lastWords()
+		task()
+	}()
 }
 
 // say prints one line on the console.
@@ -94,20 +113,39 @@ func life(ctx context.Context) error {
 
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
+	disk := startFindDisk(ctx) // while the network comes up
 	address, err := joinNetwork(ctx, params.BootMAC)
 	if err != nil {
 		return err
 	}
-	d := deploy{params: params, address: address, caller: &Caller{
+	d := deploy{params: params, address: address, disk: disk, caller: &Caller{
 		Node: params.Node, APIs: params.APIs, Say: func(text string) { say("%s", text) },
 	}}
 	return d.run(ctx)
+}
+
+// startFindDisk begins to look for the disk; the function it returns waits for the answer.
+func startFindDisk(ctx context.Context) func() (Disk, error) {
+	type answer struct {
+		disk Disk
+		err  error
+	}
+	found := make(chan answer, 1)
+	spawn(func() {
+		disk, err := findDisk(ctx, sysBlock, diskPatience, diskSettle)
+		found <- answer{disk, err}
+	})
+	return func() (Disk, error) {
+		a := <-found
+		return a.disk, a.err
+	}
 }
 
 // A deploy is the part of the agent's life that has a network.
 type deploy struct {
 	params  Params
 	address net.IP
+	disk    func() (Disk, error) // waits for the choice
 	caller  *Caller
 }
 
@@ -117,15 +155,8 @@ func (d deploy) run(ctx context.Context) error {
 	if err != nil {
 		return d.report(ctx, err)
 	}
-	go func() {
-		defer func() {
-			if r := recover(); r != nil {
-				say("internal error: %v", r)
-			}
-		}()
-		listener.Serve(ctx)
-	}()
-	t, err := d.export(ctx)
+	spawn(func() { listener.Serve(ctx) })
+	t, err := d.export()
 	if err != nil {
 		return d.report(ctx, err)
 	}
@@ -147,8 +178,8 @@ func (d deploy) run(ctx context.Context) error {
 }
 
 // export chooses the disk and makes it a target.
-func (d deploy) export(ctx context.Context) (target, error) {
-	disk, err := findDisk(ctx, sysBlock, diskPatience, diskSettle)
+func (d deploy) export() (target, error) {
+	disk, err := d.disk()
 	if err != nil {
 		return target{}, err
 	}

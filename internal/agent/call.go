@@ -86,7 +86,8 @@ func (c *Caller) Post(ctx context.Context, method string, body any) error {
 	if first == 0 {
 		first = time.Second
 	}
-	ctx, cancel := context.WithTimeout(ctx, patience)
+	deadline := time.Now().Add(patience)
+	ctx, cancel := context.WithDeadline(ctx, deadline)
 	defer cancel()
 
 	var lastText string
@@ -103,7 +104,8 @@ func (c *Caller) Post(ctx context.Context, method string, body any) error {
 				return r
 			}
 			unclear = unclear || errors.Is(err, errUnanswered)
-			if text := err.Error(); text != lastText && ctx.Err() == nil {
+			if text := err.Error(); text != lastText && ctx.Err() == nil &&
+				time.Now().Before(deadline) { // an attempt that was cut short tells nothing
 				lastText = text
 				c.say(text + "; trying again")
 			}

@@ -41,7 +41,7 @@ func joinNetwork(ctx context.Context, mac net.HardwareAddr) (net.IP, error) {
 	}
 	ip := lease.ACK.YourIPAddr
 	say("network %s (%s) has address %s", card.Name, card.HardwareAddr, ip)
-	go renew(ctx, card, lease)
+	spawn(func() { renew(ctx, card, lease) })
 	return ip, nil
 }
 

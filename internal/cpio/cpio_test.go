@@ -126,7 +126,8 @@ func TestSameEntriesGiveSameBytes(t *testing.T) {
 
 func TestNamesThatLeaveTheTreeAreRefused(t *testing.T) {
 	t.Parallel()
-	for _, name := range []string{"", "/init", "../init", "..", "a/../b", "a/", "a\x00b", "TRAILER!!!"} {
+	for _, name := range []string{"", "/init", "../init", "..", "a/../b", "a/", "a\x00b",
+		"TRAILER!!!"} {
 		if err := cpio.NewWriter(new(bytes.Buffer)).Add(cpio.File(name, 0o644, nil)); err == nil {
 			t.Errorf("name %q was accepted", name)
 		}

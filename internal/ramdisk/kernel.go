@@ -21,7 +21,9 @@ type kernelTree struct {
 
 // fetchKernel makes the current kernel of a meta package available below cache. Unpacked trees
 // are named after package and version and made in one step, so an existing one is complete.
-func fetchKernel(ctx context.Context, meta, cache string, progress func(string)) (kernelTree, error) {
+func fetchKernel(ctx context.Context, meta, cache string, progress func(string)) (
+	kernelTree, error,
+) {
 	name, err := kernelPackage(ctx, meta)
 	if err != nil {
 		return kernelTree{}, err

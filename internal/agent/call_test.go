@@ -1,0 +1,165 @@
+package agent_test
+
+import (
+	"encoding/json"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"ingot/internal/agent"
+)
+
+func containsLine(text, prefix string) bool {
+	for line := range strings.Lines(text) {
+		if strings.HasPrefix(line, prefix) {
+			return true
+		}
+	}
+	return false
+}
+
+// server answers with one handler after the other, then with the last.
+func server(t *testing.T, handlers ...http.HandlerFunc) (url string, count *atomic.Int32) {
+	t.Helper()
+	count = new(atomic.Int32)
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		n := int(count.Add(1))
+		handlers[min(n, len(handlers))-1](w, r)
+	}))
+	t.Cleanup(s.Close)
+	return s.URL, count
+}
+
+func status(code int, body string) http.HandlerFunc {
+	return func(w http.ResponseWriter, _ *http.Request) {
+		w.WriteHeader(code)
+		io.WriteString(w, body)
+	}
+}
+
+// dead is the URL of a port nobody listens on.
+func dead(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return "http://" + l.Addr().String()
+}
+
+func hangUp(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }
+
+func caller(apis ...string) *agent.Caller {
+	return &agent.Caller{Node: "a-node", APIs: apis, Pause: time.Millisecond,
+		Patience: time.Minute}
+}
+
+func TestCallHasIronicsFormOnTheWire(t *testing.T) {
+	t.Parallel()
+	url, _ := server(t, func(w http.ResponseWriter, r *http.Request) {
+		var body map[string]string
+		if err := json.NewDecoder(r.Body).Decode(&body); err != nil {
+			t.Error(err)
+		}
+		if r.Method != "POST" || r.URL.Path != "/v1/nodes/a-node/vendor_passthru/pass_deploy_info" ||
+			r.Header.Get("Content-Type") != "application/json" ||
+			r.Header.Get("X-OpenStack-Ironic-API-Version") != "1.31" ||
+			body["lun"] != "1" || body["key"] != "k" {
+			t.Errorf("request is %s %s %v %v", r.Method, r.URL, r.Header, body)
+		}
+		if _, ok := body["error"]; !ok {
+			t.Error("error is missing; Ironic expects it, even if empty")
+		}
+		if _, ok := body["chap_username"]; ok {
+			t.Error("chap_username is there without CHAP")
+		}
+		w.WriteHeader(http.StatusAccepted)
+	})
+	err := caller(url).Post(t.Context(), "pass_deploy_info", agent.DeployInfo{LUN: "1", Key: "k"})
+	if err != nil {
+		t.Error(err)
+	}
+}
+
+func TestCallIsRepeatedUntilSomeServerTakesIt(t *testing.T) {
+	t.Parallel()
+	url, count := server(t, status(409, "locked"), status(503, ""), hangUp, status(202, ""))
+	c := caller(dead(t), url)
+	var said []string
+	c.Say = func(text string) { said = append(said, text) }
+	if err := c.Post(t.Context(), "pass_deploy_info", nil); err != nil {
+		t.Error(err)
+	}
+	if count.Load() != 4 {
+		t.Errorf("%d requests, want 4", count.Load())
+	}
+	if len(said) == 0 || !strings.Contains(said[0], "connection refused") {
+		t.Errorf("said %q, want the refused connection first", said)
+	}
+}
+
+func TestRefusalStopsAtOnceWithTheServersWords(t *testing.T) {
+	t.Parallel()
+	for _, body := range []string{
+		`{"error_message": "{\"faultstring\": \"deploy key was used\"}"}`,
+		`{"error_message": {"faultstring": "deploy key was used", "faultcode": "Client"}}`,
+		`{"error_message": "deploy key was used"}`,
+		"deploy key was used",
+	} {
+		for _, code := range []int{400, 403, 404} {
+			url, count := server(t, status(code, body))
+			err := caller(url).Post(t.Context(), "pass_deploy_info", nil)
+			var r *agent.Refusal
+			if !errors.As(err, &r) || r.Status != code || r.Unclear ||
+				r.Fault != "deploy key was used" || count.Load() != 1 {
+				t.Errorf("%s: error is %v after %d requests", body, err, count.Load())
+			}
+		}
+	}
+}
+
+func TestRefusalAfterALostAnswerIsUnclear(t *testing.T) {
+	t.Parallel()
+	url, _ := server(t, hangUp, status(400, "key was used"))
+	var r *agent.Refusal
+	if err := caller(url).Post(t.Context(), "pass_deploy_info", nil); !errors.As(err, &r) ||
+		!r.Unclear {
+		t.Errorf("error is %v, want an unclear refusal", err)
+	}
+}
+
+func TestCallerGivesUpAndSaysWhy(t *testing.T) {
+	t.Parallel()
+	c := caller(dead(t))
+	c.Patience = 50 * time.Millisecond
+	err := c.Post(t.Context(), "pass_deploy_info", nil)
+	if err == nil || !strings.Contains(err.Error(), "connection refused") ||
+		!strings.Contains(err.Error(), "ironic_api_url") {
+		t.Errorf("error is %v, want the cause and what to check", err)
+	}
+}
+
+func FuzzReadAnswer(f *testing.F) {
+	f.Add("HTTP/1.0 400 Bad Request\r\nA: b\r\n\r\n{\"error_message\": \"{\\\"faultstring\\\": 1}\"}")
+	f.Add("HTTP/1.1 202\n\n")
+	f.Add("SSH-2.0-OpenSSH\r\n")
+	f.Fuzz(func(t *testing.T, answer string) {
+		code, body, err := agent.ReadAnswer(strings.NewReader(answer))
+		if err != nil {
+			return
+		}
+		if code < 100 || code > 999 {
+			t.Errorf("status %d of %q", code, answer)
+		}
+		if text := agent.Fault(body); len(text) > 300 || strings.ContainsAny(text, "\x1b\r\n") {
+			t.Errorf("console text %q of %q", text, answer)
+		}
+	})
+}

@@ -1,0 +1,32 @@
+package agent
+
+import (
+	"context"
+	"time"
+)
+
+// What the tests need of the inside.
+
+var (
+	ListDisks   = listDisks
+	ReadModules = readModules
+	LinkUp      = linkUp
+	AddAddress  = addAddress
+	AddDefault  = addDefaultRoute
+	ReadAnswer  = readAnswer
+	Fault       = fault
+)
+
+func FindDisk(ctx context.Context, dir string, patience, settle time.Duration) (Disk, error) {
+	return findDisk(ctx, dir, patience, settle)
+}
+
+// Settings are the writes that export a disk, as path=value relative to the group or backend.
+func Settings(disk Disk, login Credentials) map[string]string {
+	t := target{root: "/t", iqn: "iqn.2008-10.org:x", disk: disk, login: login}
+	out := make(map[string]string)
+	for _, s := range t.settings() {
+		out[s.path] = s.value
+	}
+	return out
+}
