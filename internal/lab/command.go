@@ -184,7 +184,7 @@ func RamdiskCommand() *cobra.Command {
 				return err
 			}
 			_, err = fmt.Fprintf(cmd.OutOrStdout(), "[deploy]\nkernel = \"file://%s\"\n"+
-				"ramdisk = \"file://%s\"\n", r.Kernel, r.Ramdisk)
+				"ramdisk = \"file://%s\"\n", r.Kernel.Path, r.Ramdisk.Path)
 			return err
 		},
 	}

@@ -99,7 +99,7 @@ func (l *Lab) serve(ctx context.Context, timeout time.Duration) error {
 	}
 	rd := l.Files.Ramdisk
 	images := filepath.Dir(l.Files.Image.RawPath)
-	if err := l.configure(rd.Kernel, rd.Ramdisk, images, timeout); err != nil {
+	if err := l.configure(rd.Kernel.Path, rd.Ramdisk.Path, images, timeout); err != nil {
 		return err
 	}
 	return l.Server.Start(ctx)
@@ -123,10 +123,10 @@ func Prepare(ctx context.Context, o Options) (Files, error) {
 		return Files{}, fmt.Errorf("build the deploy ramdisk: %w", err)
 	}
 	fmt.Fprintf(o.Progress, "deploy ramdisk: kernel %.1f MB, ramdisk %.1f MB (%.1f s)\n",
-		float64(rd.KernelSize)/1e6, float64(rd.RamdiskSize)/1e6, time.Since(begin).Seconds())
+		float64(rd.Kernel.Bytes)/1e6, float64(rd.Ramdisk.Bytes)/1e6, time.Since(begin).Seconds())
 	begin = time.Now()
 	image, err := guest.Build(ctx, guest.Options{
-		Dir: filepath.Join(o.Cache, "image"), Kernel: rd.Kernel, StayUp: true,
+		Dir: filepath.Join(o.Cache, "image"), Kernel: rd.Kernel.Path, StayUp: true,
 	})
 	if err != nil {
 		return Files{}, fmt.Errorf("build the image: %w", err)

@@ -1,15 +1,57 @@
 package server
 
-import "ingot/internal/driver"
+import (
+	"slices"
+	"strings"
+	"time"
 
-// hardware lists the hardware types this binary knows, each with the implementations it works
-// with, best first (names and order: Ironic's).
-var hardware = []driver.Hardware{
-	{Name: "ipmi", Supported: map[string][]string{
-		"power": {"ipmitool"}, "management": {"ipmitool"}, "boot": {"ipxe"}, "deploy": {"iscsi"},
-	}},
-	{Name: "fake-hardware", Supported: map[string][]string{
-		"power": {"fake"}, "management": {"fake"}, "boot": {"fake", "ipxe"},
-		"deploy": {"fake", "iscsi"},
-	}},
+	"ingot/internal/bootfile"
+	"ingot/internal/driver"
+	"ingot/internal/driver/fake"
+	"ingot/internal/driver/ipmi"
+	"ingot/internal/driver/iscsi"
+	"ingot/internal/driver/pxe"
+	"ingot/internal/image"
+	"ingot/internal/ingot"
+	"ingot/internal/netboot"
+)
+
+// hardware lists every hardware type this binary knows.
+var hardware = []driver.Hardware{ipmi.Hardware(), fake.Hardware()}
+
+// table is what this process drives: the hardware types the configuration enables, and every
+// implementation there is. bootURL is where machines reach the boot socket.
+func (s *server) table(files *bootfile.Cache, bootURL string) (*driver.Table, error) {
+	var enabled []driver.Hardware
+	for _, name := range s.cfg.Conductor.EnabledHardwareTypes {
+		i := slices.IndexFunc(hardware, func(h driver.Hardware) bool { return h.Name == name })
+		if i < 0 {
+			var known []string
+			for _, h := range hardware {
+				known = append(known, h.Name)
+			}
+			return nil, ingot.Errorf(ingot.Invalid, "conductor.enabled_hardware_types names %q, "+
+				"which this version cannot drive; it can drive %s", name, strings.Join(known, ", "))
+		}
+		enabled = append(enabled, hardware[i])
+	}
+	bmc := ipmi.New(ipmi.Options{DefaultBootMode: s.cfg.Deploy.DefaultBootMode})
+	boot := pxe.New(pxe.Options{
+		Files: files, Env: netboot.Env{
+			BaseURLs: []string{bootURL}, KernelArgs: s.cfg.Deploy.KernelAppend,
+		},
+		Kernel: s.cfg.Deploy.Kernel, Ramdisk: s.cfg.Deploy.Ramdisk,
+		Log: s.log, Note: s.journal.Add,
+	})
+	write := iscsi.New(iscsi.Options{Image: image.Options{
+		AllowedPaths: s.cfg.Image.AllowedPaths, SpoolDir: s.cfg.Image.Spool,
+		IdleTimeout: time.Duration(s.cfg.Image.IdleTimeout),
+	}})
+	return &driver.Table{
+		Hardware:   enabled,
+		Power:      map[string]driver.Power{ipmi.Name: bmc.Power(), fake.Name: fake.Power{}},
+		Management: map[string]driver.Management{ipmi.Name: bmc.Management(), fake.Name: fake.Management{}},
+		Boot:       map[string]driver.Boot{pxe.Name: boot, fake.Name: fake.Boot{}},
+		Deploy:     map[string]driver.Deploy{iscsi.Name: write, fake.Name: fake.Deploy{}},
+	}, nil
 }

@@ -8,6 +8,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
+	"ingot/internal/api"
 	"ingot/internal/journal"
 	"ingot/internal/store"
 )
@@ -47,8 +48,9 @@ func newMetrics(st *store.Store, j *journal.Journal) *metrics {
 }
 
 // request records one answered request.
-func (m *metrics) request(method, route string, status int, d time.Duration) {
-	m.requests.WithLabelValues(method, route, strconv.Itoa(status)).Observe(d.Seconds())
+func (m *metrics) request(o api.Observation) {
+	m.requests.WithLabelValues(o.Method, o.Route, strconv.Itoa(o.Status)).
+		Observe(o.Duration.Seconds())
 }
 
 // nodeCounts counts nodes by provision state when asked; the store does it by index.
