@@ -138,6 +138,7 @@ func connect(ctx context.Context, i info) (*client.Client, error) {
 // explain tells what a failed login means for a person. go-ipmi does not keep the causes apart
 // in its errors; whether the time ran out does.
 func (f *Family) explain(ctx context.Context, i info, err error) error {
+	err = oneLine{err}
 	var unknown *net.DNSError
 	switch {
 	case errors.Is(err, syscall.ECONNREFUSED):
@@ -165,6 +166,12 @@ func spent(ctx context.Context) bool {
 	deadline, ok := ctx.Deadline()
 	return ctx.Err() != nil || ok && time.Until(deadline) < 20*time.Millisecond
 }
+
+// oneLine is an error whose text fits on a line of a log or a console; go-ipmi's have several.
+type oneLine struct{ err error }
+
+func (e oneLine) Error() string { return strings.Join(strings.Fields(e.err.Error()), " ") }
+func (e oneLine) Unwrap() error { return e.err }
 
 func suiteText(suites []int) string {
 	return strings.Join(strings.Fields(strings.Trim(fmt.Sprint(suites), "[]")), " or ")

@@ -19,7 +19,7 @@ import (
 const (
 	// outcomeTimeout bounds one exchange with the ramdisk about the outcome.
 	outcomeTimeout = 2 * time.Second
-	outcomeTries   = 2
+	outcomeTries   = 3
 	outcomePause   = 500 * time.Millisecond
 	// maxReason is what fits on a console.
 	maxReason = 300
@@ -36,23 +36,24 @@ func (d *Deploy) tearDownAgent(ctx context.Context, t *driver.Task) (driver.Outc
 	if a.Completed {
 		return driver.Done, nil
 	}
-	var err error
-	for try := range outcomeTries {
-		if try > 0 {
-			select {
-			case <-ctx.Done():
-				return driver.Done, ctx.Err()
-			case <-time.After(outcomePause):
-			}
+	sent, err := d.tell(ctx, a.Target.Address, "done")
+	for try := 1; !sent && err != nil && try < outcomeTries; try++ {
+		select {
+		case <-ctx.Done():
+			return driver.Done, ctx.Err()
+		case <-time.After(outcomePause):
 		}
-		if err = d.tell(ctx, a.Target.Address, "done"); err == nil {
-			break
-		}
+		sent, err = d.tell(ctx, a.Target.Address, "done")
 	}
-	if err != nil {
+	switch {
+	case err != nil && sent:
+		// Its call of Completed may be waiting for this step to end.
+		t.Note(ingot.Entry{Source: "agent", Level: ingot.LevelWarning, Text: fmt.Sprintf(
+			"told the ramdisk that the image is written, but it did not say ok: %v", err)})
+	case err != nil:
 		t.Note(ingot.Entry{Source: "agent", Level: ingot.LevelWarning, Text: fmt.Sprintf(
 			"the ramdisk could not be told that the image is written: %v", err)})
-	} else {
+	default:
 		t.Note(ingot.Entry{Source: "agent", Text: "told the ramdisk that the image is written"})
 	}
 	return driver.Outcome{Wait: true, Timeout: d.o.LetGoTimeout}, ctx.Err()
@@ -63,37 +64,38 @@ func (d *Deploy) tearDownAgent(ctx context.Context, t *driver.Task) (driver.Outc
 func (d *Deploy) tellFailure(ctx context.Context, t *driver.Task, why error) {
 	reason := strings.Join(strings.Fields(why.Error()), " ")
 	reason = reason[:min(len(reason), maxReason)]
-	if err := d.tell(ctx, t.Node.Attempt.Target.Address, "failed "+reason); err != nil {
+	if _, err := d.tell(ctx, t.Node.Attempt.Target.Address, "failed "+reason); err != nil {
 		t.Log.Debug("ramdisk not told of the failure", "error", err)
 	}
 }
 
-// tell sends one line to the ramdisk's outcome port and waits for its "ok". A ramdisk that
-// closes the connection instead has read the line, too: those of 2014 do.
-func (d *Deploy) tell(ctx context.Context, address, line string) error {
+// tell sends one line to the ramdisk's outcome port and waits for its "ok"; sent tells that the
+// line is on its way even if no answer came. A ramdisk that closes the connection instead has
+// read the line, too: those of 2014 do.
+func (d *Deploy) tell(ctx context.Context, address, line string) (sent bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, outcomeTimeout)
 	defer cancel()
 	var dialer net.Dialer
 	conn, err := dialer.DialContext(ctx, "tcp",
 		net.JoinHostPort(address, strconv.Itoa(d.o.OutcomePort)))
 	if err != nil {
-		return err
+		return false, err
 	}
 	defer conn.Close()
 	stop := context.AfterFunc(ctx, func() { conn.Close() })
 	defer stop()
 	if _, err := io.WriteString(conn, line+"\n"); err != nil {
-		return fmt.Errorf("write to %s: %w", conn.RemoteAddr(), err)
+		return false, fmt.Errorf("write to %s: %w", conn.RemoteAddr(), err)
 	}
 	answer, err := bufio.NewReader(io.LimitReader(conn, 64)).ReadString('\n')
 	answer = strings.TrimSpace(answer)
 	switch {
 	case answer == "ok" || (answer == "" && errors.Is(err, io.EOF)):
-		return nil
+		return true, nil
 	case answer == "":
-		return fmt.Errorf("no answer from %s: %w", conn.RemoteAddr(), err)
+		return true, fmt.Errorf("no answer from %s: %w", conn.RemoteAddr(), err)
 	}
-	return fmt.Errorf("%s answered %q instead of ok", conn.RemoteAddr(), answer)
+	return true, fmt.Errorf("%s answered %q instead of ok", conn.RemoteAddr(), answer)
 }
 
 // sometimes passes on a call if the last one is long enough ago.
