@@ -113,12 +113,15 @@ func addressText(a netip.Addr) string {
 func (s *Server) offer(ctx context.Context, q *dhcpv4.DHCPv4, m Machine) (*dhcpv4.DHCPv4, error) {
 	wish, _ := netip.AddrFromSlice(q.RequestedIPAddress().To4())
 	a, err := s.leases.offer(ctx, m, wish)
-	if ingot.KindOf(err) == ingot.Unavailable {
-		s.Log.Error("DHCP pool exhausted", "pool", s.site.Pool, "mac", m.MAC, "error", err)
-		s.note(m, ingot.LevelError, "dhcp", err.Error(), nil)
+	switch ingot.KindOf(err) {
+	case "":
+	case ingot.Unavailable, ingot.Conflict:
+		// The pool is exhausted, or the reserved address is leased to another machine: a
+		// person has to act, and reads why in the log and at the node.
+		s.Log.Error("no address to offer", "mac", m.MAC, "pool", s.site.Pool, "error", err)
+		s.note(m, ingot.LevelError, "dhcp", "no address to offer: "+err.Error(), nil)
 		return nil, nil
-	}
-	if err != nil {
+	default:
 		return nil, fmt.Errorf("choose address for %s: %w", m.MAC, err)
 	}
 	return s.answer(q, m, dhcpv4.MessageTypeOffer, a)

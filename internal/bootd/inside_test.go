@@ -368,6 +368,27 @@ func TestExhaustedPoolIsSilenceWithAReason(t *testing.T) {
 	}
 }
 
+func TestReservedAddressInUseIsSilenceWithAReason(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, serverMode())
+	squatter := ingot.Lease{Address: "10.77.0.50", MAC: known, Expires: time.Now().Add(time.Hour)}
+	if err := r.Store.TakeLease(t.Context(), squatter); err != nil {
+		t.Fatal(err)
+	}
+	if a := r.ask(t, firmware(t, dhcpv4.MessageTypeDiscover, second, "", "", 0)); a != nil {
+		t.Fatalf("answered with %v", a)
+	}
+	if got := r.journal.texts(ingot.LevelError); len(got) != 1 ||
+		!strings.Contains(got[0], "10.77.0.50") {
+		t.Errorf("journal says %q", got)
+	}
+	// The squatter learns at its next renewal that the address is not its own any more.
+	q := request(t, known, func(p *dhcpv4.DHCPv4) { p.ClientIPAddr = net.IPv4(10, 77, 0, 50) })
+	if a := r.ask(t, q); a.MessageType() != dhcpv4.MessageTypeNak {
+		t.Errorf("renewal of a reserved address answered with %s", a.MessageType())
+	}
+}
+
 // Two conductors share the store; whoever gets the packet, the address is the same.
 func TestAnotherConductorOffersAndRenewsTheSameAddress(t *testing.T) {
 	t.Parallel()

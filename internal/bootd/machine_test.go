@@ -278,6 +278,7 @@ func (s *site) run(t *testing.T, name string, args ...string) string {
 // DHCP answer and the request for the script is where iPXE waits when it gets no router
 // advertisement (13 to 16 s) or may expect a ProxyDHCP server (3 s).
 func TestRealFirmwareGetsToItsScriptWithoutWaits(t *testing.T) {
+	t.Parallel()
 	if testing.Short() {
 		t.Skip("boots virtual machines")
 	}
@@ -292,22 +293,10 @@ func TestRealFirmwareGetsToItsScriptWithoutWaits(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			s := newSite(t, bootd.ModeServer)
-			c.spec.Name, c.spec.MAC = "node-0", mac
-			m, err := s.AddMachine(t.Context(), c.spec)
-			if err != nil {
-				t.Fatal(err)
-			}
-			m.SetBootDevice(sim.BootOverride{Device: sim.PXE})
 			start := time.Now()
-			if err := m.PowerOn(t.Context()); err != nil {
-				t.Fatal(err)
-			}
-			if c.program != "" {
-				s.journal.wait(t, "TFTP: "+c.program+" sent")
-			}
-			ack := s.journal.wait(t, "DHCP REQUEST answered with ACK", "(iPXE)")
-			script := s.journal.wait(t, "script asked for").Time
+			script := s.boot(t, c.spec, c.program)
 			offer := s.journal.wait(t, "DHCP DISCOVER answered with OFFER", "(iPXE)")
+			ack := s.journal.wait(t, "DHCP REQUEST answered with ACK", "(iPXE)")
 			fetched := s.journal.wait(t, "HTTP: /files/"+s.digest+"/vmlinuz sent",
 				fmt.Sprint(len(s.content), " bytes"))
 			t.Logf("power on to script %.1f s; iPXE: DISCOVER to ACK %.1f s, ACK to script %.1f s",
@@ -319,31 +308,118 @@ func TestRealFirmwareGetsToItsScriptWithoutWaits(t *testing.T) {
 			if fetched.Node == "" || fetched.MAC != mac {
 				t.Errorf("the download is not in the node's journal: %+v", fetched)
 			}
-			ctx, cancel := context.WithTimeout(t.Context(), patience)
-			defer cancel()
-			if err := m.Console().Wait(ctx, "MARK-FETCHED"); err != nil {
-				t.Errorf("console: %v", err)
-			}
-			for _, e := range s.journal.all() {
-				if e.Source == "tftp" && e.Level != ingot.LevelInfo {
-					t.Errorf("TFTP fault in the journal: %s", e.Text)
-				}
-			}
 		})
 	}
 }
 
-// An operating system's DHCP client, not ours, in a namespace of its own.
-func TestForeignDHCPClientGetsAndReleasesALease(t *testing.T) {
-	s := newSite(t, bootd.ModeServer)
-	client := s.Name() + "-c"
-	// Outside of the network's namespace: what `ip netns add` mounts inside is seen there only.
-	ip := func(args ...string) {
+// Beside another DHCP server, which gives addresses and knows nothing of us.
+func TestRealFirmwareBootsBesideAForeignDHCPServer(t *testing.T) {
+	t.Parallel()
+	if testing.Short() {
+		t.Skip("boots virtual machines")
+	}
+	for _, c := range []struct {
+		name    string
+		spec    sim.MachineSpec
+		program string
+	}{
+		{"BIOS with iPXE in ROM", sim.MachineSpec{Firmware: sim.BIOS}, ""},
+		{"UEFI by PXE and snponly.efi", sim.MachineSpec{Firmware: sim.UEFI, NICROM: sim.NoROM},
+			"snponly.efi"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			s := newSite(t, bootd.ModeProxy)
+			s.dnsmasq(t)
+			start := time.Now()
+			script := s.boot(t, c.spec, c.program)
+			t.Logf("power on to script %.1f s", script.Sub(start).Seconds())
+		})
+	}
+}
+
+// boot starts a machine and waits until its script has run; it returns when that was asked
+// for. program is what the firmware has to fetch by TFTP before.
+func (s *site) boot(t *testing.T, spec sim.MachineSpec, program string) time.Time {
+	t.Helper()
+	spec.Name, spec.MAC = "node-0", mac
+	m, err := s.AddMachine(t.Context(), spec)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.SetBootDevice(sim.BootOverride{Device: sim.PXE})
+	if err := m.PowerOn(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if program != "" {
+		s.journal.wait(t, "TFTP: "+program+" sent")
+	}
+	script := s.journal.wait(t, "script asked for").Time
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	if err := m.Console().Wait(ctx, "MARK-FETCHED"); err != nil {
+		t.Errorf("console: %v", err)
+	}
+	for _, e := range s.journal.all() {
+		if e.Source == "tftp" && e.Level != ingot.LevelInfo {
+			t.Errorf("TFTP fault in the journal: %s", e.Text)
+		}
+	}
+	return script
+}
+
+// dnsmasq gives addresses on a bridge port of its own, as a site's DHCP server does.
+func (s *site) dnsmasq(t *testing.T) {
+	t.Helper()
+	ns := s.Name() + "-d"
+	ip := hostIP(t)
+	ip("netns", "add", ns)
+	t.Cleanup(func() { exec.Command("ip", "netns", "del", ns).Run() })
+	ip("-n", s.Name(), "link", "add", "d0", "type", "veth", "peer", "name", "d1", "netns", ns)
+	ip("-n", s.Name(), "link", "set", "d0", "master", s.Bridge(), "up")
+	ip("-n", ns, "addr", "add", "10.77.0.2/24", "dev", "d1")
+	ip("-n", ns, "link", "set", "d1", "up")
+	cmd := exec.Command("ip", "netns", "exec", ns, "dnsmasq", "--keep-in-foreground", "--port=0",
+		"--conf-file=/dev/null", "--interface=d1", "--bind-interfaces", "--no-ping", "--user=root",
+		"--dhcp-range=10.77.0.100,10.77.0.200,1h", "--pid-file", "--log-facility=-",
+		"--dhcp-leasefile="+filepath.Join(t.TempDir(), "leases"))
+	out, err := cmd.StderrPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatalf("%v (tools: scripts/packages.sh)", err)
+	}
+	lines := bufio.NewScanner(out)
+	t.Cleanup(func() {
+		cmd.Process.Kill()
+		cmd.Wait()
+	})
+	for lines.Scan() {
+		if strings.Contains(lines.Text(), "DHCP, IP range") {
+			go io.Copy(io.Discard, out) // ends with the process
+			return
+		}
+	}
+	t.Fatal("dnsmasq ended (tools: scripts/packages.sh)")
+}
+
+// hostIP runs ip(8) outside of the network's namespace: what `ip netns add` mounts inside is
+// seen there only.
+func hostIP(t *testing.T) func(args ...string) {
+	return func(args ...string) {
 		t.Helper()
 		if out, err := exec.Command("ip", args...).CombinedOutput(); err != nil {
 			t.Fatalf("ip %q: %v: %s", args, err, out)
 		}
 	}
+}
+
+// An operating system's DHCP client, not ours, in a namespace of its own.
+func TestForeignDHCPClientGetsAndReleasesALease(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, bootd.ModeServer)
+	client := s.Name() + "-c"
+	ip := hostIP(t)
 	ip("netns", "add", client)
 	t.Cleanup(func() { exec.Command("ip", "netns", "del", client).Run() })
 	ip("-n", s.Name(), "link", "add", "v0", "type", "veth", "peer", "name", "v1", "netns", client)
@@ -391,6 +467,7 @@ func TestForeignDHCPClientGetsAndReleasesALease(t *testing.T) {
 }
 
 func TestFilesAreServedWholeInRangesAndByHEAD(t *testing.T) {
+	t.Parallel()
 	s := newSite(t, bootd.ModeOff)
 	base := s.url + "/files/" + s.digest + "/vmlinuz"
 	if got := s.run(t, "curl", "-sSf", base); got != string(s.content) {
@@ -421,6 +498,7 @@ func TestFilesAreServedWholeInRangesAndByHEAD(t *testing.T) {
 }
 
 func TestTFTPTreeHasTheBootProgramsAndNothingElse(t *testing.T) {
+	t.Parallel()
 	s := newSite(t, bootd.ModeOff)
 	want, err := os.ReadFile("/usr/lib/ipxe/undionly.kpxe")
 	if err != nil {
@@ -441,6 +519,7 @@ func TestTFTPTreeHasTheBootProgramsAndNothingElse(t *testing.T) {
 }
 
 func TestOccupiedPortIsKnownBeforeReady(t *testing.T) {
+	t.Parallel()
 	s := newSite(t, bootd.ModeServer)
 	second := &bootd.Server{Config: s.config, Store: s.store, Journal: s.journal,
 		Log: slog.New(slog.DiscardHandler)}
