@@ -195,14 +195,17 @@ func (d deploy) export() (target, error) {
 	return t, nil
 }
 
-// report tells the server why there is no disk to write. The error stays the error.
+// report tells people and then the server why there is no disk to write.
 func (d deploy) report(ctx context.Context, cause error) error {
 	say("error: %v", cause)
 	err := d.caller.Post(ctx, "pass_deploy_info", DeployInfo{
 		Address: d.address.String(), Port: "3260", IQN: d.params.IQN, LUN: "1",
 		Key: d.params.Key, Error: cause.Error(),
 	})
-	return errors.Join(cause, err)
+	if err != nil {
+		return fmt.Errorf("tell the server: %w", err)
+	}
+	return errors.New("not deployed; the server knows why")
 }
 
 // finish closes the target and, if the image is there, flushes the disk, says so and waits to
