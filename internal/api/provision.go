@@ -82,7 +82,7 @@ func checkEvent(n *node, target string, verb lifecycle.Verb, known bool) error {
 	case !known:
 		return invalid(`The requested action "%s" could not be understood.`, target)
 	case n.Protected && slices.Contains(verb.Refused, lifecycle.Protected):
-		return ingot.Errorf(ingot.Forbidden, "Node %s is protected and can not be undeployed, "+
+		return ingot.Errorf(ingot.Forbidden, "Node %s is protected and cannot be undeployed, "+
 			"rebuilt or deleted.", n.UUID)
 	case n.Retired && slices.Contains(verb.Refused, lifecycle.Retired):
 		return invalid("The %s operation can't be performed on node %s because it is retired.",
