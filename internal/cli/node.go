@@ -292,9 +292,10 @@ func showCommand(o *options) *cobra.Command {
 			}
 			tw := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 8, 2, ' ', 0)
 			row := func(name string, value any) {
-				if s := printable(fmt.Sprint(value)); s != "" && s != "map[]" {
-					fmt.Fprintf(tw, "%s\t%s\n", name, s)
+				if value == nil || value == "" {
+					return
 				}
+				fmt.Fprintf(tw, "%s\t%s\n", name, printable(fmt.Sprint(value)))
 			}
 			row("name", n.Name)
 			row("uuid", n.UUID)
