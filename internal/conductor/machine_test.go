@@ -212,7 +212,9 @@ func (m *machine) has(event string) bool {
 	return false
 }
 
-func (m *machine) did(event string) { m.set(func(m *machine) { m.events = append(m.events, event) }) }
+func (m *machine) did(event string) {
+	m.set(func(m *machine) { m.events = append(m.events, event) })
+}
 
 // halt stops what the machine runs; mu is held.
 func (m *machine) halt() {
@@ -294,18 +296,31 @@ func (m *machine) ramdisk(ctx context.Context, key string) {
 		return
 	}
 	m.did("info")
-	for {
-		line, conn, err := m.hear(ctx)
-		if err != nil {
-			return
+	// The outcome may be told again, by a conductor that does not know that it was told.
+	told := make(chan string, 1)
+	m.runs.Go(func() {
+		defer close(told)
+		for {
+			line, conn, err := m.hear(ctx)
+			if err != nil {
+				return
+			}
+			io.WriteString(conn, "ok\n")
+			conn.Close()
+			select {
+			case told <- line:
+			default:
+			}
 		}
-		io.WriteString(conn, "ok\n")
-		conn.Close()
-		m.did(strings.Fields(line)[0])
-		if line == "done" && m.post(ctx, "pass_deploy_status", ingot.Object{"key": key,
-			"status": "Completed"}) {
-			m.did("Completed")
-		}
+	})
+	line := <-told
+	if line == "" {
+		return // switched off
+	}
+	m.did(strings.Fields(line)[0])
+	if line == "done" && m.post(ctx, "pass_deploy_status", ingot.Object{"key": key,
+		"status": "Completed"}) {
+		m.did("Completed")
 	}
 }
 
