@@ -31,7 +31,8 @@ type Options struct {
 	// Timeout bounds one operation on a BMC, retransmissions included; 0 is 10 s. A BMC that
 	// is silent for as long is reported.
 	Timeout time.Duration
-	// PollInterval is how often the power state is read while it changes; 0 is one second.
+	// PollInterval is how often the power state is read while it changes, after a quicker start;
+	// 0 is one second.
 	PollInterval time.Duration
 	// DefaultBootMode is that of nodes which do not say: uefi or bios; "" is uefi. It decides
 	// whether the BMC is asked for an EFI boot.

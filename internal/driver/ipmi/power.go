@@ -88,11 +88,12 @@ func (p *Power) reach(ctx context.Context, t *driver.Task, want ingot.PowerState
 	}
 	t.Note(ingot.Entry{Source: "bmc", Text: "told the BMC: " + string(a)})
 	var last error
-	for {
+	// A virtual machine is there at once, a server may take ten seconds: ask soon, then seldom.
+	for pause := p.f.o.PollInterval / 16; ; pause = min(2*pause, p.f.o.PollInterval) {
 		select {
 		case <-ctx.Done():
 			return notReached(t, want, last)
-		case <-time.After(p.f.o.PollInterval):
+		case <-time.After(pause):
 		}
 		state, err := p.PowerState(ctx, t)
 		if state == want {
