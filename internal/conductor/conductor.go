@@ -114,7 +114,6 @@ func New(o Options) *Conductor {
 		powerBad: map[string]int{}, active: map[string]bool{},
 	}
 	c.reconcilers = []*reconciler{
-		newReconciler("heartbeat", o.HeartbeatInterval, c.heartbeat),
 		newReconciler("abandoned work", o.CheckInterval, c.resumeAbandoned),
 		newReconciler("deadlines", o.CheckInterval, c.checkDeadlines),
 		newReconciler("power recovery", o.PowerRecoveryInterval, c.recoverPower),
@@ -134,12 +133,8 @@ func (c *Conductor) Ready() <-chan struct{} { return c.ready }
 // When ctx ends, running steps have GracePeriod to reach their end; what is not done then is
 // abandoned and continues with the next life. Run returns when nothing runs any more.
 func (c *Conductor) Run(ctx context.Context) error {
-	n, err := c.o.Store.ReleaseAll(ctx, c.o.Host)
-	if err != nil {
+	if err := c.freeOwn(ctx); err != nil {
 		return err
-	}
-	if n > 0 {
-		c.o.Log.Info("released nodes of the previous life", "nodes", n)
 	}
 	if err := c.heartbeat(ctx); err != nil {
 		return err
@@ -151,15 +146,43 @@ func (c *Conductor) Run(ctx context.Context) error {
 	for _, r := range c.reconcilers {
 		wg.Go(func() { r.run(ctx, c.o.Log) })
 	}
+	// It lives as long as its tasks do.
+	living, die := context.WithCancel(context.WithoutCancel(ctx))
+	defer die()
+	var pulse sync.WaitGroup
+	pulse.Go(func() {
+		newReconciler("heartbeat", c.o.HeartbeatInterval, c.heartbeat).run(living, c.o.Log)
+	})
 	<-ctx.Done()
 	wg.Wait()
 	if left := c.pool.close(c.o.GracePeriod); left > 0 {
 		c.o.Log.Warn("abandoned running steps; they are repeated at the next start",
 			"tasks", left)
 	}
+	die()
+	pulse.Wait()
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 	defer cancel()
 	return c.o.Store.RemoveConductor(ctx, c.o.Host)
+}
+
+// freeOwn frees the nodes that a previous life under this name has left reserved. Operations
+// continue by themselves (resumeAbandoned); of a power action nobody knows how far it came.
+func (c *Conductor) freeOwn(ctx context.Context) error {
+	mine, err := c.o.Store.Nodes(ctx, store.NodeFilter{ReservedBy: c.o.Host}, store.Page{})
+	if err != nil || len(mine) == 0 {
+		return err
+	}
+	if _, err := c.o.Store.ReleaseAll(ctx, c.o.Host); err != nil {
+		return err
+	}
+	c.o.Log.Info("released nodes of the previous life", "nodes", len(mine))
+	for _, n := range mine {
+		if n.TargetPowerState != "" {
+			c.change(ctx, n, (*task).interruptPower)
+		}
+	}
+	return nil
 }
 
 // Wake makes every reconciler look now instead of at its next time.

@@ -132,31 +132,33 @@ func TestADeploymentSurvivesAKilledConductorAtEveryWrite(t *testing.T) {
 	}
 }
 
+// mortal starts a conductor that is killed before its write number at; died is closed then.
+func (w *world) mortal(at int64) (c *conductor.Conductor, stop func(), died <-chan struct{}) {
+	w.t.Helper()
+	var writes atomic.Int64
+	var armed atomic.Bool
+	var once sync.Once
+	dead := make(chan struct{})
+	c = conductor.New(w.o)
+	conductor.CrashWhen(c, func() bool {
+		if !armed.Load() || writes.Add(1) < at {
+			return false
+		}
+		once.Do(func() { close(dead) })
+		return true
+	})
+	stop = w.run(c)
+	armed.Store(true)
+	return c, stop, dead
+}
+
 // deployKilledAt deploys and kills the conductor before its write number at; a second one,
 // which finds nothing but the store, has to bring it to the end. It tells whether the first
 // one lived to be killed.
 func (x *metal) deployKilledAt(at int64) bool {
 	x.t.Helper()
-	var writes atomic.Int64
-	died := make(chan struct{})
-	var once sync.Once
-	c := conductor.New(x.o)
-	armed := make(chan struct{})
-	conductor.CrashWhen(c, func() bool {
-		select {
-		case <-armed:
-		default:
-			return false
-		}
-		if writes.Add(1) < at {
-			return false
-		}
-		once.Do(func() { close(died) })
-		return true
-	})
-	stop := x.run(c)
+	c, stop, died := x.mortal(at)
 	x.m.set(func(m *machine) { m.cond = c })
-	close(armed)
 	err := c.Provision(x.t.Context(), rpc.ProvisionRequest{Ident: "n1", Event: "deploy"})
 	if err != nil && !conductor.Crashed(c) {
 		x.t.Fatal(err)
@@ -187,16 +189,76 @@ func (x *metal) deployKilledAt(at int64) bool {
 	}
 }
 
+func TestVerbsSurviveAKilledConductorAtEveryWrite(t *testing.T) {
+	t.Parallel()
+	for _, verb := range []struct{ from, event, to string }{
+		{"enroll", "manage", "manageable"}, {"manageable", "provide", "available"},
+		{"available", "manage", "manageable"}, {"available", "deploy", "active"},
+		{"active", "rebuild", "active"}, {"active", "delete", "available"},
+	} {
+		w := newWorld(t)
+		for at, killed := int64(1), true; killed; at++ {
+			name := fmt.Sprintf("n%d", at)
+			c, stop, died := w.mortal(at)
+			w.enroll(c, name, verb.from)
+			err := c.Provision(t.Context(), rpc.ProvisionRequest{Ident: name,
+				Event: verb.event})
+			deadline := time.Now().Add(patience)
+			for killed = false; !killed && time.Now().Before(deadline); {
+				if n := w.node(name); err == nil && n.ProvisionState == verb.to &&
+					n.Reservation == "" {
+					break
+				}
+				select {
+				case <-died:
+					killed = true
+				case <-time.After(time.Millisecond):
+				}
+			}
+			stop()
+			c, stop = w.start()
+			if err != nil { // the caller knows, and asks again
+				w.provision(c, name, verb.event)
+			}
+			if n := w.state(name, verb.to); len(n.Steps) != 0 || n.LastError != "" {
+				t.Errorf("%s killed before write %d: %+v", verb.event, at, n)
+			}
+			stop()
+		}
+	}
+}
+
+func TestAPowerActionOfAKilledConductorIsNotLeftOnRecord(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	c, stop, died := w.mortal(3) // reservation, target, result
+	w.enroll(c, "n1", "active")
+	if err := c.SetPower(t.Context(), "n1", rpc.PowerRequest{Target: "power on"}); err != nil {
+		t.Fatal(err)
+	}
+	<-died
+	stop()
+	if n := w.node("n1"); n.TargetPowerState != ingot.PowerOn || n.Reservation != "host1" {
+		t.Fatalf("killed: target %q, reservation %q", n.TargetPowerState, n.Reservation)
+	}
+	w.start()
+	n := w.node("n1")
+	if n.TargetPowerState != "" || !strings.Contains(n.LastError, "interrupted") ||
+		n.Reservation != "" {
+		t.Errorf("target %q, last error %q", n.TargetPowerState, n.LastError)
+	}
+}
+
 func TestS2_6_NothingIsHeldWhileTheMachineBoots(t *testing.T) {
 	t.Parallel()
 	x := newMetal(t)
 	var silent atomic.Bool
 	silent.Store(true)
-	go_ := make(chan struct{})
+	speak := make(chan struct{})
 	x.m.set(func(m *machine) {
 		m.tweak = func(_ string, args ingot.Object) ingot.Object {
 			if silent.Load() {
-				<-go_
+				<-speak
 			}
 			return args
 		}
@@ -216,7 +278,7 @@ func TestS2_6_NothingIsHeldWhileTheMachineBoots(t *testing.T) {
 		t.Fatal(err)
 	}
 	silent.Store(false)
-	close(go_)
+	close(speak)
 	x.deployed()
 }
 

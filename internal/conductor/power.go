@@ -76,12 +76,18 @@ func (t *task) power(ctx context.Context, target ingot.PowerState) {
 	t.node.TargetPowerState = ""
 	switch {
 	case err != nil && ctx.Err() != nil:
-		t.setError(fmt.Sprintf("Power action %q was interrupted by the end of the conductor; "+
-			"ask for it again.", target))
+		t.interruptPower()
 	case err != nil:
 		t.setError(fmt.Sprintf("Failed to change power state to '%s'. Error: %v", target, err))
 	}
 	t.save(ctx)
+}
+
+// interruptPower ends a power action of a conductor that ended; nobody knows how far it came.
+func (t *task) interruptPower() {
+	t.node.TargetPowerState = ""
+	t.setError("A power action was interrupted by the end of the conductor; ask for it again.")
+	t.later(ingot.Entry{Source: "power", Level: ingot.LevelWarning, Text: t.node.LastError})
 }
 
 // syncPower compares rows with machines, except where something is under way.
@@ -189,10 +195,8 @@ func (t *task) correctPower(ctx context.Context, n *ingot.Node, state ingot.Powe
 	if t.node.Generation != n.Generation+1 { // + 1 for the reservation
 		return
 	}
-	// A power action left by a conductor that died: nobody knows how far it came.
-	if t.node.TargetPowerState != "" {
-		t.node.TargetPowerState = ""
-		t.setError("A power action was interrupted by the end of the conductor; ask for it again.")
+	if t.node.TargetPowerState != "" { // left by another conductor, which died
+		t.interruptPower()
 		t.node.PowerState = state
 		return
 	}

@@ -72,7 +72,7 @@ func (s *script) kernelArgs() string {
 		"initrd=initrd",
 		"deployment_id=" + word(n.UUID),
 		"deployment_key=" + word(n.Attempt.Key.Reveal()),
-		"iscsi_target_iqn=" + TargetName(n),
+		"iscsi_target_iqn=" + targetName(n),
 		"ironic_api_url=" + strings.Join(clean, ","),
 		"ipa-api-url=" + clean[0],
 		"boot_attempt=" + word(n.Attempt.ID),
@@ -85,8 +85,8 @@ func (s *script) kernelArgs() string {
 	return strings.Join(append(args, kernelWords(extra)...), " ")
 }
 
-// TargetName is the iSCSI name under which the ramdisk exports the node's disk.
-func TargetName(n *ingot.Node) string { return "iqn.2008-10.org.openstack:" + word(n.UUID) }
+// targetName is the iSCSI name under which the ramdisk exports the node's disk.
+func targetName(n *ingot.Node) string { return "iqn.2008-10.org.openstack:" + word(n.UUID) }
 
 // disk boots the local disk. A BIOS boots drive 0x80 from here. UEFI firmware has no such call
 // (sanboot fails there with "No such device"): the boot order that the BMC set decides, and
@@ -132,14 +132,14 @@ func (s *script) failed(why string) string {
 func (s *script) askAgain() {
 	for i, base := range s.env.BaseURLs {
 		s.line("chain --replace --autofree --timeout 10000 %s || goto asked%d",
-			ConfigURL(base, s.node.Driver), i+1)
+			configURL(base, s.node.Driver), i+1)
 		s.line(":asked%d", i+1)
 	}
 }
 
-// ConfigURL is where a machine that runs iPXE asks for its script (S1.3); iPXE fills in the
+// configURL is where a machine that runs iPXE asks for its script (S1.3); iPXE fills in the
 // address of the interface it booted from.
-func ConfigURL(base, driver string) string {
+func configURL(base, driver string) string {
 	return link(strings.TrimRight(base, "/")) + "/v1/drivers/" + url.PathEscape(word(driver)) +
 		"/vendor_passthru/ipxe_config?port_address=${netX/mac}"
 }
@@ -166,8 +166,8 @@ func Problem(label, problem string) string {
 		"exit 0\n"
 }
 
-// FilePath is the path of a boot file on every server.
-func FilePath(f ingot.File) string {
+// filePath is the path of a boot file on every server.
+func filePath(f ingot.File) string {
 	name := word(f.Name)
 	if name == "" || strings.Trim(name, ".") == "" {
 		name = "file"
@@ -176,5 +176,5 @@ func FilePath(f ingot.File) string {
 }
 
 func fileURL(base string, f ingot.File) string {
-	return link(strings.TrimRight(base, "/")) + FilePath(f)
+	return link(strings.TrimRight(base, "/")) + filePath(f)
 }
