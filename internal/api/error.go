@@ -54,7 +54,11 @@ func writeError(w http.ResponseWriter, r *http.Request, log *slog.Logger, err er
 	status, known := statusOf[kind]
 	id := exchangeOf(r).id
 	if !known || kind == ingot.Internal {
-		log.ErrorContext(r.Context(), "request failed", "request", id, "method", r.Method,
+		level := slog.LevelError
+		if r.Context().Err() != nil {
+			level = slog.LevelDebug // the client went away, which broke off what was done for it
+		}
+		log.Log(r.Context(), level, "request failed", "request", id, "method", r.Method,
 			"path", r.URL.Path, "error", err)
 		writeFault(w, http.StatusInternalServerError, fault("Server", "Internal error; the log "+
 			"of the service tells more under the request id "+id+"."))

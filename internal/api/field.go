@@ -290,9 +290,13 @@ func (s schema) check(label, name string, v any) (any, error) {
 	return s.convert(name, v)
 }
 
-// refuseNewer refuses values of fields that the microversion does not have.
+// refuseNewer refuses values of fields that the microversion does not have; saying nothing about
+// them, in so many words, is allowed.
 func (t fields[T]) refuseNewer(c *call, values ingot.Object) error {
-	for name := range values {
+	for name, v := range values {
+		if v == nil || v == "" {
+			continue
+		}
 		if f := t.find(name); f != nil && f.minor > c.minor {
 			return notAcceptable()
 		}

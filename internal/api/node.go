@@ -1,7 +1,6 @@
 package api
 
 import (
-	"context"
 	"errors"
 	"net/http"
 	"slices"
@@ -231,7 +230,7 @@ func (c *call) changeNode(u rpc.UpdateOptions, change func(*node) error) (*node,
 			return nil, err
 		}
 		updated, err = c.api.o.Conductor.UpdateNode(c.Context(), n, u)
-		if ingot.KindOf(err) != ingot.Stale || errors.Is(err, context.Canceled) {
+		if ingot.KindOf(err) != ingot.Stale {
 			return updated, err
 		}
 	}

@@ -213,15 +213,21 @@ func (w *world) heartbeat() {
 	}
 }
 
-// addNode stores a node as change makes it.
+// addNode stores a node as change makes it; a Reservation is taken after that.
 func (w *world) addNode(change func(*ingot.Node)) *ingot.Node {
 	w.Helper()
 	n := &ingot.Node{UUID: nodeID, Name: "n1", Driver: "ipmi", ProvisionState: "manageable"}
 	if change != nil {
 		change(n)
 	}
+	owner := n.Reservation
 	if err := w.store.CreateNode(w.Context(), n); err != nil {
 		w.Fatal(err)
+	}
+	if owner != "" {
+		if _, err := w.store.Reserve(w.Context(), n.UUID, owner); err != nil {
+			w.Fatal(err)
+		}
 	}
 	return n
 }
