@@ -65,8 +65,8 @@ func appendJSON(buf *bytes.Buffer, v any) error {
 	return nil
 }
 
-// plain tells whether a string stands in JSON as it is. Most do, and looking is much cheaper than
-// an encoder: it halves the time of a long list.
+// plain tells whether a string stands in JSON as it is. Most do, and looking is cheaper than an
+// encoder: a page of 1000 nodes takes about a fifth less time (BenchmarkList).
 func plain(s string) bool {
 	for i := 0; i < len(s); i++ {
 		if b := s[i]; b < ' ' || b > '~' || b == '"' || b == '\\' {
