@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/signal"
 	"runtime/debug"
@@ -24,12 +25,26 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	// A second Ctrl-C ends the process at once, whatever it is busy with.
 	go func() { <-ctx.Done(); stop() }()
+	os.Exit(run(ctx, os.Args[1:], os.Stdout, os.Stderr))
+}
+
+// run executes one command and returns its exit code.
+func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+	running := false
 	root := command()
+	root.SetArgs(args)
+	root.SetOut(stdout)
+	root.SetErr(stderr)
+	// What fails before a command runs is a matter of its arguments.
+	root.PersistentPreRun = func(*cobra.Command, []string) { running = true }
 	err := root.ExecuteContext(ctx)
-	if err != nil && !errors.Is(err, context.Canceled) {
-		fmt.Fprintln(os.Stderr, "ingot:", err)
+	if err != nil && !running {
+		err = cli.Usage(err)
 	}
-	os.Exit(cli.ExitCode(err))
+	if err != nil && !errors.Is(err, context.Canceled) {
+		fmt.Fprintln(stderr, "ingot:", err)
+	}
+	return cli.ExitCode(err)
 }
 
 // command builds the tree.
@@ -45,11 +60,27 @@ func command() *cobra.Command {
 		SilenceErrors: true,
 		SilenceUsage:  true,
 	}
-	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return cli.Usage(err) })
 	root.AddCommand(server.Command(), cli.NodeCommand(), lab.DemoCommand(), lab.Command(),
 		lab.RamdiskCommand(), lifecycleCommand(), configCommand(), versionCommand())
-	cli.UsageErrors(root)
+	refuseUnknown(root)
 	return root
+}
+
+// refuseUnknown makes groups of commands refuse a word that names none of them, where cobra
+// would print help and call that success.
+func refuseUnknown(cmd *cobra.Command) {
+	for _, sub := range cmd.Commands() {
+		refuseUnknown(sub)
+	}
+	if cmd.HasParent() && cmd.HasSubCommands() {
+		cmd.RunE = func(cmd *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return cmd.Help()
+			}
+			return cli.Usage(fmt.Errorf("unknown command %q for %q; see `%[2]s --help`", args[0],
+				cmd.CommandPath()))
+		}
+	}
 }
 
 func lifecycleCommand() *cobra.Command {

@@ -75,7 +75,7 @@ func (d *display) when(t time.Time) string {
 	if d.start.IsZero() {
 		return t.Local().Format("15:04:05.000")
 	}
-	return fmt.Sprintf("%7.1fs", t.Sub(d.start).Seconds())
+	return fmt.Sprintf("%7.1fs", max(0, t.Sub(d.start).Seconds()))
 }
 
 // bar draws a share from 0 to 1.

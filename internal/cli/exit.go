@@ -10,7 +10,6 @@ import (
 	"net/url"
 
 	"github.com/gophercloud/gophercloud/v2"
-	"github.com/spf13/cobra"
 )
 
 // Exit codes of every command, for scripts.
@@ -50,21 +49,6 @@ func ExitCode(err error) int {
 
 // Usage marks an error as one of the arguments.
 func Usage(err error) error { return &exitError{ExitUsage, err} }
-
-// UsageErrors makes every command below cmd report wrong arguments as such.
-func UsageErrors(cmd *cobra.Command) {
-	if check := cmd.Args; check != nil {
-		cmd.Args = func(cmd *cobra.Command, args []string) error {
-			if err := check(cmd, args); err != nil {
-				return usage("%w; see `%s --help`", err, cmd.CommandPath())
-			}
-			return nil
-		}
-	}
-	for _, sub := range cmd.Commands() {
-		UsageErrors(sub)
-	}
-}
 
 // usage marks an error of the arguments.
 func usage(format string, args ...any) error {

@@ -1,12 +1,14 @@
 package server
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 
 	"github.com/spf13/cobra"
 
+	"ingot/internal/cli"
 	"ingot/internal/config"
 	"ingot/internal/ingot"
 )
@@ -26,6 +28,9 @@ func Command() *cobra.Command {
 			"  ingot serve --config /etc/ingot/ingot.toml",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if dev == (file != "") {
+				return cli.Usage(errors.New("say what to serve: --dev for the sandbox, or --config FILE"))
+			}
 			cfg, err := configuration(cmd, file, data, listen)
 			if err != nil {
 				return err
@@ -45,8 +50,6 @@ func Command() *cobra.Command {
 	cmd.Flags().StringVar(&data, "data", "", "directory of the sandbox (default: one in the "+
 		"user's cache directory)")
 	cmd.Flags().StringVar(&listen, "listen", "127.0.0.1:6385", "API address of the sandbox")
-	cmd.MarkFlagsMutuallyExclusive("dev", "config")
-	cmd.MarkFlagsOneRequired("dev", "config")
 	return cmd
 }
 
