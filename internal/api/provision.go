@@ -113,6 +113,11 @@ func (c *call) checkExtras(args ingot.Object, verb lifecycle.Verb) error {
 			return notAcceptable()
 		}
 	}
+	if !empty(args["deploy_steps"]) {
+		// Dropping them silently would deploy something else than what was asked for.
+		return invalid(`"deploy_steps" can not be given: the steps of a deployment are fixed here; ` +
+			`leave the member out`)
+	}
 	return checkRequired(args, verb)
 }
 

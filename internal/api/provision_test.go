@@ -93,6 +93,11 @@ func TestVerbsAreRefusedInIronicsOrder(t *testing.T) {
 			`"clean_steps" is only valid when setting target provision state to clean`},
 		{"password of another verb", "1.82", `{"target": "provide", "rescue_password": "x"}`, nil,
 			400, `"rescue_password" is only valid when setting target provision state to rescue`},
+		{"deploy steps nobody would run", "1.82", `{"target": "active", "deploy_steps": [{}]}`,
+			available, 400, `"deploy_steps" can not be given: the steps of a deployment are fixed ` +
+				`here; leave the member out`},
+		{"deploy steps too early", "1.68", `{"target": "active", "deploy_steps": [{}]}`, available,
+			406, "Request not acceptable."},
 		{"clean without steps", "1.82", `{"target": "clean"}`, nil, 400,
 			`"clean_steps" is required when setting target provision state to clean`},
 		{"rescue without password", "1.82", `{"target": "rescue", "rescue_password": " "}`,
