@@ -179,7 +179,7 @@ func (x *metal) deployKilledAt(at int64) bool {
 			return true
 		case <-deadline:
 			x.t.Fatal("neither killed nor deployed")
-		case <-time.After(2 * time.Millisecond):
+		case <-time.After(10 * time.Millisecond):
 			if n := x.node("n1"); n.ProvisionState == "active" && n.Reservation == "" {
 				x.deployed()
 				stop()
@@ -212,7 +212,7 @@ func TestVerbsSurviveAKilledConductorAtEveryWrite(t *testing.T) {
 				select {
 				case <-died:
 					killed = true
-				case <-time.After(time.Millisecond):
+				case <-time.After(5 * time.Millisecond):
 				}
 			}
 			stop()
@@ -285,7 +285,7 @@ func TestS2_6_NothingIsHeldWhileTheMachineBoots(t *testing.T) {
 func TestS2_7_ASilentMachineFailsTheDeploymentInTime(t *testing.T) {
 	t.Parallel()
 	x := newMetal(t)
-	x.o.CallbackTimeout = 100 * time.Millisecond
+	x.o.CallbackTimeout, x.o.CheckInterval = 100*time.Millisecond, 20*time.Millisecond
 	x.m.set(func(m *machine) {
 		m.tweak = func(string, ingot.Object) ingot.Object { return nil }
 	})

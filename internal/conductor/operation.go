@@ -21,7 +21,7 @@ type operation struct {
 }
 
 var operations = map[lifecycle.State]operation{
-	lifecycle.Verifying: {end: done, fail: failVerify},
+	lifecycle.Verifying: {end: done, fail: failPlain},
 	lifecycle.Deploying: {end: endDeploy, fail: failDeploy},
 	lifecycle.Deleting:  {end: endDelete, fail: failDelete},
 	lifecycle.Cleaning:  {end: endClean, fail: failPlain},
@@ -199,13 +199,12 @@ func verify(ctx context.Context, t *task) error {
 	return nil
 }
 
-func failVerify(_ context.Context, t *task, _ string) error { return t.enter(lifecycle.Fail) }
-
+// failPlain is for operations that leave nothing on the machine.
 func failPlain(_ context.Context, t *task, _ string) error { return t.enter(lifecycle.Fail) }
 
 // endDeploy leaves nothing of the attempt but the name in the journal.
 func endDeploy(t *task) error {
-	t.note(ingot.Entry{Source: "step", Text: "deployed"})
+	t.later(ingot.Entry{Source: "step", Text: "deployed"})
 	t.node.Attempt = nil
 	return t.enter(lifecycle.Done)
 }

@@ -128,7 +128,7 @@ func newWorld(t *testing.T) *world {
 	w := &world{t: t, store: s, log: &safeBuffer{}, power: &power{}}
 	w.o = conductor.Options{
 		Store: s, Journal: w, Host: "host1", Log: slog.New(slog.NewTextHandler(w.log, nil)),
-		CheckInterval: 20 * time.Millisecond, PowerTimeout: 5 * time.Second,
+		CheckInterval: 200 * time.Millisecond, PowerTimeout: 5 * time.Second,
 		GracePeriod: 5 * time.Second, CallbackTimeout: time.Minute,
 		Table: &driver.Table{
 			Hardware:   []driver.Hardware{fake.Hardware()},
@@ -203,7 +203,7 @@ func (w *world) until(ident, what string, cond func(*ingot.Node) bool) *ingot.No
 		if n := w.node(ident); cond(n) {
 			return n
 		}
-		time.Sleep(2 * time.Millisecond)
+		time.Sleep(10 * time.Millisecond)
 	}
 	n := w.node(ident)
 	w.t.Fatalf("no %s: state %q, reservation %q, last error %q, steps %v at %d\n%s\n%s", what,
