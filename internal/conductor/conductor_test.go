@@ -265,8 +265,8 @@ func TestPowerIsKeptInAgreement(t *testing.T) {
 		w.o.PowerSyncInterval, w.o.ForcePower = time.Hour, force
 		w.power.state = ingot.PowerOff
 		c, _ := w.start()
-		n := w.enroll(c, "n1", "active")
-		n.PowerState = ingot.PowerOn
+		n := w.enroll(c, "n1", "enroll") // where power is not compared
+		n.PowerState, n.ProvisionState = ingot.PowerOn, "active"
 		if _, err := c.UpdateNode(t.Context(), n, rpc.UpdateOptions{}); err != nil {
 			t.Fatal(err)
 		}
