@@ -1,0 +1,96 @@
+package fault
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"ingot/internal/config"
+)
+
+func TestAnISCSILoginThatIsRefusedFailsTheDeployment(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	s.enroll()
+	s.machine.behave(manner{report: func(body map[string]any) {
+		body["chap_password"] = "not-the-one-of-the-target"
+	}})
+	s.verb("active")
+	s.failed("write_image", "connect to the machine's disk", "CHAP")
+	if deeds := strings.Join(s.machine.deeds(), "\n"); !strings.Contains(deeds, "failed ") {
+		t.Errorf("the ramdisk was not told why; it did:\n%s", deeds)
+	}
+	s.recovers()
+}
+
+func TestARamdiskThatReportsAnErrorFailsTheDeployment(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	s.enroll()
+	s.machine.behave(manner{report: func(body map[string]any) {
+		body["error"] = "no disk found"
+	}})
+	s.verb("active")
+	s.failed("the deploy ramdisk reports: no disk found")
+	s.recovers()
+}
+
+func TestARamdiskThatNeverCallsFailsTheDeploymentInTime(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, func(s *site, _ *int64) {
+		s.cfg.Conductor.DeployCallbackTimeout = config.Duration(2 * time.Second)
+	})
+	s.enroll()
+	s.machine.behave(manner{silent: true})
+	s.verb("active")
+	s.failed("Timeout reached", "the deploy ramdisk to report its iSCSI target",
+		"The machine was last seen", "Check that the machine boots from its network card",
+		"ingot node journal "+nodeName)
+	// The next start has more patience: what follows shall not depend on the time it takes.
+	s.kill()
+	s.cfg.Conductor.DeployCallbackTimeout = config.Duration(patience)
+	s.serve()
+	s.recovers()
+}
+
+func TestADeployKeyIsGoodForOneReport(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	s.enroll()
+	type answer struct {
+		status int
+		text   string
+	}
+	second := make(chan answer, 1)
+	var used *ramdisk
+	s.machine.behave(manner{beforeCompleted: func(r *ramdisk) {
+		body := map[string]any{}
+		for k, v := range r.info {
+			body[k] = v
+		}
+		body["address"] = "198.51.100.1" // a thief's disk
+		status, text, err := r.post(t.Context(), "pass_deploy_info", body)
+		if err != nil {
+			text = err.Error()
+		}
+		used = r
+		second <- answer{status, text}
+	}})
+	s.verb("active")
+	s.deployed()
+	got := <-second
+	if got.status != 400 || !strings.Contains(faultText(t, []byte(got.text)),
+		"The deploy key of this attempt was already used") {
+		t.Errorf("second report: %d %s", got.status, got.text)
+	}
+	if !strings.Contains(s.journal(), "a second pass_deploy_info with the same deploy key was "+
+		"refused") {
+		t.Error("the refusal is not in the journal")
+	}
+	// Later still, the key opens nothing and harms nothing.
+	status, text, err := used.post(t.Context(), "pass_deploy_info", used.info)
+	if err != nil || status != 202 {
+		t.Errorf("report on an active node: %d %s, %v", status, text, err)
+	}
+	s.deployed()
+}
