@@ -15,16 +15,17 @@ const (
 	idleRuns  = 5
 	idleNodes = 10_000
 	// idleTime is how long a server is left alone before its memory is read.
-	idleTime = 3 * time.Second
+	idleTime = 2 * time.Second
 )
 
 // measureIdle measures what a server costs that has nothing to do.
 func measureIdle(ctx context.Context, b *bench) (section, error) {
 	s := section{
 		Title: "Idle server: memory and start",
-		How: fmt.Sprintf(`Median of %d starts. Start: from exec until GET /healthcheck is answered by 200, asked every
-millisecond; the store exists. Memory: VmRSS %s later, of which RssAnon is no file; the power
-states of all %d nodes (active, fake-hardware) were compared in between.
+		How: fmt.Sprintf(`Median of %d starts of bin/ingot serve. Start: from exec until GET /healthcheck is
+answered by 200, asked every millisecond; the store exists. Memory: VmRSS %s later, of which
+RssAnon is no file; the power states of all %d nodes (active, fake-hardware) were compared
+in between.
 Yardstick: a Go program that answers every request by "#", until its first 200.
 `, idleRuns, idleTime, idleNodes),
 	}

@@ -35,12 +35,13 @@ const (
 func measureISCSI(ctx context.Context, b *bench) (section, error) {
 	s := section{
 		Title: "Image to iSCSI target (tgt on loopback, its disk in memory)",
-		How: fmt.Sprintf(`Median of %d runs for each, taken in turns, after one run that fills the target's file and is
-checked byte by byte. Images of 1 GiB: raw of random bytes, and qcow2 of which every other 64 MiB
-are holes. Each run is a process of its own, from exec to exit: rate, user and system time, peak
-of VmHWM. Ingot also verifies the SHA-256 of the image, keeps the head of the disk for last and
-flushes the target three times; qemu-img verifies nothing and flushes once (-t writeback).
-"Growth" is ingot's peak less what the process had before it opened the image.
+		How: fmt.Sprintf(`Median of %d runs of each, taken in turns, after one run of ingot that fills the target's
+file and is checked byte by byte. Images of 1 GiB: raw of random bytes, and qcow2 of which
+every other 64 MiB are a hole. Each run is a process of its own, from exec to exit: rate, user
+and system time, peak of resident memory. Ingot also verifies the SHA-256 of the image, keeps
+the head of the disk for last and flushes the target several times; qemu-img verifies nothing
+and flushes once, at the end (-t writeback). Growth is ingot's peak less what its process had
+before it opened the image.
 `, imageRuns),
 	}
 	if err := roomInMemory(3 * imageSize); err != nil {
@@ -56,9 +57,9 @@ flushes the target three times; qemu-img verifies nothing and flushes once (-t w
 		return s, err
 	}
 	defer t.stop()
-	for _, make := range []func(context.Context, string) (sample, error){rawSample, qcow2Sample} {
+	for _, prepare := range []func(context.Context, string) (sample, error){rawSample, qcow2Sample} {
 		fmt.Fprintln(b.progress, "  making an image")
-		i, err := make(ctx, dir)
+		i, err := prepare(ctx, dir)
 		if err != nil {
 			return s, err
 		}

@@ -31,6 +31,7 @@ var sections = []struct {
 }{
 	{"script", measureScript},
 	{"iscsi", measureISCSI},
+	{"deploy", measureDeploy},
 	{"idle", measureIdle},
 }
 

@@ -156,7 +156,9 @@ func answers(ctx context.Context, url string) bool {
 
 // stop ends the program: SIGTERM, after ten seconds SIGKILL.
 func (s *service) stop() error {
-	if err := s.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+	err := s.cmd.Process.Signal(syscall.SIGTERM)
+	// Ctrl-C in a terminal reaches the program, too; it may have ended already.
+	if err != nil && !errors.Is(err, os.ErrProcessDone) {
 		return fmt.Errorf("stop %s: %w", s.cmd.Path, err)
 	}
 	select {

@@ -78,7 +78,8 @@ func (t *target) configure(ctx context.Context) error {
 }
 
 func (t *target) admin(ctx context.Context, args ...string) error {
-	cmd := exec.CommandContext(ctx, "tgtadm", append([]string{"-C", "1", "--lld", "iscsi"}, args...)...)
+	args = append([]string{"-C", "1", "--lld", "iscsi"}, args...)
+	cmd := exec.CommandContext(ctx, "tgtadm", args...)
 	cmd.Env = append(os.Environ(), "TGT_IPC_SOCKET="+t.socket)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("tgtadm: %w: %s", err, out)
