@@ -3,7 +3,9 @@ package e2e
 import (
 	"bufio"
 	"context"
+	"errors"
 	"io"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -55,24 +57,22 @@ func drain(s *bufio.Scanner) string {
 // demoDir is a directory for demos that shares the cache of the other tests.
 func demoDir(t *testing.T) string {
 	t.Helper()
-	cache, err := filepath.Abs("../../build/cache")
-	if err != nil {
-		t.Fatal(err)
+	dir, cache := buildDir(t, "e2e-demo"), buildDir(t, "cache")
+	for _, d := range []string{dir, cache} {
+		if err := os.MkdirAll(d, 0o755); err != nil {
+			t.Fatal(err)
+		}
 	}
-	dir := t.TempDir()
-	if err := os.MkdirAll(cache, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Symlink(cache, filepath.Join(dir, "cache")); err != nil {
+	err := os.Symlink(cache, filepath.Join(dir, "cache"))
+	if err != nil && !errors.Is(err, fs.ErrExist) {
 		t.Fatal(err)
 	}
 	return dir
 }
 
 func TestDemoInterruptedHalfwayLeavesNothing(t *testing.T) {
-	dir, before := demoDir(t), ""
 	requirements(t)
-	before = namespaces(t)
+	dir, before := demoDir(t), namespaces(t)
 	cmd, out := demo(t, dir)
 	readUntil(t, out, "wait call-back")
 	if err := cmd.Process.Signal(syscall.SIGINT); err != nil {
@@ -91,9 +91,8 @@ func TestDemoInterruptedHalfwayLeavesNothing(t *testing.T) {
 }
 
 func TestDemoRunsAfterOneThatWasKilled(t *testing.T) {
-	dir := demoDir(t)
 	requirements(t)
-	before := namespaces(t)
+	dir, before := demoDir(t), namespaces(t)
 	cmd, out := demo(t, dir)
 	readUntil(t, out, "wait call-back")
 	if err := cmd.Process.Kill(); err != nil {

@@ -49,14 +49,10 @@ func start(t *testing.T, spec sim.MachineSpec) (*lab.Lab, *sim.Machine) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cache, err := filepath.Abs("../../build/cache")
-	if err != nil {
-		t.Fatal(err)
-	}
 	spec.Name = "metal-1"
 	l, err := lab.Start(t.Context(), lab.Options{
-		Dir: t.TempDir(), Cache: cache, Binary: path, Machines: []sim.MachineSpec{spec},
-		Progress: testWriter{t},
+		Dir: buildDir(t, "e2e"), Cache: buildDir(t, "cache"), Binary: path,
+		Machines: []sim.MachineSpec{spec}, Progress: testWriter{t},
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -71,6 +67,17 @@ func start(t *testing.T, spec sim.MachineSpec) (*lab.Lab, *sim.Machine) {
 		}
 	})
 	return l, l.Machine(spec.Name)
+}
+
+// buildDir is a directory below build/. It is the same in every run, so what a killed run has
+// left there is found and removed by the next.
+func buildDir(t *testing.T, name string) string {
+	t.Helper()
+	dir, err := filepath.Abs(filepath.Join("../../build", name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return dir
 }
 
 // testWriter writes lines to the test's log.
