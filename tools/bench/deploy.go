@@ -68,8 +68,8 @@ type timeline struct {
 func measureDeploy(ctx context.Context, b *bench) (section, error) {
 	s := section{
 		Title: "Deployment of a machine under QEMU, from the verb to the booted image",
-		How: fmt.Sprintf(`Median of %d machines for each firmware, deployed one after the other, each once and
-from an empty disk: bin/ingot serve, IPMI, stock iPXE in the network card, deploy ramdisk,
+		How: fmt.Sprintf(`Median of %d machines for each firmware, deployed one after the other, each
+once and from an empty disk: bin/ingot serve, IPMI, stock iPXE in the network card, deploy ramdisk,
 qcow2 image of %d MiB, mostly empty, over iSCSI. Times are those of the node's journal, the
 last one is the console's. Phases are medians of their own and need not add up to the total.
 In phases [ingot] and [power] the machine waits for ingot and its BMC; "ingot's own share" is

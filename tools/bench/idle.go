@@ -22,8 +22,8 @@ const (
 func measureIdle(ctx context.Context, b *bench) (section, error) {
 	s := section{
 		Title: "Idle server: memory and start",
-		How: fmt.Sprintf(`Median of %d starts of bin/ingot serve. Start: from exec until GET /healthcheck is
-answered by 200, asked every millisecond; the store exists. Memory: VmRSS %s later, of which
+		How: fmt.Sprintf(`Median of %d starts of bin/ingot serve. Start: from exec until GET /healthcheck
+is answered by 200, asked every millisecond; the store exists. Memory: VmRSS %s later, of which
 RssAnon is no file; the power states of all %d nodes (active, fake-hardware) were compared
 in between.
 Yardstick: a Go program that answers every request by "#", until its first 200.

@@ -35,8 +35,8 @@ const (
 func measureISCSI(ctx context.Context, b *bench) (section, error) {
 	s := section{
 		Title: "Image to iSCSI target (tgt on loopback, its disk in memory)",
-		How: fmt.Sprintf(`Median of %d runs of each, taken in turns, after one run of ingot that fills the target's
-file and is checked byte by byte. Images of 1 GiB: raw of random bytes, and qcow2 of which
+		How: fmt.Sprintf(`Median of %d runs of each, taken in turns, after one run of ingot that fills the
+target's file and is checked byte by byte. Images of 1 GiB: raw of random bytes, and qcow2 of which
 every other 64 MiB are a hole. Each run is a process of its own, from exec to exit: rate, user
 and system time, peak of resident memory. Ingot also verifies the SHA-256 of the image, keeps
 the head of the disk for last and flushes the target several times; qemu-img verifies nothing

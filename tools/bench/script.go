@@ -29,8 +29,8 @@ const (
 func measureScript(ctx context.Context, b *bench) (section, error) {
 	s := section{
 		Title: "Boot script: processor time of one request",
-		How: fmt.Sprintf(`Median of %d rounds of %d requests each (yardstick: %d), after a warm-up, over %d kept
-connections on loopback, to bin/ingot serve:
+		How: fmt.Sprintf(`Median of %d rounds of %d requests each (yardstick: %d), after a warm-up, over
+%d kept connections on loopback, to bin/ingot serve:
 GET /v1/drivers/ipmi/vendor_passthru/ipxe_config?port_address=MAC, the MACs at random, all
 nodes waiting for their deploy ramdisk. User and system time of the server's process divided by
 the requests, until it is idle again: journal and log of the requests are written by then.
