@@ -7,7 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"sync"
+	"slices"
 )
 
 // Task is one part of a process.
@@ -20,7 +20,7 @@ type Task struct {
 }
 
 // Group is a set of tasks that live and end together. The zero value is an empty group; add
-// tasks before Run.
+// tasks before Run, each after those that it needs.
 type Group struct {
 	tasks []Task
 }
@@ -44,27 +44,50 @@ func (g *Group) Waiting() []string {
 	return names
 }
 
-// Run starts all tasks and waits until all have ended. The first error ends the others and is
-// returned with the task's name; an end without error before the context's end counts as one.
+// Run starts all tasks and waits until all have ended. They are told to end when ctx does, or
+// when one of them has ended by itself, which counts as a failure. They end one after another,
+// the last added first: what a task needs was added before it, and is there until it has ended.
+// All failures are returned, with the names of the tasks.
 func (g *Group) Run(ctx context.Context) error {
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	var wg sync.WaitGroup
-	for _, t := range g.tasks {
-		wg.Go(func() {
-			err := t.Run(ctx)
-			if ctx.Err() != nil && (err == nil || errors.Is(err, context.Canceled)) {
-				return
-			}
-			if err == nil {
-				err = errors.New("ended by itself")
-			}
-			cancel(fmt.Errorf("%s: %w", t.Name, err))
-		})
+	ending, end := context.WithCancel(ctx)
+	defer end()
+	tasks := make([]*running, len(g.tasks))
+	for i, t := range g.tasks {
+		tasks[i] = start(context.WithoutCancel(ctx), t, end)
 	}
-	wg.Wait()
-	if err := context.Cause(ctx); !errors.Is(err, context.Canceled) {
-		return err
+	<-ending.Done()
+	var failures []error
+	for _, r := range slices.Backward(tasks) {
+		r.end()
+		if err := <-r.ended; err != nil {
+			failures = append(failures, err)
+		}
 	}
-	return nil
+	return errors.Join(failures...)
+}
+
+// running is a task that was started.
+type running struct {
+	end   context.CancelFunc
+	ended chan error // gets what went wrong, or nil
+}
+
+// start runs a task; failed is called when it ends without having been told to.
+func start(ctx context.Context, t Task, failed func()) *running {
+	ctx, end := context.WithCancel(ctx)
+	r := &running{end: end, ended: make(chan error, 1)}
+	go func() {
+		err := t.Run(ctx)
+		told := ctx.Err() != nil
+		switch {
+		case told && (err == nil || errors.Is(err, context.Canceled)):
+			r.ended <- nil
+			return
+		case err == nil:
+			err = errors.New("ended by itself")
+		}
+		r.ended <- fmt.Errorf("%s: %w", t.Name, err)
+		failed()
+	}()
+	return r
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"ingot/internal/daemon"
@@ -45,6 +46,61 @@ func TestEndOfTheContextIsACleanEnd(t *testing.T) {
 	g.Add(daemon.Task{Name: "idle", Run: idle})
 	if err := g.Run(ctx); err != nil {
 		t.Errorf("error %v, want none", err)
+	}
+}
+
+func TestTasksEndOneAfterAnotherTheLastAddedFirst(t *testing.T) {
+	t.Parallel()
+	var mu sync.Mutex
+	var ended []string
+	task := func(name string) daemon.Task {
+		return daemon.Task{Name: name, Run: func(ctx context.Context) error {
+			<-ctx.Done()
+			mu.Lock()
+			defer mu.Unlock()
+			ended = append(ended, name)
+			return ctx.Err()
+		}}
+	}
+	for range 20 {
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		ended = nil
+		var g daemon.Group
+		for _, name := range []string{"journal", "conductor", "api"} {
+			g.Add(task(name))
+		}
+		if err := g.Run(ctx); err != nil {
+			t.Fatal(err)
+		}
+		if want := []string{"api", "conductor", "journal"}; !slices.Equal(ended, want) {
+			t.Fatalf("ended in the order %q, want %q", ended, want)
+		}
+	}
+}
+
+func TestFailureWhileEndingIsReturned(t *testing.T) {
+	t.Parallel()
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	boom := errors.New("boom")
+	var g daemon.Group
+	g.Add(daemon.Task{Name: "idle", Run: idle})
+	g.Add(daemon.Task{Name: "bad", Run: func(ctx context.Context) error {
+		<-ctx.Done()
+		return boom
+	}})
+	if err := g.Run(ctx); !errors.Is(err, boom) {
+		t.Errorf("error %v, want boom", err)
+	}
+}
+
+func TestTaskThatGivesUpBecauseOfACancelledCallIsAFailure(t *testing.T) {
+	t.Parallel()
+	var g daemon.Group
+	g.Add(daemon.Task{Name: "bad", Run: func(context.Context) error { return context.Canceled }})
+	if err := g.Run(t.Context()); err == nil {
+		t.Error("no error, though nobody asked the task to end")
 	}
 }
 

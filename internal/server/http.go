@@ -27,7 +27,11 @@ func (s *server) serveAPI(ctx context.Context) error {
 		cancel()
 		short, stop := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
 		defer stop()
-		ended <- srv.Shutdown(short)
+		err := srv.Shutdown(short)
+		if err != nil {
+			err = errors.Join(fmt.Errorf("requests were broken off: %w", err), srv.Close())
+		}
+		ended <- err
 	}()
 	if err := srv.Serve(s.listener); !errors.Is(err, http.ErrServerClosed) {
 		return err
@@ -50,13 +54,21 @@ func endWith(stop context.Context, next http.Handler) http.Handler {
 	})
 }
 
-// handler is the API with the two endpoints for operators beside it.
+// handler is the API with the two endpoints for operators beside it. It is no ServeMux: that
+// would answer paths like //v1/nodes, which clients make, with a redirect in HTML.
 func (s *server) handler() http.Handler {
-	mux := http.NewServeMux()
-	mux.Handle("/", s.api.Handler())
-	mux.HandleFunc("GET /healthcheck", s.health)
-	mux.Handle("GET /metrics", promhttp.HandlerFor(s.metrics.registry, promhttp.HandlerOpts{}))
-	return mux
+	clients := s.api.Handler()
+	operators := map[string]http.Handler{
+		"/healthcheck": http.HandlerFunc(s.health),
+		"/metrics":     promhttp.HandlerFor(s.metrics.registry, promhttp.HandlerOpts{}),
+	}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		h, found := operators[r.URL.Path]
+		if !found || r.Method != http.MethodGet && r.Method != http.MethodHead {
+			h = clients
+		}
+		h.ServeHTTP(w, r)
+	})
 }
 
 // health answers 200 when a conductor can take work and the store answers, else 503 with what is

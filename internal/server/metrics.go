@@ -2,6 +2,8 @@ package server
 
 import (
 	"context"
+	"net/http"
+	"slices"
 	"strconv"
 	"time"
 
@@ -47,9 +49,18 @@ func newMetrics(st *store.Store, j *journal.Journal) *metrics {
 	return m
 }
 
+// methods are the ones with a label of their own. Clients may send any word, and each label is
+// kept for ever.
+var methods = []string{http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut,
+	http.MethodPatch, http.MethodDelete, http.MethodOptions}
+
 // request records one answered request.
 func (m *metrics) request(o api.Observation) {
-	m.requests.WithLabelValues(o.Method, o.Route, strconv.Itoa(o.Status)).
+	method := o.Method
+	if !slices.Contains(methods, method) {
+		method = "other"
+	}
+	m.requests.WithLabelValues(method, o.Route, strconv.Itoa(o.Status)).
 		Observe(o.Duration.Seconds())
 }
 

@@ -7,7 +7,6 @@ package server
 
 import (
 	"context"
-	"errors"
 	"io"
 	"log/slog"
 	"net"
@@ -15,7 +14,6 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
-	"strings"
 	"time"
 
 	"ingot/internal/api"
@@ -195,35 +193,44 @@ func address(key, text string) (netip.Addr, error) {
 	return a, nil
 }
 
-// run runs the tasks. The API stops taking requests before the conductor is told to end, the
-// journal ends last: what the others did while ending belongs on record.
+// run runs the tasks. They end in the opposite order: the API takes no more requests before the
+// conductor is told to end, machines are answered until the conductor's steps are over, and the
+// journal ends last, since what the others did while ending belongs on record.
 func (s *server) run(ctx context.Context) error {
+	s.group.Add(daemon.Task{Name: "journal", Run: s.journal.Run})
 	s.group.Add(daemon.Task{Name: "boot", Run: s.boot.Run})
 	s.group.Add(daemon.Task{Name: "conductor", Run: s.conductor.Run, Ready: s.conductor.Ready()})
 	s.group.Add(daemon.Task{Name: "api", Run: s.serveAPI})
 	s.log.Info("serving", "api", s.listener.Addr().String(), "boot", s.boot.URL())
-	flush, stop := context.WithCancel(context.WithoutCancel(ctx))
-	written := make(chan error, 1)
-	go func() { written <- s.journal.Run(flush) }()
 	err := s.group.Run(ctx)
-	stop()
 	s.log.Info("stopped")
-	return errors.Join(err, <-written)
+	return err
 }
 
 // loopback refuses a sandbox that others can reach: it has no authentication.
 func loopback(cfg config.Config) error {
-	for key, listen := range map[string]string{
-		"--listen": cfg.API.Listen, "INGOT_BOOT_HTTP_LISTEN": cfg.Boot.HTTPListen,
+	if cfg.Boot.DHCP.Mode != string(bootd.ModeOff) {
+		return ingot.Errorf(ingot.Invalid, "INGOT_BOOT_DHCP_MODE is %q: the sandbox answers no DHCP; "+
+			"use --config for that", cfg.Boot.DHCP.Mode)
+	}
+	for _, socket := range []struct{ key, listen string }{
+		{"--listen", cfg.API.Listen},
+		{"INGOT_BOOT_HTTP_LISTEN", cfg.Boot.HTTPListen},
+		{"INGOT_BOOT_TFTP_LISTEN", cfg.Boot.TFTPListen},
 	} {
-		host, _, err := net.SplitHostPort(listen)
-		if err != nil {
-			return ingot.Errorf(ingot.Invalid, "%s is %q; write host:port", key, listen)
+		if socket.listen == "" {
+			continue // not opened
 		}
-		a, err := netip.ParseAddr(strings.Trim(host, "[]"))
+		host, _, err := net.SplitHostPort(socket.listen)
+		if err != nil {
+			return ingot.Errorf(ingot.Invalid, "%s is %q; write host:port", socket.key,
+				socket.listen)
+		}
+		a, err := netip.ParseAddr(host)
 		if host != "localhost" && (err != nil || !a.IsLoopback()) {
 			return ingot.Errorf(ingot.Invalid, "%s is %q: the sandbox has no authentication and "+
-				"listens on loopback only; use --config for anything else", key, listen)
+				"listens on loopback only; use --config for anything else", socket.key,
+				socket.listen)
 		}
 	}
 	return nil
