@@ -3,6 +3,7 @@ package fault
 import (
 	"strings"
 	"testing"
+	"time"
 )
 
 // held is where the valve stops the copy: beyond the login, before the end of the image.
@@ -61,7 +62,11 @@ func TestAServerThatDiesWhileTheImageIsWrittenGoesOnAfterItsStart(t *testing.T) 
 	s.machine.behave(manner{valve: v})
 	s.verb("active")
 	<-v.reached
+	begin := time.Now()
 	s.kill()
+	if took := time.Since(begin); took > 20*time.Second {
+		t.Errorf("a write that hangs kept the server from ending for %s", took)
+	}
 	if head := s.disk()[:held]; strings.Trim(string(head), "\x00") != "" {
 		t.Error("the head of the disk was written: half an image could boot")
 	}

@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"net"
 	"strconv"
+	"sync"
 	"time"
 
 	"ingot/internal/deploy"
@@ -43,7 +44,7 @@ const (
 	// progressEvery is the shortest time between two lines of progress in the journal.
 	progressEvery = 2 * time.Second
 	// logoutTimeout bounds the end of a session after the task was told to stop.
-	logoutTimeout = 5 * time.Second
+	logoutTimeout = 2 * time.Second
 )
 
 // Deploy is the deploy interface iscsi.
@@ -173,14 +174,18 @@ func (d *Deploy) copy(ctx context.Context, t *driver.Task) error {
 	if err != nil {
 		return ingot.Errorf(ingot.Unavailable, "connect to the machine's disk: %w", err)
 	}
-	defer func() {
+	hangUp := sync.OnceFunc(func() {
 		// Also after the task was told to stop: a session left open keeps the disk busy.
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), logoutTimeout)
 		defer cancel()
 		if err := disk.Close(ctx); err != nil {
 			t.Log.Warn("iSCSI logout failed", "error", err)
 		}
-	}()
+	})
+	defer hangUp()
+	// A write that hangs ends with its session, not with ctx: without this the process could
+	// not stop before the command's time-out.
+	defer context.AfterFunc(ctx, hangUp)()
 	t.Note(ingot.Entry{Source: "iscsi", Text: fmt.Sprintf("connected to the machine's disk: "+
 		"%d bytes in blocks of %d", disk.Size(), disk.BlockSize()),
 		Data: ingot.Object{"bytes": disk.Size(), "address": t.Node.Attempt.Target.Address}})
