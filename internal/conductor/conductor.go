@@ -133,7 +133,7 @@ func (c *Conductor) Ready() <-chan struct{} { return c.ready }
 // When ctx ends, running steps have GracePeriod to reach their end; what is not done then is
 // abandoned and continues with the next life. Run returns when nothing runs any more.
 func (c *Conductor) Run(ctx context.Context) error {
-	if err := c.freeOwn(ctx); err != nil {
+	if err := c.free(ctx, c.o.Host); err != nil {
 		return err
 	}
 	if err := c.heartbeat(ctx); err != nil {
@@ -166,22 +166,35 @@ func (c *Conductor) Run(ctx context.Context) error {
 	return c.o.Store.RemoveConductor(ctx, c.o.Host)
 }
 
-// freeOwn frees the nodes that a previous life under this name has left reserved. Operations
-// continue by themselves (resumeAbandoned); of a power action nobody knows how far it came.
-func (c *Conductor) freeOwn(ctx context.Context) error {
-	mine, err := c.o.Store.Nodes(ctx, store.NodeFilter{ReservedBy: c.o.Host}, store.Page{})
-	if err != nil || len(mine) == 0 {
+// free frees the nodes that a conductor which is no more has left reserved: one of another
+// host, or the previous life of this one. Operations continue by themselves (resumeAbandoned);
+// of a power action nobody knows how far it came.
+func (c *Conductor) free(ctx context.Context, host string) error {
+	left, err := c.o.Store.Nodes(ctx, store.NodeFilter{ReservedBy: host}, store.Page{})
+	if err != nil || len(left) == 0 {
 		return err
 	}
-	if _, err := c.o.Store.ReleaseAll(ctx, c.o.Host); err != nil {
-		return err
-	}
-	c.o.Log.Info("released nodes of the previous life", "nodes", len(mine))
-	for _, n := range mine {
-		if n.TargetPowerState != "" {
-			c.change(ctx, n, (*task).interruptPower)
+	for _, n := range left {
+		if n.TargetPowerState == "" {
+			continue
+		}
+		// Before the reservation ends, so that whoever is killed here is followed by one that
+		// finds it again.
+		t, err := c.newTask(ctx, n)
+		if err != nil {
+			return err
+		}
+		t.interruptPower()
+		err = t.save(ctx)
+		if k := ingot.KindOf(err); err != nil && k != ingot.Stale && k != ingot.NotFound {
+			return err
 		}
 	}
+	if _, err := c.o.Store.ReleaseAll(ctx, host); err != nil {
+		return err
+	}
+	c.o.Log.Info("released nodes of a conductor that is no more", "of", host,
+		"nodes", len(left))
 	return nil
 }
 

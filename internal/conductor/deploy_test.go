@@ -299,7 +299,7 @@ func TestS2_7_ASilentMachineFailsTheDeploymentInTime(t *testing.T) {
 			t.Errorf("last error %q lacks %q", n.LastError, want)
 		}
 	}
-	if !strings.Contains(x.journal("n1"), "state error Timeout reached") ||
+	if !strings.Contains(x.journal("n1"), "step error Timeout reached") ||
 		!strings.Contains(x.log.String(), "operation failed") {
 		t.Errorf("not in journal and log:\n%s\n%s", x.journal("n1"), x.log)
 	}

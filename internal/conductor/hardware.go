@@ -90,6 +90,7 @@ func (c *Conductor) SetBootDevice(ctx context.Context, ident string, d rpc.BootD
 		return err
 	}
 	if err := t.dt.SetBootDevice(ctx, driver.BootDevice(d)); err != nil {
+		t.note(ingot.Entry{Source: "bmc", Level: ingot.LevelError, Text: err.Error()})
 		return err
 	}
 	return t.save(ctx)

@@ -17,7 +17,7 @@ import (
 // it; fail also does on the machine what has to be done, and cannot fail itself.
 type operation struct {
 	end  func(t *task) error
-	fail func(ctx context.Context, t *task, why string) error
+	fail func(ctx context.Context, t *task) error
 }
 
 var operations = map[lifecycle.State]operation{
@@ -43,14 +43,14 @@ var (
 func (t *task) advance(ctx context.Context) {
 	defer t.release(ctx)
 	for !t.lost {
+		op, ok := operations[lifecycle.State(t.node.ProvisionState)]
+		if !ok {
+			return // the verb was a mere change of state
+		}
 		if t.c.pool.stopping() || ctx.Err() != nil {
 			t.note(ingot.Entry{Source: "step", Text: "the conductor stops; " + t.position() +
 				" continues at its next start"})
 			return
-		}
-		op, ok := operations[lifecycle.State(t.node.ProvisionState)]
-		if !ok {
-			return // the verb was a mere change of state
 		}
 		step := t.node.CurrentStep()
 		if step == nil {
@@ -67,7 +67,7 @@ func (t *task) advance(ctx context.Context) {
 			t.failed(ctx, op, fmt.Sprintf("step %s.%s failed: %v", step.Interface, step.Name, err))
 			return
 		case out.Wait:
-			t.wait(ctx, *step, out)
+			t.wait(ctx, op, *step, out)
 			return
 		}
 		t.node.Step++
@@ -85,12 +85,16 @@ func (t *task) position() string {
 	return t.node.ProvisionState
 }
 
-// run runs one step and notes how it went.
+// run runs one step and notes its begin and its end.
 func (t *task) run(ctx context.Context, s ingot.Step) (out driver.Outcome, err error) {
 	name := s.Interface + "." + s.Name
 	start := time.Now()
-	t.log.Info("step begins", "step", name)
-	t.note(ingot.Entry{Source: "step", Text: fmt.Sprintf("step %s begins (%d of %d)", s.Name,
+	how := "begins"
+	if t.resumed {
+		how, t.resumed = "goes on", false
+	}
+	t.log.Info("step "+how, "step", name)
+	t.note(ingot.Entry{Source: "step", Text: fmt.Sprintf("step %s %s (%d of %d)", s.Name, how,
 		t.node.Step+1, len(t.node.Steps)), Data: ingot.Object{"step": name}})
 	defer func() {
 		if r := recover(); r != nil {
@@ -99,21 +103,14 @@ func (t *task) run(ctx context.Context, s ingot.Step) (out driver.Outcome, err e
 				"stack", string(debug.Stack()))
 			err = ingot.Errorf(ingot.Internal, "a bug in ingot, see its log: %v", r)
 		}
-		took := time.Since(start)
-		e := ingot.Entry{Source: "step", Data: ingot.Object{"step": name,
-			"seconds": took.Seconds()}}
-		switch {
-		case err != nil && (t.lost || ctx.Err() != nil):
-			return // the next owner tells
-		case err != nil:
-			e.Level, e.Text = ingot.LevelError, fmt.Sprintf("step %s failed: %v", s.Name, err)
-			t.log.Error("step failed", "step", name, "error", err)
-			t.note(e)
-		case !out.Wait:
-			e.Text = fmt.Sprintf("step %s done in %s", s.Name, took.Round(time.Millisecond))
-			t.log.Info("step done", "step", name, "seconds", took.Seconds())
-			t.later(e)
+		if err != nil || out.Wait {
+			return // advance tells
 		}
+		took := time.Since(start)
+		t.log.Info("step done", "step", name, "seconds", took.Seconds())
+		t.later(ingot.Entry{Source: "step",
+			Text: fmt.Sprintf("step %s done in %s", s.Name, took.Round(time.Millisecond)),
+			Data: ingot.Object{"step": name, "seconds": took.Seconds()}})
 	}()
 	if err := t.compose(); err != nil {
 		return driver.Done, err
@@ -136,25 +133,31 @@ func (t *task) finish(ctx context.Context, op operation) {
 	}
 }
 
-// failed ends an operation that cannot go on. The error is recorded last: what is done on the
-// machine must not hide it.
+// failed ends an operation that cannot go on; it tells journal and log why. The error is
+// recorded last: what is done on the machine must not hide it.
 func (t *task) failed(ctx context.Context, op operation, why string) {
-	if err := op.fail(ctx, t, why); err != nil {
+	t.log.Error("operation failed", "state", t.node.ProvisionState, "position", t.position(),
+		"error", why)
+	t.note(ingot.Entry{Source: "step", Level: ingot.LevelError, Text: why})
+	if err := op.fail(ctx, t); err != nil {
 		t.log.Error("end of the operation failed", "error", err)
+	}
+	if ctx.Err() != nil {
+		// What had to be done on the machine may have been cut short. The row still says that
+		// it has to be: the step is repeated, or its deadline is over, in the next life.
+		return
 	}
 	t.plan()
 	t.setError(why)
-	t.later(ingot.Entry{Source: "state", Level: ingot.LevelError, Text: why})
-	if t.save(ctx) == nil {
-		t.log.Warn("operation failed", "state", t.node.ProvisionState, "error", why)
-	}
+	t.save(ctx)
 }
 
 // wait puts the node into the state in which its machine is expected to call back. From here
 // on nothing is held; the row is all there is (S2.6).
-func (t *task) wait(ctx context.Context, s ingot.Step, out driver.Outcome) {
+func (t *task) wait(ctx context.Context, op operation, s ingot.Step, out driver.Outcome) {
 	if err := t.enter(lifecycle.Wait); err != nil {
-		t.log.Error("a step waits where nothing can wait", "step", s.Name, "error", err)
+		t.failed(ctx, op, fmt.Sprintf("step %s.%s waits where nothing can wait: %v; please "+
+			"report this", s.Interface, s.Name, err))
 		return
 	}
 	timeout := out.Timeout
@@ -200,7 +203,7 @@ func verify(ctx context.Context, t *task) error {
 }
 
 // failPlain is for operations that leave nothing on the machine.
-func failPlain(_ context.Context, t *task, _ string) error { return t.enter(lifecycle.Fail) }
+func failPlain(_ context.Context, t *task) error { return t.enter(lifecycle.Fail) }
 
 // endDeploy leaves nothing of the attempt but the name in the journal.
 func endDeploy(t *task) error {
@@ -211,11 +214,14 @@ func endDeploy(t *task) error {
 
 // failDeploy switches the machine off, so that it neither boots half an image nor offers its
 // disk to the network, and makes its boot script say what is wrong.
-func failDeploy(ctx context.Context, t *task, _ string) error {
+func failDeploy(ctx context.Context, t *task) error {
 	if t.compose() == nil {
 		if !t.c.o.KeepPowerOnFailure {
 			if err := t.dt.SetPower(ctx, ingot.PowerOff); err != nil {
 				t.log.Warn("switch off after failure failed", "error", err)
+				t.note(ingot.Entry{Source: "power", Level: ingot.LevelWarning,
+					Text: "the machine could not be switched off and may still run the deploy " +
+						"ramdisk; switch it off"})
 			}
 		}
 		if err := t.driver().Deploy.CleanUp(ctx, t.dt); err != nil {
@@ -253,7 +259,7 @@ func endDelete(t *task) error {
 	return endClean(t)
 }
 
-func failDelete(_ context.Context, t *task, _ string) error {
+func failDelete(_ context.Context, t *task) error {
 	t.forgetInstance()
 	return t.enter(lifecycle.Fail)
 }

@@ -179,11 +179,14 @@ func (t *task) call(ctx context.Context, m driver.Method, call rpc.Call) (driver
 		if err != nil {
 			return r, err
 		}
-		if r.Resume && r.Failure == "" {
+		switch {
+		case r.Failure != "":
+			t.giveUp()
+		case r.Resume:
 			if err := t.enter(lifecycle.Resume); err != nil {
 				return r, err
 			}
-			t.node.WaitUntil = nil
+			t.node.WaitUntil, t.resumed = nil, true
 		}
 		return r, t.save(ctx)
 	}

@@ -79,6 +79,7 @@ func (t *task) power(ctx context.Context, target ingot.PowerState) {
 		t.interruptPower()
 	case err != nil:
 		t.setError(fmt.Sprintf("Failed to change power state to '%s'. Error: %v", target, err))
+		t.later(ingot.Entry{Source: "power", Level: ingot.LevelError, Text: err.Error()})
 	}
 	t.save(ctx)
 }
@@ -211,6 +212,7 @@ func (t *task) correctPower(ctx context.Context, n *ingot.Node, state ingot.Powe
 		Text: text + "; switching it back, as configured"})
 	if err := t.dt.SetPower(ctx, was); err != nil {
 		t.log.Warn("force power state failed", "error", err)
+		t.note(ingot.Entry{Source: "power", Level: ingot.LevelError, Text: err.Error()})
 		t.node.PowerState = state
 	}
 }

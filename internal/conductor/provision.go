@@ -3,6 +3,7 @@ package conductor
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"ingot/internal/ingot"
 	"ingot/internal/lifecycle"
@@ -200,7 +201,15 @@ func prepareAbort(_ context.Context, t *task, _ rpc.ProvisionRequest) error {
 	if t.node.ProvisionState != string(lifecycle.WaitCallBack) {
 		return badState(t.node, string(lifecycle.Abort))
 	}
+	t.giveUp()
 	return nil
+}
+
+// giveUp puts on record that the wait is over, because what ends it takes a while: a conductor
+// that is killed meanwhile is followed by one that finds the deadline past.
+func (t *task) giveUp() {
+	now := time.Now().UTC()
+	t.node.WaitUntil = &now
 }
 
 // abort ends a waiting deployment as failed.

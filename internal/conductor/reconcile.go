@@ -13,9 +13,13 @@ import (
 )
 
 // resumeAbandoned takes up work that nobody does: nodes in a transient state without a
-// reservation, which a conductor that died or stopped has left. It also frees nodes that are
-// reserved for this conductor without a task of it at work, which only a failed write can cause.
+// reservation, which a conductor that died or stopped has left. Before, it frees nodes that are
+// reserved for a conductor of another name which lives no more, and those that are reserved for
+// this one without a task of it at work, which only a failed write can cause.
 func (c *Conductor) resumeAbandoned(ctx context.Context) error {
+	if err := c.freeDead(ctx); err != nil {
+		return err
+	}
 	mine, err := c.o.Store.Nodes(ctx, store.NodeFilter{ReservedBy: c.o.Host}, store.Page{})
 	if err != nil {
 		return err
@@ -38,6 +42,36 @@ func (c *Conductor) resumeAbandoned(ctx context.Context) error {
 	}
 	for _, n := range left {
 		if err := c.resume(ctx, n); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// freeDead frees what other conductors have left reserved whose lease is over. That happens on
+// one machine, too: when its host name changed. A conductor that was merely slow cannot write
+// to those nodes any more (their generation).
+func (c *Conductor) freeDead(ctx context.Context) error {
+	yes := true
+	reserved, err := c.o.Store.Nodes(ctx, store.NodeFilter{Reserved: &yes}, store.Page{})
+	if err != nil {
+		return err
+	}
+	seen := map[string]bool{c.o.Host: true}
+	for _, n := range reserved {
+		host := n.Reservation
+		if seen[host] {
+			continue
+		}
+		seen[host] = true
+		owner, err := c.o.Store.Conductor(ctx, host)
+		if err == nil && owner.Alive {
+			continue
+		}
+		if err != nil && ingot.KindOf(err) != ingot.NotFound {
+			return err
+		}
+		if err := c.free(ctx, host); err != nil {
 			return err
 		}
 	}

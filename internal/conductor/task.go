@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 	"time"
 
 	"ingot/internal/driver"
@@ -39,6 +40,9 @@ type task struct {
 	// notes wait for the write that makes them true.
 	notes []ingot.Entry
 	lost  bool
+	// resumed tells that the machine has called back: the next step is not run for the first
+	// time.
+	resumed bool
 }
 
 // driver of the node.
@@ -209,7 +213,11 @@ func (t *task) enter(e lifecycle.Event) error {
 	now := time.Now().UTC()
 	n.ProvisionState, n.TargetProvisionState = string(next), string(target)
 	n.ProvisionUpdatedAt = &now
-	t.later(ingot.Entry{Source: "state", Text: fmt.Sprintf("%s → %s", from, next),
+	level := ingot.LevelInfo
+	if e == lifecycle.Fail {
+		level = ingot.LevelError
+	}
+	t.later(ingot.Entry{Source: "state", Level: level, Text: fmt.Sprintf("%s → %s", from, next),
 		Data: ingot.Object{"from": from, "to": string(next), "event": string(e)}})
 	t.log.Info("state changed", "from", from, "to", string(next), "event", string(e))
 	return nil
@@ -228,8 +236,6 @@ func (t *task) plan(steps ...ingot.Step) {
 
 // setError records why something failed, cut to what is kept.
 func (t *task) setError(text string) {
-	if len(text) > maxLastError {
-		text = text[:maxLastError]
-	}
-	t.node.LastError = text
+	// A rune that is cut in half is dropped.
+	t.node.LastError = strings.ToValidUTF8(text[:min(len(text), maxLastError)], "")
 }

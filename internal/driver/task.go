@@ -36,7 +36,7 @@ type Task struct {
 const DefaultPowerTimeout = time.Minute
 
 // SetPower switches the machine, waits until it is done and records the state on Node. The
-// journal tells what was asked and how it ended.
+// journal tells of success; a failure is the error, which the caller tells where it belongs.
 func (t *Task) SetPower(ctx context.Context, target ingot.PowerState) error {
 	timeout := t.PowerTimeout
 	if timeout <= 0 {
@@ -46,8 +46,6 @@ func (t *Task) SetPower(ctx context.Context, target ingot.PowerState) error {
 	defer cancel()
 	start := time.Now()
 	if err := t.Driver.Power.SetPower(ctx, t, target); err != nil {
-		t.Note(ingot.Entry{Source: "power", Level: ingot.LevelError,
-			Text: fmt.Sprintf("%s failed: %v", target, err)})
 		return fmt.Errorf("set power state %q: %w", target, err)
 	}
 	t.Node.PowerState = PowerResult(target)
@@ -57,14 +55,12 @@ func (t *Task) SetPower(ctx context.Context, target ingot.PowerState) error {
 	return nil
 }
 
-// SetBootDevice tells the BMC what to boot next and notes it in the journal.
+// SetBootDevice tells the BMC what to boot next; the journal tells of success.
 func (t *Task) SetBootDevice(ctx context.Context, d BootDevice) error {
-	once := map[bool]string{true: "from now on", false: "for the next boot"}[d.Persistent]
 	if err := t.Driver.Management.SetBootDevice(ctx, t, d); err != nil {
-		t.Note(ingot.Entry{Source: "bmc", Level: ingot.LevelError,
-			Text: fmt.Sprintf("boot device %s %s: %v", d.Device, once, err)})
 		return fmt.Errorf("set boot device %s: %w", d.Device, err)
 	}
+	once := map[bool]string{true: "from now on", false: "for the next boot"}[d.Persistent]
 	t.Note(ingot.Entry{Source: "bmc", Text: fmt.Sprintf("boot device: %s %s", d.Device, once)})
 	return nil
 }

@@ -24,6 +24,8 @@ const (
 	// closeTimeout bounds the end of a session. A BMC that misses it ends it by itself after a
 	// minute.
 	closeTimeout = time.Second
+	// insufficientPrivilege is a completion code (IPMI 2.0, table 5-2).
+	insufficientPrivilege types.CompletionCode = 0xd4
 )
 
 // bmc is one session with a BMC: what we ask of one, and nothing else.
@@ -86,6 +88,7 @@ func (f *Family) ask(ctx context.Context, t *driver.Task, what string,
 	defer cancel()
 	c, err := connect(ctx, i)
 	if err != nil {
+		t.Log.Debug("IPMI login failed", "bmc", i.address(), "error", oneLine(err))
 		return f.explain(ctx, i, err)
 	}
 	defer func() {
@@ -96,9 +99,29 @@ func (f *Family) ask(ctx context.Context, t *driver.Task, what string,
 		}
 	}()
 	if err := fn(ctx, session{c}); err != nil {
-		return ingot.Errorf(ingot.Unavailable, "%s on BMC %s: %w", what, i.address(), err)
+		t.Log.Debug("IPMI command failed", "bmc", i.address(), "error", oneLine(err))
+		return f.failed(ctx, i, what, err)
 	}
 	return nil
+}
+
+// failed tells what a command that failed after the login means for a person.
+func (f *Family) failed(ctx context.Context, i info, what string, err error) error {
+	var answer *types.ResponseError
+	switch {
+	case errors.As(err, &answer) && answer.CompletionCode() == insufficientPrivilege:
+		return ingot.Errorf(ingot.Unavailable, "BMC %s refused to %s: privilege level %s is not "+
+			"enough for it; set a higher ipmi_priv_level and use a user who has it",
+			i.address(), what, i.privilege)
+	case errors.As(err, &answer):
+		return ingot.Errorf(ingot.Unavailable, "BMC %s refused to %s (%v); look at its log and "+
+			"try again", i.address(), what, answer)
+	case silent(ctx, err):
+		return ingot.Errorf(ingot.Unavailable, "BMC %s stopped answering when it was asked to "+
+			"%s; check that it still has power and a network connection", i.address(), what)
+	}
+	return ingot.Errorf(ingot.Unavailable, "BMC %s was asked to %s: %s", i.address(), what,
+		oneLine(err))
 }
 
 func connect(ctx context.Context, i info) (*client.Client, error) {
@@ -136,28 +159,33 @@ func connect(ctx context.Context, i info) (*client.Client, error) {
 }
 
 // explain tells what a failed login means for a person. go-ipmi does not keep the causes apart
-// in its errors; whether the time ran out does.
+// in its errors, which list all that it tried; whether the time ran out does.
 func (f *Family) explain(ctx context.Context, i info, err error) error {
-	err = oneLine{err}
 	var unknown *net.DNSError
 	switch {
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return ingot.Errorf(ingot.Unavailable, "BMC %s: nothing listens there; check "+
-			"ipmi_address and ipmi_port, and that IPMI over LAN is enabled on the BMC: %w",
-			i.address(), err)
+			"ipmi_address and ipmi_port, and that IPMI over LAN is enabled on the BMC",
+			i.address())
 	case errors.As(err, &unknown):
 		return ingot.Errorf(ingot.Unavailable, "BMC %s: the host name cannot be resolved; check "+
-			"ipmi_address: %w", i.address(), err)
-	case spent(ctx):
+			"ipmi_address", i.address())
+	case silent(ctx, err):
 		return ingot.Errorf(ingot.Unavailable, "BMC %s did not answer within %s; check that it "+
 			"has power and a network connection, that ipmi_address and ipmi_port are right, "+
-			"that IPMI over LAN is enabled, and that no firewall drops UDP: %w", i.address(),
-			f.o.Timeout, context.DeadlineExceeded)
+			"that IPMI over LAN is enabled, and that no firewall drops UDP", i.address(),
+			f.o.Timeout)
 	}
 	return ingot.Errorf(ingot.Unavailable, "BMC %s refused the login of user %q; check "+
 		"ipmi_username and ipmi_password, that the user may use IPMI over LAN with "+
-		"ipmi_priv_level %s, and that the BMC has cipher suite %s (ipmi_cipher_suite): %w",
-		i.address(), i.user, i.privilege, suiteText(i.suites), err)
+		"ipmi_priv_level %s, and that the BMC has cipher suite %s (ipmi_cipher_suite)",
+		i.address(), i.user, i.privilege, suiteText(i.suites))
+}
+
+// silent tells whether err is about an answer that did not come.
+func silent(ctx context.Context, err error) bool {
+	var n net.Error
+	return spent(ctx) || errors.As(err, &n) && n.Timeout()
 }
 
 // spent tells whether the time of ctx is over. go-ipmi hands the deadline to the socket, whose
@@ -167,11 +195,8 @@ func spent(ctx context.Context) bool {
 	return ctx.Err() != nil || ok && time.Until(deadline) < 20*time.Millisecond
 }
 
-// oneLine is an error whose text fits on a line of a log or a console; go-ipmi's have several.
-type oneLine struct{ err error }
-
-func (e oneLine) Error() string { return strings.Join(strings.Fields(e.err.Error()), " ") }
-func (e oneLine) Unwrap() error { return e.err }
+// oneLine is the text of an error of go-ipmi, which has several lines.
+func oneLine(err error) string { return strings.Join(strings.Fields(err.Error()), " ") }
 
 func suiteText(suites []int) string {
 	return strings.Join(strings.Fields(strings.Trim(fmt.Sprint(suites), "[]")), " or ")

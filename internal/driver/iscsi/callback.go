@@ -69,7 +69,7 @@ func deployInfo(t *driver.Task, args ingot.Object) (driver.Result, error) {
 		return driver.Result{}, err
 	}
 	if failure != "" {
-		return fail(t, failure)
+		return fail(failure), nil
 	}
 	if n.Attempt.Target != nil {
 		t.Note(ingot.Entry{Source: "agent", Level: ingot.LevelWarning, Text: "a second " +
@@ -109,7 +109,7 @@ func deployStatus(t *driver.Task, args ingot.Object) (driver.Result, error) {
 		return driver.Result{}, err
 	}
 	if failure != "" {
-		return fail(t, failure)
+		return fail(failure), nil
 	}
 	if status := driver.Text(args, "status"); !strings.EqualFold(status, "Completed") {
 		return driver.Result{}, ingot.Errorf(ingot.Invalid, "%s: status is %q; known is "+
@@ -134,10 +134,8 @@ func ignore(t *driver.Task, method string) (driver.Result, error) {
 }
 
 // fail ends the deployment with what the ramdisk says.
-func fail(t *driver.Task, failure string) (driver.Result, error) {
-	t.Note(ingot.Entry{Source: "agent", Level: ingot.LevelError,
-		Text: "the ramdisk reports: " + failure})
-	return driver.Result{Failure: "the deploy ramdisk reports: " + failure}, nil
+func fail(failure string) driver.Result {
+	return driver.Result{Failure: "the deploy ramdisk reports: " + failure}
 }
 
 func failureOf(args ingot.Object) string {

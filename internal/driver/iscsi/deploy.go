@@ -120,15 +120,22 @@ func (d *Deploy) WaitsFor(n *ingot.Node, s ingot.Step) (what, check string) {
 }
 
 // bootRamdisk starts the machine into the ramdisk. When the machine has called back its target
-// is on record and there is nothing left to do.
+// is on record and there is nothing left to do. Repeated before that, it is a new attempt: a
+// ramdisk that the one before has started is about to lose its power, and must not be heard.
 func (d *Deploy) bootRamdisk(ctx context.Context, t *driver.Task) (driver.Outcome, error) {
 	n := t.Node
 	if n.Attempt != nil && n.Attempt.Target != nil {
 		return driver.Done, nil
 	}
-	if n.Attempt == nil {
-		n.Attempt = driver.NewAttempt()
+	ref, err := image.FromInstanceInfo(n.InstanceInfo, d.o.Image)
+	if err != nil {
+		return driver.Done, err
 	}
+	// A wrong image_source is better found out now than after the machine has booted.
+	if err := image.Check(ctx, ref, d.o.Image); err != nil {
+		return driver.Done, err
+	}
+	n.Attempt = driver.NewAttempt()
 	if err := t.Driver.Boot.PrepareRamdisk(ctx, t); err != nil {
 		return driver.Done, err
 	}

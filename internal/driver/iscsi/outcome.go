@@ -63,8 +63,8 @@ func (d *Deploy) tearDownAgent(ctx context.Context, t *driver.Task) (driver.Outc
 // depends on it.
 func (d *Deploy) tellFailure(ctx context.Context, t *driver.Task, why error) {
 	reason := strings.Join(strings.Fields(why.Error()), " ")
-	reason = reason[:min(len(reason), maxReason)]
-	if _, err := d.tell(ctx, t.Node.Attempt.Target.Address, "failed "+reason); err != nil {
+	line := "failed " + clip(reason, maxReason)
+	if _, err := d.tell(ctx, t.Node.Attempt.Target.Address, line); err != nil {
 		t.Log.Debug("ramdisk not told of the failure", "error", err)
 	}
 }
