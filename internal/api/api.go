@@ -134,7 +134,7 @@ func canonical(p string) (canonical string, suffixed bool) {
 		p, suffixed = trimmed, true
 	}
 	switch {
-	case p == "/", p == healthPattern, p == "/v1", strings.HasPrefix(p, "/v1/"):
+	case p == "/", p == "/v1", strings.HasPrefix(p, "/v1/"):
 		return p, suffixed
 	}
 	return "/v1" + p, suffixed
@@ -153,14 +153,10 @@ func (s *resource) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if rt != nil {
 		exchangeOf(r).route = rt.pattern
 	}
-	versioned := s.methods[0].pattern != healthPattern
-	minor := latest
-	if versioned {
-		var err error
-		if minor, err = negotiate(w.Header(), r.Header); err != nil && !s.unversioned() {
-			writeError(w, r, s.api.o.Log, err)
-			return
-		}
+	minor, err := negotiate(w.Header(), r.Header)
+	if err != nil && !s.unversioned() {
+		writeError(w, r, s.api.o.Log, err)
+		return
 	}
 	switch {
 	case rt == nil && r.Method == http.MethodOptions:
@@ -176,8 +172,8 @@ func (s *resource) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	c := &call{Request: r, api: s.api, route: rt, minor: minor, base: s.api.base(r),
-		machine: s.machine, suffixed: exchangeOf(r).suffixed, query: r.URL.Query()}
-	if err := c.checkQuery(); err != nil {
+		machine: s.machine, suffixed: exchangeOf(r).suffixed}
+	if err := c.parseQuery(); err != nil {
 		writeError(w, r, s.api.o.Log, err)
 		return
 	}

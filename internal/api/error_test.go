@@ -133,6 +133,8 @@ func TestQueriesAreChecked(t *testing.T) {
 		text          string
 	}{
 		{"1.82", "/v1/nodes?x=1&a=2", 400, "Unexpected arguments: a, x"},
+		{"1.82", "/v1/nodes?driver=ipmi;owner=x", 400, "The query of the request cannot be read: " +
+			"invalid semicolon separator in query"},
 		{"1.82", "/v1/nodes?limit=0", 400, "Limit must be positive"},
 		{"1.82", "/v1/nodes?limit=x", 400, "Expected an integer for limit: x"},
 		{"1.82", "/v1/nodes?sort_dir=up", 400, "Invalid sort direction: up. Acceptable values are " +
@@ -169,13 +171,5 @@ func TestObserversSeeRouteMethodAndStatus(t *testing.T) {
 	o := w.observed[0]
 	if o.Route != "/v1/nodes/{ident}" || o.Method != "GET" || o.Status != 404 || o.Duration <= 0 {
 		t.Errorf("observed %+v", o)
-	}
-}
-
-func TestHealthcheckReadsTheStore(t *testing.T) {
-	t.Parallel()
-	w := newWorld(t)
-	if a := w.do("GET", "/healthcheck", "").want(200); string(a.body) != "OK\n" {
-		t.Errorf("body %q", a.body)
 	}
 }

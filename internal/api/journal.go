@@ -2,7 +2,6 @@ package api
 
 import (
 	"context"
-	"errors"
 	"time"
 
 	"ingot/internal/ingot"
@@ -38,11 +37,11 @@ func showJournal(c *call) (reply, error) {
 			time.Duration(min(wait, maxWait))*time.Second)
 		defer cancel()
 		err = c.api.o.Journal.Wait(ctx, n.UUID, after)
-		if errors.Is(err, context.DeadlineExceeded) && c.Context().Err() == nil {
-			err = nil
-		}
-		if err == nil {
+		switch {
+		case err == nil:
 			entries, err = c.api.o.Journal.Query(c.Context(), query)
+		case ctx.Err() != nil:
+			err = nil // time is up, or the service ends: nothing new, which is an answer
 		}
 	}
 	if err != nil {

@@ -4,12 +4,17 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"log/slog"
+	"net/http/httptest"
 	"strings"
 	"testing"
 	"time"
 
+	"ingot/internal/api"
 	"ingot/internal/ingot"
+	"ingot/internal/journal"
 	"ingot/internal/rpc"
+	"ingot/internal/store"
 )
 
 func TestANodeIsCreatedWithWhatTheBodySays(t *testing.T) {
@@ -307,6 +312,35 @@ func TestTheJournalIsServedAndCanBeWaitedFor(t *testing.T) {
 	stop()
 	if err := <-running; err != nil {
 		t.Errorf("journal: %v", err)
+	}
+}
+
+// cut is a store without entries whose reader loses patience while it waits.
+type cut struct {
+	*store.Store
+	looks  int
+	cancel context.CancelFunc
+}
+
+func (c *cut) Journal(context.Context, journal.Query) ([]ingot.Entry, error) {
+	if c.looks++; c.looks == 2 { // the first look is before the wait
+		c.cancel()
+	}
+	return nil, nil
+}
+
+func TestAWaitForTheJournalThatIsBrokenOffIsAnEmptyAnswer(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.addNode(nil)
+	ctx, cancel := context.WithCancel(t.Context())
+	a := api.New(api.Options{Store: w.store, Conductor: w.conductor,
+		Journal: journal.New(&cut{Store: w.store, cancel: cancel}, slog.New(slog.DiscardHandler))})
+	r := httptest.NewRequestWithContext(ctx, "GET", "/v1/nodes/"+nodeID+"/journal?wait=60", nil)
+	answer := httptest.NewRecorder()
+	a.Handler().ServeHTTP(answer, r)
+	if answer.Code != 200 || answer.Body.String() != `{"journal":[]}` {
+		t.Errorf("%d %s, want an empty journal", answer.Code, answer.Body)
 	}
 }
 

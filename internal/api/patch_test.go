@@ -266,11 +266,14 @@ func TestSecretsAreMasked(t *testing.T) {
 	for key, hidden := range map[string]bool{"ipmi_password": true, "IPMI_Password": true,
 		"redfish_secret": true, "ipmi_hex_kg_key": true, "snmp_auth_key": true, "auth_token": true,
 		"configdrive": true, "ssh_key_contents": true, "deploy_kernel": false,
-		"ssh_key_filename": false, "ipmi_address": false, "keyboard": false} {
-		o := api.Mask(ingot.Object{"outer": []any{ingot.Object{key: "value"}}})
-		got := o["outer"].([]any)[0].(ingot.Object)[key]
-		if (got == "******") != hidden {
-			t.Errorf("%s is shown as %v", key, got)
+		"ssh_key_filename": false, "ipmi_address": false, "keyboard": false,
+		"snmp_community": true} {
+		for _, value := range []any{"value", []any{"value"}, ingot.Object{"inner": "value"}} {
+			o := api.Mask(ingot.Object{"outer": []any{ingot.Object{key: value}}})
+			got := o["outer"].([]any)[0].(ingot.Object)[key]
+			if (got == "******") != hidden {
+				t.Errorf("%s with %v is shown as %v", key, value, got)
+			}
 		}
 	}
 }

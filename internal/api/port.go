@@ -96,9 +96,6 @@ func createPort(c *call) (reply, error) {
 		return reply{}, err
 	}
 	p := &port{PXEEnabled: true}
-	if values["pxe_enabled"] == nil {
-		delete(values, "pxe_enabled") // null is the default, too
-	}
 	portFields.apply(p, values)
 	if p.UUID == "" {
 		p.UUID = newUUID()

@@ -25,7 +25,11 @@ var portFields = fields[port]{
 	text("name", func(p *port) *string { return &p.Name }).since(88).may(both).limit(255),
 	text("physical_network", func(p *port) *string { return &p.PhysicalNetwork }).since(34).
 		may(both).limit(64),
-	flag("pxe_enabled", func(p *port) *bool { return &p.PXEEnabled }).since(19).may(both),
+	flag("pxe_enabled", func(p *port) *bool { return &p.PXEEnabled }).since(19).may(both).
+		stored(func(p *port, v any) {
+			enabled, given := v.(bool)
+			p.PXEEnabled = enabled || !given // true is the default
+		}),
 	text("node_uuid", func(p *port) *string { return &p.NodeUUID }).
 		as(schema{types: []string{"string"}, convert: uuid}).may(both).must(),
 	computed("links", func(c *call, p *port) any { return c.links("ports", p.UUID) }).list(),

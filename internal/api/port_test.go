@@ -88,6 +88,7 @@ func TestTheNodeOfAPortLimitsItsChanges(t *testing.T) {
 				"updated unless node " + nodeID + " is in a enroll, inspecting, inspect wait, " +
 				"manageable state or in maintenance mode. The current state is available."},
 		{"connection of a manageable node", nil, op("replace", pxe, "false"), 200, ""},
+		{"back to the default, which it has", nil, op("remove", pxe, ""), 200, ""},
 		{"extra of an active node", func(n *ingot.Node) { n.ProvisionState = "active" },
 			op("add", "/extra/a", "1"), 200, ""},
 		{"mandatory", nil, op("remove", address, ""), 400,

@@ -2,6 +2,7 @@ package api
 
 import (
 	"math"
+	"net/url"
 	"slices"
 	"strconv"
 	"strings"
@@ -9,10 +10,18 @@ import (
 	"ingot/internal/ingot"
 )
 
-// checkQuery refuses arguments that the route does not take, or not yet at this microversion.
-func (c *call) checkQuery() error {
-	if c.route.anyArg {
+// parseQuery reads the arguments and refuses those that the route does not take, or not yet at
+// this microversion. An argument that cannot be read is refused, too: without a filter that was
+// meant, the answer would be a wider one. Machines, which have passthru methods only, get away
+// with it.
+func (c *call) parseQuery() error {
+	var err error
+	c.query, err = url.ParseQuery(c.URL.RawQuery)
+	switch {
+	case c.route.anyArg:
 		return nil
+	case err != nil:
+		return ingot.Errorf(ingot.Invalid, "The query of the request cannot be read: %w", err)
 	}
 	var unknown []string
 	for name := range c.query {

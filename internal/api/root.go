@@ -1,11 +1,5 @@
 package api
 
-import (
-	"net/http"
-
-	"ingot/internal/ingot"
-)
-
 // showRoot is the version document; clients read it before they know which version to ask for.
 func showRoot(c *call) (reply, error) {
 	version := c.versionDocument()
@@ -49,12 +43,4 @@ func showV1(c *call) (reply, error) {
 		body = append(body, member{"conductors", c.links("conductors", "")})
 	}
 	return reply{body: body}, nil
-}
-
-// checkHealth tells whether requests can be answered: whether the store can be read.
-func checkHealth(c *call) (reply, error) {
-	if err := c.api.o.Store.Ping(c.Context()); err != nil {
-		return reply{}, ingot.Errorf(ingot.Unavailable, "The store does not answer: %w", err)
-	}
-	return reply{status: http.StatusOK, raw: []byte("OK\n")}, nil
 }

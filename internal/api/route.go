@@ -7,7 +7,6 @@ import (
 
 const (
 	rootPattern    = "/{$}"
-	healthPattern  = "/healthcheck"
 	journalPattern = "/v1/nodes/{ident}/journal"
 )
 
@@ -51,7 +50,6 @@ var routes = append(resourceRoutes, passthruRoutes()...)
 
 var resourceRoutes = []route{
 	{method: http.MethodGet, pattern: rootPattern, handle: showRoot},
-	{method: http.MethodGet, pattern: healthPattern, handle: checkHealth},
 	{method: http.MethodGet, pattern: "/v1", handle: showV1},
 
 	{method: http.MethodGet, pattern: "/v1/nodes", policy: "baremetal:node:list",

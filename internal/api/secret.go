@@ -7,9 +7,11 @@ import (
 	"ingot/internal/ingot"
 )
 
-// secretWords mark a key as secret wherever they stand in it, as in Ironic's masking.
+// secretWords mark a key as secret wherever they stand in it, as in Ironic's masking. Ours is
+// "community" (snmp_community): the password of SNMP 1 and 2.
 var secretWords = []string{"password", "passwd", "pswd", "passphrase", "admin_pass", "adminpass",
-	"new_pass", "secret", "token", "configdrive", "private_key", "encrypted_key", "ssh_key_contents"}
+	"new_pass", "secret", "token", "configdrive", "private_key", "encrypted_key",
+	"ssh_key_contents", "community"}
 
 // secretKey tells whether the value of a key has to be hidden. A word that ends in "key" is one
 // (ipmi_hex_kg_key, snmp_auth_key); deploy_kernel and ssh_key_filename are not.
@@ -28,7 +30,11 @@ func mask(o ingot.Object) ingot.Object {
 	return out
 }
 
+// maskValue hides a secret whatever its type; elsewhere it looks for secrets inside.
 func maskValue(key string, v any) any {
+	if v != nil && secretKey(key) {
+		return ingot.Masked
+	}
 	switch v := v.(type) {
 	case ingot.Object:
 		return mask(v)
@@ -38,11 +44,6 @@ func maskValue(key string, v any) any {
 			list[i] = maskValue(key, v[i])
 		}
 		return list
-	case nil:
-		return nil
-	}
-	if secretKey(key) {
-		return ingot.Masked
 	}
 	return v
 }

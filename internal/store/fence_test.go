@@ -1,15 +1,12 @@
 package store_test
 
 import (
-	"fmt"
-	"path/filepath"
 	"reflect"
 	"testing"
 
 	"pgregory.net/rapid"
 
 	"ingot/internal/ingot"
-	"ingot/internal/store"
 )
 
 // model is what a store with one node should be: which write was last, and who holds it.
@@ -37,19 +34,19 @@ func (m *model) refused() ingot.Kind {
 // other, with starts of conductors in between.
 func TestNoOrderOfEventsLetsAStaleWriterIn(t *testing.T) {
 	t.Parallel()
-	dir, plays := t.TempDir(), 0
+	s := open(t)
 	rapid.Check(t, func(r *rapid.T) {
-		plays++
-		s, err := store.Open(t.Context(),
-			store.Options{Path: filepath.Join(dir, fmt.Sprint(plays))})
-		if err != nil {
-			r.Fatal(err)
-		}
-		defer s.Close()
 		first := newNode(1)
 		if err := s.CreateNode(t.Context(), first); err != nil {
 			r.Fatal(err)
 		}
+		defer func() { // for the next play
+			if n, err := s.Node(t.Context(), uuid(1)); err == nil {
+				if err := s.DeleteNode(t.Context(), n); err != nil {
+					t.Error(err)
+				}
+			}
+		}()
 		m := &model{exists: true, generation: 1}
 		copies := []*ingot.Node{first} // what the tasks have in memory
 		one := func() *ingot.Node { return rapid.SampledFrom(copies).Draw(r, "task") }

@@ -81,7 +81,7 @@ func fleet(t *testing.T, size int) (*store.Store, []*ingot.Node) {
 
 func TestAllPagesTogetherAreTheListOnce(t *testing.T) {
 	t.Parallel()
-	const size = 36
+	const size = 20
 	s, all := fleet(t, size)
 	keys := make([]string, 0, len(sortKeys))
 	for key := range sortKeys {
