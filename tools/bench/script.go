@@ -33,7 +33,7 @@ func measureScript(ctx context.Context, b *bench) (section, error) {
 %d kept connections on loopback, to bin/ingot serve:
 GET /v1/drivers/ipmi/vendor_passthru/ipxe_config?port_address=MAC, the MACs at random, all
 nodes waiting for their deploy ramdisk. User and system time of the server's process divided by
-the requests, until it is idle again: journal and log of the requests are written by then.
+the requests, until it is idle again: what they add to the journal is written by then.
 Yardstick: a Go process that answers as many constant bytes, asked by the same client.
 `, scriptRounds, scriptRequests, constantRequests, scriptClients),
 	}
