@@ -34,6 +34,17 @@ import (
 // hundred MiB; an operating system image named by mistake should not fill the disk.
 const DefaultMaxSize = 4 << 30
 
+const (
+	defaultIdleTimeout = time.Minute
+	// fetchPattern names files that are being fetched. What is older than fetchLife was left by
+	// a process that was killed.
+	fetchPattern = "fetch-*"
+	fetchLife    = 24 * time.Hour
+)
+
+// errIdle is the cause of a fetch that was ended for the silence of its source.
+var errIdle = errors.New("the source sent nothing")
+
 // Cache is a directory of files named by their digest. It is safe for concurrent use, also by
 // several processes: files appear by rename, and equal content has an equal name.
 type Cache struct {
@@ -42,6 +53,9 @@ type Cache struct {
 	AllowedPaths []string
 	// MaxSize bounds a file in bytes; 0 is DefaultMaxSize.
 	MaxSize int64
+	// IdleTimeout is how long an http(s) source may stay silent, before its answer and within;
+	// 0 is one minute.
+	IdleTimeout time.Duration
 
 	dir    string
 	client *http.Client
@@ -141,7 +155,17 @@ func (c *Cache) holdLocal(ctx context.Context, s *source, u *url.URL) (ingot.Fil
 	if s.mark == now {
 		return s.file, nil
 	}
-	return c.keep(s, now, u, &ctxReader{ctx, f})
+	held, err := c.keep(s, now, u, &ctxReader{ctx, f})
+	if err != nil {
+		return ingot.File{}, err
+	}
+	info, err = f.Stat()
+	if err != nil || now != (mark{mtime: info.ModTime(), size: info.Size()}) {
+		s.mark = mark{}
+		return ingot.File{}, ingot.Errorf(ingot.Unavailable, "boot file %s changed while it was "+
+			"read; try again when it is complete", name)
+	}
+	return held, nil
 }
 
 // allowed returns the real path of a file:// source, or an error if it is none of those that
@@ -171,6 +195,21 @@ func (c *Cache) allowed(u *url.URL) (string, error) {
 }
 
 func (c *Cache) holdRemote(ctx context.Context, s *source, u *url.URL) (ingot.File, error) {
+	idle := c.IdleTimeout
+	if idle <= 0 {
+		idle = defaultIdleTimeout
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	watchdog := time.AfterFunc(idle, func() { cancel(errIdle) })
+	defer watchdog.Stop()
+	silent := func(err error) error {
+		if !errors.Is(context.Cause(ctx), errIdle) {
+			return err
+		}
+		return ingot.Errorf(ingot.Unavailable, "fetch boot file %s: %w for %s; look at its server",
+			u.Redacted(), errIdle, idle)
+	}
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, u.String(), nil)
 	if err != nil {
 		return ingot.File{}, ingot.Errorf(ingot.Invalid, "fetch boot file %s: %w",
@@ -186,7 +225,7 @@ func (c *Cache) holdRemote(ctx context.Context, s *source, u *url.URL) (ingot.Fi
 	}
 	resp, err := c.client.Do(req)
 	if err != nil {
-		return ingot.File{}, ingot.Errorf(ingot.Unavailable, "fetch boot file: %w", err)
+		return ingot.File{}, silent(ingot.Errorf(ingot.Unavailable, "fetch boot file: %w", err))
 	}
 	defer resp.Body.Close()
 	switch {
@@ -201,7 +240,11 @@ func (c *Cache) holdRemote(ctx context.Context, s *source, u *url.URL) (ingot.Fi
 	if now.etag == "" && now.modified == "" {
 		now = mark{} // nothing to ask with: fetch each time
 	}
-	return c.keep(s, now, u, resp.Body)
+	f, err := c.keep(s, now, u, &fedReader{resp.Body, watchdog, idle})
+	if err != nil {
+		return ingot.File{}, silent(err)
+	}
+	return f, nil
 }
 
 // keep copies r into the directory and records it as the content of s.
@@ -223,7 +266,8 @@ func (c *Cache) add(r io.Reader) (ingot.File, error) {
 	if err := os.MkdirAll(c.dir, 0o755); err != nil {
 		return ingot.File{}, ingot.Errorf(ingot.Internal, "make the cache: %w", err)
 	}
-	tmp, err := os.CreateTemp(c.dir, "fetch-*")
+	c.sweep()
+	tmp, err := os.CreateTemp(c.dir, fetchPattern)
 	if err != nil {
 		return ingot.File{}, ingot.Errorf(ingot.Internal, "make a file in the cache: %w", err)
 	}
@@ -253,6 +297,20 @@ func (c *Cache) add(r io.Reader) (ingot.File, error) {
 	return f, nil
 }
 
+// sweep removes what fetches of killed processes have left.
+func (c *Cache) sweep() {
+	left, _ := filepath.Glob(filepath.Join(c.dir, fetchPattern)) // the pattern is well-formed
+	for _, name := range left {
+		info, err := os.Stat(name)
+		if err != nil || time.Since(info.ModTime()) < fetchLife {
+			continue
+		}
+		if err := os.Remove(name); err == nil {
+			c.log.Info("removed what an interrupted fetch has left", "file", name)
+		}
+	}
+}
+
 // Open opens a held file. The error is ingot.NotFound for everything that is none, also for
 // what is no digest.
 func (c *Cache) Open(digest string) (*os.File, error) {
@@ -274,6 +332,18 @@ func (c *Cache) path(digest string) string { return filepath.Join(c.dir, digest)
 
 func isDigest(s string) bool {
 	return len(s) == 64 && strings.Trim(s, "0123456789abcdef") == ""
+}
+
+// fedReader feeds a watchdog with what it reads.
+type fedReader struct {
+	r        io.Reader
+	watchdog *time.Timer
+	idle     time.Duration
+}
+
+func (r *fedReader) Read(p []byte) (int, error) {
+	r.watchdog.Reset(r.idle)
+	return r.r.Read(p)
 }
 
 // ctxReader ends a copy of a large local file when nobody waits for it any more.

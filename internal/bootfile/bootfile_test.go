@@ -189,6 +189,53 @@ func TestABrokenTransferLeavesNothing(t *testing.T) {
 	}
 }
 
+func TestASilentSourceIsGivenUp(t *testing.T) {
+	t.Parallel()
+	for _, answer := range []string{"", "the beginning"} {
+		c := newCache(t)
+		c.IdleTimeout = 50 * time.Millisecond
+		ended := make(chan struct{})
+		s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if answer != "" {
+				io.WriteString(w, answer)
+				w.(http.Flusher).Flush()
+			}
+			select {
+			case <-r.Context().Done():
+			case <-ended:
+			}
+		}))
+		_, err := c.Hold(t.Context(), s.URL+"/vmlinuz")
+		if ingot.KindOf(err) != ingot.Unavailable ||
+			!strings.Contains(err.Error(), "sent nothing for 50ms; look at its server") {
+			t.Errorf("after %q: error %v", answer, err)
+		}
+		close(ended)
+		s.Close()
+	}
+}
+
+func TestWhatKilledFetchesLeftIsRemoved(t *testing.T) {
+	t.Parallel()
+	dir, path := t.TempDir(), filepath.Join(t.TempDir(), "vmlinuz")
+	c := bootfile.New(dir, nil, slog.New(slog.DiscardHandler))
+	old, running := filepath.Join(dir, "fetch-1"), filepath.Join(dir, "fetch-2")
+	for _, name := range []string{old, running, path} {
+		write(t, name, "content")
+	}
+	yesterday := time.Now().Add(-25 * time.Hour)
+	if err := os.Chtimes(old, yesterday, yesterday); err != nil {
+		t.Fatal(err)
+	}
+	expect(t, c, path, "content")
+	if _, err := os.Stat(old); err == nil {
+		t.Error("the file of a killed fetch is still there")
+	}
+	if _, err := os.Stat(running); err != nil {
+		t.Errorf("the file of a running fetch: %v", err)
+	}
+}
+
 func TestWhatCannotBeServedIsRefused(t *testing.T) {
 	t.Parallel()
 	c, dir := newCache(t), t.TempDir()

@@ -9,6 +9,7 @@ package pxe
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"slices"
 	"strings"
@@ -130,10 +131,10 @@ func (b *Boot) PrepareRamdisk(ctx context.Context, t *driver.Task) error {
 	}
 	kernel, ramdisk := b.sources(n)
 	if n.Attempt.Kernel, err = b.o.Files.Hold(ctx, kernel); err != nil {
-		return err
+		return fmt.Errorf("deploy_kernel of driver_info or of the configuration: %w", err)
 	}
 	if n.Attempt.Ramdisk, err = b.o.Files.Hold(ctx, ramdisk); err != nil {
-		return err
+		return fmt.Errorf("deploy_ramdisk of driver_info or of the configuration: %w", err)
 	}
 	n.BootIntent = ingot.BootDeploy
 	// On record before the machine can ask: a request that comes first must not be told to
