@@ -196,29 +196,6 @@ func TestBaremetalClientDeploysABIOSMachine(t *testing.T) {
 	t.Logf("deployed and booted within %.1f s", time.Since(begin).Seconds())
 }
 
-func TestBaremetalClientDeploysAUEFIMachineWithoutIPXEInItsROM(t *testing.T) {
-	l, m := start(t, sim.MachineSpec{Firmware: sim.UEFI, NICROM: sim.NoROM})
-	enroll(t, l, m)
-	begin := time.Now()
-	baremetal(t, l, "node", "deploy", m.Spec().Name, "--wait", "240")
-	deployed(t, l, m)
-	t.Logf("deployed and booted within %.1f s", time.Since(begin).Seconds())
-	journal := entries(t, l, m)
-	if !strings.Contains(journal, "snponly.efi") {
-		t.Errorf("the firmware has not loaded iPXE by TFTP; journal:\n%s", journal)
-	}
-}
-
-// entries is the node's journal as text.
-func entries(t *testing.T, l *lab.Lab, m *sim.Machine) string {
-	t.Helper()
-	out, err := l.Command(t.Context(), binary, "node", "journal", m.Spec().Name).Output()
-	if err != nil {
-		t.Fatalf("ingot node journal: %v", err)
-	}
-	return string(out)
-}
-
 func TestDeploymentGoesOnAfterTheServerWasKilled(t *testing.T) {
 	l, m := start(t, sim.MachineSpec{Firmware: sim.BIOS})
 	enroll(t, l, m)

@@ -44,7 +44,10 @@ func TestAnImageThatIsMissingFailsTheDeployment(t *testing.T) {
 	} {
 		s.setImage(withImage(s, source))
 		s.verb("active")
-		s.failed(append(words, "write_image")...)
+		s.failed(words...)
+	}
+	if deeds := s.machine.deeds(); len(deeds) > 0 {
+		t.Errorf("the machine was started without an image: it did %q", deeds)
 	}
 	s.recovers()
 }

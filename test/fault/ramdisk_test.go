@@ -35,7 +35,7 @@ func TestARamdiskThatReportsAnErrorFailsTheDeployment(t *testing.T) {
 	s.recovers()
 }
 
-func TestARamdiskThatNeverCallsFailsTheDeploymentInTime(t *testing.T) {
+func TestS2_7_ARamdiskThatNeverCallsFailsTheDeploymentInTime(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, func(s *site, _ *int64) {
 		s.cfg.Conductor.DeployCallbackTimeout = config.Duration(2 * time.Second)
@@ -53,7 +53,7 @@ func TestARamdiskThatNeverCallsFailsTheDeploymentInTime(t *testing.T) {
 	s.recovers()
 }
 
-func TestADeployKeyIsGoodForOneReport(t *testing.T) {
+func TestS2_8_ADeployKeyIsGoodForOneReport(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
 	s.enroll()

@@ -9,7 +9,7 @@ import (
 	"ingot/internal/server"
 )
 
-func TestAnUnknownMachineGetsAScriptAndLearnsNothing(t *testing.T) {
+func TestS1_4_AnUnknownMachineGetsAScriptAndLearnsNothing(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
 	s.enroll()
