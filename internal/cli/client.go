@@ -16,6 +16,7 @@ import (
 	"github.com/gophercloud/gophercloud/v2/pagination"
 
 	"ingot/internal/ingot"
+	"ingot/internal/lifecycle"
 )
 
 // microversion is what these commands are written against.
@@ -127,7 +128,24 @@ func (c *Client) Provision(ctx context.Context, ident, verb string) error {
 	err := nodes.ChangeProvisionState(ctx, c.service, ident, nodes.ProvisionStateOpts{
 		Target: nodes.TargetProvisionState(verb),
 	}).ExtractErr()
-	return explain(c.endpoint, err)
+	refused := gophercloud.ResponseCodeIs(err, http.StatusBadRequest)
+	err = explain(c.endpoint, err)
+	if refused && c.tooEarly(ctx, ident, verb) {
+		return &exitError{ExitConflict, err}
+	}
+	return err
+}
+
+// tooEarly tells whether a verb was refused because of the node's state: Ironic says 400 to that
+// as to a mistake, but a script wants to tell them apart.
+func (c *Client) tooEarly(ctx context.Context, ident, verb string) bool {
+	v, known := lifecycle.VerbByName(verb)
+	n, err := nodes.Get(ctx, c.service, ident).Extract()
+	if err != nil || !known {
+		return false
+	}
+	_, legal := lifecycle.Next(lifecycle.State(n.ProvisionState), v.Event)
+	return !legal
 }
 
 // Power asks for a power target, with its wire name.

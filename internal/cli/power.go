@@ -73,14 +73,15 @@ func waitPower(ctx context.Context, c *Client, ident, state string) error {
 			return err
 		}
 		if n.TargetPowerState == "" && n.Reservation == "" {
-			if n.PowerState == state {
+			// The request cleared the last error. A machine that could not be reset is on, too.
+			if n.PowerState == state && n.LastError == "" {
 				return nil
 			}
 			reason := n.LastError
 			if reason == "" {
 				reason = "no reason on record"
 			}
-			return &exitError{ExitFailed, fmt.Errorf("node %s stayed %s: %w", label(n),
+			return &exitError{ExitFailed, fmt.Errorf("node %s is %s: %w", label(n),
 				orDash(n.PowerState), errors.New(printable(reason)))}
 		}
 		select {

@@ -93,10 +93,6 @@ func failed(n *Node, want string) error {
 	if reason == "" {
 		reason = "no reason on record; see `ingot node journal " + n.UUID + "`"
 	}
-	label := n.Name
-	if label == "" {
-		label = n.UUID
-	}
 	return &exitError{ExitFailed, fmt.Errorf("node %s is %s, not %s: %w",
-		label, n.ProvisionState, want, errors.New(printable(reason)))}
+		label(n), n.ProvisionState, want, errors.New(printable(reason)))}
 }
