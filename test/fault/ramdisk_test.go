@@ -94,3 +94,50 @@ func TestS2_8_ADeployKeyIsGoodForOneReport(t *testing.T) {
 	}
 	s.deployed()
 }
+
+func TestAMachineThatLosesPowerWhileTheImageIsWrittenFailsTheDeployment(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	s.enroll()
+	v := newValve(held)
+	s.machine.behave(manner{valve: v})
+	s.verb("active")
+	<-v.reached
+	if err := s.machine.SetPower(t.Context(), false); err != nil {
+		t.Fatal(err)
+	}
+	s.failed("write_image", "iSCSI session lost", "the machine's console", "then deploy again")
+	s.recovers()
+}
+
+func TestS2_8_ACallWithAnotherKeyIsRefusedAndHarmsNothing(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	s.enroll()
+	type call struct {
+		method string
+		body   object
+	}
+	refused := make(chan string, 4)
+	s.machine.behave(manner{beforeCompleted: func(r *ramdisk) {
+		for _, c := range []call{
+			{"pass_deploy_status", object{"key": "guessed", "status": "Completed"}},
+			{"pass_deploy_status", object{"key": "guessed", "error": "let it fail"}},
+			{"pass_deploy_info", object{"key": "guessed", "error": "let it fail"}},
+			{"pass_deploy_info", object{"key": "guessed", "address": "198.51.100.1",
+				"iqn": "iqn.2026-01.org.thief:disk"}},
+		} {
+			status, text, err := r.post(t.Context(), c.method, c.body)
+			if err != nil || status != 400 {
+				t.Errorf("%s: %d, %v", c.method, status, err)
+			}
+			refused <- text
+		}
+	}})
+	s.verb("active")
+	s.deployed()
+	for range cap(refused) {
+		wantWords(t, "answer", faultText(t, []byte(<-refused)), []string{"Deploy key is not correct"})
+	}
+	wantWords(t, "journal", s.journal(), []string{"refused: wrong deploy key"})
+}

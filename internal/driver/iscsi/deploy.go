@@ -10,6 +10,7 @@ package iscsi
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"strconv"
@@ -198,6 +199,10 @@ func (d *Deploy) copy(ctx context.Context, t *driver.Task) error {
 		Data: ingot.Object{"bytes": disk.Size(), "address": t.Node.Attempt.Target.Address}})
 
 	r, err := deploy.WriteImage(ctx, disk, src, deploy.Options{Progress: copyProgress(t)})
+	if errors.Is(err, iscsi.ErrLost) {
+		return ingot.Errorf(ingot.Unavailable, "%w; look at the machine's console and at the "+
+			"provisioning network, then deploy again", err)
+	}
 	if err != nil {
 		return err
 	}
