@@ -72,7 +72,6 @@ func nodeFilter(c *call) (store.NodeFilter, error) {
 	f := store.NodeFilter{
 		Driver:              q.Get("driver"),
 		ResourceClass:       q.Get("resource_class"),
-		ConductorGroup:      strings.ToLower(q.Get("conductor_group")),
 		Owner:               q.Get("owner"),
 		Lessee:              q.Get("lessee"),
 		DescriptionContains: q.Get("description_contains"),
@@ -80,6 +79,10 @@ func nodeFilter(c *call) (store.NodeFilter, error) {
 		Fault:               q.Get("fault"),
 		Shard:               q.Get("shard"),
 		ParentNode:          q.Get("parent_node"),
+	}
+	if q.Has("conductor_group") {
+		group := strings.ToLower(q.Get("conductor_group"))
+		f.ConductorGroup = &group
 	}
 	if q.Has("instance_uuid") {
 		id, err := uuid("instance_uuid", q.Get("instance_uuid"))

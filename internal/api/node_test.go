@@ -148,7 +148,7 @@ func TestNodesAreFiltered(t *testing.T) {
 	for filter, want := range map[string]int{"": 2, "maintenance=true": 1, "maintenance=false": 1,
 		"associated=True": 1, "instance_uuid=" + portID: 1, "provision_state=available": 1,
 		"provision_state=active": 0, "driver=ipmi": 2, "resource_class=big": 1, "owner=me": 1,
-		"conductor_group=G1": 1, "description_contains=one": 1, "retired=true": 0,
+		"conductor_group=G1": 1, "conductor_group=": 1, "description_contains=one": 1, "retired=true": 0,
 		"fault=power+failure": 0, "lessee=x": 0, "shard=x": 0} {
 		if got := len(w.do("GET", "/v1/nodes?"+filter, "").want(200).list("nodes")); got != want {
 			t.Errorf("%s: %d nodes, want %d", filter, got, want)

@@ -40,6 +40,11 @@ func Run(ctx context.Context, cfg config.Config, w io.Writer) error {
 		return err
 	}
 	defer st.Close()
+	unlock, err := lock(cfg.Store.Path)
+	if err != nil {
+		return err
+	}
+	defer unlock()
 	s := &server{cfg: cfg, log: log, store: st, journal: journal.New(st, log)}
 	if err := s.build(ctx); err != nil {
 		return err

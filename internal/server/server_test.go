@@ -23,6 +23,7 @@ import (
 type sandbox struct {
 	*testing.T
 	url   string
+	data  string // directory
 	stop  context.CancelFunc
 	ended chan error // gets what Run returned
 }
@@ -52,9 +53,9 @@ func (l *logged) Write(p []byte) (int, error) {
 func start(t *testing.T) *sandbox {
 	t.Helper()
 	ctx, stop := context.WithCancel(context.Background())
-	s := &sandbox{T: t, stop: stop, ended: make(chan error, 1)}
+	s := &sandbox{T: t, data: t.TempDir(), stop: stop, ended: make(chan error, 1)}
 	log := &logged{at: make(chan string, 1)}
-	cfg := config.Dev(t.TempDir(), "127.0.0.1:0")
+	cfg := config.Dev(s.data, "127.0.0.1:0")
 	go func() { s.ended <- server.Run(ctx, cfg, log) }()
 	t.Cleanup(func() {
 		stop()
@@ -299,6 +300,10 @@ func TestASecondServerIsRefusedAndSaysWhy(t *testing.T) {
 	err := server.Run(t.Context(), config.Dev(t.TempDir(), address), io.Discard)
 	if err == nil || !strings.Contains(err.Error(), "is another ingot running?") {
 		t.Errorf("on the same port: %v", err)
+	}
+	err = server.Run(t.Context(), config.Dev(s.data, "127.0.0.1:0"), io.Discard)
+	if err == nil || !strings.Contains(err.Error(), "another ingot serves the store") {
+		t.Errorf("on the same store: %v", err)
 	}
 	if s.status("/healthcheck") != http.StatusOK {
 		t.Error("the first one was disturbed")

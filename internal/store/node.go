@@ -89,13 +89,14 @@ type NodeFilter struct {
 	ProvisionState      string
 	Driver              string
 	ResourceClass       string
-	ConductorGroup      string
 	Owner               string
 	Lessee              string
 	Shard               string
 	ParentNode          string // UUID
 	Fault               string
 	DescriptionContains string
+	// ConductorGroup is a pointer, since "" is a group: the one of nodes that name none.
+	ConductorGroup *string
 	// ReservedBy is a conductor's host name.
 	ReservedBy string
 
@@ -117,7 +118,6 @@ func (f NodeFilter) where() where {
 		{"provision_state", f.ProvisionState},
 		{"driver", f.Driver},
 		{"resource_class", f.ResourceClass},
-		{"conductor_group", f.ConductorGroup},
 		{"owner", f.Owner},
 		{"lessee", f.Lessee},
 		{"shard", f.Shard},
@@ -128,6 +128,9 @@ func (f NodeFilter) where() where {
 		if c.value != "" {
 			w.add(c.column+" = ?", c.value)
 		}
+	}
+	if f.ConductorGroup != nil {
+		w.add("conductor_group = ?", *f.ConductorGroup)
 	}
 	w.flag("maintenance", f.Maintenance)
 	w.flag("retired", f.Retired)

@@ -353,7 +353,7 @@ func TestFiltersSelectNodes(t *testing.T) {
 		"driver":          {store.NodeFilter{Driver: "ipmi"}, "12"},
 		"no such driver":  {store.NodeFilter{Driver: "redfish"}, ""},
 		"resource class":  {store.NodeFilter{ResourceClass: "baremetal"}, "1"},
-		"group":           {store.NodeFilter{ConductorGroup: "g"}, "1"},
+		"group":           {store.NodeFilter{ConductorGroup: ptr("g")}, "1"},
 		"owner":           {store.NodeFilter{Owner: "o"}, "1"},
 		"lessee":          {store.NodeFilter{Lessee: "l"}, "1"},
 		"shard":           {store.NodeFilter{Shard: "s"}, "1"},
