@@ -13,7 +13,8 @@ import (
 func TestExitCodesAndWordsOfWrongCommands(t *testing.T) {
 	t.Parallel()
 	config := filepath.Join(t.TempDir(), "ingot.toml")
-	if err := os.WriteFile(config, []byte("[api]\nlisten = \"x:1\"\nlistn = \"y\"\n"), 0o600); err != nil {
+	text := []byte("[api]\nlisten = \"x:1\"\nlistn = \"y\"\n")
+	if err := os.WriteFile(config, text, 0o600); err != nil {
 		t.Fatal(err)
 	}
 	// Port 1 of loopback refuses connections.

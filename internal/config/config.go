@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
@@ -243,7 +244,9 @@ func (c *Config) decode(name string, data []byte) error {
 // Check tells what is wrong with the values, all of it at once.
 func (c *Config) Check() error {
 	var wrong []string
-	complain := func(format string, args ...any) { wrong = append(wrong, fmt.Sprintf(format, args...)) }
+	complain := func(format string, args ...any) {
+		wrong = append(wrong, fmt.Sprintf(format, args...))
+	}
 	oneOf := func(key, value string, allowed ...string) {
 		if !slices.Contains(allowed, value) {
 			complain("%s is %q; allowed: %s", key, value, strings.Join(allowed, ", "))
@@ -279,6 +282,14 @@ func (c *Config) Check() error {
 	if len(c.Conductor.EnabledHardwareTypes) == 0 {
 		complain("conductor.enabled_hardware_types is empty; for example [\"ipmi\"]")
 	}
+	if u, err := url.Parse(c.API.PublicURL); c.API.PublicURL != "" &&
+		(err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https") {
+		complain("api.public_url is %q; write for example \"https://ingot.example\"",
+			c.API.PublicURL)
+	}
+	if _, err := ParseAddress(c.Boot.Address); err != nil {
+		complain("boot.address is %v", err)
+	}
 	c.checkDHCP(complain)
 	if len(wrong) > 0 {
 		return ingot.Errorf(ingot.Invalid, "configuration: %s", strings.Join(wrong, "; "))
@@ -288,16 +299,19 @@ func (c *Config) Check() error {
 
 func (c *Config) checkDHCP(complain func(string, ...any)) {
 	d := c.Boot.DHCP
+	for _, server := range d.DNS {
+		if a, err := ParseAddress(server); err != nil || !a.IsValid() {
+			complain("boot.dhcp.dns has %q; write IPv4 addresses", server)
+		}
+	}
+	if _, err := ParseAddress(d.Router); err != nil {
+		complain("boot.dhcp.router is %v", err)
+	}
 	if d.Mode == "off" {
 		return
 	}
 	if c.Boot.Interface == "" {
 		complain("boot.dhcp.mode is %q, so boot.interface has to name the network interface", d.Mode)
-	}
-	if d.Router != "" {
-		if a, err := netip.ParseAddr(d.Router); err != nil || !a.Is4() {
-			complain("boot.dhcp.router is %q; write an IPv4 address", d.Router)
-		}
 	}
 	if d.Mode == "server" {
 		if _, _, err := ParseRange(d.Range); err != nil {
@@ -307,6 +321,18 @@ func (c *Config) checkDHCP(complain func(string, ...any)) {
 			complain("boot.dhcp.lease_time is shorter than two minutes; machines could not renew")
 		}
 	}
+}
+
+// ParseAddress reads an IPv4 address; "" is none.
+func ParseAddress(s string) (netip.Addr, error) {
+	if s == "" {
+		return netip.Addr{}, nil
+	}
+	a, err := netip.ParseAddr(s)
+	if err != nil || !a.Is4() {
+		return netip.Addr{}, fmt.Errorf("%q; write an IPv4 address", s)
+	}
+	return a, nil
 }
 
 // ParseRange reads "first-last", two IPv4 addresses, last not below first.

@@ -65,11 +65,17 @@ func TestEveryReferenceKeyHasACommentAboveIt(t *testing.T) {
 func TestBadConfigurationSaysWhatToDo(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct{ text, want string }{
-		"unknown key":     {"[api]\nlisten = \"127.0.0.1:1\"\nlissten = \"x\"\n", ":3: unknown key \"api.lissten\""},
+		"unknown key": {"[api]\nlisten = \"127.0.0.1:1\"\nlissten = \"x\"\n",
+			":3: unknown key \"api.lissten\""},
 		"unknown section": {"[apo]\n", ":1: unknown key \"apo\""},
 		"wrong type":      {"[api]\nmax_limit = \"many\"\n", ":2:"},
 		"no toml":         {"[api\n", ":1:"},
 		"bad duration":    {"[image]\nidle_timeout = \"10\"\n", "write for example"},
+		"bad address":     {"[boot]\naddress = \"fd00::1\"\n", "boot.address is \"fd00::1\""},
+		"bad router": {"[boot.dhcp]\nrouter = \"gw\"\n",
+			"boot.dhcp.router is \"gw\"; write an IPv4 address"},
+		"bad name server": {"[boot.dhcp]\ndns = [\"\"]\n", "boot.dhcp.dns has \"\""},
+		"bad public URL":  {"[api]\npublic_url = \"ingot.example\"\n", "write for example"},
 		"bad level":       {"[log]\nlevel = \"loud\"\n", "allowed: debug, info, warn, error"},
 		"bad listen":      {"[api]\nlisten = \"6385\"\n", "write host:port"},
 		"dhcp without interface": {"[boot.dhcp]\nmode = \"proxy\"\n",

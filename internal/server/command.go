@@ -29,7 +29,8 @@ func Command() *cobra.Command {
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if dev == (file != "") {
-				return cli.Usage(errors.New("say what to serve: --dev for the sandbox, or --config FILE"))
+				return cli.Usage(errors.New(
+					"say what to serve: --dev for the sandbox, or --config FILE"))
 			}
 			cfg, err := configuration(cmd, file, data, listen)
 			if err != nil {

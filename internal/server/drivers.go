@@ -48,10 +48,12 @@ func (s *server) table(files *bootfile.Cache, bootURL string) (*driver.Table, er
 		IdleTimeout: time.Duration(s.cfg.Image.IdleTimeout),
 	}})
 	return &driver.Table{
-		Hardware:   enabled,
-		Power:      map[string]driver.Power{ipmi.Name: bmc.Power(), fake.Name: fake.Power{}},
-		Management: map[string]driver.Management{ipmi.Name: bmc.Management(), fake.Name: fake.Management{}},
-		Boot:       map[string]driver.Boot{pxe.Name: boot, fake.Name: fake.Boot{}},
-		Deploy:     map[string]driver.Deploy{iscsi.Name: write, fake.Name: fake.Deploy{}},
+		Hardware: enabled,
+		Power:    map[string]driver.Power{ipmi.Name: bmc.Power(), fake.Name: fake.Power{}},
+		Management: map[string]driver.Management{
+			ipmi.Name: bmc.Management(), fake.Name: fake.Management{},
+		},
+		Boot:   map[string]driver.Boot{pxe.Name: boot, fake.Name: fake.Boot{}},
+		Deploy: map[string]driver.Deploy{iscsi.Name: write, fake.Name: fake.Deploy{}},
 	}, nil
 }

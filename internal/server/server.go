@@ -161,16 +161,16 @@ func (s *server) sockets(files bootd.Files) (*bootd.Server, error) {
 		RouterAdverts: b.DHCP.RouterAdverts,
 	}
 	var err error
-	if c.Address, err = address("boot.address", b.Address); err != nil {
-		return nil, err
+	if c.Address, err = config.ParseAddress(b.Address); err != nil {
+		return nil, ingot.Errorf(ingot.Invalid, "boot.address is %w", err)
 	}
-	if c.Router, err = address("boot.dhcp.router", b.DHCP.Router); err != nil {
-		return nil, err
+	if c.Router, err = config.ParseAddress(b.DHCP.Router); err != nil {
+		return nil, ingot.Errorf(ingot.Invalid, "boot.dhcp.router is %w", err)
 	}
 	for _, text := range b.DHCP.DNS {
-		a, err := address("boot.dhcp.dns", text)
+		a, err := config.ParseAddress(text)
 		if err != nil {
-			return nil, err
+			return nil, ingot.Errorf(ingot.Invalid, "boot.dhcp.dns has %w", err)
 		}
 		c.DNS = append(c.DNS, a)
 	}
@@ -184,18 +184,6 @@ func (s *server) sockets(files bootd.Files) (*bootd.Server, error) {
 	return &bootd.Server{
 		Config: c, Store: s.store, Journal: s.journal, Files: files, Log: s.log,
 	}, nil
-}
-
-// address parses an optional IPv4 address.
-func address(key, text string) (netip.Addr, error) {
-	if text == "" {
-		return netip.Addr{}, nil
-	}
-	a, err := netip.ParseAddr(text)
-	if err != nil || !a.Is4() {
-		return a, ingot.Errorf(ingot.Invalid, "%s is %q; write an IPv4 address", key, text)
-	}
-	return a, nil
 }
 
 // run runs the tasks. They end in the opposite order: the API takes no more requests before the
