@@ -14,8 +14,8 @@ import (
 	"ingot/internal/store"
 )
 
-// DefaultMaxLimit is the greatest number of items of one page unless Options say otherwise.
-const DefaultMaxLimit = 1000
+// defaultMaxLimit is the greatest number of items of one page unless Options say otherwise.
+const defaultMaxLimit = 1000
 
 // Options are what an API needs. Store and Conductor are mandatory.
 type Options struct {
@@ -54,7 +54,7 @@ func New(o Options) *API {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
 	if o.MaxLimit <= 0 {
-		o.MaxLimit = DefaultMaxLimit
+		o.MaxLimit = defaultMaxLimit
 	}
 	if o.Observe == nil {
 		o.Observe = func(Observation) {}

@@ -22,8 +22,8 @@ import (
 // microversion is what these commands are written against.
 const microversion = "1.82"
 
-// DefaultURL is where `ingot serve` listens by default.
-const DefaultURL = "http://127.0.0.1:6385"
+// defaultURL is where `ingot serve` listens by default.
+const defaultURL = "http://127.0.0.1:6385"
 
 // Client calls the API. Errors are already explained, with exit codes.
 type Client struct {
@@ -35,7 +35,7 @@ type Client struct {
 func Dial(base string) (*Client, error) {
 	u, err := url.Parse(base)
 	if err != nil || u.Scheme == "" || u.Host == "" {
-		return nil, usage("%q is not a URL of the API; write for example %s", base, DefaultURL)
+		return nil, usage("%q is not a URL of the API; write for example %s", base, defaultURL)
 	}
 	base = strings.TrimSuffix(strings.TrimSuffix(u.String(), "/"), "/v1")
 	service, err := noauth.NewBareMetalNoAuth(noauth.EndpointOpts{IronicEndpoint: base + "/v1/"})

@@ -21,10 +21,10 @@ type display struct {
 }
 
 // newDisplay prints to w.
-func newDisplay(w io.Writer) *display { return &display{w: w, terminal: IsTerminal(w)} }
+func newDisplay(w io.Writer) *display { return &display{w: w, terminal: isTerminal(w)} }
 
-// IsTerminal tells whether w is a terminal, where a line can be renewed.
-func IsTerminal(w io.Writer) bool {
+// isTerminal tells whether w is a terminal, where a line can be renewed.
+func isTerminal(w io.Writer) bool {
 	f, ok := w.(*os.File)
 	if !ok {
 		return false

@@ -38,7 +38,7 @@ func (o *options) progress(cmd *cobra.Command) io.Writer {
 // NodeCommand is `ingot node`.
 func NodeCommand() *cobra.Command {
 	o := &options{}
-	base := DefaultURL
+	base := defaultURL
 	if v := os.Getenv("INGOT_URL"); v != "" {
 		base = v
 	}

@@ -155,7 +155,7 @@ func TestWhatIsNotInTheTableIsRefused(t *testing.T) {
 	if k := lifecycle.KindOf("no such state"); k != "" {
 		t.Errorf("an unknown state has kind %q", k)
 	}
-	if lifecycle.Updatable("") || lifecycle.LookupAllowed("") || lifecycle.Deletable("") {
+	if lifecycle.Updatable("") || lifecycle.Deletable("") {
 		t.Error("no state at all allows something")
 	}
 }

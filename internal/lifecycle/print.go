@@ -24,15 +24,15 @@ func Formats() []Format { return []Format{TextFormat, MermaidFormat, DotFormat} 
 func Print(w io.Writer, f Format) error {
 	switch f {
 	case TextFormat:
-		return Table(w)
+		return printTables(w)
 	case MermaidFormat, DotFormat:
-		return Diagram(w, f)
+		return printDiagram(w, f)
 	}
 	return fmt.Errorf("unknown format %q: use one of %v", f, Formats())
 }
 
-// Table writes three tables for people: states, transitions and verbs.
-func Table(w io.Writer) error {
+// printTables writes three tables for people: states, transitions and verbs.
+func printTables(w io.Writer) error {
 	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	row := func(cells ...string) {
 		line := strings.Join(cells, "\t")
@@ -68,17 +68,14 @@ func Table(w io.Writer) error {
 	return nil
 }
 
-// Diagram writes the transitions as a graph, in Mermaid's state diagrams or in Graphviz' dot.
+// printDiagram writes the transitions as a graph, in Mermaid's state diagrams or in Graphviz' dot.
 // Events between the same two states share an edge.
-func Diagram(w io.Writer, f Format) error {
+func printDiagram(w io.Writer, f Format) error {
 	var b strings.Builder
-	switch f {
-	case MermaidFormat:
-		mermaid(&b)
-	case DotFormat:
+	if f == DotFormat {
 		dot(&b)
-	default:
-		return fmt.Errorf("no diagram in format %q: use mermaid or dot", f)
+	} else {
+		mermaid(&b)
 	}
 	if _, err := io.WriteString(w, b.String()); err != nil {
 		return fmt.Errorf("write %s diagram: %w", f, err)

@@ -169,10 +169,3 @@ func Deletable(s State) bool {
 	i, _ := InfoOf(s)
 	return i.Deletable
 }
-
-// LookupAllowed tells whether an agent may look up a node in the state; Info has the wider
-// answer for fast track.
-func LookupAllowed(s State) bool {
-	i, _ := InfoOf(s)
-	return i.Lookup
-}

@@ -44,8 +44,8 @@ type Options struct {
 
 // Defaults of Options.
 const (
-	DefaultConductorLease = 60 * time.Second
-	DefaultJournalKeep    = 2000
+	defaultConductorLease = 60 * time.Second
+	defaultJournalKeep    = 2000
 )
 
 // Store is an open database. Its methods may be called concurrently.
@@ -71,10 +71,10 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	s := &Store{lease: o.ConductorLease, keep: o.JournalKeep, log: o.Log,
 		untrimmed: map[string]int{}}
 	if s.lease <= 0 {
-		s.lease = DefaultConductorLease
+		s.lease = defaultConductorLease
 	}
 	if s.keep <= 0 {
-		s.keep = DefaultJournalKeep
+		s.keep = defaultJournalKeep
 	}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
