@@ -17,7 +17,7 @@ unit:
 	CGO_ENABLED=1 go test -race -shuffle=on -timeout 20m $$(go list ./... | grep -v /test/)
 
 e2e: build ## whole deploys: QEMU machines, the baremetal client, BIOS and UEFI
-	go test -count=1 -timeout 25m -v ./test/...
+	CGO_ENABLED=1 go test -race -count=1 -timeout 25m -v ./test/...
 
 bench: packages build ## every figure beside its yardstick
 	go run ./tools/bench
