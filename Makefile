@@ -3,6 +3,8 @@ export CGO_ENABLED = 0
 BUILD = go build -trimpath -ldflags "-s -w"
 STATICCHECK = go run honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
+# The parts of test share the machine, and packages have to be there before the rest.
+.NOTPARALLEL:
 .PHONY: build demo test unit e2e bench lint fmt packages clean
 
 build: ## bin/ingot and the agent that goes into the deploy ramdisk

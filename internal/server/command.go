@@ -38,8 +38,9 @@ func Command() *cobra.Command {
 			}
 			if cfg.Dev {
 				fmt.Fprintf(cmd.ErrOrStderr(), "Sandbox: no authentication, loopback only, "+
-					"data in %s.\nTry:  ingot node create one --driver fake-hardware\n"+
-					"or:   OS_AUTH_TYPE=none OS_ENDPOINT=http://%s baremetal driver list\n",
+					"data in %s.\nTry:  ingot node create one --driver fake-hardware "+
+					"--url http://%[2]s\n"+
+					"or:   OS_AUTH_TYPE=none OS_ENDPOINT=http://%[2]s baremetal driver list\n",
 					filepath.Dir(cfg.Store.Path), cfg.API.Listen)
 			}
 			return Run(cmd.Context(), cfg, cmd.ErrOrStderr())

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"path"
 	"strings"
 	"time"
 
@@ -28,8 +29,9 @@ func (s *server) serveAPI(ctx context.Context) error {
 		short, stop := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
 		defer stop()
 		err := srv.Shutdown(short)
-		if err != nil {
-			err = errors.Join(fmt.Errorf("requests were broken off: %w", err), srv.Close())
+		if errors.Is(err, context.DeadlineExceeded) {
+			s.log.Warn("requests were broken off; their clients have to repeat them")
+			err = srv.Close()
 		}
 		ended <- err
 	}()
@@ -43,7 +45,8 @@ func (s *server) serveAPI(ctx context.Context) error {
 // effect that could be cut in half.
 func endWith(stop context.Context, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.Method != http.MethodGet || !strings.HasSuffix(r.URL.Path, "/journal") {
+		last := path.Base(r.URL.Path) // the API forgives a slash or .json at the end
+		if r.Method != http.MethodGet || last != "journal" && last != "journal.json" {
 			next.ServeHTTP(w, r)
 			return
 		}
