@@ -1,7 +1,7 @@
 # One flag set everywhere, so that the build cache serves build, demo and test alike.
 export CGO_ENABLED = 0
 BUILD = go build -trimpath -ldflags "-s -w"
-STATICCHECK = go run honnef.co/go/tools/cmd/staticcheck@v0.8.2
+STATICCHECK = go tool -modfile=tools/staticcheck.mod staticcheck
 
 # The parts of test share the machine, and packages have to be there before the rest.
 .NOTPARALLEL:
