@@ -150,7 +150,7 @@ func (c *call) changePort(p *port, ops []operation) error {
 	if err != nil || len(delta) == 0 {
 		return err
 	}
-	n, err := c.unlockedNode(p)
+	n, err := c.api.o.Store.Node(c.Context(), p.NodeUUID)
 	if err != nil {
 		return err
 	}
@@ -166,19 +166,6 @@ func (c *call) changePort(p *port, ops []operation) error {
 		p.NodeID = target.ID
 	}
 	return c.api.o.Store.UpdatePort(c.Context(), p)
-}
-
-// unlockedNode returns the node of a port if no conductor is at work on it.
-func (c *call) unlockedNode(p *port) (*node, error) {
-	n, err := c.api.o.Store.Node(c.Context(), p.NodeUUID)
-	if err != nil {
-		return nil, err
-	}
-	if n.Reservation != "" {
-		return nil, ingot.Errorf(ingot.Locked, "Node %s is locked by host %s, please retry after "+
-			"the current operation is completed.", n.UUID, n.Reservation)
-	}
-	return n, nil
 }
 
 // States in which the way a port is connected may change, and what belongs to that.
@@ -220,9 +207,6 @@ func checkPortChange(p *port, n *node, delta ingot.Object) error {
 func deletePort(c *call) (reply, error) {
 	p, err := c.pathPort()
 	if err != nil {
-		return reply{}, err
-	}
-	if _, err := c.unlockedNode(p); err != nil {
 		return reply{}, err
 	}
 	if err := c.api.o.Store.DeletePort(c.Context(), p); err != nil {

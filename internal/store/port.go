@@ -171,7 +171,8 @@ func (s *Store) Ports(ctx context.Context, f PortFilter, p Page) (list []*ingot.
 
 // UpdatePort stores p as the caller changed it, except ID, UUID and CreatedAt, and sets its
 // Generation and UpdatedAt. NodeUUID decides to which node it belongs. Stale if the row changed
-// since it was read, NotFound if it is gone, Conflict and Invalid as in CreatePort.
+// since it was read, NotFound if it is gone, Locked while a conductor is at work on its node,
+// Conflict and Invalid as in CreatePort.
 func (s *Store) UpdatePort(ctx context.Context, p *ingot.Port) error {
 	updated := *p
 	err := s.write(ctx, "update port "+p.UUID, func(tx *tx) error {
@@ -181,7 +182,7 @@ func (s *Store) UpdatePort(ctx context.Context, p *ingot.Port) error {
 }
 
 func updatePort(ctx context.Context, tx *tx, p *ingot.Port) error {
-	read := portAsRead(p)
+	was, read := *p, portAsRead(p)
 	if err := fillPort(ctx, tx, p); err != nil {
 		return err
 	}
@@ -191,26 +192,37 @@ func updatePort(ctx context.Context, tx *tx, p *ingot.Port) error {
 	if err != nil || count == 1 {
 		return err
 	}
-	return lostPort(ctx, tx, p)
+	return lostPort(ctx, tx, &was)
 }
 
+// portAsRead matches the row of p if nobody wrote it since it was read and its node is free.
 func portAsRead(p *ingot.Port) where {
 	var w where
 	w.add("id = ?", p.ID)
 	w.add("generation = ?", p.Generation)
+	w.add("NOT EXISTS (SELECT 1 FROM nodes WHERE nodes.id = ports.node_id " +
+		"AND nodes.reservation IS NOT NULL)")
 	return w
 }
 
 // lostPort says why portAsRead did not match.
 func lostPort(ctx context.Context, tx *tx, p *ingot.Port) error {
-	if _, err := findPort(ctx, tx, p.UUID, "uuid"); err != nil {
+	now, err := findPort(ctx, tx, p.UUID, "uuid")
+	if err != nil {
 		return err
+	}
+	if now.Generation == p.Generation {
+		n, err := findNode(ctx, tx, now.NodeUUID)
+		if err != nil {
+			return err
+		}
+		return locked(n)
 	}
 	return ingot.Errorf(ingot.Stale, "Port %s was changed by somebody else in the meantime, "+
 		"please read it again and retry.", p.UUID)
 }
 
-// DeletePort removes a port. Stale and NotFound as in UpdatePort.
+// DeletePort removes a port. Stale, NotFound and Locked as in UpdatePort.
 func (s *Store) DeletePort(ctx context.Context, p *ingot.Port) error {
 	return s.write(ctx, "delete port "+p.UUID, func(tx *tx) error {
 		cond, args := portAsRead(p).clause(nil)

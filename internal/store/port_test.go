@@ -1,6 +1,7 @@
 package store_test
 
 import (
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -133,4 +134,35 @@ func TestAStalePortWriterFails(t *testing.T) {
 	wantKind(t, s.UpdatePort(t.Context(), &theirs), ingot.NotFound,
 		"Port "+mine.UUID+" could not be found.")
 	wantKind(t, s.DeletePort(t.Context(), &theirs), ingot.NotFound)
+}
+
+func TestPortsOfAReservedNodeStayAsTheyAre(t *testing.T) {
+	t.Parallel()
+	s := open(t)
+	n := create(t, s, newNode(1))
+	p := &ingot.Port{UUID: uuid(2), NodeUUID: n.UUID, Address: "52:54:00:00:00:01"}
+	if err := s.CreatePort(t.Context(), p); err != nil {
+		t.Fatal(err)
+	}
+	held, err := s.Reserve(t.Context(), n.UUID, "c1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.Address = "52:54:00:00:00:02"
+	for what, err := range map[string]error{
+		"update": s.UpdatePort(t.Context(), p), "delete": s.DeletePort(t.Context(), p),
+	} {
+		if ingot.KindOf(err) != ingot.Locked || !strings.Contains(err.Error(), "host c1") {
+			t.Errorf("%s: %v, want that the node is locked by c1", what, err)
+		}
+	}
+	if err := s.Release(t.Context(), held); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.UpdatePort(t.Context(), p); err != nil {
+		t.Errorf("after the release: %v", err)
+	}
+	if err := s.DeletePort(t.Context(), p); err != nil {
+		t.Errorf("after the release: %v", err)
+	}
 }

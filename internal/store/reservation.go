@@ -37,12 +37,17 @@ func reserve(ctx context.Context, tx *tx, ident, owner string) (*ingot.Node, err
 		return nil, err
 	}
 	if count == 0 {
-		return nil, ingot.Errorf(ingot.Locked, "Node %s is locked by host %s, please retry after "+
-			"the current operation is completed.", n.UUID, n.Reservation)
+		return nil, locked(n)
 	}
 	n.Reservation = owner
 	n.Generation++
 	return n, nil
+}
+
+// locked says who holds a node, in Ironic's words: clients match on them.
+func locked(n *ingot.Node) error {
+	return ingot.Errorf(ingot.Locked, "Node %s is locked by host %s, please retry after the "+
+		"current operation is completed.", n.UUID, n.Reservation)
 }
 
 // Release ends the reservation that Reserve gave with n. If the row was taken from its owner
