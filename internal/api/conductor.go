@@ -82,6 +82,20 @@ func (c *call) loadConductors(want selection) error {
 	return err
 }
 
+// needConductor refuses a node for which there would be nobody to work: such a node could only
+// be looked at.
+func (c *call) needConductor(n *node) error {
+	var err error
+	if c.alive, err = c.aliveConductors(); err != nil {
+		return err
+	}
+	if c.conductorOf(n) == "" {
+		return invalid("No valid host was found. Reason: No conductor service registered which "+
+			`supports driver %s for conductor group "%s".`, n.Driver, n.ConductorGroup)
+	}
+	return nil
+}
+
 // conductorOf returns the host name of the conductor that works on a node: the first one that
 // lives in its group and has its driver. "" if there is none.
 func (c *call) conductorOf(n *node) string {

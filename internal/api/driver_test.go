@@ -42,7 +42,13 @@ func TestDriversAreWhatLivingConductorsSay(t *testing.T) {
 func TestANodesConductorIsOfItsGroup(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
+	w.do("POST", "/v1/nodes", `{"driver": "ipmi", "conductor_group": "g3"}`).refused(400,
+		"No valid host was found. Reason: No conductor service registered which supports driver "+
+			`ipmi for conductor group "g3".`)
 	w.addNode(func(n *ingot.Node) { n.ConductorGroup = "g2" })
+	w.do("PATCH", "/v1/nodes/n1", op("replace", "/conductor_group", `"g3"`)).refused(400,
+		"No valid host was found. Reason: No conductor service registered which supports driver "+
+			`ipmi for conductor group "g3".`)
 	if got := w.do("GET", "/v1/nodes/n1", "").want(200).object()["conductor"]; got != nil {
 		t.Errorf("conductor %v of a group without one", got)
 	}

@@ -163,6 +163,9 @@ func createNode(c *call) (reply, error) {
 	if n.UUID == "" {
 		n.UUID = newUUID()
 	}
+	if err := c.needConductor(n); err != nil {
+		return reply{}, err
+	}
 	created, err := c.api.o.Conductor.CreateNode(c.Context(), n)
 	if err != nil {
 		return reply{}, err

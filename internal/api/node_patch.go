@@ -39,7 +39,14 @@ func patchNode(c *call) (reply, error) {
 		if len(delta) == 0 {
 			return errUnchanged
 		}
-		return applyToNode(n, delta)
+		was := *n
+		if err := applyToNode(n, delta); err != nil {
+			return err
+		}
+		if n.Driver == was.Driver && n.ConductorGroup == was.ConductorGroup {
+			return nil
+		}
+		return c.needConductor(n)
 	})
 	if err != nil {
 		return reply{}, err

@@ -116,6 +116,7 @@ func TestANodeIsPatched(t *testing.T) {
 		n.DriverInfo = ingot.Object{"ipmi_password": "hush"}
 		n.Interfaces = map[string]string{"boot": "ipxe"}
 	})
+	w.addConductor("g1", "ipmi")
 	patch := `[{"op": "add", "path": "/driver_info/ipmi_address", "value": "192.0.2.1"},
 		{"op": "replace", "path": "/name", "value": "n2"},
 		{"op": "add", "path": "/maintenance", "value": "true"},
@@ -185,6 +186,7 @@ func TestNodePatchesAreRefused(t *testing.T) {
 	if w.conductor.last() != nil {
 		t.Errorf("the conductor was asked: %v", w.conductor.last())
 	}
+	w.addConductor("", "ilo")
 	w.do("PATCH", "/v1/nodes/n1?reset_interfaces=true", op("replace", "/driver", `"ilo"`)).want(200)
 	if got := w.conductor.last(); got != (rpc.UpdateOptions{ResetInterfaces: true}) {
 		t.Errorf("asked for %v", got)

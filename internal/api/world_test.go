@@ -213,6 +213,16 @@ func (w *world) heartbeat() {
 	}
 }
 
+// addConductor adds another conductor, with one driver.
+func (w *world) addConductor(group, driver string) {
+	w.Helper()
+	err := w.store.Heartbeat(w.Context(), ingot.Conductor{Hostname: "c2", Group: group,
+		Drivers: []ingot.Driver{{Name: driver}}})
+	if err != nil {
+		w.Fatal(err)
+	}
+}
+
 // addNode stores a node as change makes it; a Reservation is taken after that.
 func (w *world) addNode(change func(*ingot.Node)) *ingot.Node {
 	w.Helper()
