@@ -183,7 +183,13 @@ func TestCleanUpEndsOnlyTheProcessThatIsOnRecord(t *testing.T) {
 		{"a process that got the machine's number", disk, 1, true},
 		{"a process of something else", "/dev/null", 0, true},
 	} {
-		cmd := exec.Command("tail", "-f", c.file)
+		// It has the file's name and nothing else of it: CleanUp removes the file.
+		cmd := exec.Command("sh", "-c", "read line", c.file)
+		stdin, err := cmd.StdinPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer stdin.Close()
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)
 		}
