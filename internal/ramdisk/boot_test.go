@@ -124,6 +124,9 @@ func build(t *testing.T, flavour ramdisk.Flavour) ramdisk.Result {
 }
 
 func TestMachineLendsItsDiskToWhoHasTheSecretAndCompletes(t *testing.T) {
+	if testing.Short() {
+		t.Skip("boots machines; make e2e runs it")
+	}
 	for _, flavour := range []ramdisk.Flavour{ramdisk.Cloud, ramdisk.Generic} {
 		t.Run(string(flavour), func(t *testing.T) { lendAndComplete(t, build(t, flavour)) })
 	}

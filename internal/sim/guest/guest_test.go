@@ -55,6 +55,9 @@ func boot(t *testing.T, image, want string, args ...string) {
 }
 
 func TestImageBootsUnderBothFirmwaresAndIsReused(t *testing.T) {
+	if testing.Short() {
+		t.Skip("boots machines; make e2e runs it")
+	}
 	t.Parallel()
 	opt := guest.Options{Dir: t.TempDir(), Kernel: kernel(t), ID: "image-7"}
 	start := time.Now()
