@@ -65,14 +65,19 @@ func demo(ctx context.Context, dir string, firmware sim.Firmware, w io.Writer) (
 	fmt.Fprintf(w, "server: ingot serve, pid %d, log %s\n\n", l.PID(), l.Log())
 
 	s := &screen{w: w, start: time.Now()}
-	stop := follow(ctx, s, m)
+	booted, stop := follow(ctx, s, m, l.Files.Image.Marker)
 	defer stop()
 	if err := l.Deploy(ctx, m, func(source, text string) { s.line(source, text) }); err != nil {
 		return err
 	}
 	active := time.Since(s.start)
-	if err := l.Booted(ctx, m); err != nil {
-		return err
+	select {
+	case <-booted:
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-time.After(bootTime):
+		return fmt.Errorf("the node is active, but its console (%s) does not show %q",
+			m.Console().Path(), l.Files.Image.Marker)
 	}
 	s.line("demo", "the machine runs the image")
 	stop()
@@ -81,22 +86,29 @@ func demo(ctx context.Context, dir string, firmware sim.Firmware, w io.Writer) (
 	return nil
 }
 
-// follow shows the machine's console until the returned function is called.
-func follow(ctx context.Context, s *screen, m *sim.Machine) func() {
+// bootTime is how long a written image may take to show itself.
+const bootTime = 3 * time.Minute
+
+// follow shows the machine's console until stop is called; seen is closed when the marker was
+// shown.
+func follow(ctx context.Context, s *screen, m *sim.Machine, marker string) (
+	seen <-chan struct{}, stop func(),
+) {
 	ctx, cancel := context.WithCancel(ctx)
-	done := make(chan struct{})
+	done, marked := make(chan struct{}), make(chan struct{})
+	w := s.console(marker, func() { close(marked) })
 	go func() {
 		defer close(done)
-		if err := sim.OpenConsole(m.Console().Path()).Follow(ctx, s.console()); err != nil {
+		if err := sim.OpenConsole(m.Console().Path()).Follow(ctx, w); err != nil {
 			s.line("console", "cannot be read: "+err.Error())
 		}
 	}()
-	return func() { cancel(); <-done }
+	return marked, func() { cancel(); <-done }
 }
 
 // Booted waits until the machine's console shows that the written image runs.
 func (l *Lab) Booted(ctx context.Context, m *sim.Machine) error {
-	ctx, cancel := context.WithTimeout(ctx, 3*time.Minute)
+	ctx, cancel := context.WithTimeout(ctx, bootTime)
 	defer cancel()
 	return m.Console().Wait(ctx, l.Files.Image.Marker)
 }

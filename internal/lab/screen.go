@@ -25,12 +25,16 @@ func (s *screen) line(source, text string) {
 }
 
 // console returns a writer for a serial console: whole lines, without what firmware sends to
-// paint its screen.
-func (s *screen) console() io.Writer { return &consoleWriter{screen: s} }
+// paint its screen. seen is called, once, after a line with the marker was printed.
+func (s *screen) console(marker string, seen func()) io.Writer {
+	return &consoleWriter{screen: s, marker: marker, seen: sync.OnceFunc(seen)}
+}
 
 // consoleWriter cuts a byte stream into printable lines.
 type consoleWriter struct {
 	screen *screen
+	marker string
+	seen   func()
 	rest   []byte
 	last   string
 }
@@ -69,4 +73,7 @@ func (c *consoleWriter) show(line string) {
 	}
 	c.last = line
 	c.screen.line("console", line)
+	if strings.Contains(line, c.marker) {
+		c.seen()
+	}
 }

@@ -12,12 +12,25 @@ import (
 func shown(chunks ...string) []string {
 	var out bytes.Buffer
 	s := &screen{w: &out, start: time.Now()}
-	c := s.console()
+	c := s.console("never", func() {})
 	for _, chunk := range chunks {
 		c.Write([]byte(chunk))
 	}
 	text := regexp.MustCompile(`(?m)^ *[0-9.]+s  console  `).ReplaceAllString(out.String(), "")
 	return strings.Split(strings.TrimSuffix(text, "\n"), "\n")
+}
+
+func TestMarkerIsReportedAfterItsLineWasShown(t *testing.T) {
+	t.Parallel()
+	var out bytes.Buffer
+	s := &screen{w: &out, start: time.Now()}
+	var shown []string
+	c := s.console("READY", func() { shown = append(shown, out.String()) })
+	c.Write([]byte("booting\nREA"))
+	c.Write([]byte("DY 1\nREADY 2\n"))
+	if len(shown) != 1 || !strings.HasSuffix(shown[0], "READY 1\n") {
+		t.Errorf("reported with %q on the screen, want once, after the first line", shown)
+	}
 }
 
 func TestConsoleIsShownInWholeReadableLines(t *testing.T) {
