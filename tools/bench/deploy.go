@@ -77,7 +77,7 @@ their sum. DHCP and HTTP answers are not in it: they are within phases [machine]
 Yardstick of the total: the phases [machine] with the boot of the image, which stay whoever
 installs; that of the boot: the same machine switched on once more without ingot.
 From another day, not measured here: the same chain of firmware, kernels and iSCSI, driven by
-hand without a service, took 10 to 13 s under BIOS and 19 to 21 s under UEFI (2 cores, KVM).
+hand without a service, took 10 to 13 s under BIOS and 19 to 21 s under UEFI (2 cores, emulated).
 `, deployRuns, guest.DefaultSize/mebi),
 	}
 	if os.Geteuid() != 0 {
