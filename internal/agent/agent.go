@@ -104,7 +104,7 @@ func life(ctx context.Context) error {
 		return err
 	}
 	say("deploying node %s", params.Node)
-	if err := loadModules(modulesFile); err != nil {
+	if err := hush(func() error { return loadModules(modulesFile) }); err != nil {
 		say("%v; going on without", err)
 	}
 	if err := mountConfigfs(); err != nil {
@@ -187,7 +187,7 @@ func (d deploy) export() (target, error) {
 	if !d.params.OpenTarget {
 		t.login = NewCredentials()
 	}
-	if err := t.export(); err != nil {
+	if err := hush(t.export); err != nil {
 		return target{}, fmt.Errorf("export %s: %w. The kernel of the deploy ramdisk must "+
 			"bring its iSCSI target: build both by `ingot ramdisk build`", disk, err)
 	}

@@ -14,6 +14,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
 )
 
 // The agent speaks HTTP/1.0 by hand: net/http with its TLS would add 3.5 MB to a program of
@@ -39,7 +40,7 @@ type DeployInfo struct {
 // DeployStatus is the body of pass_deploy_status.
 type DeployStatus struct {
 	Key    string `json:"key"`
-	Status string `json:"status"` // "Completed"
+	Status string `json:"status"` // "Completed", or "Failed" with an Error
 	Error  string `json:"error"`
 }
 
@@ -222,11 +223,11 @@ func fault(body []byte) string {
 
 // printable makes one line of at most 300 bytes out of foreign text for the console.
 func printable(text string) string {
-	text = strings.Map(func(r rune) rune {
-		if r < ' ' || r == 0x7f {
+	text = strings.ToValidUTF8(text[:min(len(text), 300)], "")
+	return strings.TrimSpace(strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) { // also those of 8 bits, with which a terminal is steered too
 			return ' '
 		}
 		return r
-	}, strings.ToValidUTF8(text, "?"))
-	return strings.TrimSpace(text[:min(len(text), 300)])
+	}, text))
 }

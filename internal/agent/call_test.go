@@ -11,6 +11,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"ingot/internal/agent"
 )
@@ -150,6 +152,7 @@ func FuzzReadAnswer(f *testing.F) {
 	f.Add("HTTP/1.0 400 Bad Request\r\nA: b\r\n\r\n{\"error_message\": \"{\\\"faultstring\\\": 1}\"}")
 	f.Add("HTTP/1.1 202\n\n")
 	f.Add("SSH-2.0-OpenSSH\r\n")
+	f.Add("HTTP/1.0 400 x\r\n\r\n\u009b2J" + strings.Repeat("\u00e9", 200))
 	f.Fuzz(func(t *testing.T, answer string) {
 		code, body, err := agent.ReadAnswer(strings.NewReader(answer))
 		if err != nil {
@@ -158,7 +161,8 @@ func FuzzReadAnswer(f *testing.F) {
 		if code < 100 || code > 999 {
 			t.Errorf("status %d of %q", code, answer)
 		}
-		if text := agent.Fault(body); len(text) > 300 || strings.ContainsAny(text, "\x1b\r\n") {
+		if text := agent.Fault(body); len(text) > 300 || !utf8.ValidString(text) ||
+			strings.ContainsFunc(text, unicode.IsControl) {
 			t.Errorf("console text %q of %q", text, answer)
 		}
 	})

@@ -62,6 +62,21 @@ func readModules(file string) ([]string, error) {
 	return paths, lines.Err()
 }
 
+// consoleLevel is the kernel's file of what goes to the console (Documentation/admin-guide/sysctl/
+// kernel.rst, printk): below 3 are messages that the machine cannot go on.
+const consoleLevel = "/proc/sys/kernel/printk"
+
+// hush calls f while the kernel's errors stay off the console: the target looks for back ends
+// that nobody needs by a modprobe that is not there. What f needs and does not get is its error.
+func hush(f func() error) error {
+	if before, err := os.ReadFile(consoleLevel); err == nil {
+		// A console that cannot be quietened is no reason to stop.
+		_ = os.WriteFile(consoleLevel, []byte("3"), 0)
+		defer os.WriteFile(consoleLevel, before, 0)
+	}
+	return f()
+}
+
 // loadModules inserts every module of the list. One that fails does not stop the others: it
 // may be the driver of hardware that is not there, and if it is needed the step that needs it
 // says what is missing.

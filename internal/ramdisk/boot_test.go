@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -99,24 +100,35 @@ func next(t *testing.T, calls <-chan call) call {
 	return call{}
 }
 
-// builtAgent is a static agent of this tree.
-func builtAgent(t *testing.T) string {
-	t.Helper()
-	path := filepath.Join(t.TempDir(), "ingot-agent")
-	cmd := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", path,
+// agent is the path of what TestMain has built.
+var agent string
+
+// TestMain builds a static agent of this tree, which takes seconds, once for all tests.
+func TestMain(m *testing.M) { os.Exit(run(m)) }
+
+func run(m *testing.M) int {
+	dir, err := os.MkdirTemp("", "ramdisk-test-*")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer os.RemoveAll(dir)
+	agent = filepath.Join(dir, "ingot-agent")
+	cmd := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", agent,
 		"ingot/cmd/ingot-agent")
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("build agent: %v\n%s", err, out)
+		fmt.Fprintf(os.Stderr, "build agent: %v\n%s", err, out)
+		return 1
 	}
-	return path
+	return m.Run()
 }
 
 func build(t *testing.T, flavour ramdisk.Flavour) ramdisk.Result {
 	t.Helper()
 	tool(t, "apt-get")
 	built, err := ramdisk.Build(t.Context(), ramdisk.Options{OutDir: t.TempDir(),
-		Flavour: flavour, AgentPath: builtAgent(t), Progress: func(s string) { t.Log(s) }})
+		Flavour: flavour, AgentPath: agent, Progress: func(s string) { t.Log(s) }})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -127,8 +139,12 @@ func TestMachineLendsItsDiskToWhoHasTheSecretAndCompletes(t *testing.T) {
 	if testing.Short() {
 		t.Skip("boots machines; make e2e runs it")
 	}
+	t.Parallel()
 	for _, flavour := range []ramdisk.Flavour{ramdisk.Cloud, ramdisk.Generic} {
-		t.Run(string(flavour), func(t *testing.T) { lendAndComplete(t, build(t, flavour)) })
+		t.Run(string(flavour), func(t *testing.T) {
+			t.Parallel()
+			lendAndComplete(t, build(t, flavour))
+		})
 	}
 }
 
@@ -230,21 +246,72 @@ func tell(t *testing.T, address, line string) string {
 }
 
 func TestSameInputGivesSameBytes(t *testing.T) {
-	agent := builtAgent(t)
-	var sums [2]string
-	for i := range sums {
-		built, err := ramdisk.Build(t.Context(), ramdisk.Options{OutDir: t.TempDir(),
-			AgentPath: agent})
-		if err != nil {
-			t.Fatal(err)
-		}
-		sums[i] = built.Kernel.SHA256 + built.Ramdisk.SHA256
-		if built.Ramdisk.Bytes > 3e6 {
-			t.Errorf("the cloud ramdisk has %d bytes, want at most 3 MB", built.Ramdisk.Bytes)
+	t.Parallel()
+	first := build(t, ramdisk.Cloud)
+	here, err := os.Getwd()
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	relative, err := filepath.Rel(here, dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	second, err := ramdisk.Build(t.Context(), ramdisk.Options{OutDir: relative, AgentPath: agent})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := filepath.Join(dir, "cloud.kernel"); second.Kernel.Path != want {
+		t.Errorf("the kernel is %s, want %s: the path goes into a file:// URL",
+			second.Kernel.Path, want)
+	}
+	if first.Kernel.SHA256 != second.Kernel.SHA256 ||
+		first.Ramdisk.SHA256 != second.Ramdisk.SHA256 {
+		t.Errorf("digests differ: %v and %v", first, second)
+	}
+	if first.Ramdisk.Bytes > 3e6 {
+		t.Errorf("the cloud ramdisk has %d bytes, want at most 3 MB", first.Ramdisk.Bytes)
+	}
+}
+
+// TestRamdiskHoldsTheAgentAndWhatItLoads looks into the generic flavour by Debian's own tools.
+func TestRamdiskHoldsTheAgentAndWhatItLoads(t *testing.T) {
+	t.Parallel()
+	built := build(t, ramdisk.Generic)
+	for _, pair := range [][2]string{ // what is needed first, and by whom
+		{"libata", "ahci"}, {"crc32c_generic", "iscsi_target_mod"}, {"virtio", "virtio_net"},
+		{"target_core_mod", "iscsi_target_mod"}, {"scsi_mod", "megaraid_sas"}, {"i2c_algo_bit", "igb"},
+	} {
+		need, user := slices.Index(built.Modules, pair[0]), slices.Index(built.Modules, pair[1])
+		if need < 0 || user < need {
+			t.Errorf("%s is number %d and %s number %d of %v", pair[0], need, pair[1], user,
+				built.Modules)
 		}
 	}
-	if sums[0] != sums[1] {
-		t.Errorf("digests differ: %v", sums)
+	dir := t.TempDir()
+	unpack := exec.Command("sh", "-ec", tool(t, "zstd")+` -dc "$0" | `+tool(t, "cpio")+
+		` -id --quiet --no-preserve-owner --nonmatching 'dev/*'`, built.Ramdisk.Path)
+	unpack.Dir = dir
+	if out, err := unpack.CombinedOutput(); err != nil {
+		t.Fatalf("unpack: %v: %s", err, out)
+	}
+	order, err := os.ReadFile(filepath.Join(dir, "etc/modules"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	lines := strings.Fields(string(order))
+	if len(lines) != len(built.Modules) {
+		t.Errorf("etc/modules has %d lines for %d modules", len(lines), len(built.Modules))
+	}
+	for _, line := range lines {
+		if _, err := os.Stat(filepath.Join(dir, line)); err != nil {
+			t.Errorf("module of the load order: %v", err)
+		}
+	}
+	got, err := os.ReadFile(filepath.Join(dir, "init"))
+	want, _ := os.ReadFile(agent)
+	if err != nil || !bytes.Equal(got, want) {
+		t.Errorf("init is not the agent (%v)", err)
 	}
 }
 

@@ -12,7 +12,6 @@ import (
 // TestMissingPackageListsAreExplained puts an apt-cache before Debian's that knows nothing, or
 // only part of what is needed. It changes PATH, so it is not parallel.
 func TestMissingPackageListsAreExplained(t *testing.T) {
-	agent := builtAgent(t)
 	for _, script := range []string{
 		"exit 100",
 		"echo '  Depends: linux-image-9.9.9-cloud-amd64'",

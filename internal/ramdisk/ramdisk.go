@@ -35,7 +35,7 @@ const (
 
 // Options say what to build. The zero value of everything but OutDir is a default.
 type Options struct {
-	// OutDir receives kernel and ramdisk. Made if absent.
+	// OutDir receives kernel and ramdisk. Made if absent. The paths of the result are absolute.
 	OutDir string
 	// CacheDir keeps unpacked kernel packages; default ingot/ramdisk in the user's cache
 	// directory. Safe to delete.
@@ -83,6 +83,9 @@ func Build(ctx context.Context, opt Options) (Result, error) {
 			return Result{}, fmt.Errorf("find cache directory: %w; name one", err)
 		}
 		opt.CacheDir = filepath.Join(base, "ingot", "ramdisk")
+	}
+	if opt.OutDir, err = filepath.Abs(opt.OutDir); err != nil {
+		return Result{}, fmt.Errorf("find output directory: %w", err)
 	}
 	if err := os.MkdirAll(opt.OutDir, 0o755); err != nil {
 		return Result{}, fmt.Errorf("make output directory: %w", err)
@@ -144,12 +147,14 @@ func readAgent(path string) ([]byte, error) {
 }
 
 // initramfs packs agent and modules. The modules sit side by side below /lib/modules: the load
-// order is in /etc/modules, so nobody looks for them by name.
+// order is in /etc/modules, so nobody looks for them by name. The target wants /etc/target to keep
+// things in, which it never does here, and complains on the console where there is none.
 func initramfs(agent []byte, modules []module) ([]byte, error) {
 	var order strings.Builder
 	entries := []cpio.Entry{
 		cpio.Dir("dev", 0o755), cpio.CharDevice("dev/console", 0o600, 5, 1),
-		cpio.Dir("etc", 0o755), cpio.Dir("lib", 0o755), cpio.Dir("lib/modules", 0o755),
+		cpio.Dir("etc", 0o755), cpio.Dir("etc/target", 0o755),
+		cpio.Dir("lib", 0o755), cpio.Dir("lib/modules", 0o755),
 		cpio.Dir("proc", 0o755), cpio.Dir("sys", 0o755),
 		cpio.File("init", 0o755, agent),
 	}

@@ -10,28 +10,23 @@ import (
 	"testing"
 	"time"
 
+	"ingot/internal/ramdisk"
 	"ingot/internal/sim/guest"
 )
 
-// kernel downloads Debian's kernel for virtual machines.
+// kernel is Debian's kernel for virtual machines, from the cache of package ramdisk, which wants
+// some static program for an agent.
 func kernel(t *testing.T) string {
 	t.Helper()
-	dir := t.TempDir()
-	script := `p=$(apt-cache depends linux-image-cloud-amd64 | sed -n 's/.*Depends: //p' | head -1)
-apt-get -q -o APT::Sandbox::User=root download "$p" && dpkg-deb -x ./*.deb .`
-	cmd := exec.Command("sh", "-ec", script)
-	cmd.Dir = dir
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("get kernel: %v: %s; run apt-get update", err, out)
+	built, err := ramdisk.Build(t.Context(), ramdisk.Options{OutDir: t.TempDir(),
+		AgentPath: "/bin/busybox"})
+	if err != nil {
+		t.Fatal(err)
 	}
-	found, _ := filepath.Glob(filepath.Join(dir, "boot/vmlinuz-*"))
-	if len(found) != 1 {
-		t.Fatalf("kernels found: %v", found)
-	}
-	return found[0]
+	return built.Kernel.Path
 }
 
-// boot starts a machine from the image and returns its console once it holds want.
+// boot runs a machine from the image until it powers itself off; its console must hold want.
 func boot(t *testing.T, image, want string, args ...string) {
 	t.Helper()
 	program, err := exec.LookPath("qemu-system-x86_64")
@@ -66,9 +61,15 @@ func TestImageBootsUnderBothFirmwaresAndIsReused(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Logf("built in %.1f s", time.Since(start).Seconds())
-	boot(t, image.RawPath, "INGOT-DEPLOYED-OS fw=bios image=image-7")
-	boot(t, image.QCOW2Path, image.MarkerFor("efi"), "-drive",
-		"if=pflash,format=raw,readonly=on,file=/usr/share/OVMF/OVMF_CODE.fd")
+	t.Run("BIOS", func(t *testing.T) {
+		t.Parallel()
+		boot(t, image.RawPath, "INGOT-DEPLOYED-OS fw=bios image=image-7")
+	})
+	t.Run("UEFI", func(t *testing.T) {
+		t.Parallel()
+		boot(t, image.QCOW2Path, image.MarkerFor("efi"), "-drive",
+			"if=pflash,format=raw,readonly=on,file=/usr/share/OVMF/OVMF_CODE.fd")
+	})
 
 	out, err := exec.Command("qemu-img", "compare", image.RawPath, image.QCOW2Path).
 		CombinedOutput()
