@@ -146,7 +146,7 @@ func consoleCommand(dir *string) *cobra.Command {
 func downCommand(dir *string) *cobra.Command {
 	return &cobra.Command{
 		Use:     "down",
-		Short:   "End the lab and remove everything of it",
+		Short:   "End the lab and remove its machines and network",
 		Example: "  ingot lab down",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {

@@ -24,7 +24,8 @@ func DemoCommand() *cobra.Command {
 		Long: "Makes a virtual machine with firmware, network card, empty disk and a BMC, starts a server,\n" +
 			"enrolls the machine through the API, and deploys an image to it: network boot, deploy\n" +
 			"ramdisk, image over iSCSI, restart from disk. Everything runs in a network namespace of\n" +
-			"its own and is removed at the end, by Ctrl-C too. Needs root.",
+			"its own and ends with the demo, by Ctrl-C too; what stays, below --dir, is the server's\n" +
+			"log and the cache for the next run. Needs root.",
 		Example: "  ingot demo\n  ingot demo --firmware uefi",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -113,6 +114,19 @@ func (l *Lab) Booted(ctx context.Context, m *sim.Machine) error {
 	return m.Console().Wait(ctx, l.Files.Image.Marker)
 }
 
+// keepConsole copies a machine's console to a place where Close leaves it, and returns its path.
+func (l *Lab) keepConsole(m *sim.Machine) string {
+	text, err := os.ReadFile(m.Console().Path())
+	if err != nil {
+		return err.Error()
+	}
+	path := filepath.Join(l.dir, m.Spec().Name+".console")
+	if err := os.WriteFile(path, text, 0o600); err != nil {
+		return err.Error()
+	}
+	return path
+}
+
 // Deploy enrolls a machine and deploys the lab's image to it, through the API; show gets every
 // entry of the node's journal as it comes.
 func (l *Lab) Deploy(ctx context.Context, m *sim.Machine, show func(source, text string)) error {
@@ -120,7 +134,7 @@ func (l *Lab) Deploy(ctx context.Context, m *sim.Machine, show func(source, text
 	if err != nil {
 		return err
 	}
-	n, err := c.CreateNode(ctx, NodeOptions(m), m.Spec().MAC)
+	n, err := c.CreateNode(ctx, nodeOptions(m), m.Spec().MAC)
 	if err != nil {
 		return err
 	}
@@ -138,8 +152,7 @@ func (l *Lab) Deploy(ctx context.Context, m *sim.Machine, show func(source, text
 		{"manage", "manageable"}, {"provide", "available"}, {"active", "active"},
 	} {
 		if err := w.Run(ctx, n.UUID, step[0], step[1]); err != nil {
-			return fmt.Errorf("%w\nServer log: %s\nConsole: %s", err,
-				filepath.Clean(l.Log()), m.Console().Path())
+			return fmt.Errorf("%w\nServer log: %s\nConsole: %s", err, l.Log(), l.keepConsole(m))
 		}
 	}
 	return nil

@@ -46,8 +46,9 @@ type Lab struct {
 	Files Files
 }
 
-// Start makes an installation and returns when its server can take work. What an installation
-// that was killed has left in Dir is removed first.
+// Start makes an installation and returns when its server can take work. What an earlier
+// installation has left in Dir is removed first, apart from the cache; Close leaves the server's
+// directory with its log.
 func Start(ctx context.Context, o Options) (*Lab, error) {
 	if o.Binary == "" {
 		self, err := os.Executable()
@@ -70,7 +71,7 @@ func Start(ctx context.Context, o Options) (*Lab, error) {
 	if o.Cache == "" {
 		o.Cache = filepath.Join(dir, "cache")
 	}
-	files, err := Prepare(ctx, o)
+	files, err := prepare(ctx, o)
 	if err != nil {
 		return nil, err
 	}
@@ -91,11 +92,8 @@ func Start(ctx context.Context, o Options) (*Lab, error) {
 
 // serve starts the server on an empty directory.
 func (l *Lab) serve(ctx context.Context, timeout time.Duration) error {
-	if err := os.RemoveAll(l.dir); err != nil {
-		return fmt.Errorf("empty the server's directory: %w", err)
-	}
-	if err := os.MkdirAll(l.dir, 0o700); err != nil {
-		return fmt.Errorf("make the server's directory: %w", err)
+	if err := l.empty(); err != nil {
+		return err
 	}
 	rd := l.Files.Ramdisk
 	images := filepath.Dir(l.Files.Image.RawPath)
@@ -111,8 +109,8 @@ func (l *Lab) Close() error {
 	return errors.Join(stopped, l.Down())
 }
 
-// Prepare makes kernel, ramdisk and image, or finds them in the cache.
-func Prepare(ctx context.Context, o Options) (Files, error) {
+// prepare makes kernel, ramdisk and image, or finds them in the cache.
+func prepare(ctx context.Context, o Options) (Files, error) {
 	begin := time.Now()
 	rd, err := ramdisk.Build(ctx, ramdisk.Options{
 		OutDir: filepath.Join(o.Cache, "ramdisk"), CacheDir: filepath.Join(o.Cache, "packages"),
@@ -135,8 +133,8 @@ func Prepare(ctx context.Context, o Options) (Files, error) {
 	return Files{rd, image}, nil
 }
 
-// NodeOptions describes a machine of the lab to the API.
-func NodeOptions(m *sim.Machine) nodes.CreateOpts {
+// nodeOptions describes a machine of the lab to the API.
+func nodeOptions(m *sim.Machine) nodes.CreateOpts {
 	spec := m.Spec()
 	return nodes.CreateOpts{
 		Name: spec.Name, Driver: "ipmi",

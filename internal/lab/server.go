@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"net/http"
 	"os"
@@ -91,6 +92,26 @@ func (s *Server) transport() *http.Transport {
 // Log is the file with the server's output, of all its lives.
 func (s *Server) Log() string { return filepath.Join(s.dir, "server.log") }
 
+// empty makes the server's directory, without what an earlier server left. One that no server of
+// ours has been in may be anybody's and stays.
+func (s *Server) empty() error {
+	old, err := os.ReadDir(s.dir)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("look into the server's directory: %w", err)
+	}
+	if _, err := os.Stat(s.config()); err != nil && len(old) > 0 {
+		return fmt.Errorf("%s is not empty and not of a lab; choose another directory by --dir",
+			s.dir)
+	}
+	if err := os.RemoveAll(s.dir); err != nil {
+		return fmt.Errorf("empty the server's directory: %w", err)
+	}
+	if err := os.MkdirAll(s.dir, 0o700); err != nil {
+		return fmt.Errorf("make the server's directory: %w", err)
+	}
+	return nil
+}
+
 // configure writes the configuration file.
 func (s *Server) configure(kernel, ramdisk, images string, timeout time.Duration) error {
 	addr := s.network.Addr().As4()
@@ -121,6 +142,8 @@ func (s *Server) Start(ctx context.Context) error {
 	// an orderly end.
 	cmd := s.network.Command(context.WithoutCancel(ctx), s.binary, "serve", "--config", s.config())
 	cmd.Stdout, cmd.Stderr = log, log
+	// A group of its own: an interrupt typed at the terminal is for this process alone.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if err := cmd.Start(); err != nil {
 		return fmt.Errorf("start ingot serve: %w", err)
 	}
@@ -176,7 +199,7 @@ func (s *Server) Kill() error { return s.end(syscall.SIGKILL) }
 // Stop asks the server to end (SIGTERM) and waits; after ten seconds it is killed.
 func (s *Server) Stop() error { return s.end(syscall.SIGTERM) }
 
-// PID is the process of the running server.
+// PID is the process of the running server; there is none after Stop or Kill.
 func (s *Server) PID() int { return s.cmd.Process.Pid }
 
 func (s *Server) end(sig syscall.Signal) error {
@@ -191,7 +214,8 @@ func (s *Server) end(sig syscall.Signal) error {
 	case <-time.After(10 * time.Second):
 		s.cmd.Process.Kill()
 		<-s.done
-		return errors.New("ingot serve did not end within ten seconds of SIGTERM and was killed")
+		s.cmd = nil
+		return fmt.Errorf("ingot serve did not end within ten seconds and was killed; see %s", s.Log())
 	}
 	s.cmd = nil
 	return nil
