@@ -1,6 +1,7 @@
 package bootd
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net"
@@ -146,7 +147,7 @@ func (s *Server) request(ctx context.Context, q *dhcpv4.DHCPv4, m Machine) (
 		return s.answer(q, m, dhcpv4.MessageTypeAck, wish)
 	case ingot.Conflict, ingot.Unavailable:
 		return s.send(q, m, dhcpv4.MessageTypeNak, netip.Addr{},
-			Boot{Why: fmt.Sprintf("asked for %s: %s", addressText(wish), err)})
+			Boot{Why: fmt.Sprintf("asked for %s: %s", cmp.Or(addressText(wish), "no address"), err)})
 	default:
 		return nil, fmt.Errorf("lease %s to %s: %w", addressText(wish), m.MAC, err)
 	}

@@ -63,7 +63,8 @@ func (s *Server) serveProgram(w http.ResponseWriter, r *http.Request) {
 	f, err := s.openProgram(r.PathValue("name"))
 	if err != nil {
 		http.Error(w, "no such boot program", http.StatusNotFound)
-		s.noteRequest(r, ingot.LevelWarning, "HTTP: "+err.Error(), nil)
+		s.noteRequest(r, ingot.LevelWarning, fmt.Sprintf("HTTP: %s refused: %v", r.URL.Path, err),
+			nil)
 		return
 	}
 	defer f.Close()

@@ -5,10 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 
 	"ingot/internal/ingot"
 	"ingot/internal/tftp"
@@ -18,10 +21,12 @@ import (
 // machine may boot with them is decided later, by script.
 var programNames = map[string]bool{"undionly.kpxe": true, "snponly.efi": true, "ipxe.efi": true}
 
-// openProgram opens a boot program by name, from the first directory that has it.
+// openProgram opens a boot program by name, from the first directory that has it. The error kind
+// is NotFound if there is none.
 func (s *Server) openProgram(name string) (*os.File, error) {
 	if !programNames[name] {
-		return nil, fmt.Errorf("%s is no boot program: %w", name, fs.ErrNotExist)
+		return nil, ingot.Errorf(ingot.NotFound, "it is no boot program; there are %s",
+			strings.Join(slices.Sorted(maps.Keys(programNames)), ", "))
 	}
 	for _, dir := range s.Programs {
 		f, err := os.Open(filepath.Join(dir, name))
@@ -29,14 +34,14 @@ func (s *Server) openProgram(name string) (*os.File, error) {
 			return f, err
 		}
 	}
-	return nil, fmt.Errorf("boot program %s is in none of %v; install the package ipxe or set "+
-		"boot.tftp_files: %w", name, s.Programs, fs.ErrNotExist)
+	return nil, ingot.Errorf(ingot.NotFound, "it is in none of %v; install the package ipxe or "+
+		"set boot.tftp_files", s.Programs)
 }
 
 // serveTFTP is the handler of the TFTP server.
 func (s *Server) serveTFTP(_ context.Context, r tftp.Request) (tftp.Content, error) {
 	f, err := s.openProgram(r.Path)
-	if errors.Is(err, fs.ErrNotExist) {
+	if ingot.KindOf(err) == ingot.NotFound {
 		return tftp.Content{}, fmt.Errorf("%w: %w", tftp.ErrNotFound, err)
 	}
 	if err != nil {

@@ -17,12 +17,11 @@ import (
 
 // File types as the mode field holds them, from Linux include/uapi/linux/stat.h.
 const (
-	typeMask  = 0o170000
-	typeLink  = 0o120000
-	typeFile  = 0o100000
-	typeDir   = 0o040000
-	typeChar  = 0o020000
-	typeBlock = 0o060000
+	typeMask = 0o170000
+	typeLink = 0o120000
+	typeFile = 0o100000
+	typeDir  = 0o040000
+	typeChar = 0o020000
 )
 
 // trailer is the name of the entry that ends an archive.
@@ -39,7 +38,7 @@ var ErrClosed = errors.New("cpio: archive is closed")
 // the kernel unpacks it below its root.
 type Entry struct {
 	Name string
-	Mode uint32 // file type and permission bits, made by Dir, File, Symlink or Device
+	Mode uint32 // file type and permission bits, made by Dir, File, Symlink or CharDevice
 	Dev  [2]uint32
 	Data []byte
 }
@@ -62,11 +61,6 @@ func Symlink(name, target string) Entry {
 // CharDevice is a character device node, such as the console: 5, 1.
 func CharDevice(name string, perm, major, minor uint32) Entry {
 	return Entry{Name: name, Mode: typeChar | perm&0o7777, Dev: [2]uint32{major, minor}}
-}
-
-// BlockDevice is a block device node.
-func BlockDevice(name string, perm, major, minor uint32) Entry {
-	return Entry{Name: name, Mode: typeBlock | perm&0o7777, Dev: [2]uint32{major, minor}}
 }
 
 // A Writer writes one archive.
@@ -122,7 +116,7 @@ func check(e Entry) error {
 	switch e.Mode & typeMask {
 	case typeFile, typeLink:
 		return nil
-	case typeDir, typeChar, typeBlock:
+	case typeDir, typeChar:
 		if len(e.Data) != 0 {
 			return fmt.Errorf("cpio: %s is a directory or device and cannot hold data", e.Name)
 		}

@@ -21,7 +21,6 @@ func entries() []cpio.Entry {
 		cpio.Symlink("link", "etc/odd"),
 		cpio.Dir("dev", 0o755),
 		cpio.CharDevice("dev/console", 0o600, 5, 1),
-		cpio.BlockDevice("dev/vda", 0o660, 254, 0),
 	}
 }
 
@@ -76,7 +75,7 @@ func TestCpioProgramListsEveryEntryWithModeAndDevice(t *testing.T) {
 	want := []string{
 		"drwxr-xr-x etc", "-rw-r--r-- etc/odd", "-rw------- etc/empty", "-rwxr-xr-x init",
 		"lrwxrwxrwx link -> etc/odd", "drwxr-xr-x dev",
-		"crw------- 5,1 dev/console", "brw-rw---- 254,0 dev/vda",
+		"crw------- 5,1 dev/console",
 	}
 	if strings.Join(got, "\n") != strings.Join(want, "\n") {
 		t.Errorf("listing is\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
