@@ -243,6 +243,9 @@ func TestATaskThatLostItsNodeWritesNothing(t *testing.T) {
 	if _, err := w.store.ReleaseAll(t.Context(), "host1"); err != nil {
 		t.Fatal(err)
 	}
+	if err := w.store.Heartbeat(t.Context(), ingot.Conductor{Hostname: "host2"}); err != nil {
+		t.Fatal(err)
+	}
 	other, err := w.store.Reserve(t.Context(), "n1", "host2")
 	if err != nil {
 		t.Fatal(err)
@@ -255,6 +258,36 @@ func TestATaskThatLostItsNodeWritesNothing(t *testing.T) {
 	if n.Generation != other.Generation || n.Reservation != "host2" {
 		t.Errorf("generation %d, want %d; reservation %q", n.Generation, other.Generation,
 			n.Reservation)
+	}
+}
+
+func TestNodesOfADeadConductorAreFreed(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	c, stop := w.start()
+	w.enroll(c, "n1", "active")
+	w.enroll(c, "n2", "active")
+	if err := w.store.Heartbeat(t.Context(), ingot.Conductor{Hostname: "alive"}); err != nil {
+		t.Fatal(err)
+	}
+	for name, owner := range map[string]string{"n1": "former host name", "n2": "alive"} {
+		n, err := w.store.Reserve(t.Context(), name, owner)
+		if err != nil {
+			t.Fatal(err)
+		}
+		n.TargetPowerState = ingot.PowerOn
+		if err := w.store.UpdateNode(t.Context(), n); err != nil {
+			t.Fatal(err)
+		}
+	}
+	stop()
+	w.start()
+	n := w.until("n1", "freed node", func(n *ingot.Node) bool { return n.Reservation == "" })
+	if n.TargetPowerState != "" || !strings.Contains(n.LastError, "interrupted") {
+		t.Errorf("target %q, last error %q", n.TargetPowerState, n.LastError)
+	}
+	if n := w.node("n2"); n.Reservation != "alive" || n.TargetPowerState != ingot.PowerOn {
+		t.Errorf("the node of a conductor that lives: %+v", n)
 	}
 }
 

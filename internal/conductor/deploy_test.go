@@ -324,6 +324,106 @@ func TestS2_7_NoTimeoutWaitsForEver(t *testing.T) {
 	x.failed("aborted by request")
 }
 
+func TestAWaitForAMachineThatIsOffSaysSo(t *testing.T) {
+	t.Parallel()
+	for _, force := range []bool{true, false} {
+		x := newMetal(t)
+		x.o.PowerSyncInterval, x.o.ForcePower = time.Hour, force
+		x.m.set(func(m *machine) {
+			m.tweak = func(string, ingot.Object) ingot.Object { return nil }
+		})
+		c, _ := x.start()
+		x.provision(c, "n1", "deploy")
+		x.state("n1", "wait call-back")
+		x.m.set(func(m *machine) { m.state = ingot.PowerOff })
+		for range 2 { // the second time there is no news
+			c.Wake()
+			x.until("n1", "recorded power state", func(n *ingot.Node) bool {
+				return n.PowerState == ingot.PowerOff && n.Reservation == ""
+			})
+		}
+		n := x.node("n1")
+		if n.ProvisionState != "wait call-back" || n.WaitUntil == nil || n.Maintenance ||
+			x.m.power() != ingot.PowerOff {
+			t.Errorf("waiting: %+v, machine %s", n, x.m.power())
+		}
+		if got := strings.Count(x.journal("n1"), "the machine is off while its call is"); got != 1 {
+			t.Errorf("told %d times:\n%s", got, x.journal("n1"))
+		}
+	}
+}
+
+func TestAFailureIsToldOnce(t *testing.T) {
+	t.Parallel()
+	x := newMetal(t)
+	x.wrap(func(context.Context, *driver.Task, ingot.Step, func() (driver.Outcome, error)) (
+		driver.Outcome, error) {
+		return driver.Done, errors.New("out of ether")
+	})
+	c, _ := x.start()
+	x.provision(c, "n1", "deploy")
+	x.failed("step deploy.deploy failed: out of ether")
+	if journal := x.journal("n1"); strings.Count(journal, "out of ether") != 1 ||
+		!strings.Contains(journal, "state error deploying → deploy failed\n") {
+		t.Errorf("journal:\n%s", journal)
+	}
+}
+
+func TestAStepGoesOnAfterTheCallBack(t *testing.T) {
+	t.Parallel()
+	x := newMetal(t)
+	c, _ := x.start()
+	x.provision(c, "n1", "deploy")
+	x.deployed()
+	journal := x.journal("n1")
+	for _, want := range []string{"step deploy begins (1 of 5)", "step deploy goes on (1 of 5)",
+		"step write_image begins (2 of 5)"} {
+		if strings.Count(journal, want) != 1 {
+			t.Errorf("not once %q in\n%s", want, journal)
+		}
+	}
+}
+
+// A wait that was given up is on record before the machine is touched, so that a conductor that
+// is killed while it does the rest is followed by one that does it again.
+func TestAnAbortSurvivesAKilledConductor(t *testing.T) {
+	t.Parallel()
+	x := newMetal(t)
+	x.o.CallbackTimeout = 0 // no deadline would help otherwise
+	x.m.set(func(m *machine) {
+		m.tweak = func(string, ingot.Object) ingot.Object { return nil }
+	})
+	c, stop := x.start()
+	x.provision(c, "n1", "deploy")
+	x.state("n1", "wait call-back")
+	stop()
+	c, stop, died := x.mortal(3) // reservation, abort, its end
+	x.provision(c, "n1", "abort")
+	<-died
+	stop()
+	if n := x.node("n1"); n.ProvisionState != "wait call-back" {
+		t.Fatalf("killed in %q", n.ProvisionState)
+	}
+	x.start()
+	x.failed("waiting for callback")
+}
+
+func TestAMissingImageIsFoundBeforeTheMachineBoots(t *testing.T) {
+	t.Parallel()
+	x := newMetal(t)
+	n := x.node("n1")
+	n.InstanceInfo["image_source"] = n.InstanceInfo["image_source"].(string) + "x"
+	if err := x.store.UpdateNode(t.Context(), n); err != nil {
+		t.Fatal(err)
+	}
+	c, _ := x.start()
+	x.provision(c, "n1", "deploy")
+	x.failed("check image_source")
+	if x.m.has("rebooting") {
+		t.Errorf("the machine did %v", x.m.story())
+	}
+}
+
 func TestS2_8_OnlyTheDeployKeyOpensTheDoor(t *testing.T) {
 	t.Parallel()
 	x := newMetal(t)

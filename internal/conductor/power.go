@@ -96,10 +96,37 @@ func (c *Conductor) syncPower(ctx context.Context) error {
 	free, no := false, false
 	return c.eachNode(ctx, store.NodeFilter{Reserved: &free, Maintenance: &no},
 		func(n *ingot.Node) {
-			if n.ProvisionState != string(lifecycle.Enroll) && !n.Deploying() {
+			switch {
+			case n.ProvisionState == string(lifecycle.Enroll):
+			case n.ProvisionState == string(lifecycle.WaitCallBack):
+				c.watchNode(ctx, n)
+			case !n.Deploying():
 				c.syncNode(ctx, n)
 			}
 		})
+}
+
+// watchNode looks whether a machine that shall call back is on. Its deadline ends a wait in
+// vain; until then whoever watches learns why nothing happens. A BMC that does not answer is no
+// fault here: maintenance would suspend the deadline.
+func (c *Conductor) watchNode(ctx context.Context, n *ingot.Node) {
+	if n.PowerState != ingot.PowerOn || n.TargetPowerState != "" {
+		return
+	}
+	state, err := c.askPower(ctx, n)
+	if err != nil || state != ingot.PowerOff {
+		return
+	}
+	c.change(ctx, n, func(t *task) {
+		if t.node.Generation != n.Generation+1 { // + 1 for the reservation
+			return
+		}
+		t.node.PowerState = state
+		t.later(ingot.Entry{Source: "power", Level: ingot.LevelWarning,
+			Text: "the machine is off while its call is waited for: somebody switched it off, or " +
+				"the deploy ramdisk did after an error on its console; switch it on, or " +
+				"undeploy the node"})
+	})
 }
 
 // recoverPower asks machines with a power fault again and takes the fault away from those that

@@ -112,7 +112,12 @@ func sometimes(every time.Duration, fn func()) func() {
 // copyProgress writes the progress of a copy to the journal, now and then.
 func copyProgress(t *driver.Task) func(deploy.Progress) {
 	var p deploy.Progress
+	told := int64(-1)
 	note := sometimes(progressEvery, func() {
+		if p.Done == told {
+			return // a machine that does not answer is told of once, by the error
+		}
+		told = p.Done
 		data := ingot.Object{"bytes": p.Done, "rate": p.Rate}
 		text := fmt.Sprintf("%d MiB written", p.Done>>20)
 		if p.Total >= 0 {
