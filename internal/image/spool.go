@@ -9,7 +9,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"syscall"
 
 	"ingot/internal/ingot"
 )
@@ -136,7 +135,7 @@ func (o opener) download(ctx context.Context, note func(done, total int64)) erro
 		return ingot.Errorf(ingot.Invalid, "the content was qcow2 and is %s now; deploy again "+
 			"when the image has been published completely", s.format)
 	}
-	if err := checkSpace(o.opt.SpoolDir, s.fetched); err != nil {
+	if err := makeRoom(o.opt.SpoolDir, s.fetched); err != nil {
 		return err
 	}
 	f, err := os.CreateTemp(o.opt.SpoolDir, filepath.Base(o.spoolPath())+".*"+tempMark)
@@ -159,8 +158,14 @@ func (o opener) fillSpool(f *os.File, s *stream, note func(done, total int64)) e
 		to = io.MultiWriter(f, inner)
 	}
 	buf := make([]byte, readSize)
-	for {
+	for checked := 0; ; {
 		n, err := s.content.Read(buf)
+		if checked -= n; checked < 0 { // what is unpacked may have any size
+			if err := makeRoom(o.opt.SpoolDir, roomStep); err != nil {
+				return err
+			}
+			checked = roomStep
+		}
 		if _, err := to.Write(buf[:n]); err != nil {
 			return spoolError(err)
 		}
@@ -216,19 +221,4 @@ func publish(f *os.File, path string) error {
 func spoolError(err error) error {
 	return ingot.Errorf(ingot.Unavailable, "spool the image: %w; look at space and permissions "+
 		"of the spool directory of the conductor", err)
-}
-
-// checkSpace refuses a download that would fill the disk. The size may be unknown (-1).
-func checkSpace(dir string, size int64) error {
-	var fs syscall.Statfs_t
-	if err := syscall.Statfs(dir, &fs); err != nil {
-		return spoolError(err)
-	}
-	// Bavail and Bsize are bounded by what a file system can be; the product fits.
-	if free := int64(fs.Bavail) * fs.Bsize; size > free {
-		return ingot.Errorf(ingot.Unavailable, "the image has %d bytes, but the spool directory "+
-			"%s has %d free; make room there, or publish the image as raw (also gzipped), which "+
-			"needs no spool", size, dir, free)
-	}
-	return nil
 }
