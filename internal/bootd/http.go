@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/netip"
 	"os"
+	"path"
 	"time"
 
 	"ingot/internal/ingot"
@@ -87,10 +88,11 @@ func (s *Server) sendFile(w http.ResponseWriter, r *http.Request, f *os.File) {
 	if r.Method == http.MethodHead || m.status >= 300 {
 		return
 	}
-	level, text := ingot.LevelInfo, fmt.Sprintf("HTTP: %s sent, %d bytes", r.URL.Path, m.bytes)
+	name := path.Base(r.URL.Path) // without the digest, which is in the data
+	level, text := ingot.LevelInfo, fmt.Sprintf("HTTP: %s sent, %d bytes", name, m.bytes)
 	if r.Context().Err() != nil {
 		level = ingot.LevelWarning
-		text = fmt.Sprintf("HTTP: %s broke off after %d bytes", r.URL.Path, m.bytes)
+		text = fmt.Sprintf("HTTP: %s broke off after %d bytes", name, m.bytes)
 	}
 	s.noteRequest(r, level, text, ingot.Object{"path": r.URL.Path, "bytes": m.bytes,
 		"seconds": time.Since(start).Seconds()})

@@ -52,6 +52,9 @@ var dependsOnKernel = regexp.MustCompile(`(?m)^\s*Depends: (linux-image-\d[0-9A-
 
 func kernelPackage(ctx context.Context, meta string) (string, error) {
 	out, err := run(ctx, "", "apt-cache", "depends", meta)
+	if ctx.Err() != nil {
+		return "", err
+	}
 	if errors.Is(err, exec.ErrNotFound) {
 		return "", fmt.Errorf("kernels come from Debian packages, and this is no Debian: %w", err)
 	}
@@ -89,6 +92,9 @@ func unpack(ctx context.Context, pkg, dir string) error {
 	// As root apt would download as user _apt, who may not write here.
 	if _, err := run(ctx, work, "apt-get", "-q", "-o", "APT::Sandbox::User=root",
 		"download", pkg); err != nil {
+		if ctx.Err() != nil {
+			return err
+		}
 		return fmt.Errorf("%w. Run apt-get update, or check the network", err)
 	}
 	debs, err := filepath.Glob(filepath.Join(work, "*.deb"))
@@ -113,6 +119,9 @@ func run(ctx context.Context, dir, name string, args ...string) ([]byte, error) 
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
 	out, err := cmd.Output()
+	if ctx.Err() != nil { // it was killed for that
+		return nil, context.Cause(ctx)
+	}
 	if err != nil {
 		return out, fmt.Errorf("%s %s: %w: %s", name, strings.Join(args, " "), err,
 			strings.TrimSpace(stderr.String()))

@@ -222,6 +222,9 @@ func ip(ctx context.Context, namespace string, lines ...string) error {
 	cmd := exec.CommandContext(ctx, "ip", args...)
 	cmd.Stdin = strings.NewReader(strings.Join(lines, "\n") + "\n")
 	out, err := cmd.CombinedOutput()
+	if ctx.Err() != nil { // it was killed for that
+		return context.Cause(ctx)
+	}
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, exec.ErrNotFound) {
 		return fmt.Errorf("run ip: %w; install it with scripts/packages.sh", err)
 	}

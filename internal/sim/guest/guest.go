@@ -194,6 +194,8 @@ func (b builder) run(ctx context.Context, name string, args ...string) error {
 		"PATH="+os.Getenv("PATH")+":/usr/sbin:/sbin")
 	out, err := cmd.CombinedOutput()
 	switch {
+	case ctx.Err() != nil: // it was killed for that
+		return context.Cause(ctx)
 	case errors.Is(err, exec.ErrNotFound):
 		return fmt.Errorf("%s is not installed: run scripts/packages.sh", name)
 	case err != nil:
