@@ -51,8 +51,8 @@ type Options struct {
 
 // Defaults of Options.
 const (
-	DefaultAllowedPath = "/var/lib/ingot/images"
-	DefaultSpoolDir    = "/var/lib/ingot/spool"
+	defaultAllowedPath = "/var/lib/ingot/images"
+	defaultSpoolDir    = "/var/lib/ingot/spool"
 	defaultIdleTimeout = time.Minute
 	defaultRetries     = 3
 	defaultRetryDelay  = time.Second
@@ -60,10 +60,10 @@ const (
 
 func (o Options) withDefaults() Options {
 	if len(o.AllowedPaths) == 0 {
-		o.AllowedPaths = []string{DefaultAllowedPath}
+		o.AllowedPaths = []string{defaultAllowedPath}
 	}
 	if o.SpoolDir == "" {
-		o.SpoolDir = DefaultSpoolDir
+		o.SpoolDir = defaultSpoolDir
 	}
 	if o.IdleTimeout <= 0 {
 		o.IdleTimeout = defaultIdleTimeout

@@ -1,6 +1,7 @@
 package iscsi
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -81,13 +82,13 @@ func (c Config) withDefaults() (Config, error) {
 	if c.CHAP != nil && (c.CHAP.Username == "" || c.CHAP.Secret == "") {
 		return c, errors.New("iscsi: CHAP needs both a user name and a secret")
 	}
-	setDefault(&c.Initiator, DefaultInitiator)
-	setDefault(&c.DialTimeout, defaultDialTimeout)
-	setDefault(&c.CommandTimeout, defaultCommandTimeout)
-	setDefault(&c.QueueDepth, defaultQueueDepth)
-	setDefault(&c.MaxTransfer, defaultMaxTransfer)
-	setDefault(&c.MaxBurst, defaultMaxBurst)
-	setDefault(&c.FirstBurst, defaultFirstBurst)
+	c.Initiator = cmp.Or(c.Initiator, DefaultInitiator)
+	c.DialTimeout = cmp.Or(c.DialTimeout, defaultDialTimeout)
+	c.CommandTimeout = cmp.Or(c.CommandTimeout, defaultCommandTimeout)
+	c.QueueDepth = cmp.Or(c.QueueDepth, defaultQueueDepth)
+	c.MaxTransfer = cmp.Or(c.MaxTransfer, defaultMaxTransfer)
+	c.MaxBurst = cmp.Or(c.MaxBurst, defaultMaxBurst)
+	c.FirstBurst = cmp.Or(c.FirstBurst, defaultFirstBurst)
 	if c.QueueDepth < 1 || c.MaxTransfer < maxBlockSize || c.MaxTransfer > maxTransferLimit {
 		return c, fmt.Errorf("iscsi: QueueDepth must be positive and MaxTransfer %d to %d",
 			maxBlockSize, maxTransferLimit)
@@ -98,13 +99,6 @@ func (c Config) withDefaults() (Config, error) {
 			minSegment, maxSegment)
 	}
 	return c, nil
-}
-
-func setDefault[T comparable](field *T, value T) {
-	var zero T
-	if *field == zero {
-		*field = value
-	}
 }
 
 // CHAP is the name and secret by which the initiator proves who it is (RFC 7143 12.1.3). However

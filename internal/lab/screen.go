@@ -4,10 +4,11 @@ import (
 	"bytes"
 	"fmt"
 	"io"
-	"regexp"
 	"strings"
 	"sync"
 	"time"
+
+	"ingot/internal/sim"
 )
 
 // screen prints lines of several sources to one writer, each with the seconds since the start.
@@ -39,9 +40,6 @@ type consoleWriter struct {
 	last   string
 }
 
-// escapes are terminal control sequences (ECMA-48 CSI and the two-byte kind).
-var escapes = regexp.MustCompile("\x1b(\\[[0-9;?=]*[A-Za-z]|[()][A-Z0-9]|[=>c78])")
-
 // Write takes bytes as they come.
 func (c *consoleWriter) Write(p []byte) (int, error) {
 	c.rest = append(c.rest, p...)
@@ -61,13 +59,12 @@ func (c *consoleWriter) Write(p []byte) (int, error) {
 
 // show prints a line unless it is empty or was just printed: firmware repaints.
 func (c *consoleWriter) show(line string) {
-	line = escapes.ReplaceAllString(line, "")
 	line = strings.TrimSpace(strings.Map(func(r rune) rune {
-		if r < ' ' || r > '~' {
+		if r > '~' {
 			return -1
 		}
 		return r
-	}, line))
+	}, sim.Plain(line)))
 	if line == "" || line == c.last {
 		return
 	}

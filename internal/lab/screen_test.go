@@ -40,6 +40,7 @@ func TestConsoleIsShownInWholeReadableLines(t *testing.T) {
 		want   string
 	}{
 		"line in pieces":   {[]string{"iPXE initi", "alising\r", "\n"}, "iPXE initialising"},
+		"character sets":   {[]string{"\x1b(B\x1b=\x1b7text\x1bc\n"}, "text"},
 		"painting":         {[]string{"\x1b[2J\x1b[01;01H\x1b[=3hBdsDxe\x1b[0m\r\n"}, "BdsDxe"},
 		"repeated":         {[]string{"a\r\na\r\nb\n"}, "a b"},
 		"no end yet":       {[]string{"one\ntwo"}, "one"},

@@ -112,8 +112,13 @@ func (c *Console) Follow(ctx context.Context, w io.Writer) error {
 // maxRead bounds what is held of a log at a time.
 const maxRead = 1 << 20
 
-// escape matches the control sequences by which firmware paints (ECMA-48 section 5.4).
-var escape = regexp.MustCompile("\x1b\\[[0-?]*[ -/]*[@-~]|\x1b[@-Z\\\\-_]|[\x00-\x09\x0b-\x1f]")
+// escape matches what firmware paints with: control sequences (ECMA-48 section 5.4), the shorter
+// escape sequences (ECMA-35 section 13), and control characters other than the line feed.
+var escape = regexp.MustCompile(
+	"\x1b\\[[0-?]*[ -/]*[@-~]|\x1b[ -/]*[0-~]|[\x00-\x09\x0b-\x1f\x7f]")
+
+// Plain is what stands on a console after its painting is taken off: lines of text.
+func Plain(text string) string { return escape.ReplaceAllString(text, "") }
 
 // tail is the last lines of a text file that have something on them, without control sequences.
 func tail(path string, lines int) string {
@@ -132,7 +137,7 @@ func tail(path string, lines int) string {
 		return err.Error()
 	}
 	var kept []string
-	for line := range strings.Lines(escape.ReplaceAllString(string(text), "")) {
+	for line := range strings.Lines(Plain(string(text))) {
 		if line = strings.TrimSpace(line); line != "" {
 			kept = append(kept, "  "+line)
 		}

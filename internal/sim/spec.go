@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
@@ -78,29 +79,21 @@ func (s MachineSpec) withDefaults() (MachineSpec, error) {
 		return s, fmt.Errorf("machine name %q: use letters, digits, dots and dashes", s.Name)
 	}
 	hash := sha256.Sum256([]byte("ingot machine " + s.Name))
-	setDefault(&s.Firmware, BIOS)
-	setDefault(&s.MemoryMB, 512)
-	setDefault(&s.DiskSize, 1<<30)
-	setDefault(&s.DiskBus, Virtio)
-	setDefault(&s.NIC, VirtioNet)
-	setDefault(&s.NICROM, IPXEROM)
-	setDefault(&s.UUID, uuidOf(hash))
+	s.Firmware = cmp.Or(s.Firmware, BIOS)
+	s.MemoryMB = cmp.Or(s.MemoryMB, 512)
+	s.DiskSize = cmp.Or(s.DiskSize, 1<<30)
+	s.DiskBus = cmp.Or(s.DiskBus, Virtio)
+	s.NIC = cmp.Or(s.NIC, VirtioNet)
+	s.NICROM = cmp.Or(s.NICROM, IPXEROM)
+	s.UUID = cmp.Or(s.UUID, uuidOf(hash))
 	// 52:54:00 is the locally administered prefix by which QEMU's cards are known.
-	setDefault(&s.MAC, fmt.Sprintf("52:54:00:%02x:%02x:%02x", hash[16], hash[17], hash[18]))
-	setDefault(&s.User, "admin")
-	setDefault(&s.Password, "secret")
+	s.MAC = cmp.Or(s.MAC, fmt.Sprintf("52:54:00:%02x:%02x:%02x", hash[16], hash[17], hash[18]))
+	s.User = cmp.Or(s.User, "admin")
+	s.Password = cmp.Or(s.Password, "secret")
 	if err := s.check(); err != nil {
 		return s, fmt.Errorf("machine %s: %w", s.Name, err)
 	}
 	return s, nil
-}
-
-// setDefault sets a field that has its zero value.
-func setDefault[T comparable](field *T, value T) {
-	var zero T
-	if *field == zero {
-		*field = value
-	}
 }
 
 // check refuses what QEMU or the BMC would misunderstand.
