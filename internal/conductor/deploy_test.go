@@ -106,15 +106,24 @@ func TestADeploymentThatFailsAtAnyStepEndsCleanly(t *testing.T) {
 
 func TestADeploymentSurvivesAKilledConductorAtEveryWrite(t *testing.T) {
 	t.Parallel()
-	x := newMetal(t)
-	for at := int64(1); ; at++ {
+	for _, first := range []int64{1, 2} { // two machines share the work
+		t.Run(fmt.Sprintf("from %d", first), func(t *testing.T) {
+			t.Parallel()
+			newMetal(t).killedAtEveryOtherWrite(first)
+		})
+	}
+}
+
+func (x *metal) killedAtEveryOtherWrite(first int64) {
+	t := x.t
+	for at := first; ; at += 2 {
 		x.wiped()
 		x.m.set(func(m *machine) { m.events = nil })
 		if killed := x.deployKilledAt(at); !killed {
 			if at < 10 {
 				t.Errorf("only %d writes; a deployment has more steps", at)
 			}
-			t.Logf("killed before each of %d writes", at-1)
+			t.Logf("it takes less than %d writes", at)
 			return
 		}
 		if t.Failed() {
@@ -196,35 +205,38 @@ func TestVerbsSurviveAKilledConductorAtEveryWrite(t *testing.T) {
 		{"available", "manage", "manageable"}, {"available", "deploy", "active"},
 		{"active", "rebuild", "active"}, {"active", "delete", "available"},
 	} {
-		w := newWorld(t)
-		for at, killed := int64(1), true; killed; at++ {
-			name := fmt.Sprintf("n%d", at)
-			c, stop, died := w.mortal(at)
-			w.enroll(c, name, verb.from)
-			err := c.Provision(t.Context(), rpc.ProvisionRequest{Ident: name,
-				Event: verb.event})
-			deadline := time.Now().Add(patience)
-			for killed = false; !killed && time.Now().Before(deadline); {
-				if n := w.node(name); err == nil && n.ProvisionState == verb.to &&
-					n.Reservation == "" {
-					break
+		t.Run(verb.event+" from "+verb.from, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			for at, killed := int64(1), true; killed; at++ {
+				name := fmt.Sprintf("n%d", at)
+				c, stop, died := w.mortal(at)
+				w.enroll(c, name, verb.from)
+				err := c.Provision(t.Context(), rpc.ProvisionRequest{Ident: name,
+					Event: verb.event})
+				deadline := time.Now().Add(patience)
+				for killed = false; !killed && time.Now().Before(deadline); {
+					if n := w.node(name); err == nil && n.ProvisionState == verb.to &&
+						n.Reservation == "" {
+						break
+					}
+					select {
+					case <-died:
+						killed = true
+					case <-time.After(5 * time.Millisecond):
+					}
 				}
-				select {
-				case <-died:
-					killed = true
-				case <-time.After(5 * time.Millisecond):
+				stop()
+				c, stop = w.start()
+				if err != nil { // the caller knows, and asks again
+					w.provision(c, name, verb.event)
 				}
+				if n := w.state(name, verb.to); len(n.Steps) != 0 || n.LastError != "" {
+					t.Errorf("%s killed before write %d: %+v", verb.event, at, n)
+				}
+				stop()
 			}
-			stop()
-			c, stop = w.start()
-			if err != nil { // the caller knows, and asks again
-				w.provision(c, name, verb.event)
-			}
-			if n := w.state(name, verb.to); len(n.Steps) != 0 || n.LastError != "" {
-				t.Errorf("%s killed before write %d: %+v", verb.event, at, n)
-			}
-			stop()
-		}
+		})
 	}
 }
 
