@@ -165,9 +165,9 @@ func (d deploy) run(ctx context.Context) error {
 		Key: d.params.Key, CHAPUsername: t.login.User, CHAPPassword: t.login.Secret,
 	}
 	err = d.caller.Post(ctx, "pass_deploy_info", info)
-	switch r := (*Refusal)(nil); {
-	case errors.As(err, &r) && r.Unclear:
-		say("%v; an earlier call may have been taken, waiting for the conductor", err)
+	switch {
+	case errors.Is(err, ErrUnclear):
+		say("%v: waiting for the conductor", err)
 	case err != nil:
 		return errors.Join(err, t.withdraw())
 	default:

@@ -64,13 +64,23 @@ type Refusal struct {
 	URL    string
 	Status int
 	Fault  string
-	// Unclear is set if an earlier attempt reached a server and its answer was lost. That
-	// attempt may have been accepted, and this refusal may be about its repetition.
-	Unclear bool
 }
+
+// ErrUnclear marks the failure of a call of which an earlier attempt reached a server whose
+// answer was lost. That attempt may have been accepted, and what came later be about its
+// repetition.
+var ErrUnclear = errors.New("an earlier call may have been taken")
 
 func (r *Refusal) Error() string {
 	return fmt.Sprintf("%s refused: %d %s", r.URL, r.Status, r.Fault)
+}
+
+// mark adds ErrUnclear where it is true.
+func mark(err error, unclear bool) error {
+	if !unclear {
+		return err
+	}
+	return fmt.Errorf("%w; %w", err, ErrUnclear)
 }
 
 // Post calls a method such as pass_deploy_info until a server accepts it. Connection errors,
@@ -101,8 +111,7 @@ func (c *Caller) Post(ctx context.Context, method string, body any) error {
 				return nil
 			}
 			if r := (*Refusal)(nil); errors.As(err, &r) && !again(r.Status) {
-				r.Unclear = unclear
-				return r
+				return mark(r, unclear)
 			}
 			unclear = unclear || errors.Is(err, errUnanswered)
 			if text := err.Error(); text != lastText && ctx.Err() == nil &&
@@ -113,8 +122,8 @@ func (c *Caller) Post(ctx context.Context, method string, body any) error {
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("no server took %s within %s; the last answer: %s. Check "+
-				"ironic_api_url and the network", method, patience, lastText)
+			return mark(fmt.Errorf("no server took %s within %s; the last answer: %s. Check "+
+				"ironic_api_url and the network", method, patience, lastText), unclear)
 		case <-time.After(pause):
 		}
 	}

@@ -119,7 +119,7 @@ func TestRefusalStopsAtOnceWithTheServersWords(t *testing.T) {
 			url, count := server(t, status(code, body))
 			err := caller(url).Post(t.Context(), "pass_deploy_info", nil)
 			var r *agent.Refusal
-			if !errors.As(err, &r) || r.Status != code || r.Unclear ||
+			if !errors.As(err, &r) || r.Status != code || errors.Is(err, agent.ErrUnclear) ||
 				r.Fault != "deploy key was used" || count.Load() != 1 {
 				t.Errorf("%s: error is %v after %d requests", body, err, count.Load())
 			}
@@ -132,8 +132,21 @@ func TestRefusalAfterALostAnswerIsUnclear(t *testing.T) {
 	url, _ := server(t, hangUp, status(400, "key was used"))
 	var r *agent.Refusal
 	if err := caller(url).Post(t.Context(), "pass_deploy_info", nil); !errors.As(err, &r) ||
-		!r.Unclear {
+		!errors.Is(err, agent.ErrUnclear) {
 		t.Errorf("error is %v, want an unclear refusal", err)
+	}
+}
+
+// The server may have taken the call, lost its answer with its life, and be writing the disk
+// ever since: 409 is what a repetition gets then.
+func TestPatienceThatEndsAfterALostAnswerIsUnclear(t *testing.T) {
+	t.Parallel()
+	url, _ := server(t, hangUp, status(409, "node is locked"))
+	c := caller(url)
+	c.Patience = 100 * time.Millisecond
+	err := c.Post(t.Context(), "pass_deploy_info", nil)
+	if !errors.Is(err, agent.ErrUnclear) {
+		t.Errorf("error is %v, want an unclear end", err)
 	}
 }
 

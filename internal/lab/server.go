@@ -103,6 +103,15 @@ func (s *Server) empty() error {
 		return fmt.Errorf("%s is not empty and not of a lab; choose another directory by --dir",
 			s.dir)
 	}
+	// The configuration goes last: a directory that was half emptied when the process died is
+	// still known as ours.
+	for _, e := range old {
+		if path := filepath.Join(s.dir, e.Name()); path != s.config() {
+			if err := os.RemoveAll(path); err != nil {
+				return fmt.Errorf("empty the server's directory: %w", err)
+			}
+		}
+	}
 	if err := os.RemoveAll(s.dir); err != nil {
 		return fmt.Errorf("empty the server's directory: %w", err)
 	}
