@@ -198,13 +198,6 @@ func (c *Conductor) free(ctx context.Context, host string) error {
 	return nil
 }
 
-// Wake makes every reconciler look now instead of at its next time.
-func (c *Conductor) Wake() {
-	for _, r := range c.reconcilers {
-		r.wake()
-	}
-}
-
 func (c *Conductor) heartbeat(ctx context.Context) error {
 	return c.o.Store.Heartbeat(ctx, ingot.Conductor{
 		Hostname: c.o.Host, Group: c.o.Group, Drivers: c.o.Table.Describe(),

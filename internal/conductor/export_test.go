@@ -23,3 +23,10 @@ func (p *pool) kill() {
 	p.mu.Unlock()
 	p.abandon()
 }
+
+// Wake makes every reconciler look now instead of at its next time.
+func (c *Conductor) Wake() {
+	for _, r := range c.reconcilers {
+		r.wake()
+	}
+}

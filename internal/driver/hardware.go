@@ -1,7 +1,6 @@
 package driver
 
 import (
-	"fmt"
 	"slices"
 	"strings"
 
@@ -49,15 +48,6 @@ type Driver struct {
 
 // Interfaces lists the parts of the composition that exist, for abilities found by assertion.
 func (d Driver) Interfaces() []any { return []any{d.Power, d.Management, d.Boot, d.Deploy} }
-
-// Names returns the hardware types in table order.
-func (t *Table) Names() []string {
-	names := make([]string, len(t.Hardware))
-	for i, h := range t.Hardware {
-		names[i] = h.Name
-	}
-	return names
-}
 
 func (t *Table) hardware(name string) (Hardware, error) {
 	i := slices.IndexFunc(t.Hardware, func(h Hardware) bool { return h.Name == name })
@@ -214,9 +204,4 @@ func (t *Table) implementation(kind, name string) any {
 		return t.Deploy[name]
 	}
 	return nil
-}
-
-// String names the composition for logs.
-func (d Driver) String() string {
-	return fmt.Sprintf("%T/%T/%T/%T", d.Power, d.Management, d.Boot, d.Deploy)
 }
