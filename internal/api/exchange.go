@@ -2,11 +2,12 @@ package api
 
 import (
 	"context"
-	"crypto/rand"
 	"fmt"
 	"net/http"
 	"runtime/debug"
 	"time"
+
+	"ingot/internal/ingot"
 )
 
 // requestIDHeader carries the id with which the log speaks of a request.
@@ -44,7 +45,7 @@ func exchangeOf(r *http.Request) *exchange {
 func (a *API) serve(mux *http.ServeMux) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		start := time.Now()
-		e := &exchange{ResponseWriter: w, id: "req-" + newUUID()}
+		e := &exchange{ResponseWriter: w, id: "req-" + ingot.NewUUID()}
 		e.Header().Set(requestIDHeader, e.id)
 		ctx := context.WithValue(r.Context(), exchangeKey{}, e)
 		inner := r.WithContext(ctx)
@@ -77,13 +78,4 @@ func (a *API) panicked(e *exchange, r *http.Request, p any) {
 	}
 	writeFault(e, http.StatusInternalServerError, fault("Server", "Internal error; the log of "+
 		"the service tells more under the request id "+e.id+"."))
-}
-
-// newUUID returns a random UUID (RFC 9562, version 4).
-func newUUID() string {
-	var b [16]byte
-	_, _ = rand.Read(b[:]) // never fails, see crypto/rand
-	b[6] = b[6]&0x0f | 0x40
-	b[8] = b[8]&0x3f | 0x80
-	return fmt.Sprintf("%x-%x-%x-%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:])
 }

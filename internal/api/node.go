@@ -161,7 +161,7 @@ func createNode(c *call) (reply, error) {
 	}
 	nodeFields.apply(n, values)
 	if n.UUID == "" {
-		n.UUID = newUUID()
+		n.UUID = ingot.NewUUID()
 	}
 	if err := c.needConductor(n); err != nil {
 		return reply{}, err

@@ -98,7 +98,7 @@ func createPort(c *call) (reply, error) {
 	p := &port{PXEEnabled: true}
 	portFields.apply(p, values)
 	if p.UUID == "" {
-		p.UUID = newUUID()
+		p.UUID = ingot.NewUUID()
 	}
 	if _, err := c.portNode(p.NodeUUID); err != nil {
 		return reply{}, err

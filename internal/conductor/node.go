@@ -2,7 +2,6 @@ package conductor
 
 import (
 	"context"
-	"crypto/rand"
 	"fmt"
 	"maps"
 	"strings"
@@ -17,7 +16,7 @@ import (
 func (c *Conductor) CreateNode(ctx context.Context, n *ingot.Node) (*ingot.Node, error) {
 	created := *n
 	if created.UUID == "" {
-		created.UUID = newUUID()
+		created.UUID = ingot.NewUUID()
 	}
 	if created.ProvisionState == "" {
 		created.ProvisionState = string(lifecycle.Enroll)
@@ -32,14 +31,6 @@ func (c *Conductor) CreateNode(ctx context.Context, n *ingot.Node) (*ingot.Node,
 	c.o.Journal.Add(ingot.Entry{Node: created.UUID, Source: "state", Level: ingot.LevelInfo,
 		Text: fmt.Sprintf("created, driver %s, state %s", created.Driver, created.ProvisionState)})
 	return &created, nil
-}
-
-// newUUID is a random UUID (RFC 9562, version 4).
-func newUUID() string {
-	var b [16]byte
-	rand.Read(b[:]) // never fails (crypto/rand)
-	b[6], b[8] = b[6]&0x0f|0x40, b[8]&0x3f|0x80
-	return fmt.Sprintf("%x-%x-%x-%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:])
 }
 
 // locked is Ironic's answer for a node that a conductor is at work on.

@@ -1,0 +1,21 @@
+package ingot_test
+
+import (
+	"regexp"
+	"testing"
+
+	"ingot/internal/ingot"
+)
+
+func TestUUIDsAreRandomAndWellFormed(t *testing.T) {
+	t.Parallel()
+	form := regexp.MustCompile(`^[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$`)
+	seen := map[string]bool{}
+	for range 1000 {
+		u := ingot.NewUUID()
+		if !form.MatchString(u) || seen[u] {
+			t.Fatalf("UUID %s is malformed or came twice", u)
+		}
+		seen[u] = true
+	}
+}
