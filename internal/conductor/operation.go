@@ -248,7 +248,7 @@ func tearDown(ctx context.Context, t *task) error {
 func (t *task) forgetInstance() {
 	n := t.node
 	n.InstanceInfo, n.InstanceUUID, n.InstanceName = ingot.Object{}, "", ""
-	n.Attempt, n.BootIntent = nil, ingot.BootNone
+	n.Attempt, n.Instance, n.BootIntent = nil, nil, ingot.BootNone
 }
 
 func endDelete(t *task) error {

@@ -106,6 +106,8 @@ type Node struct {
 	WaitUntil *time.Time
 	// Attempt is what belongs to the current deployment only; nil when there is none.
 	Attempt *Attempt
+	// Instance is what the deployed instance boots over the network; nil when it boots its disk.
+	Instance *Instance
 
 	CreatedAt time.Time
 	UpdatedAt *time.Time
@@ -136,6 +138,19 @@ type Attempt struct {
 // Format prints the attempt's name alone, for every verb: fmt passes over the methods of its
 // fields where the verb does not suit them, and some of them are secret.
 func (a Attempt) Format(f fmt.State, _ rune) { fmt.Fprintf(f, "attempt %s", a.ID) }
+
+// Instance is what an instance on a partition image boots for as long as it is active: its own
+// kernel and ramdisk, from the network, with the root partition named by UUID (S1.4, S2.5). It is
+// stored with the node and never on the wire.
+type Instance struct {
+	Kernel  File
+	Ramdisk File
+	// RootUUID is the UUID of the file system on the root partition, for root=UUID=; "" until the
+	// image was written.
+	RootUUID string
+	// KernelArgs are appended to the command line (instance_info.kernel_append_params).
+	KernelArgs string
+}
 
 // File names boot content by its digest, so any conductor that holds it can serve it.
 type File struct {

@@ -156,6 +156,12 @@ func TestTheFullNodeIsFull(t *testing.T) {
 			t.Errorf("field %s of the attempt is not set", a.Type().Field(i).Name)
 		}
 	}
+	instance := reflect.ValueOf(*fullNode().Instance)
+	for i := range instance.NumField() {
+		if instance.Field(i).IsZero() {
+			t.Errorf("field %s of the instance is not set", instance.Type().Field(i).Name)
+		}
+	}
 	target := reflect.ValueOf(*fullNode().Attempt.Target)
 	for i := range target.NumField() {
 		if target.Field(i).IsZero() {

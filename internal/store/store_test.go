@@ -89,5 +89,8 @@ func fullNode() *ingot.Node {
 			Target: &ingot.ISCSITarget{Address: "10.0.0.2", Port: 3260, IQN: "iqn.x", LUN: 1,
 				Username: "u", Password: "chapsecret"},
 			Completed: true, Written: true},
+		Instance: &ingot.Instance{Kernel: ingot.File{SHA256: "cc", Name: "vmlinuz", Size: 9},
+			Ramdisk: ingot.File{SHA256: "dd", Name: "initrd", Size: 10}, RootUUID: "ee",
+			KernelArgs: "quiet"},
 	}
 }

@@ -74,7 +74,7 @@ CREATE TABLE nodes (
     attempt                TEXT,
     created_at             BIGINT NOT NULL,
     updated_at             BIGINT
-);
+, instance TEXT);
 CREATE INDEX nodes_conductor_group ON nodes (conductor_group, id);
 CREATE INDEX nodes_created_at ON nodes (created_at, id);
 CREATE INDEX nodes_driver ON nodes (driver, id);
