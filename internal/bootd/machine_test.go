@@ -328,7 +328,15 @@ func TestRealFirmwareBootsBesideAForeignDHCPServer(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			s := newSite(t, bootd.ModeProxy)
-			s.dnsmasq(t)
+			stop, err := s.ForeignDHCP(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() {
+				if err := stop(); err != nil {
+					t.Error(err)
+				}
+			})
 			start := time.Now()
 			script := s.boot(t, c.spec, c.program)
 			t.Logf("power on to script %.1f s", script.Sub(start).Seconds())
@@ -364,42 +372,6 @@ func (s *site) boot(t *testing.T, spec sim.MachineSpec, program string) time.Tim
 		}
 	}
 	return script
-}
-
-// dnsmasq gives addresses on a bridge port of its own, as a site's DHCP server does.
-func (s *site) dnsmasq(t *testing.T) {
-	t.Helper()
-	ns := s.Name() + "-d"
-	ip := hostIP(t)
-	ip("netns", "add", ns)
-	t.Cleanup(func() { exec.Command("ip", "netns", "del", ns).Run() })
-	ip("-n", s.Name(), "link", "add", "d0", "type", "veth", "peer", "name", "d1", "netns", ns)
-	ip("-n", s.Name(), "link", "set", "d0", "master", s.Bridge(), "up")
-	ip("-n", ns, "addr", "add", "10.77.0.2/24", "dev", "d1")
-	ip("-n", ns, "link", "set", "d1", "up")
-	cmd := exec.Command("ip", "netns", "exec", ns, "dnsmasq", "--keep-in-foreground", "--port=0",
-		"--conf-file=/dev/null", "--interface=d1", "--bind-interfaces", "--no-ping", "--user=root",
-		"--dhcp-range=10.77.0.100,10.77.0.200,1h", "--pid-file", "--log-facility=-",
-		"--dhcp-leasefile="+filepath.Join(t.TempDir(), "leases"))
-	out, err := cmd.StderrPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatalf("%v (tools: scripts/packages.sh)", err)
-	}
-	lines := bufio.NewScanner(out)
-	t.Cleanup(func() {
-		cmd.Process.Kill()
-		cmd.Wait()
-	})
-	for lines.Scan() {
-		if strings.Contains(lines.Text(), "DHCP, IP range") {
-			go io.Copy(io.Discard, out) // ends with the process
-			return
-		}
-	}
-	t.Fatal("dnsmasq ended (tools: scripts/packages.sh)")
 }
 
 // hostIP runs ip(8) outside of the network's namespace: what `ip netns add` mounts inside is

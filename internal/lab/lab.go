@@ -1,6 +1,7 @@
 package lab
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -27,6 +28,10 @@ type Options struct {
 	Machines []sim.MachineSpec
 	// Binary is the ingot to serve with; default: this program.
 	Binary string
+	// Flavour of the deploy ramdisk; default cloud, which has drivers for virtio only.
+	Flavour ramdisk.Flavour
+	// DHCPMode is the server's boot.dhcp.mode; default server.
+	DHCPMode string
 	// CallbackTimeout is the server's deploy_callback_timeout; default five minutes.
 	CallbackTimeout time.Duration
 	// Progress gets a line for each thing that is made; default: nothing.
@@ -60,9 +65,9 @@ func Start(ctx context.Context, o Options) (*Lab, error) {
 	if o.Progress == nil {
 		o.Progress = io.Discard
 	}
-	if o.CallbackTimeout == 0 {
-		o.CallbackTimeout = 5 * time.Minute
-	}
+	o.CallbackTimeout = cmp.Or(o.CallbackTimeout, 5*time.Minute)
+	o.Flavour = cmp.Or(o.Flavour, ramdisk.Cloud)
+	o.DHCPMode = cmp.Or(o.DHCPMode, "server")
 	dir, err := filepath.Abs(o.Dir)
 	if err != nil {
 		return nil, fmt.Errorf("place of the lab: %w", err)
@@ -84,20 +89,20 @@ func Start(ctx context.Context, o Options) (*Lab, error) {
 	l := &Lab{Lab: machines, Files: files, Server: &Server{
 		network: machines.Network, binary: o.Binary, dir: filepath.Join(dir, "server"),
 	}}
-	if err := l.serve(ctx, o.CallbackTimeout); err != nil {
+	if err := l.serve(ctx, o); err != nil {
 		return nil, errors.Join(err, l.Close())
 	}
 	return l, nil
 }
 
 // serve starts the server on an empty directory.
-func (l *Lab) serve(ctx context.Context, timeout time.Duration) error {
+func (l *Lab) serve(ctx context.Context, o Options) error {
 	if err := l.empty(); err != nil {
 		return err
 	}
 	rd := l.Files.Ramdisk
 	images := filepath.Dir(l.Files.Image.RawPath)
-	if err := l.configure(rd.Kernel.Path, rd.Ramdisk.Path, images, timeout); err != nil {
+	if err := l.configure(rd.Kernel.Path, rd.Ramdisk.Path, images, o); err != nil {
 		return err
 	}
 	return l.Server.Start(ctx)
@@ -114,7 +119,7 @@ func prepare(ctx context.Context, o Options) (Files, error) {
 	begin := time.Now()
 	rd, err := ramdisk.Build(ctx, ramdisk.Options{
 		OutDir: filepath.Join(o.Cache, "ramdisk"), CacheDir: filepath.Join(o.Cache, "packages"),
-		Flavour: ramdisk.Cloud, AgentPath: filepath.Join(filepath.Dir(o.Binary), "ingot-agent"),
+		Flavour: o.Flavour, AgentPath: filepath.Join(filepath.Dir(o.Binary), "ingot-agent"),
 		Progress: func(line string) { fmt.Fprintln(o.Progress, "  "+line) },
 	})
 	if err != nil {

@@ -55,7 +55,7 @@ http_listen = "{{.Address}}:8080"
 cache = "{{.Dir}}/boot"
 
 [boot.dhcp]
-mode = "server"
+mode = "{{.DHCPMode}}"
 range = "{{.First}}-{{.Last}}"
 `))
 
@@ -122,7 +122,7 @@ func (s *Server) empty() error {
 }
 
 // configure writes the configuration file.
-func (s *Server) configure(kernel, ramdisk, images string, timeout time.Duration) error {
+func (s *Server) configure(kernel, ramdisk, images string, o Options) error {
 	addr := s.network.Addr().As4()
 	first, last := addr, addr
 	first[3], last[3] = 100, 200
@@ -130,7 +130,8 @@ func (s *Server) configure(kernel, ramdisk, images string, timeout time.Duration
 	err := configuration.Execute(&b, map[string]any{
 		"Dir": s.dir, "API": apiAddress, "Kernel": kernel, "Ramdisk": ramdisk, "Images": images,
 		"Interface": s.network.Bridge(), "Address": s.network.Addr(),
-		"First": net.IP(first[:]), "Last": net.IP(last[:]), "CallbackTimeout": timeout,
+		"First": net.IP(first[:]), "Last": net.IP(last[:]), "CallbackTimeout": o.CallbackTimeout,
+		"DHCPMode": o.DHCPMode,
 	})
 	if err != nil {
 		return fmt.Errorf("write the server's configuration: %w", err)

@@ -61,6 +61,12 @@ func (m *Machine) qemuArgs(order bootOrder) []string {
 	default:
 		args = append(args, "-device", "virtio-blk-pci,"+disk)
 	}
+	if s.NICROM == HTTPOnly {
+		for _, version := range []string{"4", "6"} {
+			args = append(args, "-fw_cfg",
+				"name=opt/org.tianocore/IPv"+version+"PXESupport,string=n")
+		}
+	}
 	if s.Firmware == UEFI {
 		return append(args, "-machine", "q35",
 			"-drive", "if=pflash,format=raw,unit=0,readonly=on,file="+ovmfCode,

@@ -42,18 +42,20 @@ const (
 type NICROM string
 
 // With the iPXE of the distribution a machine asks for scripts by HTTP. Without a ROM a UEFI
-// machine boots by the PXE and HTTP of its firmware; a BIOS machine cannot boot from network.
+// machine boots by the PXE and then the HTTP of its firmware, or by HTTP alone; a BIOS machine
+// cannot boot from network.
 const (
-	IPXEROM NICROM = "ipxe"
-	NoROM   NICROM = "none"
+	IPXEROM  NICROM = "ipxe"
+	NoROM    NICROM = "none"
+	HTTPOnly NICROM = "http"
 )
 
 // option is the part of QEMU's -device option that chooses the ROM.
 func (r NICROM) option() string {
-	if r == NoROM {
-		return ",romfile="
+	if r == IPXEROM {
+		return ""
 	}
-	return ""
+	return ",romfile="
 }
 
 // MachineSpec describes a machine. Only Name is required.
@@ -106,6 +108,10 @@ func (s MachineSpec) check() error {
 	}
 	if s.NIC != VirtioNet && s.NIC != E1000 {
 		return fmt.Errorf("network card %q is neither %q nor %q", s.NIC, VirtioNet, E1000)
+	}
+	if s.NICROM != IPXEROM && s.NICROM != NoROM && s.NICROM != HTTPOnly {
+		return fmt.Errorf("network card ROM %q is none of %q, %q, %q", s.NICROM, IPXEROM, NoROM,
+			HTTPOnly)
 	}
 	if s.MemoryMB < 0 || s.DiskSize < 0 || s.DiskSize%512 != 0 {
 		return fmt.Errorf("%d MiB of memory, %d bytes of disk: sizes are positive, and the disk "+

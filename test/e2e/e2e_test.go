@@ -44,16 +44,21 @@ func requirements(t *testing.T) {
 // emulate one at a time well.
 func start(t *testing.T, spec sim.MachineSpec) (*lab.Lab, *sim.Machine) {
 	t.Helper()
+	return startWith(t, spec, lab.Options{Cache: buildDir(t, "cache")})
+}
+
+// startWith makes an installation that differs from the usual one.
+func startWith(t *testing.T, spec sim.MachineSpec, o lab.Options) (*lab.Lab, *sim.Machine) {
+	t.Helper()
 	requirements(t)
 	path, err := filepath.Abs(binary)
 	if err != nil {
 		t.Fatal(err)
 	}
 	spec.Name = "metal-1"
-	l, err := lab.Start(t.Context(), lab.Options{
-		Dir: buildDir(t, "e2e"), Cache: buildDir(t, "cache"), Binary: path,
-		Machines: []sim.MachineSpec{spec}, Progress: testWriter{t},
-	})
+	o.Dir, o.Binary, o.Progress = buildDir(t, "e2e"), path, testWriter{t}
+	o.Machines = []sim.MachineSpec{spec}
+	l, err := lab.Start(t.Context(), o)
 	if err != nil {
 		t.Fatal(err)
 	}
