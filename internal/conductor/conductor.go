@@ -15,6 +15,7 @@ import (
 	"context"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"ingot/internal/driver"
@@ -40,8 +41,12 @@ type Options struct {
 	Group string
 	Log   *slog.Logger
 
-	// Workers bounds the tasks that run at once; 0 is 300. More are refused as Unavailable.
+	// Workers bounds the operations that go on at once; 0 is 300. More are accepted and wait for
+	// a worker, oldest first; power actions are refused as Unavailable.
 	Workers int
+	// Copies bounds the images that are written at once; 0 is 16. Machines beyond it wait with
+	// their ramdisk running, see line.
+	Copies int
 	// CallbackTimeout is how long a ramdisk may take to call back; 0 is for ever.
 	CallbackTimeout time.Duration
 	// CheckInterval is how often deadlines and abandoned work are looked for; 0 is 10 s.
@@ -70,19 +75,26 @@ type Options struct {
 type Conductor struct {
 	o     Options
 	pool  *pool
+	line  *line // to the steps that copy an image
 	ready chan struct{}
 
 	reconcilers []*reconciler
+	// resumer takes up what waits for a worker, usher who waits in line.
+	resumer, usher *reconciler
+	// backlog tells that some node waits for a worker.
+	backlog atomic.Bool
 
 	// power counts failures to read a power state, by node.
 	powerMu  sync.Mutex
 	powerBad map[string]int
 
-	// active holds the nodes that a task of this process works on, suspects those that have
-	// no task though they are reserved; both by UUID.
+	// activeMu guards what follows. active holds the nodes that a task of this process works on,
+	// suspects those that have no task though they are reserved; both by UUID.
 	activeMu sync.Mutex
 	active   map[string]bool
 	suspects map[string]suspect
+	// deferred holds the nodes that were given back because all workers were busy, by UUID.
+	deferred map[string]bool
 
 	// crash, when a test sets it, is asked before each write; an error ends the task as if the
 	// process had died there.
@@ -104,17 +116,22 @@ func New(o Options) *Conductor {
 	if o.Workers <= 0 {
 		o.Workers = 300
 	}
+	if o.Copies <= 0 {
+		o.Copies = 16
+	}
 	def(&o.CheckInterval, 10*time.Second)
 	def(&o.HeartbeatInterval, 10*time.Second)
 	def(&o.PowerRecoveryInterval, 5*time.Minute)
 	def(&o.PowerTimeout, driver.DefaultPowerTimeout)
 	o.Log = o.Log.With("conductor", o.Host)
 	c := &Conductor{
-		o: o, pool: newPool(o.Workers), ready: make(chan struct{}),
-		powerBad: map[string]int{}, active: map[string]bool{},
+		o: o, pool: newPool(o.Workers), line: newLine(o.Copies), ready: make(chan struct{}),
+		powerBad: map[string]int{}, active: map[string]bool{}, deferred: map[string]bool{},
 	}
+	c.resumer = newReconciler("abandoned work", o.CheckInterval, c.resumeAbandoned)
+	c.usher = newReconciler("line", o.CheckInterval, c.letIn)
 	c.reconcilers = []*reconciler{
-		newReconciler("abandoned work", o.CheckInterval, c.resumeAbandoned),
+		c.resumer, c.usher,
 		newReconciler("deadlines", o.CheckInterval, c.checkDeadlines),
 		newReconciler("power recovery", o.PowerRecoveryInterval, c.recoverPower),
 	}

@@ -169,25 +169,41 @@ func TestPowerActionsAreOnRecordWhileTheyRun(t *testing.T) {
 	}
 }
 
-func TestAFullPoolRefusesBeforeAnythingIsOnRecord(t *testing.T) {
+func TestAFullPoolRefusesPowerActionsAndKeepsVerbs(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	w.power.gate = make(chan struct{})
 	w.o.Workers = 1
+	w.o.CheckInterval = time.Hour // only the free worker wakes who waits for it
 	c, _ := w.start()
 	w.enroll(c, "n1", "manageable")
 	w.enroll(c, "n2", "available")
+	w.enroll(c, "n3", "manageable")
 	if err := c.SetPower(t.Context(), "n1", rpc.PowerRequest{Target: "power on"}); err != nil {
 		t.Fatal(err)
 	}
-	err := c.Provision(t.Context(), rpc.ProvisionRequest{Ident: "n2", Event: "deploy"})
+	w.provision(c, "n2", "deploy")
+	n := w.state("n2", "deploying")
+	if n.Step != 0 || len(n.Steps) != 1 {
+		t.Errorf("waiting for a worker: step %d of %v", n.Step, n.Steps)
+	}
+	err := c.SetPower(t.Context(), "n3", rpc.PowerRequest{Target: "power on"})
 	if ingot.KindOf(err) != ingot.Unavailable {
 		t.Errorf("error %v", err)
 	}
-	if n := w.node("n2"); n.ProvisionState != "available" || n.Reservation != "" {
-		t.Errorf("refused, yet state %q, reservation %q", n.ProvisionState, n.Reservation)
+	if n := w.node("n3"); n.TargetPowerState != "" || n.Reservation != "" {
+		t.Errorf("refused, yet target %q, reservation %q", n.TargetPowerState, n.Reservation)
 	}
+	w.provision(c, "n3", "provide") // needs no worker: nothing is done on the machine
+	w.state("n3", "available")
 	close(w.power.gate)
+	w.state("n2", "active")
+	for _, line := range []string{"waiting for a free worker: all 1 are busy",
+		"info a worker is free; continuing deploying at step deploy"} {
+		if !strings.Contains(w.journal("n2"), line) {
+			t.Errorf("no %q in\n%s", line, w.journal("n2"))
+		}
+	}
 }
 
 func TestARunningStepMayFinishAfterTheEndWasAskedFor(t *testing.T) {

@@ -39,9 +39,9 @@ var (
 )
 
 // advance runs the node's operation from the step on record until it ends, fails, waits for the
-// machine or is told to stop, and gives the reservation back.
+// machine or for a place in the line, or is told to stop, and gives the reservation back.
 func (t *task) advance(ctx context.Context) {
-	defer t.release(ctx)
+	defer t.giveBack(ctx)
 	for !t.lost {
 		op, ok := operations[lifecycle.State(t.node.ProvisionState)]
 		if !ok {
@@ -57,7 +57,12 @@ func (t *task) advance(ctx context.Context) {
 			t.finish(ctx, op)
 			return
 		}
+		if t.c.copies(t.node) && !t.c.line.enter(newTicket(t.node)) {
+			t.queued = true
+			return
+		}
 		out, err := t.run(ctx, *step)
+		t.c.leaveLine(t.node.UUID)
 		switch {
 		case t.lost || errors.Is(err, errLost):
 			return

@@ -132,32 +132,32 @@ func (c *Conductor) CallNode(ctx context.Context, ident string, call rpc.Call) (
 // on with the waiting operation if the method says so.
 func (c *Conductor) callExclusive(ctx context.Context, uuid string, m driver.Method,
 	call rpc.Call) (rpc.Reply, error) {
-	if err := c.pool.acquire(); err != nil {
+	if err := c.pool.enter(); err != nil {
 		return rpc.Reply{}, err
 	}
 	t, err := c.reserve(ctx, uuid)
 	if err != nil {
-		c.pool.release()
+		c.pool.leave()
 		return rpc.Reply{}, err
 	}
 	r, err := t.call(ctx, m, call)
-	if err != nil {
+	switch {
+	case err != nil:
 		t.release(ctx)
-		c.pool.release()
+		c.pool.leave()
 		return rpc.Reply{}, err
-	}
-	c.pool.spawn(func(ctx context.Context) {
-		switch {
-		case r.Failure != "":
+	case r.Failure != "":
+		c.pool.spawn(func(ctx context.Context) {
 			defer t.release(ctx)
 			t.failed(ctx, operations[lifecycle.Deploying], fmt.Sprintf("%s: %s", t.position(),
 				r.Failure))
-		case r.Resume:
-			t.advance(ctx)
-		default:
-			t.release(ctx)
-		}
-	})
+		})
+	case r.Resume:
+		c.carryOn(ctx, t)
+	default:
+		t.release(ctx)
+		c.pool.leave()
+	}
 	return reply(m, r), nil
 }
 

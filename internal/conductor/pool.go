@@ -8,8 +8,8 @@ import (
 	"ingot/internal/ingot"
 )
 
-// pool runs tasks, a bounded number at once. A slot is taken before work is accepted and put on
-// record, so what is on record always has someone to do it.
+// pool knows what runs, so that the end of the process can wait for it, and lends out workers:
+// a bounded number of operations goes on at once, the others wait without holding anything.
 type pool struct {
 	size int
 	// work ends when tasks must abandon what they do. It is kept here, against the custom,
@@ -18,7 +18,8 @@ type pool struct {
 	abandon context.CancelFunc
 
 	mu      sync.Mutex // guards what follows
-	busy    int
+	busy    int        // all that runs
+	hired   int        // workers that are lent out
 	opened  bool
 	closing bool
 	idle    chan struct{} // closed when closing and nothing is busy
@@ -36,28 +37,41 @@ func (p *pool) open() {
 	p.mu.Unlock()
 }
 
-// acquire takes a slot; Unavailable if there is none. Each slot is given back with release or
-// by spawn.
-func (p *pool) acquire() error {
+// enter says that something runs; Unavailable when it must not begin. It ends with leave, or
+// with spawn.
+func (p *pool) enter() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	switch {
-	case !p.opened || p.closing:
+	if !p.opened || p.closing {
 		return ingot.Errorf(ingot.Unavailable,
 			"the conductor is starting or stopping and takes no work; try again soon")
-	case p.busy >= p.size:
-		return ingot.Errorf(ingot.Unavailable, "Requested action cannot be performed due to "+
-			"lack of free conductor workers (%d are busy); try again later.", p.busy)
 	}
 	p.busy++
 	return nil
 }
 
-func (p *pool) release() {
+func (p *pool) leave() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.busy--
 	p.settle()
+}
+
+// hire takes a worker; false when all are busy. It is given back with dismiss.
+func (p *pool) hire() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.hired >= p.size {
+		return false
+	}
+	p.hired++
+	return true
+}
+
+func (p *pool) dismiss() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.hired--
 }
 
 // settle tells close when nothing runs any more; mu is held.
@@ -72,10 +86,10 @@ func (p *pool) settle() {
 	}
 }
 
-// spawn runs fn with the caller's slot and gives the slot back.
+// spawn runs fn for a caller who has entered, and leaves.
 func (p *pool) spawn(fn func(ctx context.Context)) {
 	go func() {
-		defer p.release()
+		defer p.leave()
 		fn(p.work)
 	}()
 }

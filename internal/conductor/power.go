@@ -34,20 +34,27 @@ func (c *Conductor) SetPower(ctx context.Context, ident string, r rpc.PowerReque
 		return ingot.Errorf(ingot.Invalid, "Cannot change node power state: target %q is not one "+
 			"of power on, power off, rebooting, soft power off, soft rebooting.", r.Target)
 	}
-	if err := c.pool.acquire(); err != nil {
+	if err := c.pool.enter(); err != nil {
 		return err
+	}
+	if !c.pool.hire() {
+		c.pool.leave()
+		return ingot.Errorf(ingot.Unavailable, "Requested action cannot be performed due to lack "+
+			"of free conductor workers (all %d are busy); try again later.", c.o.Workers)
 	}
 	t, err := c.reserve(ctx, ident)
-	if err != nil {
-		c.pool.release()
-		return err
+	if err == nil {
+		if err = t.beginPower(ctx, r); err != nil {
+			t.release(ctx)
+		}
 	}
-	if err := t.beginPower(ctx, r); err != nil {
-		t.release(ctx)
-		c.pool.release()
+	if err != nil {
+		c.dismiss()
+		c.pool.leave()
 		return err
 	}
 	c.pool.spawn(func(ctx context.Context) {
+		defer c.dismiss()
 		defer t.release(ctx)
 		t.power(ctx, r.Target)
 	})

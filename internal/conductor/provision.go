@@ -25,33 +25,34 @@ var verbs = map[lifecycle.Event]struct {
 	lifecycle.Abort:   {prepare: prepareAbort, start: abort},
 }
 
-// Provision starts a verb. When it returns nil the new state is on record and a worker has it.
+// Provision starts a verb. When it returns nil the new state is on record, and a worker has it or
+// will take it up.
 func (c *Conductor) Provision(ctx context.Context, r rpc.ProvisionRequest) error {
 	event := lifecycle.Event(r.Event)
 	if err := c.checkVerb(ctx, r.Ident, event); err != nil {
 		return err
 	}
-	if err := c.pool.acquire(); err != nil {
+	if err := c.pool.enter(); err != nil {
 		return err
 	}
 	t, err := c.reserve(ctx, r.Ident)
 	if err != nil {
-		c.pool.release()
+		c.pool.leave()
 		return err
 	}
 	if err := t.begin(ctx, event, r); err != nil {
 		t.release(ctx)
-		c.pool.release()
+		c.pool.leave()
 		return err
 	}
-	c.pool.spawn(func(ctx context.Context) {
-		if start := verbs[event].start; start != nil {
+	if start := verbs[event].start; start != nil {
+		c.pool.spawn(func(ctx context.Context) {
 			defer t.release(ctx)
 			start(ctx, t)
-			return
-		}
-		t.advance(ctx)
-	})
+		})
+		return nil
+	}
+	c.carryOn(ctx, t)
 	return nil
 }
 

@@ -13,9 +13,10 @@ import (
 )
 
 // resumeAbandoned takes up work that nobody does: nodes in a transient state without a
-// reservation, which a conductor that died or stopped has left. Before, it frees nodes that are
-// reserved for a conductor of another name which lives no more, and those that are reserved for
-// this one without a task of it at work, which only a failed write can cause.
+// reservation, which a conductor that died or stopped has left, or which wait for a worker; the
+// oldest first. Before, it frees nodes that are reserved for a conductor of another name which
+// lives no more, and those that are reserved for this one without a task of it at work, which
+// only a failed write can cause.
 func (c *Conductor) resumeAbandoned(ctx context.Context) error {
 	if err := c.freeDead(ctx); err != nil {
 		return err
@@ -36,13 +37,21 @@ func (c *Conductor) resumeAbandoned(ctx context.Context) error {
 	}
 	free := false
 	left, err := c.o.Store.Nodes(ctx, store.NodeFilter{ProvisionStates: transient,
-		Reserved: &free}, store.Page{})
+		Reserved: &free}, store.Page{SortKey: "provision_updated_at"})
 	if err != nil {
 		return err
 	}
+	c.backlog.Store(false)
 	for _, n := range left {
-		if err := c.resume(ctx, n); err != nil {
+		if c.copies(n) && !c.line.enter(newTicket(n)) {
+			c.queue(n)
+			continue
+		}
+		if err := c.resume(ctx, n.UUID, interrupted); err != nil {
 			return err
+		}
+		if c.backlog.Load() {
+			return nil // the next free worker wakes this again
 		}
 	}
 	return nil
@@ -107,14 +116,26 @@ func (c *Conductor) orphans(mine []*ingot.Node) []*ingot.Node {
 	return out
 }
 
-// resume continues one abandoned operation; someone else being quicker is no error.
-func (c *Conductor) resume(ctx context.Context, n *ingot.Node) error {
-	if err := c.pool.acquire(); err != nil {
+// resume continues one operation that nobody works on, for a reason; someone else being quicker
+// is no error. A place in the line that the node has is given back unless it comes to be used.
+func (c *Conductor) resume(ctx context.Context, uuid, why string) error {
+	if err := c.pool.enter(); err != nil {
 		return err
 	}
-	t, err := c.tryReserve(ctx, n.UUID)
+	begun := false
+	defer func() {
+		if !begun {
+			c.leaveLine(uuid)
+			c.pool.leave()
+		}
+	}()
+	if !c.pool.hire() {
+		c.backlog.Store(true)
+		return nil
+	}
+	t, err := c.tryReserve(ctx, uuid)
 	if err != nil {
-		c.pool.release()
+		c.dismiss()
 		if k := ingot.KindOf(err); k == ingot.Locked || k == ingot.Stale || k == ingot.NotFound {
 			return nil
 		}
@@ -122,14 +143,21 @@ func (c *Conductor) resume(ctx context.Context, n *ingot.Node) error {
 	}
 	if _, ok := operations[lifecycle.State(t.node.ProvisionState)]; !ok {
 		t.release(ctx)
-		c.pool.release()
+		c.dismiss()
 		return nil
 	}
+	if c.forgetDeferred(uuid) {
+		why = workerFree
+	}
+	level := ingot.LevelInfo
+	if why == interrupted {
+		level = ingot.LevelWarning
+	}
 	t.log.Info("operation continues", "state", t.node.ProvisionState, "position", t.position())
-	t.note(ingot.Entry{Source: "step", Level: ingot.LevelWarning,
-		Text: fmt.Sprintf("the conductor was interrupted; continuing %s at %s",
-			t.node.ProvisionState, t.position())})
-	c.pool.spawn(t.advance)
+	t.note(ingot.Entry{Source: "step", Level: level, Text: fmt.Sprintf("%s; continuing %s at %s",
+		why, t.node.ProvisionState, t.position())})
+	begun = true
+	c.employ(t)
 	return nil
 }
 
@@ -145,15 +173,21 @@ func (c *Conductor) checkDeadlines(ctx context.Context) error {
 		if lifecycle.State(n.ProvisionState) != lifecycle.WaitCallBack {
 			continue
 		}
-		if err := c.pool.acquire(); err != nil {
+		if err := c.pool.enter(); err != nil {
 			return err
+		}
+		if !c.pool.hire() {
+			c.pool.leave()
+			return nil // the next pass finds it again
 		}
 		t, err := c.tryReserve(ctx, n.UUID)
 		if err != nil {
-			c.pool.release()
+			c.dismiss()
+			c.pool.leave()
 			continue // it called back at the last moment, or is gone; the next pass looks again
 		}
 		c.pool.spawn(func(ctx context.Context) {
+			defer c.dismiss()
 			defer t.release(ctx)
 			// Only now the row cannot change any more.
 			if u := t.node.WaitUntil; u == nil || u.After(now) ||

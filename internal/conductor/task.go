@@ -43,6 +43,8 @@ type task struct {
 	// resumed tells that the machine has called back: the next step is not run for the first
 	// time.
 	resumed bool
+	// queued tells that the task ends because its node has to wait in the line.
+	queued bool
 }
 
 // driver of the node.

@@ -86,6 +86,7 @@ type Conductor struct {
 	Group                     string   `toml:"group"`
 	EnabledHardwareTypes      []string `toml:"enabled_hardware_types"`
 	WorkersPoolSize           int      `toml:"workers_pool_size"`
+	MaxConcurrentDeploy       int      `toml:"max_concurrent_deploy"`
 	DeployCallbackTimeout     Duration `toml:"deploy_callback_timeout"`
 	CheckInterval             Duration `toml:"check_provision_state_interval"`
 	SyncPowerStateInterval    Duration `toml:"sync_power_state_interval"`
@@ -143,6 +144,7 @@ func Default() Config {
 		Conductor: Conductor{
 			EnabledHardwareTypes:      []string{"ipmi"},
 			WorkersPoolSize:           300,
+			MaxConcurrentDeploy:       16,
 			DeployCallbackTimeout:     Duration(30 * time.Minute),
 			CheckInterval:             Duration(10 * time.Second),
 			SyncPowerStateInterval:    Duration(2 * time.Minute),
@@ -272,6 +274,10 @@ func (c *Config) Check() error {
 	}
 	if c.Conductor.WorkersPoolSize < 1 {
 		complain("conductor.workers_pool_size is %d; at least 1", c.Conductor.WorkersPoolSize)
+	}
+	if c.Conductor.MaxConcurrentDeploy < 1 {
+		complain("conductor.max_concurrent_deploy is %d; at least 1",
+			c.Conductor.MaxConcurrentDeploy)
 	}
 	if c.Conductor.HeartbeatInterval >= c.Conductor.HeartbeatTimeout {
 		complain("conductor.heartbeat_interval has to be shorter than heartbeat_timeout")

@@ -84,6 +84,12 @@ type Waiter interface {
 	WaitsFor(n *ingot.Node, s ingot.Step) (what, check string)
 }
 
+// Copier is an optional ability of Deploy. Copies tells that a step moves an image through this
+// conductor; so many of them run at once and no more.
+type Copier interface {
+	Copies(s ingot.Step) bool
+}
+
 // Method describes one vendor passthru method, as GET .../vendor_passthru/methods shows it.
 type Method struct {
 	Name        string

@@ -102,6 +102,7 @@ func (s *server) build(ctx context.Context) error {
 	s.conductor = conductor.New(conductor.Options{
 		Store: s.store, Journal: s.journal, Table: table, Host: host, Group: c.Group, Log: s.log,
 		Workers:            c.WorkersPoolSize,
+		Copies:             c.MaxConcurrentDeploy,
 		CallbackTimeout:    time.Duration(c.DeployCallbackTimeout),
 		CheckInterval:      time.Duration(c.CheckInterval),
 		HeartbeatInterval:  time.Duration(c.HeartbeatInterval),

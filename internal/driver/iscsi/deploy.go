@@ -55,6 +55,7 @@ var (
 	_ driver.Deploy       = (*Deploy)(nil)
 	_ driver.NodePassthru = (*Deploy)(nil)
 	_ driver.Waiter       = (*Deploy)(nil)
+	_ driver.Copier       = (*Deploy)(nil)
 )
 
 // New returns the deploy interface.
@@ -87,6 +88,9 @@ func (d *Deploy) Steps(*ingot.Node) []ingot.Step {
 		{Interface: "deploy", Name: stepBoot, Priority: 20},
 	}
 }
+
+// Copies tells which step is the costly one.
+func (d *Deploy) Copies(s ingot.Step) bool { return s.Name == stepWrite }
 
 // Execute runs a step.
 func (d *Deploy) Execute(ctx context.Context, t *driver.Task, s ingot.Step) (driver.Outcome,
