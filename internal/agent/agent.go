@@ -23,6 +23,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"ingot/internal/roothint"
 )
 
 // Where the ramdisk and the kernel keep things.
@@ -113,7 +115,7 @@ func life(ctx context.Context) error {
 
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	disk := startFindDisk(ctx) // while the network comes up
+	disk := startFindDisk(ctx, params.Hints) // while the network comes up
 	address, err := joinNetwork(ctx, params.BootMAC)
 	if err != nil {
 		return err
@@ -124,28 +126,29 @@ func life(ctx context.Context) error {
 	return d.run(ctx)
 }
 
+// choice is a disk and what there is to say about it.
+type choice struct {
+	disk   Disk
+	remark string
+	err    error
+}
+
 // startFindDisk begins to look for the disk; the function it returns waits for the answer.
-func startFindDisk(ctx context.Context) func() (Disk, error) {
-	type answer struct {
-		disk Disk
-		err  error
-	}
-	found := make(chan answer, 1)
+func startFindDisk(ctx context.Context, hints roothint.Hints) func() choice {
+	found := make(chan choice, 1)
 	spawn(func() {
-		disk, err := findDisk(ctx, sysBlock, diskPatience, diskSettle)
-		found <- answer{disk, err}
+		var c choice
+		c.disk, c.remark, c.err = findDisk(ctx, sysBlock, wanted{hints, diskPatience, diskSettle})
+		found <- c
 	})
-	return func() (Disk, error) {
-		a := <-found
-		return a.disk, a.err
-	}
+	return func() choice { return <-found }
 }
 
 // A deploy is the part of the agent's life that has a network.
 type deploy struct {
 	params  Params
 	address net.IP
-	disk    func() (Disk, error) // waits for the choice
+	disk    func() choice // waits for it
 	caller  *Caller
 }
 
@@ -163,6 +166,7 @@ func (d deploy) run(ctx context.Context) error {
 	info := DeployInfo{
 		Address: d.address.String(), Port: "3260", IQN: d.params.IQN, LUN: "1",
 		Key: d.params.Key, CHAPUsername: t.login.User, CHAPPassword: t.login.Secret,
+		Disk: t.about,
 	}
 	err = d.caller.Post(ctx, "pass_deploy_info", info)
 	switch {
@@ -179,19 +183,23 @@ func (d deploy) run(ctx context.Context) error {
 
 // export chooses the disk and makes it a target.
 func (d deploy) export() (target, error) {
-	disk, err := d.disk()
-	if err != nil {
-		return target{}, err
+	c := d.disk()
+	if c.err != nil {
+		return target{}, c.err
 	}
-	t := target{root: targetRoot, iqn: d.params.IQN, disk: disk}
+	t := target{root: targetRoot, iqn: d.params.IQN, disk: c.disk, about: c.disk.String()}
+	if c.remark != "" {
+		t.about += ": " + c.remark
+		say("%s", t.about)
+	}
 	if !d.params.OpenTarget {
 		t.login = NewCredentials()
 	}
 	if err := hush(t.export); err != nil {
 		return target{}, fmt.Errorf("export %s: %w. The kernel of the deploy ramdisk must "+
-			"bring its iSCSI target: build both by `ingot ramdisk build`", disk, err)
+			"bring its iSCSI target: build both by `ingot ramdisk build`", t.disk, err)
 	}
-	say("disk %s exported as %s on %s:3260", disk, t.iqn, d.address)
+	say("disk %s exported as %s on %s:3260", t.disk, t.iqn, d.address)
 	return t, nil
 }
 

@@ -25,7 +25,8 @@ import (
 const maxAnswer = 64 << 10
 
 // DeployInfo is the body of pass_deploy_info: where the disk can be written, or in Error why
-// it cannot. Field names are Ironic's (2014.1), the CHAP pair is an addition.
+// it cannot. Field names are Ironic's (2014.1); the CHAP pair and disk, which tells people what
+// will be written to, are additions.
 type DeployInfo struct {
 	Address      string `json:"address"`
 	Port         string `json:"port"`
@@ -35,6 +36,7 @@ type DeployInfo struct {
 	Error        string `json:"error"`
 	CHAPUsername string `json:"chap_username,omitempty"`
 	CHAPPassword string `json:"chap_password,omitempty"`
+	Disk         string `json:"disk,omitempty"`
 }
 
 // DeployStatus is the body of pass_deploy_status.

@@ -3,6 +3,8 @@ package agent
 import (
 	"context"
 	"time"
+
+	"ingot/internal/roothint"
 )
 
 // What the tests need of the inside.
@@ -17,8 +19,9 @@ var (
 	Fault       = fault
 )
 
-func FindDisk(ctx context.Context, dir string, patience, settle time.Duration) (Disk, error) {
-	return findDisk(ctx, dir, patience, settle)
+func FindDisk(ctx context.Context, dir string, hints roothint.Hints, patience,
+	settle time.Duration) (Disk, string, error) {
+	return findDisk(ctx, dir, wanted{hints, patience, settle})
 }
 
 // Settings are the writes that export a disk, as path=value relative to the group or backend.

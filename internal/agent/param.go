@@ -6,6 +6,8 @@ import (
 	"net/url"
 	"regexp"
 	"strings"
+
+	"ingot/internal/roothint"
 )
 
 // Params is what the conductor told the ramdisk on the kernel command line.
@@ -22,6 +24,8 @@ type Params struct {
 	BootMAC net.HardwareAddr
 	// OpenTarget leaves the target without CHAP: iscsi_chap=none.
 	OpenTarget bool
+	// Hints say which disk is meant: root_device, as package roothint encodes them.
+	Hints roothint.Hints
 }
 
 var (
@@ -57,6 +61,10 @@ func ParseParams(line string) (Params, error) {
 	var err error
 	if p.APIs, err = parseAPIs(arg); err != nil {
 		return Params{}, err
+	}
+	if p.Hints, err = roothint.Decode(arg["root_device"]); err != nil {
+		// Without them the wrong disk would be overwritten.
+		return Params{}, fmt.Errorf("kernel parameter root_device is wrong: %w", err)
 	}
 	p.BootMAC, err = parseBootMAC(arg["BOOTIF"])
 	return p, err

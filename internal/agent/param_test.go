@@ -7,11 +7,24 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"ingot/internal/agent"
+	"ingot/internal/roothint"
 )
 
 const fullLine = "quiet deployment_id=1be26c0b-03f2-4d2e-ae87-c02d7f33c781 deployment_key=abc " +
 	"iscsi_target_iqn=iqn.2008-10.org.openstack:1be26c0b BOOTIF=01-52-54-00-77-00-09 " +
 	"ironic_api_url=http://10.77.0.1:6385/,http://10.77.0.2:6385"
+
+// byText compares hints, whose inside is not seen here.
+var byText = cmp.Comparer(func(a, b roothint.Hints) bool { return a.String() == b.String() })
+
+func TestHintsComeOnTheCommandLine(t *testing.T) {
+	t.Parallel()
+	want := hints(t, map[string]any{"model": "<in> a b", "size": ">= 100"})
+	got, err := agent.ParseParams(fullLine + " root_device=" + want.Encode())
+	if err != nil || got.Hints.String() != want.String() {
+		t.Errorf("hints %v (%v), want %v", got.Hints, err, want)
+	}
+}
 
 func TestParamsOfAnIngotCommandLineAreRead(t *testing.T) {
 	t.Parallel()
@@ -25,7 +38,7 @@ func TestParamsOfAnIngotCommandLineAreRead(t *testing.T) {
 		APIs:    []string{"http://10.77.0.1:6385", "http://10.77.0.2:6385"},
 		BootMAC: []byte{0x52, 0x54, 0, 0x77, 0, 9},
 	}
-	if diff := cmp.Diff(want, got); diff != "" {
+	if diff := cmp.Diff(want, got, byText); diff != "" {
 		t.Error(diff)
 	}
 }
@@ -43,7 +56,7 @@ func TestParamsHaveIronicsDefaultsAndAliases(t *testing.T) {
 		BootMAC:    []byte{0x52, 0x54, 0, 0x77, 0, 9},
 		OpenTarget: true,
 	}
-	if diff := cmp.Diff(want, got); diff != "" {
+	if diff := cmp.Diff(want, got, byText); diff != "" {
 		t.Error(diff)
 	}
 }
@@ -58,6 +71,7 @@ func TestWrongParamIsNamed(t *testing.T) {
 		fullLine + " ironic_api_url=https://10.0.0.1":       "ironic_api_url",
 		fullLine + " ironic_api_url=":                       "ironic_api_url",
 		fullLine + " BOOTIF=01-52-54":                       "BOOTIF",
+		fullLine + " root_device=colour=red":                "root_device",
 	} {
 		_, err := agent.ParseParams(line)
 		if err == nil || !strings.Contains(err.Error(), want) {

@@ -29,6 +29,7 @@ type target struct {
 	iqn   string
 	disk  Disk
 	login Credentials // zero: no CHAP
+	about string      // the disk and why it was chosen, for people
 }
 
 // A setting is one write to an attribute of configfs.

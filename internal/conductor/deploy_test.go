@@ -574,11 +574,11 @@ func TestWhatCannotBeHonouredIsRefusedBeforeAnythingHappens(t *testing.T) {
 	x := newMetal(t)
 	c, _ := x.start()
 	for text, change := range map[string]func(n *ingot.Node){
-		"root_device": func(n *ingot.Node) {
-			n.InstanceInfo["root_device"] = ingot.Object{"serial": "x"}
+		"instance_info/root_device": func(n *ingot.Node) {
+			n.InstanceInfo["root_device"] = ingot.Object{"serial": ""}
 		},
-		"root_device hints": func(n *ingot.Node) {
-			n.Properties["root_device"] = ingot.Object{"name": "/dev/sdb"}
+		"properties/root_device": func(n *ingot.Node) {
+			n.Properties["root_device"] = ingot.Object{"colour": "red"}
 		},
 		"whole-disk images only": func(n *ingot.Node) { n.InstanceInfo["kernel"] = "http://k" },
 		"image_type is partition": func(n *ingot.Node) {

@@ -202,3 +202,24 @@ func commands(script string) []string {
 	}
 	return out
 }
+
+func TestTheDeployScriptSaysWhichDiskIsMeant(t *testing.T) {
+	t.Parallel()
+	n := node(ingot.BootDeploy, "deploying")
+	n.Properties = ingot.Object{"root_device": ingot.Object{"model": "<in> a b; ${x}"}}
+	for want, change := range map[string]func(){
+		" root_device=model=%3Cin%3E%20a%20b%3B%20%24%7Bx%7D ": func() {},
+		" root_device=size=500 ": func() {
+			n.InstanceInfo = ingot.Object{"root_device": ingot.Object{"size": 500.0}}
+		},
+		" root_device=invalid ": func() {
+			n.InstanceInfo = ingot.Object{"root_device": "sda"}
+		},
+	} {
+		n.InstanceInfo = nil
+		change()
+		if got := netboot.Script(n, env()); !strings.Contains(got, want) {
+			t.Errorf("script lacks %q:\n%s", want, got)
+		}
+	}
+}

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"ingot/internal/ingot"
+	"ingot/internal/roothint"
 )
 
 // script writes the text of one node. iPXE's language has words split at blanks, ${settings},
@@ -77,6 +78,14 @@ func (s *script) kernelArgs() string {
 		"ipa-api-url=" + clean[0],
 		"boot_attempt=" + word(n.Attempt.ID),
 		"BOOTIF=01-${netX/mac:hexhyp}",
+	}
+	if hints, _ := roothint.Of(n.InstanceInfo, n.Properties); hints != nil {
+		// A node that would not validate asks for a disk that is not there, rather than for any.
+		encoded := "invalid"
+		if h, err := roothint.Parse(hints); err == nil {
+			encoded = h.Encode()
+		}
+		args = append(args, "root_device="+encoded)
 	}
 	extra := s.env.KernelArgs
 	if own, ok := n.DriverInfo["kernel_append_params"].(string); ok {

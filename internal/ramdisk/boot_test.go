@@ -18,7 +18,9 @@ import (
 	"testing"
 	"time"
 
+	"ingot/internal/ingot"
 	"ingot/internal/ramdisk"
+	"ingot/internal/roothint"
 )
 
 // call is one request of the agent.
@@ -44,9 +46,11 @@ func conductor(t *testing.T) (calls <-chan call, port string) {
 	return heard, port
 }
 
-// machine boots kernel and ramdisk with a 1 GiB disk, in software emulation. It returns the
-// addresses on the host that lead to the guest's ports 3260 and 10000.
-func machine(t *testing.T, built ramdisk.Result, disk, cmdline string) (iscsi, outcome string) {
+// machine boots kernel and ramdisk with a 1 GiB disk, in software emulation, beside a smaller one
+// that would be chosen without hints. It returns the addresses on the host that lead to the
+// guest's ports 3260 and 10000.
+func machine(t *testing.T, built ramdisk.Result, disk diskKind, cmdline string) (iscsi,
+	outcome string) {
 	t.Helper()
 	iscsi, outcome = freeAddress(t), freeAddress(t)
 	console := filepath.Join(t.TempDir(), "console")
@@ -57,7 +61,10 @@ func machine(t *testing.T, built ramdisk.Result, disk, cmdline string) (iscsi, o
 		"-append", "console=ttyS0 quiet panic=-1 "+cmdline,
 		"-netdev", "user,id=n,hostfwd=tcp:"+iscsi+"-:3260,hostfwd=tcp:"+outcome+"-:10000",
 		"-device", "virtio-net-pci,netdev=n,mac=52:54:00:77:00:09",
-		"-drive", "file="+disk+",format=raw,if=virtio,discard=unmap")
+		"-blockdev", "driver=null-co,node-name=decoy,size=536870912",
+		"-device", "virtio-blk-pci,drive=decoy,serial=decoy,addr=0x7",
+		"-drive", "file="+disk.path+",format=raw,if=none,id=disk,discard=unmap")
+	cmd.Args = append(cmd.Args, disk.device...)
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -143,14 +150,45 @@ func TestMachineLendsItsDiskToWhoHasTheSecretAndCompletes(t *testing.T) {
 	for _, flavour := range []ramdisk.Flavour{ramdisk.Cloud, ramdisk.Generic} {
 		t.Run(string(flavour), func(t *testing.T) {
 			t.Parallel()
-			lendAndComplete(t, build(t, flavour))
+			lendAndComplete(t, build(t, flavour), disks[flavour])
 		})
 	}
 }
 
-func lendAndComplete(t *testing.T, built ramdisk.Result) {
+// diskKind is how the disk is connected, the hints that tell it from the decoy, and how the
+// ramdisk describes it.
+type diskKind struct {
+	device []string
+	hints  ingot.Object
+	about  string
+	path   string
+}
+
+var disks = map[ramdisk.Flavour]diskKind{
+	ramdisk.Cloud: {
+		device: []string{"-device", "virtio-blk-pci,drive=disk,serial=ingot-1,addr=0x9"},
+		hints:  ingot.Object{"serial": "INGOT-1", "by_path": "<in> pci-0000:00:09.0"},
+		about:  "/dev/vdb 1.0 GiB, vendor 0x1af4, serial ingot-1, rotational",
+	},
+	ramdisk.Generic: {
+		device: []string{"-device", "ich9-ahci,id=sata,addr=0x9", "-device", "ide-hd,drive=disk," +
+			"bus=sata.2,serial=ingot-1,wwn=0x5000c500a1b2c3d4,rotation_rate=1"},
+		hints: ingot.Object{"model": "<in> qemu", "wwn": "0x5000c500a1b2c3d4",
+			"by_path": "/dev/disk/by-path/pci-0000:00:09.0-ata-3", "size": "= 1",
+			"serial": "ingot-1", "rotational": false},
+		about: "/dev/sda 1.0 GiB, model QEMU HARDDISK, vendor ATA, serial ingot-1, " +
+			"wwn 0x5000c500a1b2c3d4, hctl 2:0:0:0",
+	},
+}
+
+func lendAndComplete(t *testing.T, built ramdisk.Result, kind diskKind) {
 	calls, port := conductor(t)
 	disk := filepath.Join(t.TempDir(), "disk.raw")
+	kind.path = disk
+	hints, err := roothint.Parse(kind.hints)
+	if err != nil {
+		t.Fatal(err)
+	}
 	if err := os.WriteFile(disk, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -158,7 +196,7 @@ func lendAndComplete(t *testing.T, built ramdisk.Result) {
 		t.Fatal(err)
 	}
 	start := time.Now()
-	iscsi, outcome := machine(t, built, disk, "deployment_id=a-node deployment_key=a-key "+
+	iscsi, outcome := machine(t, built, kind, "root_device="+hints.Encode()+" deployment_id=a-node deployment_key=a-key "+
 		"iscsi_target_iqn=iqn.2008-10.org.openstack:a-node BOOTIF=01-52-54-00-77-00-09 "+
 		"ironic_api_url=http://10.0.2.2:1,http://10.0.2.2:"+port)
 	info := next(t, calls)
@@ -167,7 +205,7 @@ func lendAndComplete(t *testing.T, built ramdisk.Result) {
 	want := fmt.Sprint(call{"pass_deploy_info", map[string]string{
 		"address": "10.0.2.15", "port": "3260", "iqn": "iqn.2008-10.org.openstack:a-node",
 		"lun": "1", "key": "a-key", "error": "", "chap_username": "ingot",
-		"chap_password": secret}})
+		"chap_password": secret, "disk": kind.about}})
 	if fmt.Sprint(info) != want || len(secret) < 16 {
 		t.Fatalf("call is %v, want %s", info, want)
 	}

@@ -33,7 +33,7 @@ func (d *Deploy) NodeMethods() []driver.Method {
 	return []driver.Method{
 		{Name: methodInfo, HTTPMethods: []string{"POST"}, Async: true, Public: true,
 			Exclusive: true, Description: "The deploy ramdisk says where it exports the disk: " +
-				"address, port, iqn, lun, key, chap_username, chap_password; or error and key."},
+				"address, port, iqn, lun, key, chap_username, chap_password, disk; or error and key."},
 		{Name: methodStatus, HTTPMethods: []string{"POST"}, Async: true, Public: true,
 			Exclusive: true, Description: "The deploy ramdisk says that it has let go of the " +
 				"disk: key and status Completed; or error and key."},
@@ -82,10 +82,15 @@ func deployInfo(t *driver.Task, args ingot.Object) (driver.Result, error) {
 		return driver.Result{}, err
 	}
 	n.Attempt.Target = target
-	t.Note(ingot.Entry{Source: "agent", Text: "the ramdisk exports its disk at " +
-		target.Address + " port " + strconv.Itoa(target.Port) + " as " + target.IQN,
-		Data: ingot.Object{"address": target.Address, "port": target.Port, "iqn": target.IQN,
-			"lun": target.LUN, "chap": target.Username != ""}})
+	text := "the ramdisk exports its disk at " + target.Address + " port " +
+		strconv.Itoa(target.Port) + " as " + target.IQN
+	data := ingot.Object{"address": target.Address, "port": target.Port, "iqn": target.IQN,
+		"lun": target.LUN, "chap": target.Username != ""}
+	if disk := clip(driver.Text(args, "disk"), maxError); disk != "" {
+		text += ": " + disk
+		data["disk"] = disk
+	}
+	t.Note(ingot.Entry{Source: "agent", Text: text, Data: data})
 	return driver.Result{Resume: true}, nil
 }
 

@@ -6,6 +6,7 @@ import (
 	"ingot/internal/driver"
 	"ingot/internal/image"
 	"ingot/internal/ingot"
+	"ingot/internal/roothint"
 )
 
 // Validate checks instance_info: an image that can be fetched and verified, and nothing asked
@@ -15,16 +16,9 @@ func (d *Deploy) Validate(_ context.Context, t *driver.Task) error {
 	if _, err := image.FromInstanceInfo(n.InstanceInfo, d.o.Image); err != nil {
 		return err
 	}
-	for _, hint := range []struct {
-		where  string
-		object ingot.Object
-	}{{"instance_info", n.InstanceInfo}, {"properties", n.Properties}} {
-		if given(hint.object["root_device"]) {
-			return ingot.Errorf(ingot.Invalid, "%s of node %s has root_device hints, which "+
-				"deploy interface iscsi cannot follow yet: the ramdisk exports the machine's "+
-				"first disk, and that must not be overwritten if another one was meant. "+
-				"Remove root_device if the machine has one disk.", hint.where, n.UUID)
-		}
+	hints, where := roothint.Of(n.InstanceInfo, n.Properties)
+	if _, err := roothint.Parse(hints); err != nil {
+		return ingot.Errorf(ingot.Invalid, "%s of node %s: %w", where, n.UUID, err)
 	}
 	for _, key := range []string{"kernel", "ramdisk"} {
 		if given(n.InstanceInfo[key]) {
