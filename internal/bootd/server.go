@@ -30,6 +30,8 @@ type Config struct {
 	HTTPListen string
 	// TFTPListen is the address of boot programs, ":69". Empty: no TFTP.
 	TFTPListen string
+	// TFTPSinglePort answers transfers from TFTPListen itself, see [tftp.Server].
+	TFTPSinglePort bool
 	// Programs are the directories of undionly.kpxe, snponly.efi and ipxe.efi.
 	Programs []string
 
@@ -146,8 +148,9 @@ func (s *Server) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return s.runHTTP(ctx) })
 	if s.tftp != nil {
-		t := &tftp.Server{Handler: s.serveTFTP, Notify: s.noteTFTP, Log: s.Log}
-		g.Go(func() error { return t.Serve(ctx, s.tftp) })
+		t := &tftp.Server{Handler: s.serveTFTP, Notify: s.noteTFTP, Log: s.Log,
+			SinglePort: s.TFTPSinglePort}
+		g.Go(func() error { return t.Serve(ctx, s.tftp.(*net.UDPConn)) })
 	}
 	if s.dhcp != nil {
 		d := &dhcp.Server{Handler: s.handleDHCP, Log: s.Log}

@@ -52,7 +52,7 @@ func (s *Server) serveTFTP(_ context.Context, r tftp.Request) (tftp.Content, err
 		f.Close()
 		return tftp.Content{}, fmt.Errorf("size of %s: %w", f.Name(), err)
 	}
-	return tftp.Content{Reader: f, Size: info.Size()}, nil
+	return tftp.Content{Reader: f, Size: info.Size(), Close: f.Close}, nil
 }
 
 // noteTFTP writes what became of a transfer to the journal. Size probes and starts are traffic,

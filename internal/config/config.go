@@ -115,13 +115,14 @@ type Image struct {
 
 // Boot configures the sockets that machines talk to.
 type Boot struct {
-	Interface  string   `toml:"interface"`
-	Address    string   `toml:"address"`
-	HTTPListen string   `toml:"http_listen"`
-	TFTPListen string   `toml:"tftp_listen"`
-	TFTPFiles  []string `toml:"tftp_files"`
-	Cache      string   `toml:"cache"`
-	DHCP       DHCP     `toml:"dhcp"`
+	Interface      string   `toml:"interface"`
+	Address        string   `toml:"address"`
+	HTTPListen     string   `toml:"http_listen"`
+	TFTPListen     string   `toml:"tftp_listen"`
+	TFTPFiles      []string `toml:"tftp_files"`
+	TFTPSinglePort bool     `toml:"tftp_single_port"`
+	Cache          string   `toml:"cache"`
+	DHCP           DHCP     `toml:"dhcp"`
 }
 
 // DHCP configures the DHCP or ProxyDHCP server.

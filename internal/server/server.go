@@ -157,7 +157,8 @@ func (s *server) sockets(files bootd.Files) (*bootd.Server, error) {
 	b := s.cfg.Boot
 	c := bootd.Config{
 		Interface: b.Interface, HTTPListen: b.HTTPListen, TFTPListen: b.TFTPListen,
-		Programs: b.TFTPFiles, Mode: bootd.Mode(b.DHCP.Mode),
+		TFTPSinglePort: b.TFTPSinglePort,
+		Programs:       b.TFTPFiles, Mode: bootd.Mode(b.DHCP.Mode),
 		Lease: time.Duration(b.DHCP.LeaseTime), AnswerUnknown: b.DHCP.AnswerUnknown,
 		RouterAdverts: b.DHCP.RouterAdverts,
 	}

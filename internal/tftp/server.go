@@ -4,13 +4,14 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"log/slog"
 	"net"
 	"net/netip"
 	"sync"
 	"time"
+
+	"golang.org/x/sync/semaphore"
 )
 
 // Errors a [Handler] returns to choose the code that the client sees. Any other error
@@ -27,10 +28,12 @@ type Request struct {
 	Local  netip.Addr     // address the request was sent to; invalid if unknown
 }
 
-// Content is what a handler answers. The server closes Reader when the transfer ends.
+// Content is what a handler answers. Reader should have its bytes at hand: all transfers wait for
+// it. Close, unless nil, is called when the transfer ends.
 type Content struct {
-	Reader io.ReadCloser
-	Size   int64 // bytes; negative if unknown, then the tsize option is not answered
+	Reader io.ReaderAt
+	Size   int64 // bytes
+	Close  func() error
 }
 
 // A Handler finds the content of a path. It runs concurrently, once per transfer; ctx ends
@@ -57,7 +60,7 @@ const (
 type Event struct {
 	Outcome  Outcome
 	Request  Request
-	Size     int64 // of the file; negative if unknown
+	Size     int64 // of the file; negative for Refused
 	Bytes    int64 // acknowledged by the client
 	Resent   int   // packets sent more than once
 	Duration time.Duration
@@ -72,7 +75,7 @@ type Server struct {
 	Log *slog.Logger
 
 	// Notify is told of every transfer, concurrently. A transfer keeps its place until it
-	// returns, and a refusal holds up requests, so it should be quick. Default: nothing.
+	// returns. Refusals beyond MaxTransfers at a time are not told of. Default: nothing.
 	Notify func(Event)
 
 	// Timeout is the longest wait for an answer before a packet is sent again. Shorter waits
@@ -84,25 +87,31 @@ type Server struct {
 	// client's own repeats.
 	Retries int
 
-	// MaxBlock bounds the negotiated block size, bytes. Default 1468: the largest that fits
-	// Ethernet without fragments, which PXE ROMs often cannot join. Raise for jumbo frames.
+	// MaxBlock bounds the negotiated block size, bytes; over IPv6 it is 20 less. Default 1468:
+	// the largest that fits Ethernet without fragments, which PXE ROMs often cannot join. Raise
+	// for jumbo frames.
 	MaxBlock int
 
 	// MaxWindow bounds the negotiated window, blocks. Default 64.
 	MaxWindow int
 
 	// MaxTransfers bounds transfers under way. Further requests are not answered; clients
-	// repeat theirs. Default 512.
+	// repeat theirs. A transfer takes about 2 KiB. Default 2048.
 	MaxTransfers int
 
 	// MaxPerClient bounds transfers under way of one address, so that one machine cannot take
-	// all places. Default 128.
+	// all places. Default 512: there may be a rack behind one address.
 	MaxPerClient int
 
-	mu       sync.Mutex // guards running, clients
-	running  map[netip.AddrPort]*transfer
+	// SinglePort answers from the port that was asked instead of a port of its own for transfers,
+	// for networks whose address translation or firewall lets nothing else through. Clients
+	// are told apart by their address and port. Default false, as RFC 1350 has it.
+	SinglePort bool
+
+	mu       sync.Mutex // guards places, clients
+	places   int        // taken
 	clients  map[netip.Addr]int
-	wait     sync.WaitGroup
+	refusals *semaphore.Weighted // that are being told of
 	defaults sync.Once
 }
 
@@ -112,129 +121,53 @@ func (s *Server) setDefaults() {
 	s.Retries = cmp.Or(s.Retries, 6)
 	s.MaxBlock = cmp.Or(s.MaxBlock, 1468)
 	s.MaxWindow = cmp.Or(s.MaxWindow, 64)
-	s.MaxTransfers = cmp.Or(s.MaxTransfers, 512)
-	s.MaxPerClient = cmp.Or(s.MaxPerClient, 128)
+	s.MaxTransfers = cmp.Or(s.MaxTransfers, 2048)
+	s.MaxPerClient = cmp.Or(s.MaxPerClient, 512)
 	if s.Notify == nil {
 		s.Notify = func(Event) {}
 	}
-	s.running = make(map[netip.AddrPort]*transfer)
 	s.clients = make(map[netip.Addr]int)
+	s.refusals = semaphore.NewWeighted(int64(s.MaxTransfers))
 }
 
 // Serve answers requests on conn until ctx ends, then waits for its transfers, which end
-// with ctx too. It returns nil then, or the error of the socket. It closes conn. Several
-// Serve of one Server may run at once.
-func (s *Server) Serve(ctx context.Context, conn net.PacketConn) error {
+// with ctx too. It returns nil then, or the error of the socket. It closes conn. A socket of IPv6
+// that takes IPv4, too, serves both. Several Serve of one Server may run at once.
+func (s *Server) Serve(ctx context.Context, conn *net.UDPConn) error {
 	s.defaults.Do(s.setDefaults)
-	ctx, cancel := context.WithCancel(ctx)
-	defer s.wait.Wait()
-	defer cancel()
-	defer context.AfterFunc(ctx, func() { conn.Close() })()
 	defer conn.Close()
-
-	in := newReceiver(conn)
-	buf := make([]byte, maxRequest+1)
-	for {
-		n, client, local, err := in.receive(buf)
-		switch {
-		case ctx.Err() != nil:
-			return nil
-		case errors.Is(err, net.ErrClosed):
-			return fmt.Errorf("receive TFTP request: %w", err)
-		case err != nil:
-			// Errors of earlier packets (ICMP) surface here; the socket goes on working.
-			s.Log.Debug("tftp receive", "error", err)
-			continue
-		}
-		s.accept(ctx, conn, packet{append([]byte(nil), buf[:n]...), client, local})
-	}
-}
-
-// packet is one datagram with where it came from and where it was sent to.
-type packet struct {
-	data   []byte
-	client netip.AddrPort
-	local  netip.Addr
-}
-
-// accept starts the transfer that a packet asks for.
-func (s *Server) accept(ctx context.Context, conn net.PacketConn, p packet) {
-	r, err := parseRequest(p.data)
+	v, err := newService(ctx, s, conn)
 	if err != nil {
-		// Not answered: whoever sends this to port 69 has no transfer that could be told.
-		s.Log.Debug("tftp packet ignored", "client", p.client, "error", err)
-		return
+		return err
 	}
-	path, ok := CleanPath(r.path)
-	req := Request{Path: path, Client: p.client, Local: p.local}
-	switch {
-	case r.op == opWrite:
-		s.refuse(conn, req, CodeAccess, "read only server")
-		return
-	case r.mode != "octet" && r.mode != "netascii":
-		// netascii is served as octet: boot files are binary, and firmware that asks for
-		// netascii does not convert.
-		s.refuse(conn, req, CodeIllegal, "mode must be octet")
-		return
-	case !ok:
-		req.Path = fmt.Sprintf("%q", r.path)
-		s.refuse(conn, req, CodeAccess, "path leaves the tree")
-		return
-	}
-	t := s.admit(ctx, req, r)
-	if t == nil {
-		return
-	}
-	s.wait.Go(func() {
-		defer s.leave(t)
-		t.run()
-	})
+	return v.run()
 }
 
-// admit reserves a place for a transfer. It returns nil for a repeated request whose
-// transfer runs, and when all places are taken.
-func (s *Server) admit(ctx context.Context, req Request, r rrq) *transfer {
+// admit reserves a place for a transfer, if there is one.
+func (s *Server) admit(client netip.Addr) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if old := s.running[req.Client]; old != nil {
-		if old.req.Path == req.Path {
-			return nil
-		}
-		// The client gave up and asks for something else from the same port; its ERROR was lost.
-		old.cancel()
-		delete(s.running, req.Client)
+	if s.places >= s.MaxTransfers || s.clients[client] >= s.MaxPerClient {
+		return false
 	}
-	address := req.Client.Addr()
-	if len(s.running) >= s.MaxTransfers || s.clients[address] >= s.MaxPerClient {
-		s.Log.Warn("tftp busy, request not answered", "client", req.Client, "path", req.Path)
-		return nil
-	}
-	t := &transfer{server: s, req: req, ask: r, size: -1, start: time.Now()}
-	t.ctx, t.cancel = context.WithCancel(ctx)
-	s.running[req.Client] = t
-	s.clients[address]++
-	return t
+	s.places++
+	s.clients[client]++
+	return true
 }
 
-// leave gives the place of a transfer back.
-func (s *Server) leave(t *transfer) {
-	t.cancel()
+// release gives a place back.
+func (s *Server) release(client netip.Addr) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.running[t.req.Client] == t {
-		delete(s.running, t.req.Client)
-	}
-	address := t.req.Client.Addr()
-	if s.clients[address]--; s.clients[address] <= 0 {
-		delete(s.clients, address)
+	s.places--
+	if s.clients[client]--; s.clients[client] <= 0 {
+		delete(s.clients, client)
 	}
 }
 
-// refuse answers a request that starts no transfer.
-func (s *Server) refuse(conn net.PacketConn, req Request, code Code, text string) {
-	to := net.UDPAddrFromAddrPort(req.Client)
-	if _, err := conn.WriteTo(encodeError(code, text), to); err != nil {
-		s.Log.Debug("tftp send", "client", req.Client, "error", err)
-	}
-	s.Notify(Event{Outcome: Refused, Request: req, Size: -1, Err: errors.New(text)})
+// tell reports an event.
+func (s *Server) tell(e Event) {
+	s.Log.Debug("tftp transfer", "outcome", e.Outcome, "client", e.Request.Client,
+		"path", e.Request.Path, "bytes", e.Bytes, "resent", e.Resent, "error", e.Err)
+	s.Notify(e)
 }

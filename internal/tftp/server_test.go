@@ -9,6 +9,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"net"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -33,13 +34,31 @@ type rig struct {
 	events chan tftp.Event
 }
 
-// serve runs a server over files until the test ends.
+// inBothModes runs a test with a port for transfers and without.
+func inBothModes(t *testing.T, test func(t *testing.T, s *tftp.Server)) {
+	t.Helper()
+	for name, single := range map[string]bool{"own port": false, "single port": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			test(t, &tftp.Server{SinglePort: single})
+		})
+	}
+}
+
+// serve runs a server over files on 127.0.0.1 until the test ends.
 func serve(t *testing.T, s *tftp.Server, files map[string][]byte) *rig {
 	t.Helper()
-	conn, err := net.ListenPacket("udp", "127.0.0.1:0")
+	return serveOn(t, s, files, "127.0.0.1:0")
+}
+
+// serveOn is serve on an address.
+func serveOn(t *testing.T, s *tftp.Server, files map[string][]byte, listen string) *rig {
+	t.Helper()
+	listener, err := net.ListenPacket("udp", listen)
 	if err != nil {
 		t.Fatal(err)
 	}
+	conn := listener.(*net.UDPConn)
 	r := &rig{addr: conn.LocalAddr().String(), events: make(chan tftp.Event, 1000)}
 	s.Notify = func(e tftp.Event) { r.events <- e }
 	if s.Handler == nil {
@@ -48,7 +67,7 @@ func serve(t *testing.T, s *tftp.Server, files map[string][]byte) *rig {
 			if !ok {
 				return tftp.Content{}, fmt.Errorf("%s: %w", q.Path, tftp.ErrNotFound)
 			}
-			return tftp.Content{Reader: io.NopCloser(bytes.NewReader(b)), Size: int64(len(b))}, nil
+			return tftp.Content{Reader: bytes.NewReader(b), Size: int64(len(b))}, nil
 		}
 	}
 	ctx, cancel := context.WithCancel(context.Background())
@@ -84,7 +103,11 @@ func TestFilesArriveWholeAtEveryOptionAndSize(t *testing.T) {
 	for _, n := range []int{0, 1, 511, 512, 513, 1024, 1468 * 3, 100_000} {
 		files[fmt.Sprint(n)] = content(n)
 	}
-	r := serve(t, &tftp.Server{}, files)
+	inBothModes(t, func(t *testing.T, s *tftp.Server) { everyOption(t, s, files) })
+}
+
+func everyOption(t *testing.T, s *tftp.Server, files map[string][]byte) {
+	r := serve(t, s, files)
 	for _, o := range []tftp.Options{
 		{}, {BlockSize: 8}, {BlockSize: 512}, {BlockSize: 1432}, {BlockSize: 65464},
 		{Window: 4}, {BlockSize: 1432, Window: 16}, {BlockSize: 1432, Window: 65535},
@@ -101,6 +124,52 @@ func TestFilesArriveWholeAtEveryOptionAndSize(t *testing.T) {
 				t.Fatalf("%+v: %s bytes reported as %+v", o, name, e)
 			}
 		}
+	}
+}
+
+// One socket serves both families, and answers come from the address that was asked: Get takes
+// no others.
+func TestClientsOfBothFamiliesAreServed(t *testing.T) {
+	t.Parallel()
+	want := content(100_000)
+	inBothModes(t, func(t *testing.T, s *tftp.Server) {
+		r := serveOn(t, s, map[string][]byte{"f": want}, ":0")
+		_, port, _ := net.SplitHostPort(r.addr)
+		for _, host := range []string{"127.0.0.1", "127.0.0.9", "::1"} {
+			for _, window := range []int{0, 16} {
+				var got bytes.Buffer
+				o := tftp.Options{BlockSize: 1468, Window: window}
+				_, err := tftp.Get(t.Context(), net.JoinHostPort(host, port), "f", &got, o)
+				if err != nil {
+					t.Fatalf("%s: %v", host, err)
+				}
+				if !bytes.Equal(got.Bytes(), want) {
+					t.Fatalf("%s: content differs", host)
+				}
+				e := r.next(t)
+				if e.Outcome != tftp.Done || e.Request.Local != netip.MustParseAddr(host) {
+					t.Errorf("%s: reported as %+v", host, e)
+				}
+			}
+		}
+	})
+}
+
+// A client behind address translation hears only the port that it asked.
+func TestSinglePortAnswersFromThePortThatWasAsked(t *testing.T) {
+	t.Parallel()
+	r := serve(t, &tftp.Server{SinglePort: true}, map[string][]byte{"f": content(600)})
+	conn := dial(t, r.addr) // connected: answers of other ports do not arrive
+	send(t, conn, "\x00\x01f\x00octet\x00")
+	for i, length := range []int{516, 92} {
+		block := byte(i + 1)
+		if got := receive(t, conn); len(got) != length || got[1] != 3 || got[3] != block {
+			t.Fatalf("block %d: %d bytes, %q", block, len(got), got[:4])
+		}
+		send(t, conn, string([]byte{0, 4, 0, block}))
+	}
+	if e := r.next(t); e.Outcome != tftp.Done {
+		t.Fatalf("reported as %+v", e)
 	}
 }
 
@@ -319,12 +388,12 @@ func BenchmarkTransfer(b *testing.B) {
 	for _, window := range []int{1, 4, 16, 64} {
 		b.Run(fmt.Sprint("window", window), func(b *testing.B) {
 			data := content(8 << 20)
-			conn, err := net.ListenPacket("udp", "127.0.0.1:0")
+			conn, err := net.ListenUDP("udp", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
 			if err != nil {
 				b.Fatal(err)
 			}
 			s := &tftp.Server{Handler: func(context.Context, tftp.Request) (tftp.Content, error) {
-				return tftp.Content{Reader: io.NopCloser(bytes.NewReader(data)), Size: int64(len(data))}, nil
+				return tftp.Content{Reader: bytes.NewReader(data), Size: int64(len(data))}, nil
 			}}
 			ctx, cancel := context.WithCancel(context.Background())
 			done := make(chan error, 1)
