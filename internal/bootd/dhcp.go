@@ -209,7 +209,7 @@ func (s *Server) machine(ctx context.Context, mac net.HardwareAddr) (Machine, er
 // warnUnknown tells of a machine nobody enrolled: once an hour each, for machines repeat their
 // requests for ever and the operator needs one line to act on.
 func (s *Server) warnUnknown(q *dhcpv4.DHCPv4) {
-	if !s.unknown.first(q.ClientHWAddr.String()) {
+	if !s.unknown.First(q.ClientHWAddr.String()) {
 		return
 	}
 	s.Log.Warn("unknown machine asks for DHCP", "mac", q.ClientHWAddr)

@@ -77,37 +77,3 @@ func resolved(a netip.Addr) string {
 	}
 	return ""
 }
-
-// once lets the first mention of a name through, and the next one an hour later. The zero
-// value works.
-type once struct {
-	mu   sync.Mutex // guards last
-	last map[string]time.Time
-}
-
-// maxNames bounds what strangers on the wire can make us remember.
-const maxNames = 4096
-
-func (o *once) first(name string) bool {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	now := time.Now()
-	if t, ok := o.last[name]; ok && now.Sub(t) < time.Hour {
-		return false
-	}
-	if o.last == nil {
-		o.last = map[string]time.Time{}
-	}
-	if len(o.last) >= maxNames {
-		for k, t := range o.last {
-			if now.Sub(t) >= time.Hour {
-				delete(o.last, k)
-			}
-		}
-		if len(o.last) >= maxNames {
-			return false // a flood of made-up addresses fills neither memory nor log
-		}
-	}
-	o.last[name] = now
-	return true
-}

@@ -14,6 +14,7 @@ import (
 
 	"ingot/internal/dhcp"
 	"ingot/internal/ingot"
+	"ingot/internal/journal"
 	"ingot/internal/store"
 	"ingot/internal/tftp"
 )
@@ -63,7 +64,7 @@ type Server struct {
 	site    Site
 	leases  *leases
 	seen    neighbours
-	unknown once
+	unknown journal.Hourly
 
 	http     net.Listener
 	tftp     net.PacketConn

@@ -122,6 +122,7 @@ type Boot struct {
 	TFTPFiles      []string `toml:"tftp_files"`
 	TFTPSinglePort bool     `toml:"tftp_single_port"`
 	Cache          string   `toml:"cache"`
+	Unknown        string   `toml:"unknown_machine"`
 	DHCP           DHCP     `toml:"dhcp"`
 }
 
@@ -170,6 +171,7 @@ func Default() Config {
 			TFTPListen: ":69",
 			TFTPFiles:  []string{"/usr/lib/ipxe"},
 			Cache:      "/var/lib/ingot/boot",
+			Unknown:    "exit",
 			DHCP: DHCP{
 				Mode: "off", LeaseTime: Duration(time.Hour), DNS: []string{},
 				RouterAdverts: true,
@@ -263,6 +265,7 @@ func (c *Config) Check() error {
 	oneOf("log.level", c.Log.Level, "debug", "info", "warn", "error")
 	oneOf("log.format", c.Log.Format, "text", "json")
 	oneOf("boot.dhcp.mode", c.Boot.DHCP.Mode, "off", "server", "proxy")
+	oneOf("boot.unknown_machine", c.Boot.Unknown, "exit", "retry")
 	oneOf("deploy.default_boot_mode", c.Deploy.DefaultBootMode, "uefi", "bios")
 	listen("api.listen", c.API.Listen)
 	listen("boot.http_listen", c.Boot.HTTPListen)

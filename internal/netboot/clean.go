@@ -2,26 +2,44 @@ package netboot
 
 import "strings"
 
-// Values come from people and machines, and iPXE would run what they contain: a newline starts
-// a command, ${...} expands a setting, "||" and "&&" join commands, "#" starts a comment, a
-// backslash joins lines. So each place has a list of what may be in it; the rest becomes '_'.
+// Values come from people and machines, and a boot loader would run what they contain: a newline
+// starts a command, ${...} expands a setting, "||" and ";" join commands, "#" starts a comment, a
+// backslash joins lines, a quote ends one. So each place has a set of what may be in it; the rest
+// becomes '_'. The sets of iPXE are free of "$#\|&"; GRUB has everything within single quotes,
+// where nothing but the quote itself is special.
+var (
+	wordChars   = chars("-._:")
+	linkChars   = chars("-._:/[]%?=+,@~")
+	textChars   = chars("-._:/[]%?=+,@~ ;()!\"'<>")
+	kernelChars = chars("-._:/[]%?=+,@~;()!\"'")
+	quotedChars = chars("-._:/[]%?=+,@~ ;()!\"<>")
+)
+
 const (
-	alphanumeric = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
-
-	wordChars   = alphanumeric + "-._:"
-	linkChars   = wordChars + "/[]%?=+,@~"
-	textChars   = linkChars + " ;()!\"'<>"
-	kernelChars = linkChars + ";()!\"'"
-
 	// maxText bounds a line on the console; maxKernel stays below the 2048 bytes that Linux
 	// takes on x86, with room for what every ramdisk is told.
 	maxText   = 400
 	maxKernel = 1200
 )
 
-func keep(s, allowed string) string {
+// set is a set of ASCII characters.
+type set [128]bool
+
+// chars is letters, digits and more.
+func chars(more string) *set {
+	var s set
+	for c := range len(s) {
+		s[c] = c >= '0' && c <= '9' || c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z'
+	}
+	for _, c := range more {
+		s[c] = true
+	}
+	return &s
+}
+
+func keep(s string, allowed *set) string {
 	return strings.Map(func(r rune) rune {
-		if strings.ContainsRune(allowed, r) {
+		if r < 128 && allowed[r] {
 			return r
 		}
 		return '_'
@@ -34,23 +52,24 @@ func word(s string) string { return keep(clip(s, 255), wordChars) }
 // link cleans a URL.
 func link(s string) string { return keep(clip(s, maxKernel), linkChars) }
 
-// text cleans a sentence for an echo; a newline becomes a blank.
+// text cleans a sentence for the console; a newline becomes a blank.
 func text(s string) string {
 	return keep(strings.Join(strings.Fields(clip(s, maxText)), " "), textChars)
 }
 
 // kernelWords cleans kernel arguments one by one and drops those after the limit whole: half an
-// argument is worse than none.
-func kernelWords(s string) []string {
-	var words []string
+// argument is worse than none. initrd= is the boot loader's: PXELINUX would load what it names.
+func kernelWords(args []string, s string) []string {
 	left := maxKernel
-	for _, w := range strings.Fields(s) {
+	for w := range strings.FieldsSeq(s) {
 		if left -= len(w) + 1; left < 0 {
 			break
 		}
-		words = append(words, keep(w, kernelChars))
+		if !strings.HasPrefix(w, "initrd=") {
+			args = append(args, keep(w, kernelChars))
+		}
 	}
-	return words
+	return args
 }
 
 // clip cuts at n bytes; keep replaces a rune cut in half.

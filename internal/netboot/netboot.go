@@ -1,23 +1,24 @@
-// Package netboot decides what a machine boots now and writes the iPXE script that says so.
-// It is pure: the same node and the same Env give the same bytes, on every conductor, so no
-// boot file is ever written for a machine and none can be out of date. It does not fetch, serve
-// or store anything; bootfile holds the kernels, bootd and the driver passthru `ipxe_config`
-// hand out the text.
+// Package netboot decides what a machine boots now and writes the text that tells its boot loader:
+// an iPXE script, a PXELINUX configuration or a GRUB configuration. It is pure: the same node,
+// Env and Request give the same bytes, on every conductor, so no boot file is ever written for a
+// machine and none can be out of date. It does not fetch, serve or store anything; bootfile holds
+// the kernels, bootd and the driver passthru `ipxe_config` hand out the text.
 //
-// Read Decide first (what a node boots), then script.go (how iPXE is told).
+// Read Decide first (what a node boots), then answer.go (what the machine is told, in no
+// language), then ipxe.go, pxelinux.go and grub.go (how each boot loader is told).
 package netboot
 
 import (
-	"fmt"
+	"slices"
 
 	"ingot/internal/ingot"
 	"ingot/internal/lifecycle"
 )
 
-// Env is what a script must know of the installation. All of it is the same for every node.
+// Env is what an answer must know of the installation. All of it is the same for every node.
 type Env struct {
 	// BaseURLs are the servers of scripts, kernels and ramdisks ("http://10.77.0.1:8080"),
-	// tried in order; at least one.
+	// tried in order; at least one. GRUB and PXELINUX ask the same hosts by TFTP.
 	BaseURLs []string
 	// APIURLs are where the ramdisk calls back, tried in order. Empty: BaseURLs, because the
 	// calls of machines are served there too.
@@ -25,6 +26,31 @@ type Env struct {
 	// KernelArgs are appended to the command line of the deploy kernel ("console=ttyS0"). A
 	// node's driver_info.kernel_append_params replaces them, with %default% standing for them.
 	KernelArgs string
+	// Driver is a hardware type whose ipxe_config answers, for machines of which no node, and so
+	// no driver, is known. Any one with the boot interface will do: it answers for every machine.
+	Driver string
+	// Unknown is what a machine without a node is told.
+	Unknown Unknown
+}
+
+// Unknown is what a machine without a node is told; the values are those of the configuration
+// ([boot] unknown_machine).
+type Unknown string
+
+// What unknown machines do after the message: go on to their next boot device, or ask again until
+// somebody enrolls them. The zero value is the first.
+const (
+	UnknownExit  Unknown = "exit"
+	UnknownRetry Unknown = "retry"
+)
+
+// Request is what is known of who asks, and how the answer is found again.
+type Request struct {
+	// MAC as ParseMAC returns it; "" when the machine did not say.
+	MAC string
+	// Trace is made for this answer: it is shown on the console and is in the answer's journal
+	// entry. Answers that belong to an attempt show that instead.
+	Trace string
 }
 
 // Decision is what a node boots now.
@@ -35,49 +61,101 @@ type Decision struct {
 	Problem string
 }
 
-// Decide computes what the node boots. The provision state alone cannot tell (deploying covers
-// both the ramdisk and what it wrote), hence the boot intent in the row; a state that does not
-// exist, an intent this version does not serve or a deployment without its files is a Problem.
+// booting lists, for each provision state, what a machine may be booted into over the network
+// there. The boot intent decides; this refuses what only a fault can have left in the row, so
+// that no machine in use is booted into a ramdisk. Leaving to the disk or to the next boot device
+// and showing an error are safe in every state, hence not listed.
+var booting = map[lifecycle.State][]ingot.BootIntent{
+	lifecycle.Enroll:     {},
+	lifecycle.Verifying:  {},
+	lifecycle.Manageable: {},
+	lifecycle.Available:  {},
+
+	lifecycle.Inspecting:    {ingot.BootInspect},
+	lifecycle.InspectWait:   {ingot.BootInspect},
+	lifecycle.InspectFailed: {},
+
+	// Deploying covers both the ramdisk and what it wrote, and so does the wait: for the
+	// ramdisk's first call, then for its last.
+	lifecycle.Deploying:    {ingot.BootDeploy, ingot.BootInstance},
+	lifecycle.WaitCallBack: {ingot.BootDeploy, ingot.BootInstance},
+	lifecycle.DeployHold:   {ingot.BootDeploy, ingot.BootInstance},
+	lifecycle.DeployFailed: {},
+	lifecycle.Active:       {ingot.BootInstance},
+	lifecycle.Adopting:     {ingot.BootInstance},
+	lifecycle.AdoptFailed:  {},
+	lifecycle.Deleting:     {},
+	lifecycle.Error:        {},
+
+	lifecycle.Cleaning:    {ingot.BootDeploy},
+	lifecycle.CleanWait:   {ingot.BootDeploy},
+	lifecycle.CleanHold:   {ingot.BootDeploy},
+	lifecycle.CleanFailed: {},
+
+	// A reboot in state rescue leaves the rescue ramdisk, as in Ironic.
+	lifecycle.Rescuing:       {ingot.BootRescue, ingot.BootInstance},
+	lifecycle.RescueWait:     {ingot.BootRescue},
+	lifecycle.Rescue:         {},
+	lifecycle.RescueFailed:   {},
+	lifecycle.Unrescuing:     {ingot.BootInstance},
+	lifecycle.UnrescueFailed: {ingot.BootInstance},
+
+	lifecycle.Servicing:     {ingot.BootDeploy, ingot.BootInstance},
+	lifecycle.ServiceWait:   {ingot.BootDeploy},
+	lifecycle.ServiceHold:   {ingot.BootDeploy},
+	lifecycle.ServiceFailed: {ingot.BootInstance},
+}
+
+// Decide computes what the node boots. The provision state alone cannot tell, hence the boot
+// intent in the row; a state that does not exist, an intent that has no business in the state, or
+// one without its files is a Problem.
 func Decide(n *ingot.Node) Decision {
-	if lifecycle.KindOf(lifecycle.State(n.ProvisionState)) == "" {
-		return Decision{ingot.BootNone,
-			fmt.Sprintf("provision state %q is unknown", n.ProvisionState)}
+	state := lifecycle.State(n.ProvisionState)
+	allowed, known := booting[state]
+	if !known {
+		return Decision{ingot.BootNone, `provision state "` + n.ProvisionState + `" is unknown`}
 	}
 	switch n.BootIntent {
 	case "", ingot.BootNone:
 		return Decision{Intent: ingot.BootNone}
 	case ingot.BootDisk, ingot.BootError:
 		return Decision{Intent: n.BootIntent}
-	case ingot.BootDeploy:
-		a := n.Attempt
-		if a == nil || a.Kernel.SHA256 == "" || a.Ramdisk.SHA256 == "" {
-			return Decision{ingot.BootError,
-				"a deployment is under way, but its kernel or ramdisk is not on record; " +
-					"undeploy the node and deploy it again"}
-		}
-		return Decision{Intent: ingot.BootDeploy}
+	case ingot.BootDeploy, ingot.BootRescue, ingot.BootInspect, ingot.BootInstance:
+	default:
+		return Decision{ingot.BootNone, `boot intent "` + string(n.BootIntent) +
+			`" is not served by this version`}
 	}
-	return Decision{ingot.BootNone,
-		fmt.Sprintf("boot intent %q is not served by this version", n.BootIntent)}
+	switch {
+	case slices.Contains(allowed, n.BootIntent):
+	case state == lifecycle.DeployFailed || state == lifecycle.CleanFailed:
+		return Decision{Intent: ingot.BootError}
+	case state == lifecycle.Deleting && n.BootIntent == ingot.BootInstance:
+		return Decision{Intent: ingot.BootNone} // until it is off
+	default:
+		return Decision{ingot.BootNone, `boot intent "` + string(n.BootIntent) +
+			`" does not belong to provision state "` + n.ProvisionState + `"`}
+	}
+	if n.BootIntent == ingot.BootInstance {
+		return decideInstance(n)
+	}
+	if a := n.Attempt; a == nil || a.Kernel.SHA256 == "" || a.Ramdisk.SHA256 == "" {
+		return Decision{ingot.BootError, "the machine shall boot a ramdisk, but its kernel or " +
+			"ramdisk is not on record; undeploy the node and deploy it again"}
+	}
+	return Decision{Intent: n.BootIntent}
 }
 
-// Script returns the iPXE script for a node.
-func Script(n *ingot.Node, env Env) string {
-	d := Decide(n)
-	s := script{node: n, env: env}
+// decideInstance leaves a machine in use running, or gives its disk a chance, where it cannot be
+// booted: switching it off would help nobody.
+func decideInstance(n *ingot.Node) Decision {
+	i := n.Instance
 	switch {
-	case d.Intent == ingot.BootDeploy && len(env.BaseURLs) > 0:
-		return s.deploy()
-	case d.Intent == ingot.BootDeploy:
-		return s.failed("no server address is configured to fetch the ramdisk from")
-	case d.Intent == ingot.BootDisk:
-		return s.disk()
-	case d.Intent == ingot.BootError && d.Problem == "":
-		return s.failed(n.LastError)
-	case d.Intent == ingot.BootError:
-		return s.failed(d.Problem)
-	case d.Problem != "":
-		return Problem(n.Label(), d.Problem)
+	case i == nil || i.Kernel.SHA256 == "" || i.Ramdisk.SHA256 == "":
+		return Decision{ingot.BootNone, "the instance boots from the network, but its kernel or " +
+			"ramdisk is not on record; rebuild the node"}
+	case i.RootUUID == "":
+		return Decision{ingot.BootNone, "the instance boots from the network, but its root " +
+			"partition is not on record; rebuild the node"}
 	}
-	return s.none()
+	return Decision{Intent: ingot.BootInstance}
 }

@@ -6,12 +6,14 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 
 	"ingot/internal/ingot"
+	"ingot/internal/lifecycle"
 	"ingot/internal/netboot"
 )
 
@@ -21,24 +23,41 @@ func env() netboot.Env {
 	return netboot.Env{
 		BaseURLs:   []string{"http://10.77.0.1:8080", "http://10.77.0.2:8080/"},
 		KernelArgs: "console=ttyS0 quiet panic=30",
+		Driver:     "ipmi",
 	}
 }
 
+// ask is the request of the machine of every test.
+var ask = netboot.Request{MAC: "52:54:00:12:34:56", Trace: "0badcafe"}
+
 func node(intent ingot.BootIntent, state string) *ingot.Node {
-	return &ingot.Node{
+	n := &ingot.Node{
 		UUID: "1be26c0b-03f2-4d2e-ae87-c02d7f33c123", Name: "rack1-u07", Driver: "ipmi",
 		ProvisionState: state, BootIntent: intent,
-		Attempt: &ingot.Attempt{
+	}
+	switch intent {
+	case ingot.BootInstance:
+		n.Instance = &ingot.Instance{
+			Kernel:     ingot.File{SHA256: strings.Repeat("c3", 32), Name: "vmlinuz-6.1", Size: 9},
+			Ramdisk:    ingot.File{SHA256: strings.Repeat("d4", 32), Name: "initrd.img-6.1", Size: 9},
+			RootUUID:   "7c0e5c6f-35a2-4f5f-8d8b-9f6f1c4f7a11",
+			KernelArgs: "console=ttyS0 net.ifnames=0",
+		}
+	case ingot.BootDeploy, ingot.BootRescue, ingot.BootInspect:
+		n.Attempt = &ingot.Attempt{
 			ID: "5f3a9c01", Key: "K3yK3yK3yK3yK3yK3yK3yK3yK3yK3yK3",
 			Kernel:  ingot.File{SHA256: strings.Repeat("a1", 32), Name: "vmlinuz", Size: 9},
 			Ramdisk: ingot.File{SHA256: strings.Repeat("b2", 32), Name: "ramdisk.img", Size: 9},
-		},
+		}
+	case ingot.BootError:
+		n.LastError = "write_image: image is larger than the disk\nsecond line"
 	}
+	return n
 }
 
 func golden(t *testing.T, name, got string) {
 	t.Helper()
-	path := filepath.Join("testdata", name+".ipxe")
+	path := filepath.Join("testdata", name)
 	if *update {
 		if err := os.WriteFile(path, []byte(got), 0o644); err != nil {
 			t.Fatal(err)
@@ -46,7 +65,7 @@ func golden(t *testing.T, name, got string) {
 	}
 	want, err := os.ReadFile(path)
 	if err != nil {
-		t.Fatal(err)
+		t.Fatalf("%v; renew with -update", err)
 	}
 	if diff := cmp.Diff(string(want), got); diff != "" {
 		t.Errorf("%s (-want +got), renew with -update:\n%s", path, diff)
@@ -55,69 +74,201 @@ func golden(t *testing.T, name, got string) {
 
 func TestScriptsAreThoseOnRecord(t *testing.T) {
 	t.Parallel()
-	failed := node(ingot.BootError, "deploy failed")
-	failed.LastError = "write_image: image is larger than the disk\nsecond line"
 	noFiles := node(ingot.BootDeploy, "deploying")
 	noFiles.Attempt = nil
+	noRoot := node(ingot.BootInstance, "active")
+	noRoot.Instance.RootUUID = ""
 	oneServer := env()
 	oneServer.BaseURLs = oneServer.BaseURLs[:1]
 	oneServer.APIURLs = []string{"http://10.77.0.1:6385", "http://10.77.0.2:6385"}
 	own := node(ingot.BootDeploy, "wait call-back")
-	own.DriverInfo = ingot.Object{"kernel_append_params": "%default% debug=1"}
+	own.DriverInfo = ingot.Object{"kernel_append_params": "%default% initrd=/etc/x debug=1"}
+	retry := env()
+	retry.Unknown = netboot.UnknownRetry
 	for name, script := range map[string]string{
-		"deploy":          netboot.Script(node(ingot.BootDeploy, "wait call-back"), env()),
-		"deploy-own-args": netboot.Script(own, oneServer),
-		"deploy-no-files": netboot.Script(noFiles, env()),
-		"disk":            netboot.Script(node(ingot.BootDisk, "active"), env()),
-		"none":            netboot.Script(node(ingot.BootNone, "available"), env()),
-		"error":           netboot.Script(failed, env()),
-		"unknown-state":   netboot.Script(node(ingot.BootDeploy, "dreaming"), env()),
-		"unknown-intent":  netboot.Script(node(ingot.BootRescue, "rescuing"), env()),
-		"unknown-machine": netboot.UnknownMachine("52:54:00:12:34:56"),
+		"deploy-own-args":       netboot.Script(own, oneServer, ask),
+		"deploy-no-files":       netboot.Script(noFiles, env(), ask),
+		"instance-no-root":      netboot.Script(noRoot, env(), ask),
+		"unknown-state":         netboot.Script(node(ingot.BootDeploy, "dreaming"), env(), ask),
+		"unknown-intent":        netboot.Script(node("odd", "active"), env(), ask),
+		"unknown-machine":       netboot.Script(nil, env(), ask),
+		"unknown-machine-retry": netboot.Script(nil, retry, ask),
+		"boot":                  netboot.BootIPXE(env()),
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			golden(t, name, script)
+			golden(t, name+".ipxe", script)
 		})
 	}
 }
 
-func TestS1_4_ScriptFollowsStateAndIntent(t *testing.T) {
+// occurs are the boot intents that a node can have in each provision state, with the command that
+// the script amounts to. It was written from the table of what Ironic has on disk at each moment,
+// not from the code.
+var occurs = map[lifecycle.State]map[ingot.BootIntent]string{
+	"enroll":         {"none": "exit"},
+	"verifying":      {"none": "exit"},
+	"manageable":     {"none": "exit"},
+	"available":      {"none": "exit"},
+	"inspecting":     {"none": "exit", "inspect": "ramdisk"},
+	"inspect wait":   {"inspect": "ramdisk"},
+	"inspect failed": {"none": "exit"},
+	"deploying": {"none": "exit", "error": "stop", "deploy": "ramdisk", "disk": "disk",
+		"instance": "instance"},
+	"wait call-back":  {"deploy": "ramdisk", "disk": "disk", "instance": "instance"},
+	"deploy hold":     {"deploy": "ramdisk", "disk": "disk", "instance": "instance"},
+	"deploy failed":   {"error": "stop"},
+	"active":          {"disk": "disk", "instance": "instance"},
+	"adopting":        {"none": "exit", "disk": "disk", "instance": "instance"},
+	"adopt failed":    {"none": "exit"},
+	"deleting":        {"none": "exit", "disk": "disk", "instance": "exit", "error": "stop"},
+	"error":           {"none": "exit"},
+	"cleaning":        {"none": "exit", "deploy": "ramdisk"},
+	"clean wait":      {"deploy": "ramdisk"},
+	"clean hold":      {"deploy": "ramdisk"},
+	"clean failed":    {"error": "stop"},
+	"rescuing":        {"disk": "disk", "instance": "instance", "rescue": "ramdisk"},
+	"rescue wait":     {"rescue": "ramdisk"},
+	"rescue":          {"none": "exit"},
+	"rescue failed":   {"none": "exit"},
+	"unrescuing":      {"disk": "disk", "instance": "instance"},
+	"unrescue failed": {"disk": "disk", "instance": "instance"},
+	"servicing":       {"disk": "disk", "instance": "instance", "deploy": "ramdisk"},
+	"service wait":    {"deploy": "ramdisk"},
+	"service hold":    {"deploy": "ramdisk"},
+	"service failed":  {"disk": "disk", "instance": "instance"},
+}
+
+var intents = []ingot.BootIntent{
+	ingot.BootNone, ingot.BootDeploy, ingot.BootRescue, ingot.BootInspect, ingot.BootInstance,
+	ingot.BootDisk, ingot.BootError,
+}
+
+// amounts tells what a script amounts to, in the words of occurs.
+func amounts(script string) string {
+	switch {
+	case strings.Contains(script, "\nkernel ") && strings.Contains(script, " deployment_key="):
+		return "ramdisk"
+	case strings.Contains(script, "\nkernel ") && strings.Contains(script, " root=UUID="):
+		return "instance"
+	case strings.Contains(script, "\nsanboot "):
+		return "disk"
+	case strings.Contains(script, "\npoweroff "):
+		return "stop"
+	case strings.HasSuffix(script, "\nexit 0\n"):
+		return "exit"
+	}
+	return "?"
+}
+
+// Every state that lifecycle has is asked with every intent: those that can occur have a golden
+// file, and those that cannot never boot anything over the network and are someone's to look at.
+func TestS1_4_EveryStateHasItsScript(t *testing.T) {
 	t.Parallel()
-	for _, c := range []struct {
-		state  string
-		intent ingot.BootIntent
-		want   string
-	}{
-		{"deploying", ingot.BootDeploy, "kernel "},
-		{"wait call-back", ingot.BootDeploy, "kernel "},
-		// The same state after the image was written: the disk, not the ramdisk.
-		{"deploying", ingot.BootDisk, "sanboot "},
-		{"active", ingot.BootDisk, "sanboot "},
-		{"available", ingot.BootNone, "exit 0"},
-		{"enroll", "", "exit 0"},
-		{"deploy failed", ingot.BootError, "poweroff "},
-		{"no such state", ingot.BootDeploy, "echo ingot: provision state"},
+	for _, state := range lifecycle.States() {
+		if occurs[state] == nil {
+			t.Errorf("provision state %q: decide what its machines boot, in netboot.booting and here",
+				state)
+		}
+		for _, intent := range intents {
+			n := node(intent, string(state))
+			script := netboot.Script(n, env(), ask)
+			got, problem := amounts(script), netboot.Decide(n).Problem
+			want, can := occurs[state][intent]
+			if can {
+				golden(t, "state/"+strings.ReplaceAll(string(state), " ", "-")+"_"+string(intent)+
+					".ipxe", script)
+				if got != want || problem != "" {
+					t.Errorf("%s, intent %s: %s, problem %q, want %s", state, intent, got, problem,
+						want)
+				}
+				continue
+			}
+			if got == "ramdisk" || got == "instance" {
+				t.Errorf("%s, intent %s: boots the %s", state, intent, got)
+			}
+		}
+	}
+}
+
+func TestS1_4_WhatDoesNotBelongTogetherIsAProblem(t *testing.T) {
+	t.Parallel()
+	for state, intent := range map[string]ingot.BootIntent{
+		"active": ingot.BootDeploy, "available": ingot.BootInstance, "dreaming": ingot.BootDisk,
+		"": ingot.BootDeploy, "deploying": "odd", "rescue": ingot.BootRescue,
 	} {
-		script := netboot.Script(node(c.intent, c.state), env())
-		if !strings.Contains(script, "\n"+c.want) {
-			t.Errorf("%s, intent %s: no line %q in\n%s", c.state, c.intent, c.want, script)
+		d := netboot.Decide(node(intent, state))
+		if d.Problem == "" || d.Intent != ingot.BootNone {
+			t.Errorf("state %q, intent %q: %+v", state, intent, d)
 		}
-		if d := netboot.Decide(node(c.intent, c.state)); (d.Problem != "") !=
-			(c.state == "no such state") {
-			t.Errorf("%s, intent %s: problem %q", c.state, c.intent, d.Problem)
+	}
+}
+
+func TestS2_5_AnInstanceBootsItsKernelFromAnyServer(t *testing.T) {
+	t.Parallel()
+	script := netboot.Script(node(ingot.BootInstance, "active"), env(), ask)
+	for _, server := range []string{"http://10.77.0.1:8080", "http://10.77.0.2:8080"} {
+		if !strings.Contains(script, "\nkernel --timeout 30000 "+server+"/files/"+
+			strings.Repeat("c3", 32)+"/vmlinuz-6.1 ") || !strings.Contains(script, " "+server+
+			"/files/"+strings.Repeat("d4", 32)+"/initrd.img-6.1 ") {
+			t.Errorf("nothing from %s in\n%s", server, script)
 		}
+	}
+	if !strings.Contains(script, " root=UUID=7c0e5c6f-35a2-4f5f-8d8b-9f6f1c4f7a11 ro "+
+		"console=ttyS0 net.ifnames=0 ||") || strings.Contains(script, "deployment_key") {
+		t.Errorf("kernel arguments in\n%s", script)
+	}
+}
+
+func TestScriptsSayHowTheyAreFoundInTheJournal(t *testing.T) {
+	t.Parallel()
+	for intent, want := range map[ingot.BootIntent]string{
+		ingot.BootDeploy: "attempt 5f3a9c01", ingot.BootDisk: "trace 0badcafe",
+		ingot.BootNone: "trace 0badcafe",
+	} {
+		script := netboot.Script(node(intent, "deploying"), env(), ask)
+		if first, _, _ := strings.Cut(script[len("#!ipxe\n"):], "\n"); !strings.HasSuffix(first,
+			want) {
+			t.Errorf("intent %s begins with %q", intent, first)
+		}
+	}
+}
+
+// A rack that got its power back must not ask in step.
+func TestPausesDifferByMachine(t *testing.T) {
+	t.Parallel()
+	seen := map[string]bool{}
+	for i := range 64 {
+		n := node(ingot.BootDeploy, "deploying")
+		n.UUID = "1be26c0b-03f2-4d2e-ae87-c02d7f33c1" + strconv.Itoa(10+i)
+		var list []string
+		last := 0
+		for line := range strings.Lines(netboot.Script(n, env(), ask)) {
+			if !strings.HasPrefix(line, "set pause") {
+				continue
+			}
+			list = append(list, line)
+			p, err := strconv.Atoi(strings.TrimSpace(line[len("set pause0 "):]))
+			if err != nil || p < last || p < 2 || p > 90 {
+				t.Errorf("pause %q after %d", line, last)
+			}
+			last = p
+		}
+		seen[strings.Join(list, "")] = true
+	}
+	if len(seen) < 56 {
+		t.Errorf("64 machines have %d lists of pauses", len(seen))
 	}
 }
 
 func TestOnlyTheDeployScriptHoldsTheKey(t *testing.T) {
 	t.Parallel()
 	for _, intent := range []ingot.BootIntent{
-		ingot.BootNone, ingot.BootDeploy, ingot.BootDisk, ingot.BootError,
+		ingot.BootNone, ingot.BootDeploy, ingot.BootDisk, ingot.BootError, ingot.BootInstance,
 	} {
 		n := node(intent, "deploying")
-		n.LastError = "broken"
-		has := strings.Contains(netboot.Script(n, env()), n.Attempt.Key.Reveal())
+		n.Attempt = node(ingot.BootDeploy, "deploying").Attempt
+		has := strings.Contains(netboot.Script(n, env(), ask), n.Attempt.Key.Reveal())
 		if has != (intent == ingot.BootDeploy) {
 			t.Errorf("intent %s: key in the script: %v", intent, has)
 		}
@@ -158,28 +309,39 @@ func FuzzParseMAC(f *testing.F) {
 	})
 }
 
-// FuzzScript puts the same foreign text wherever a person or a machine can put text, and asks
-// that the commands of the script are those of an innocent one.
+// poison puts foreign text wherever a person or a machine can put text.
+func poison(n *ingot.Node, s string) {
+	n.Name, n.LastError, n.Driver, n.UUID = s, s, s, s
+	if a := n.Attempt; a != nil {
+		a.Key, a.ID = ingot.Secret(s), s
+		a.Kernel.Name, a.Ramdisk.Name = s, s
+	}
+	if i := n.Instance; i != nil {
+		i.Kernel.Name, i.Ramdisk.Name, i.KernelArgs = s, s, s
+		i.RootUUID = "x" + s
+	}
+	n.DriverInfo = ingot.Object{"kernel_append_params": s}
+}
+
+// FuzzScript asks that the commands of a script with foreign text are those of an innocent one.
 func FuzzScript(f *testing.F) {
 	f.Add("rack1\nshell")
 	f.Add("${password} || shell && #\\")
 	f.Add("--name x")
 	f.Fuzz(func(t *testing.T, s string) {
-		for _, intent := range []ingot.BootIntent{
-			ingot.BootNone, ingot.BootDeploy, ingot.BootDisk, ingot.BootError, "odd",
-		} {
+		for _, intent := range append([]ingot.BootIntent{"odd"}, intents...) {
 			evil, good := node(intent, "deploying"), node(intent, "deploying")
-			good.LastError = "reason"
-			evil.Name, evil.LastError, evil.Driver, evil.UUID = s, s, s, s
-			evil.Attempt.Key, evil.Attempt.ID = ingot.Secret(s), s
-			evil.Attempt.Kernel.Name, evil.Attempt.Ramdisk.Name = s, s
-			evil.DriverInfo = ingot.Object{"kernel_append_params": s}
-			want, got := commands(netboot.Script(good, env())), commands(netboot.Script(evil, env()))
+			poison(evil, s)
+			want := commands(netboot.Script(good, env(), ask))
+			got := commands(netboot.Script(evil, env(), netboot.Request{MAC: s, Trace: s}))
 			if !slices.Equal(want, got) {
 				t.Errorf("intent %s: commands %q, want %q", intent, got, want)
 			}
 		}
-		for _, script := range []string{netboot.UnknownMachine(s), netboot.Problem(s, s)} {
+		for _, script := range []string{
+			netboot.Script(nil, env(), netboot.Request{MAC: s, Trace: s}),
+			netboot.IPXE.Problem(s, s, netboot.Request{Trace: s}),
+		} {
 			if got := commands(script); !slices.Equal(got, []string{
 				"#!ipxe", "echo", "echo", "echo", "sleep", "exit",
 			}) {
@@ -218,7 +380,7 @@ func TestTheDeployScriptSaysWhichDiskIsMeant(t *testing.T) {
 	} {
 		n.InstanceInfo = nil
 		change()
-		if got := netboot.Script(n, env()); !strings.Contains(got, want) {
+		if got := netboot.Script(n, env(), ask); !strings.Contains(got, want) {
 			t.Errorf("script lacks %q:\n%s", want, got)
 		}
 	}

@@ -39,6 +39,7 @@ func (s *server) table(files *bootfile.Cache, bootURL string) (*driver.Table, er
 	boot := pxe.New(pxe.Options{
 		Files: files, Env: netboot.Env{
 			BaseURLs: []string{bootURL}, KernelArgs: s.cfg.Deploy.KernelAppend,
+			Driver: scriptDriver(enabled), Unknown: netboot.Unknown(s.cfg.Boot.Unknown),
 		},
 		Kernel: s.cfg.Deploy.Kernel, Ramdisk: s.cfg.Deploy.Ramdisk,
 		Log: s.log, Note: s.journal.Add,
@@ -56,4 +57,14 @@ func (s *server) table(files *bootfile.Cache, bootURL string) (*driver.Table, er
 		Boot:   map[string]driver.Boot{pxe.Name: boot, fake.Name: fake.Boot{}},
 		Deploy: map[string]driver.Deploy{iscsi.Name: write, fake.Name: fake.Deploy{}},
 	}, nil
+}
+
+// scriptDriver names a hardware type whose ipxe_config answers; "" is none.
+func scriptDriver(enabled []driver.Hardware) string {
+	for _, h := range enabled {
+		if slices.Contains(h.Supported["boot"], pxe.Name) {
+			return h.Name
+		}
+	}
+	return ""
 }

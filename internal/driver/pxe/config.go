@@ -2,7 +2,8 @@ package pxe
 
 import (
 	"context"
-	"regexp"
+	"fmt"
+	"math/rand/v2"
 
 	"ingot/internal/driver"
 	"ingot/internal/ingot"
@@ -11,9 +12,6 @@ import (
 
 // methodConfig is the passthru method that answers with the script of a machine (S1.1).
 const methodConfig = "ipxe_config"
-
-var uuidForm = regexp.MustCompile(
-	`^[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}$`)
 
 // DriverMethods lists ipxe_config.
 func (b *Boot) DriverMethods() []driver.Method {
@@ -37,67 +35,121 @@ func (b *Boot) CallDriver(ctx context.Context, f driver.Finder, method string,
 // config finds the machine and renders its script. Why a machine was not served is in the log
 // and in the journal, where those look who may know.
 func (b *Boot) config(ctx context.Context, f driver.Finder, args ingot.Object) string {
-	uuid, address := driver.Text(args, "node_uuid"), driver.Text(args, "port_address")
-	var (
-		n     *ingot.Node
-		ports []*ingot.Port
-		mac   string
-		err   error
-	)
+	m := Machine{UUID: driver.Text(args, "node_uuid")}
+	address := driver.Text(args, "port_address")
+	var ports []*ingot.Port
+	var err error
 	switch {
-	case uuidForm.MatchString(uuid):
-		n, ports, err = f.NodeByIdent(ctx, uuid)
+	case isUUID(m.UUID):
+		m.Node, ports, err = f.NodeByIdent(ctx, m.UUID)
 	case address != "":
-		if mac, err = netboot.ParseMAC(address); err != nil {
-			b.refuse("", "a machine asked for its boot script with an unreadable address")
-			return netboot.Problem("unknown", "port_address is no MAC address")
+		if m.MAC, err = netboot.ParseMAC(address); err != nil {
+			return b.nobody(m, "port_address is no MAC address")
 		}
-		n, ports, err = f.NodeByMAC(ctx, mac)
+		m.Node, ports, err = f.NodeByMAC(ctx, m.MAC)
 	default:
-		b.refuse("", "a machine asked for its boot script without saying which one it is")
-		return netboot.Problem("unknown", "ipxe_config needs node_uuid=UUID or port_address=MAC")
+		return b.nobody(m, "ipxe_config needs node_uuid=UUID or port_address=MAC")
 	}
-	switch {
-	case ingot.KindOf(err) == ingot.NotFound:
-		b.refuse(mac, "an unknown machine asked for its boot script; to manage it create a "+
-			"node and a port with its MAC")
-		return netboot.UnknownMachine(mac)
-	case err != nil:
-		b.o.Log.Error("look up machine for its boot script", "mac", mac, "node", uuid,
+	if err != nil && ingot.KindOf(err) != ingot.NotFound {
+		b.o.Log.Error("look up machine for its boot script", "mac", m.MAC, "node", m.UUID,
 			"error", err)
-		return netboot.Problem("unknown", "the server could not look the machine up; see its log")
+		return netboot.IPXE.Problem("unknown",
+			"the server could not look the machine up; see its log",
+			netboot.Request{Trace: newTrace()})
 	}
 	for _, p := range ports {
-		if p.Address == mac && !p.PXEEnabled {
-			b.note(n, mac, ingot.LevelWarning, "asked for its boot script through a port that "+
-				"has pxe_enabled false; not served")
-			return netboot.Problem(n.Label(), "port "+mac+" has pxe_enabled false")
+		if m.MAC != "" && p.Address == m.MAC {
+			m.Port = p
 		}
 	}
-	return b.script(n, mac)
+	return b.Answer(netboot.IPXE, m)
 }
 
-func (b *Boot) script(n *ingot.Node, mac string) string {
-	d := netboot.Decide(n)
-	if d.Problem != "" {
-		b.o.Log.Warn("cannot tell what the node boots", "node", n.UUID, "mac", mac,
-			"problem", d.Problem)
-		b.note(n, mac, ingot.LevelWarning, "asked for its boot script: "+d.Problem)
-	} else {
-		b.note(n, mac, ingot.LevelInfo, "asked for its boot script: "+string(d.Intent))
+// isUUID tells whether s has the form of a UUID: names are no way to ask for a script, since they
+// can be guessed.
+func isUUID(s string) bool {
+	if len(s) != 36 {
+		return false
 	}
-	return netboot.Script(n, b.o.Env)
+	for i := range len(s) {
+		c := s[i]
+		switch i {
+		case 8, 13, 18, 23:
+			if c != '-' {
+				return false
+			}
+		default:
+			if (c < '0' || c > '9') && (c < 'a' || c > 'f') && (c < 'A' || c > 'F') {
+				return false
+			}
+		}
+	}
+	return true
 }
 
-func (b *Boot) refuse(mac, text string) {
-	b.o.Log.Warn("boot script for an unknown machine", "mac", mac, "reason", text)
-	b.o.Note(ingot.Entry{MAC: mac, Source: "script", Level: ingot.LevelWarning, Text: text})
+// Machine is who asks: as it named itself, and what is on record of it. Node is nil for machines
+// nobody knows; Port is nil if it did not name its MAC.
+type Machine struct {
+	MAC, UUID string
+	Node      *ingot.Node
+	Port      *ingot.Port
 }
 
-func (b *Boot) note(n *ingot.Node, mac, level, text string) {
-	e := ingot.Entry{Node: n.UUID, MAC: mac, Source: "script", Level: level, Text: text}
-	if n.Attempt != nil {
-		e.Attempt = n.Attempt.ID
+// Answer tells a machine in its boot loader's language what it boots now, and writes down that it
+// asked. It never fails: whatever is wrong is said on the console.
+func (b *Boot) Answer(l netboot.Loader, m Machine) string {
+	r := netboot.Request{MAC: m.MAC, Trace: newTrace()}
+	switch {
+	case m.Node == nil:
+		b.warnUnknown(m, "an unknown machine asked for its "+l.Asks+"; to manage it create a "+
+			"node and a port with its MAC", r.Trace)
+	case m.Port != nil && !m.Port.PXEEnabled:
+		b.note(m, ingot.LevelWarning, "asked for its "+l.Asks+" through a port that has "+
+			"pxe_enabled false; not served", r.Trace)
+		return l.Problem(m.Node.Label(), "port "+m.MAC+" has pxe_enabled false", r)
+	default:
+		d := netboot.Decide(m.Node)
+		if d.Problem == "" {
+			b.note(m, ingot.LevelInfo, "asked for its "+l.Asks+": "+string(d.Intent), r.Trace)
+			break
+		}
+		b.note(m, ingot.LevelWarning, "asked for its "+l.Asks+": "+d.Problem, r.Trace)
+		if b.told.First(m.Node.UUID + m.MAC + d.Problem) {
+			b.o.Log.Warn("cannot tell what the node boots", "node", m.Node.UUID, "mac", m.MAC,
+				"problem", d.Problem)
+		}
+	}
+	return l.Render(m.Node, b.o.Env, r)
+}
+
+// nobody answers a request that names no machine.
+func (b *Boot) nobody(m Machine, problem string) string {
+	r := netboot.Request{Trace: newTrace()}
+	b.warnUnknown(m, "a machine asked for its boot script: "+problem, r.Trace)
+	return netboot.IPXE.Problem("unknown", problem, r)
+}
+
+// warnUnknown tells of a machine nobody knows, once an hour each: in the log and in the journal,
+// which strangers must not fill.
+func (b *Boot) warnUnknown(m Machine, text, trace string) {
+	if !b.told.First("unknown " + m.MAC) {
+		return
+	}
+	b.o.Log.Warn("boot script for an unknown machine", "mac", m.MAC, "reason", text,
+		"trace", trace)
+	b.o.Note(ingot.Entry{MAC: m.MAC, Source: "script", Level: ingot.LevelWarning, Text: text,
+		Data: ingot.Object{"trace": trace}})
+}
+
+// note writes the answer to the journal of the node, with the trace that its console shows.
+func (b *Boot) note(m Machine, level, text, trace string) {
+	e := ingot.Entry{Node: m.Node.UUID, MAC: m.MAC, Source: "script", Level: level, Text: text,
+		Data: ingot.Object{"trace": trace}}
+	if m.Node.Attempt != nil {
+		e.Attempt = m.Node.Attempt.ID
 	}
 	b.o.Note(e)
 }
+
+// newTrace names one answer, on the console and in the journal.
+func newTrace() string { return fmt.Sprintf("%08x", rand.Uint32()) }

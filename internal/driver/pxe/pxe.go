@@ -16,6 +16,7 @@ import (
 
 	"ingot/internal/driver"
 	"ingot/internal/ingot"
+	"ingot/internal/journal"
 	"ingot/internal/netboot"
 )
 
@@ -39,7 +40,10 @@ type Options struct {
 }
 
 // Boot is the boot interface ipxe.
-type Boot struct{ o Options }
+type Boot struct {
+	o    Options
+	told journal.Hourly // what was warned of
+}
 
 var (
 	_ driver.Boot           = (*Boot)(nil)
@@ -48,7 +52,7 @@ var (
 )
 
 // New returns the boot interface.
-func New(o Options) *Boot { return &Boot{o} }
+func New(o Options) *Boot { return &Boot{o: o} }
 
 // Properties are the driver_info keys of the boot interface.
 func (b *Boot) Properties() map[string]string {

@@ -178,13 +178,14 @@ func TestS1_3_MachinesAreFoundByUUIDAndByMAC(t *testing.T) {
 	if err := w.boot.PrepareRamdisk(t.Context(), w.task); err != nil {
 		t.Fatal(err)
 	}
-	want := netboot.Script(w.task.Node, netboot.Env{BaseURLs: []string{"http://10.0.0.1:8080"}})
 	for _, args := range []ingot.Object{
 		{"node_uuid": uuid}, {"port_address": mac}, {"port_address": "52-54-00-12-34-56"},
 		{"port_address": "525400123456"}, {"port_address": strings.ToUpper(mac)},
 	} {
-		if got := w.config(t, args); got != want {
-			t.Errorf("%v: got\n%s", args, got)
+		script := w.config(t, args)
+		if !strings.HasPrefix(script, "#!ipxe\necho ingot: node n1: deploy ramdisk, attempt "+
+			w.task.Node.Attempt.ID+"\n") || !strings.Contains(script, "\nkernel ") {
+			t.Errorf("%v: got\n%s", args, script)
 		}
 	}
 	last := w.notes[len(w.notes)-1]
@@ -206,11 +207,12 @@ func TestS1_4_UnknownMachinesGetAScriptAndAWarning(t *testing.T) {
 			strings.Contains(script, uuid) {
 			t.Errorf("%s: script\n%s", name, script)
 		}
+		w.config(t, args) // the same machine again within the hour: not worth another line
+		if strings.Count(w.log.String(), "level=WARN") != 1 {
+			t.Errorf("%s: log %q", name, w.log.String())
+		}
 		if len(w.notes) != 1 || w.notes[0].Level != ingot.LevelWarning || w.notes[0].Node != "" {
 			t.Errorf("%s: journal %+v", name, w.notes)
-		}
-		if !strings.Contains(w.log.String(), "level=WARN") {
-			t.Errorf("%s: log %q", name, w.log.String())
 		}
 	}
 }
@@ -223,8 +225,33 @@ func TestS1_4_AnUnknownStateIsShownAndLogged(t *testing.T) {
 	if !strings.Contains(script, `provision state "dreaming" is unknown`) {
 		t.Errorf("script\n%s", script)
 	}
-	if !strings.Contains(w.log.String(), "level=WARN") {
+	w.config(t, ingot.Object{"port_address": mac})
+	if strings.Count(w.log.String(), "level=WARN") != 1 {
 		t.Errorf("log %q", w.log.String())
+	}
+}
+
+// What the console shows leads to the line of the journal.
+func TestTheTraceOfAScriptIsInTheJournal(t *testing.T) {
+	t.Parallel()
+	w := newWorld(nil)
+	w.task.Node.Attempt, w.task.Node.BootIntent = nil, ingot.BootDisk
+	w.task.Node.ProvisionState = "active"
+	script := w.config(t, ingot.Object{"port_address": mac})
+	trace, _ := w.notes[0].Data["trace"].(string)
+	if len(trace) != 8 || !strings.Contains(script, "boot from disk, trace "+trace+"\n") {
+		t.Errorf("trace %q, script\n%s", trace, script)
+	}
+}
+
+func TestUnknownMachinesMayBeToldToAskAgain(t *testing.T) {
+	t.Parallel()
+	w := newWorld(func(o *pxe.Options) {
+		o.Env.Unknown, o.Env.Driver = netboot.UnknownRetry, "ipmi"
+	})
+	script := w.config(t, ingot.Object{"port_address": "52:54:00:99:99:99"})
+	if !strings.Contains(script, "\nchain ") || strings.Contains(script, "exit") {
+		t.Errorf("script\n%s", script)
 	}
 }
 

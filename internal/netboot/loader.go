@@ -1,0 +1,33 @@
+package netboot
+
+import "ingot/internal/ingot"
+
+// A Loader is a boot loader and the language in which it is told what to boot.
+type Loader struct {
+	// Asks is what a machine asks for, in the words of the journal.
+	Asks  string
+	write func(a *answer, env *Env) string
+}
+
+// The loaders.
+var (
+	IPXE     = Loader{"boot script", (*answer).ipxe}
+	PXELINUX = Loader{"PXELINUX configuration", (*answer).pxelinux}
+	GRUB     = Loader{"GRUB configuration", (*answer).grub}
+)
+
+// Render tells the machine of a node what it boots now; a nil node is a machine nobody knows.
+func (l Loader) Render(n *ingot.Node, env Env, r Request) string {
+	a := answerFor(n, &env, r)
+	return l.write(&a, &env)
+}
+
+// Problem says on the console what is wrong with the boot of node label, and goes on to the next
+// boot device. It is served as a success: firmware shows nothing useful on anything else.
+func (l Loader) Problem(label, problem string, r Request) string {
+	a := answer{label: label, trace: "trace " + r.Trace}.problem(problem)
+	return l.write(&a, &Env{})
+}
+
+// Script is the iPXE script for the machine of a node.
+func Script(n *ingot.Node, env Env, r Request) string { return IPXE.Render(n, env, r) }
