@@ -2,8 +2,8 @@
 //
 // A reference (image_source, its digest, its format) comes from instance_info and is checked by
 // [FromInstanceInfo] without touching anything. [Open] fetches it: raw images, also compressed
-// with gzip, are streamed and hashed on the way; qcow2 images need random access, so they are
-// spooled to a file named by their digest, once for everybody who asks at the same time.
+// with gzip, xz or zstd, are streamed and hashed on the way; qcow2 images need random access, so
+// they are spooled to a file named by their digest, once for everybody who asks at the same time.
 // Memory does not grow with the image in either case. Nothing is ever handed out as complete
 // before its digest was seen to be right: for a stream the verdict comes with the end, see
 // [Image.Next].
@@ -155,7 +155,7 @@ func (o opener) openStream(ctx context.Context) (*Image, error) {
 		return nil, nil
 	}
 	size := s.fetched
-	if s.gzipped {
+	if s.packing != nil {
 		size = -1
 	}
 	return &Image{digest: o.ref.Digest, format: Raw, size: size, stream: s}, nil
@@ -169,7 +169,7 @@ func (o opener) localFile(ctx context.Context) (*os.File, error) {
 		if err != nil {
 			return nil, err
 		}
-		if !s.gzipped {
+		if s.packing == nil {
 			return o.verified(ctx, s.local)
 		}
 		s.Close()

@@ -6,6 +6,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"crypto/sha512"
+	"encoding/binary"
 	"encoding/hex"
 	"errors"
 	"io"
@@ -91,6 +92,21 @@ func packed(t testing.TB, b []byte) []byte {
 	return buf.Bytes()
 }
 
+// packedBy compresses b with a program that reads from standard input.
+func packedBy(t testing.TB, b []byte, program string, args ...string) []byte {
+	t.Helper()
+	if _, err := exec.LookPath(program); err != nil {
+		t.Fatalf("%s is missing; install it (scripts/packages.sh)", program)
+	}
+	cmd := exec.Command(program, append(args, "-c")...)
+	cmd.Stdin = bytes.NewReader(b)
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("%s %v: %v", program, args, err)
+	}
+	return out
+}
+
 func sha256Of(b []byte) image.Digest {
 	sum := sha256.Sum256(b)
 	return image.Digest{Algorithm: "sha256", Hex: hex.EncodeToString(sum[:])}
@@ -170,6 +186,7 @@ func TestImagesArriveUnchangedFromEverySourceInEveryForm(t *testing.T) {
 	t.Parallel()
 	// Not a multiple of anything; qcow2 rounds it up to sectors.
 	want := disk(5<<20 + 512*3)
+	first, rest := want[:1<<20+7], want[1<<20+7:]
 	plain := qcow2Of(t, want)
 	files := map[string]struct {
 		file   []byte
@@ -181,6 +198,19 @@ func TestImagesArriveUnchangedFromEverySourceInEveryForm(t *testing.T) {
 		"qcow2":            {plain, image.QCOW2, int64(len(want))},
 		"qcow2 compressed": {qcow2Of(t, want, "-c"), image.QCOW2, int64(len(want))},
 		"qcow2.gz":         {packed(t, plain), image.QCOW2, int64(len(want))},
+		"qcow2.xz":         {packedBy(t, plain, "xz", "-1"), image.QCOW2, int64(len(want))},
+		"qcow2.zst":        {packedBy(t, plain, "zstd", "-q"), image.QCOW2, int64(len(want))},
+		"raw.xz":           {packedBy(t, want, "xz", "-1"), image.Raw, -1},
+		"raw.xz for x86": {packedBy(t, want, "xz", "--x86", "--lzma2=preset=1", "-Csha256"),
+			image.Raw, -1},
+		"raw.xz in blocks": {packedBy(t, want, "xz", "-1", "--block-size=1MiB"), image.Raw, -1},
+		"raw.zst":          {packedBy(t, want, "zstd", "-q"), image.Raw, -1},
+		"raw.zst long":     {packedBy(t, want, "zstd", "-q", "--long=26"), image.Raw, -1},
+		"raw.gz in parts":  {slices.Concat(packed(t, first), packed(t, rest)), image.Raw, -1},
+		"raw.xz in streams": {slices.Concat(packedBy(t, first, "xz"), packedBy(t, rest, "xz")),
+			image.Raw, -1},
+		"raw.zst in frames": {slices.Concat(packedBy(t, first, "zstd"),
+			packedBy(t, rest, "zstd")), image.Raw, -1},
 	}
 	for name, c := range files {
 		url, _ := serve(t, c.file)
@@ -293,6 +323,62 @@ func spoolNames(t testing.TB, opt image.Options) []string {
 	return names
 }
 
+// luks is the beginning of an encrypted disk.
+func luks(t testing.TB) []byte {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "disk")
+	qemuImg(t, "create", "-q", "-f", "luks", "--object", "secret,id=key,data=secret",
+		"-o", "key-secret=key,iter-time=10", path, "1M")
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// cd is an ISO 9660 file system as far as it is looked at, with a boot sector if the signature
+// is one.
+func cd(signature uint16) []byte {
+	b := make([]byte, 40<<10)
+	binary.LittleEndian.PutUint16(b[510:], signature)
+	copy(b[32<<10:], "\x01CD001")
+	return b
+}
+
+// damaged is b with another byte in its middle.
+func damaged(b []byte) []byte {
+	b = bytes.Clone(b)
+	b[len(b)/2] ^= 0x10
+	return b
+}
+
+func TestACDThatAlsoBootsFromDisksIsRaw(t *testing.T) {
+	t.Parallel()
+	file := cd(0xaa55)
+	url, _ := serve(t, file)
+	got, err := read(t, image.Reference{Source: url, Digest: sha256Of(file)}, options(t))
+	if err != nil || !bytes.Equal(got, file) {
+		t.Errorf("%d bytes, error %v; want %d bytes", len(got), err, len(file))
+	}
+}
+
+func TestAQCOW2ImageThatIsRefusedIsNotFetched(t *testing.T) {
+	t.Parallel()
+	file := qcow2Of(t, disk(1<<20))
+	file[15] = 1 // a backing file
+	ended := make(chan struct{})
+	url := handle(t, func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Length", "1000000000000")
+		w.Write(file)
+		w.(http.Flusher).Flush()
+		<-r.Context().Done()
+		close(ended)
+	})
+	_, err := read(t, image.Reference{Source: url, Digest: sha256Of(nil)}, options(t))
+	mustFail(t, err, ingot.Invalid, "backing file", "qemu-img convert")
+	<-ended
+}
+
 func TestContentThatIsNoDiskImageIsRefused(t *testing.T) {
 	t.Parallel()
 	raw := disk(1 << 20)
@@ -323,14 +409,31 @@ func TestContentThatIsNoDiskImageIsRefused(t *testing.T) {
 		declared image.Format
 		says     []string
 	}{
-		"vmdk":              {other("vmdk"), image.Raw, []string{"VMDK", convert}},
-		"vdi":               {other("vdi"), image.Raw, []string{"VDI", convert}},
-		"vhdx":              {other("vhdx"), image.Raw, []string{"VHDX", convert}},
-		"vhd":               {other("vpc"), image.Unknown, []string{"VHD", convert}},
-		"qed":               {other("qed"), image.Unknown, []string{"QED", convert}},
-		"packed vmdk":       {packed(t, other("vmdk")), image.Raw, []string{"VMDK", convert}},
-		"xz":                {[]byte("\xfd7zXZ\x00..."), "", []string{"xz", "gzip"}},
-		"zstd":              {[]byte("\x28\xb5\x2f\xfd..."), "", []string{"zstd", "gzip"}},
+		"vmdk":         {other("vmdk"), image.Raw, []string{"VMDK", convert}},
+		"vdi":          {other("vdi"), image.Raw, []string{"VDI", convert}},
+		"vhdx":         {other("vhdx"), image.Raw, []string{"VHDX", convert}},
+		"vhd":          {other("vpc"), image.Unknown, []string{"VHD", convert}},
+		"qed":          {other("qed"), image.Unknown, []string{"QED", convert}},
+		"packed vmdk":  {packed(t, other("vmdk")), image.Raw, []string{"VMDK", convert}},
+		"parallels":    {other("parallels"), "", []string{"Parallels", "-f parallels -O"}},
+		"luks":         {luks(t), "", []string{"LUKS", "no firmware", convert}},
+		"bzip2":        {[]byte("BZh91AY&SY"), "", []string{"bzip2", "gzip, xz or zstd"}},
+		"7z":           {[]byte("7z\xbc\xaf\x27\x1c\x00"), "", []string{"7z", "unpack"}},
+		"tar":          {append(make([]byte, 257), "ustar"...), "", []string{"tar archive"}},
+		"zip":          {[]byte("PK\x03\x04"), "", []string{"zip archive"}},
+		"program":      {[]byte("\x7fELF"), "", []string{"kernel", "whole disk"}},
+		"CD":           {cd(0), "", []string{"CD", "isohybrid"}},
+		"packed twice": {packed(t, packed(t, raw)), "", []string{"gzip once more"}},
+		"xz, too much memory": {packedBy(t, raw, "xz", "--lzma2=dict=128MiB"), "",
+			[]string{"64 MiB of memory", "xz"}},
+		"zstd, too much memory": {packedBy(t, raw, "zstd", "--long=30"), "",
+			[]string{"64 MiB of memory", "zstd"}},
+		"cut off xz":        {packedBy(t, raw, "xz")[:5000], "", []string{"unpack", "cut off"}},
+		"cut off zstd":      {packedBy(t, raw, "zstd")[:5000], "", []string{"unpack", "cut off"}},
+		"damaged gzip":      {damaged(packed(t, raw)), "", []string{"unpack", "damaged"}},
+		"damaged xz":        {damaged(packedBy(t, raw, "xz")), "", []string{"unpack", "damaged"}},
+		"damaged zstd":      {damaged(packedBy(t, raw, "zstd")), "", []string{"unpack", "damaged"}},
+		"gzip and garbage":  {append(packed(t, raw), "garbage"...), "", []string{"unpack"}},
 		"web page":          {[]byte("\n<!DOCTYPE html><p>Log in"), "", []string{"web page"}},
 		"empty":             {nil, image.Raw, []string{"empty"}},
 		"qcow2 as raw":      {qcow2Of(t, raw), image.Raw, []string{"set image_disk_format to qcow2"}},

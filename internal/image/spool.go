@@ -14,7 +14,7 @@ import (
 )
 
 // Names in the spool directory: ALGORITHM-HEX holds an image as fetched, with that digest.
-// ALGORITHM-HEX.unpacked-SHA256 holds what was inside a gzipped image; the first digest is of
+// ALGORITHM-HEX.unpacked-SHA256 holds what was inside a compressed image; the first digest is of
 // the packed form, the second of this file, so that it can be verified by itself. A name that
 // ends in .tmp is being written, or was when a process died.
 const (
@@ -154,7 +154,7 @@ func (o opener) download(ctx context.Context, note func(done, total int64)) erro
 func (o opener) fillSpool(f *os.File, s *stream, note func(done, total int64)) error {
 	inner := sha256.New()
 	to := io.Writer(f)
-	if s.gzipped {
+	if s.packing != nil {
 		to = io.MultiWriter(f, inner)
 	}
 	buf := make([]byte, readSize)
@@ -173,8 +173,8 @@ func (o opener) fillSpool(f *os.File, s *stream, note func(done, total int64)) e
 		if err == io.EOF {
 			break
 		}
-		if err != nil && s.gzipped {
-			err = gzipError(err)
+		if err != nil && s.packing != nil {
+			err = s.packing.explain(err)
 		}
 		if err != nil {
 			return err
@@ -184,7 +184,7 @@ func (o opener) fillSpool(f *os.File, s *stream, note func(done, total int64)) e
 		return err
 	}
 	path, digest := o.spoolPath(), o.ref.Digest
-	if s.gzipped {
+	if s.packing != nil {
 		digest = Digest{"sha256", hex.EncodeToString(inner.Sum(nil))}
 		path += unpackedMark + digest.Hex
 	}

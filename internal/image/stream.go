@@ -6,15 +6,13 @@ import (
 	"crypto/sha256"
 	"crypto/sha512"
 	"encoding/hex"
-	"errors"
 	"fmt"
 	"hash"
 	"io"
 	"os"
 
-	"github.com/klauspost/compress/gzip"
-
 	"ingot/internal/ingot"
+	"ingot/internal/qcow2"
 )
 
 // ChecksumError says that a source delivered something else than the reference promised.
@@ -34,7 +32,7 @@ func (e *ChecksumError) Error() string {
 		e.Source, e.Fetched, e.Got, e.Want)
 }
 
-// stream is the content of a source as it arrives: hashed as fetched, unpacked if gzipped.
+// stream is the content of a source as it arrives: hashed as fetched, unpacked if compressed.
 type stream struct {
 	name   string
 	digest Digest
@@ -49,7 +47,7 @@ type stream struct {
 	hash    *hashReader
 	content io.Reader // unpacked; raw itself if there is nothing to unpack
 	format  Format
-	gzipped bool
+	packing *packing // nil if nothing is unpacked
 	// fetched is the announced number of bytes as fetched, -1 if unknown.
 	fetched int64
 }
@@ -90,15 +88,14 @@ func (s *stream) detect(declared Format) error {
 		return err
 	}
 	s.content = s.raw
-	if len(head) >= len(gzipMagic) && string(head[:len(gzipMagic)]) == gzipMagic {
-		unpacked, err := gzip.NewReader(s.raw)
+	if s.packing = packingOf(head); s.packing != nil {
+		unpacked, err := s.packing.unpack(s.raw)
 		if err != nil {
-			return gzipError(err)
+			return err
 		}
-		buffered := bufio.NewReaderSize(unpacked, unpackSize)
-		s.content, s.gzipped = buffered, true
-		if head, err = peek(buffered); err != nil {
-			return gzipError(err)
+		s.content = unpacked
+		if head, err = peek(unpacked); err != nil {
+			return s.packing.explain(err)
 		}
 	}
 	if len(head) == 0 {
@@ -107,7 +104,14 @@ func (s *stream) detect(declared Format) error {
 	if s.format, err = sniff(head); err != nil {
 		return err
 	}
-	return agree(declared, s.format)
+	if err := agree(declared, s.format); err != nil || s.format != QCOW2 {
+		return err
+	}
+	// All of it is looked at later; what the beginning tells need not be fetched first.
+	if err := qcow2.CheckHeader(head); err != nil {
+		return ingot.Errorf(ingot.Invalid, "%w", err)
+	}
+	return nil
 }
 
 func peek(r *bufio.Reader) ([]byte, error) {
@@ -116,16 +120,6 @@ func peek(r *bufio.Reader) ([]byte, error) {
 		return nil, err
 	}
 	return head, nil
-}
-
-// gzipError tells damaged content from a transfer that broke, whose error has a kind already.
-func gzipError(err error) error {
-	var known *ingot.Error
-	if errors.As(err, &known) {
-		return err
-	}
-	return ingot.Errorf(ingot.Invalid, "unpack image: %w; the file is damaged or was cut off, "+
-		"compress it with gzip again", err)
 }
 
 // during links the transfer to ctx until the returned function is called.
@@ -145,13 +139,13 @@ func (s *stream) next(ctx context.Context, buf []byte) (int, error) {
 			return 0, err
 		}
 		return 0, io.EOF
-	case s.gzipped:
-		err = gzipError(err)
+	case s.packing != nil:
+		err = s.packing.explain(err)
 	}
 	return 0, fmt.Errorf("read image %s: %w", s.name, err)
 }
 
-// fill reads until buf is full or r gives an error. It keeps a cut-off gzip stream, which is
+// fill reads until buf is full or r gives an error. It keeps a stream that was cut off, which is
 // io.ErrUnexpectedEOF, apart from the end, which io.ReadFull does not.
 func fill(r io.Reader, buf []byte) (n int, err error) {
 	for n < len(buf) && err == nil {

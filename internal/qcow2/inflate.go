@@ -41,7 +41,8 @@ func (f *inflater) cluster(dst []byte, r io.ReaderAt, c cluster) error {
 	}
 	// The length on file is in sectors, so the stream may be followed by bytes of others.
 	if err := f.unpack(dst, bytes.NewReader(packed)); err != nil {
-		return fmt.Errorf("%w: decompress cluster at %d of the file: %w", ErrCorrupt, c.host, err)
+		return fmt.Errorf("%w: decompress cluster at %d of the file: %w; %s",
+			ErrCorrupt, c.host, err, howToReplace)
 	}
 	return nil
 }

@@ -1,5 +1,5 @@
 // Package qcow2 reads QEMU's copy-on-write disk images, version 2 and 3, with plain, zlib
-// compressed or zstd compressed clusters of any size.
+// compressed or zstd compressed clusters of any size, also divided into subclusters.
 //
 // It only reads, and only images that stand alone. Anything that would make the content depend
 // on another file (backing file, external data file), on a key, or on a feature this package
@@ -73,8 +73,8 @@ func Open(r io.ReaderAt, size int64) (*Image, error) {
 // Size is the size of the virtual disk in bytes.
 func (m *Image) Size() int64 { return m.header.size }
 
-// ClusterSize is the unit of allocation in bytes; extents begin and end at multiples of it,
-// except at the end of the disk.
+// ClusterSize is the unit of allocation in bytes. Extents begin and end at multiples of it, or of
+// a 32nd of it if clusters are divided, except at the end of the disk.
 func (m *Image) ClusterSize() int64 { return m.header.clusterSize() }
 
 func (m *Image) readL1() error {
@@ -125,7 +125,7 @@ func (m *Image) ExtentAt(off int64) (Extent, error) {
 		return Extent{}, err
 	}
 	zero := first.kind == zeroCluster
-	stop := m.clusterEnd(off)
+	stop := m.unitEnd(off)
 	for stop < end {
 		c, err := m.clusterAt(stop)
 		if err != nil {
@@ -135,7 +135,7 @@ func (m *Image) ExtentAt(off int64) (Extent, error) {
 		if (c.kind == zeroCluster) != zero {
 			break
 		}
-		stop = m.clusterEnd(stop)
+		stop = m.unitEnd(stop)
 	}
 	return Extent{Offset: off, Length: min(stop, end) - off, Zero: zero}, nil
 }
@@ -146,9 +146,11 @@ func (m *Image) tableEnd(off int64) int64 {
 	return (off/span + 1) * span
 }
 
-func (m *Image) clusterEnd(off int64) int64 {
-	return (off | (m.ClusterSize() - 1)) + 1
-}
+// unitEnd is the first offset after off that may be of another kind.
+func (m *Image) unitEnd(off int64) int64 { return (off | (m.header.unit() - 1)) + 1 }
+
+// within is the offset of off in its cluster.
+func (m *Image) within(off int64) int64 { return off & (m.ClusterSize() - 1) }
 
 // ReadAt reads len(p) bytes of the virtual disk at off as io.ReaderAt says.
 func (m *Image) ReadAt(p []byte, off int64) (int, error) {
@@ -180,22 +182,24 @@ func (m *Image) readRun(p []byte, off int64) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	into := off & (m.ClusterSize() - 1)
-	n := int(min(int64(len(p)), m.ClusterSize()-into))
-	switch c.kind {
-	case zeroCluster:
-		clear(p[:n])
-		return n, nil
-	case compressedCluster:
+	if c.kind == compressedCluster {
+		into := m.within(off)
+		n := int(min(int64(len(p)), m.ClusterSize()-into))
 		return n, m.readCompressed(p[:n], c, into)
 	}
-	host := c.host + into
+	n := int(min(int64(len(p)), m.unitEnd(off)-off))
+	if c.kind == zeroCluster {
+		clear(p[:n])
+		return n, nil
+	}
+	host := c.host + m.within(off)
 	for n < len(p) {
-		next, err := m.clusterAt(off + int64(n))
-		if err != nil || next.kind != plainCluster || next.host != host+int64(n) {
+		at := off + int64(n)
+		next, err := m.clusterAt(at)
+		if err != nil || next.kind != plainCluster || next.host+m.within(at) != host+int64(n) {
 			break
 		}
-		n += int(min(int64(len(p)-n), m.ClusterSize()))
+		n += int(min(int64(len(p)-n), m.header.unit()))
 	}
 	return n, m.readPlain(p[:n], host)
 }
@@ -242,9 +246,13 @@ const (
 	compressedCluster
 )
 
-// cluster is a decoded L2 entry.
+// subclusters is how many parts a cluster has if it is divided.
+const subclusters = 32
+
+// cluster is a decoded L2 entry, or what it says about one subcluster.
 type cluster struct {
 	kind kind
+	// host is where the cluster begins in the file, also if this is about a subcluster.
 	host int64
 	// packed is the most bytes that the compressed form may take.
 	packed int64
@@ -263,31 +271,41 @@ func (m *Image) clusterAt(off int64) (cluster, error) {
 	if host == 0 {
 		return cluster{kind: zeroCluster}, nil
 	}
-	entry, err := m.tables.entry(host, off%span>>m.header.clusterBits)
+	e, err := m.tables.entry(host, off%span>>m.header.clusterBits)
 	if err != nil {
 		return cluster{}, fmt.Errorf("map offset %d: %w", off, err)
 	}
-	c, err := m.header.decode(entry, m.fileSize)
+	c, err := m.header.decode(e, m.within(off)/m.header.unit(), m.fileSize)
 	if err != nil {
 		return cluster{}, fmt.Errorf("map offset %d: %w", off, err)
 	}
 	return c, nil
 }
 
-// decode turns an L2 entry into a cluster and refuses those that point outside the file.
-func (h header) decode(entry uint64, fileSize int64) (cluster, error) {
-	if entry&compressedFlag != 0 {
-		return h.decodeCompressed(entry, fileSize)
+// decode turns an L2 entry into what it says about the given subcluster, and refuses those that
+// point outside the file.
+func (h header) decode(e entry, subcluster, fileSize int64) (cluster, error) {
+	if e.word&compressedFlag != 0 {
+		return h.decodeCompressed(e.word, fileSize)
 	}
-	if entry&zeroFlag != 0 && h.version < 3 {
-		return cluster{}, fmt.Errorf("%w: zero cluster in version 2", ErrCorrupt)
+	host := int64(e.word & offsetMask)
+	zero := e.word&zeroFlag != 0 || host == 0
+	if h.extended() {
+		allocated, cleared := e.bitmap>>subcluster&1 != 0, e.bitmap>>(32+subcluster)&1 != 0
+		if allocated && (cleared || host == 0) {
+			return cluster{}, fmt.Errorf("%w: subcluster is allocated and is not; %s",
+				ErrCorrupt, howToReplace)
+		}
+		zero = !allocated
+	} else if e.word&zeroFlag != 0 && h.version < 3 {
+		return cluster{}, fmt.Errorf("%w: zero cluster in version 2; %s", ErrCorrupt, howToReplace)
 	}
-	host := int64(entry & offsetMask)
-	if entry&zeroFlag != 0 || host == 0 {
+	if zero {
 		return cluster{kind: zeroCluster}, nil
 	}
 	if host&(h.clusterSize()-1) != 0 {
-		return cluster{}, fmt.Errorf("%w: cluster at %d is not aligned", ErrCorrupt, host)
+		return cluster{}, fmt.Errorf("%w: cluster at %d is not aligned; %s",
+			ErrCorrupt, host, howToReplace)
 	}
 	if host >= fileSize {
 		return cluster{}, outside("cluster", host, fileSize)

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -138,6 +139,14 @@ func TestImagesOfQemuReadLikeTheirSource(t *testing.T) {
 		"all preallocated":      {"-o", "preallocation=full"},
 		"no zero detection":     {"-S", "0"},
 		"lazy refcounts":        {"-o", "lazy_refcounts=on,refcount_bits=64"},
+		"one-bit refcounts":     {"-o", "refcount_bits=1"},
+		"zstd 4k":               {"-c", "-o", "compression_type=zstd,cluster_size=4k"},
+		"zstd 2M":               {"-c", "-o", "compression_type=zstd,cluster_size=2M"},
+		"subclusters of 512":    {"-o", "extended_l2=on,cluster_size=16k"},
+		"subclusters":           {"-o", "extended_l2=on,cluster_size=128k"},
+		"subclusters of 64k":    {"-o", "extended_l2=on,cluster_size=2M"},
+		"subclusters, zlib":     {"-c", "-o", "extended_l2=on"},
+		"subclusters, zstd":     {"-c", "-o", "extended_l2=on,compression_type=zstd"},
 	}
 	// The last disk ends inside a cluster.
 	for i, size := range []int{9 << 20, 5<<20 + 3<<9} {
@@ -158,15 +167,18 @@ func TestImagesOfQemuReadLikeTheirSource(t *testing.T) {
 
 func TestWritesZeroesAndDiscardsReadAsQemuReadsThem(t *testing.T) {
 	t.Parallel()
-	for _, compat := range []string{"0.10", "1.1"} {
-		t.Run("compat "+compat, func(t *testing.T) {
+	for _, layout := range []string{"compat=0.10", "compat=1.1", "extended_l2=on",
+		"extended_l2=on,cluster_size=2M"} {
+		t.Run(layout, func(t *testing.T) {
 			t.Parallel()
 			dir := t.TempDir()
 			path, raw := filepath.Join(dir, "disk.qcow2"), filepath.Join(dir, "disk.raw")
-			run(t, "qemu-img", "create", "-q", "-f", "qcow2", "-o", "compat="+compat, path, "40M")
+			run(t, "qemu-img", "create", "-q", "-f", "qcow2", "-o", layout, path, "40M")
 			run(t, "qemu-io", "-d", "unmap", "-f", "qcow2", "-c", "write -P 1 0 10M",
 				"-c", "write -z 1M 1M", "-c", "discard 3M 1M", "-c", "write -z -u 5M 70k",
-				"-c", "write -P 7 39M 3k", "-c", "write -P 9 20M 513", path)
+				"-c", "write -P 7 39M 3k", "-c", "write -P 9 20M 513",
+				"-c", "write -P 3 22M 64k", "-c", "discard 22536k 4k", "-c", "write -z 22550k 2k",
+				"-c", "write -P 4 23553k 1k", path)
 			run(t, "qemu-img", "snapshot", "-c", "ignored", path)
 			run(t, "qemu-io", "-f", "qcow2", "-c", "write -P 5 2M 64k", path)
 			run(t, "qemu-img", "convert", "-f", "qcow2", "-O", "raw", path, raw)
@@ -239,7 +251,6 @@ func TestImagesThatDoNotStandAloneAreRefused(t *testing.T) {
 		"backing file": {[]string{"-b", base, "-F", "raw"}, "backing file"},
 		"external data file": {
 			[]string{"-o", "data_file=" + filepath.Join(dir, "data.raw")}, "another file"},
-		"subclusters": {[]string{"-o", "extended_l2=on"}, "subclusters"},
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
@@ -273,6 +284,55 @@ func small(t testing.TB) []byte {
 	return b
 }
 
+// wayOut is what an error about an image tells to do.
+var wayOut = regexp.MustCompile(`qemu-img convert|qemu-img check|fetch it again|qcow2 magic`)
+
+func TestDamagedSubclustersAreRefused(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "disk.qcow2")
+	run(t, "qemu-img", "create", "-q", "-f", "qcow2", "-o", "extended_l2=on,cluster_size=16k",
+		path, "256k")
+	run(t, "qemu-io", "-f", "qcow2", "-c", "write -P 65 0 512", path)
+	good, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	be := binary.BigEndian
+	l2 := be.Uint64(good[be.Uint64(good[40:]):]) & 0x00fffffffffffe00
+	for name, damage := range map[string]func(b []byte){
+		"allocated and zero":    func(b []byte) { be.PutUint64(b[l2+8:], 1<<32|1) },
+		"allocated and nowhere": func(b []byte) { be.PutUint64(b[l2:], 0) },
+	} {
+		b := slices.Clone(good)
+		damage(b)
+		image, err := qcow2.Open(bytes.NewReader(b), int64(len(b)))
+		if err == nil {
+			_, err = image.ReadAt(make([]byte, image.Size()), 0)
+		}
+		if !errors.Is(err, qcow2.ErrCorrupt) || !wayOut.MatchString(err.Error()) {
+			t.Errorf("%s: error %v, want one that matches ErrCorrupt and says what to do", name, err)
+		}
+	}
+}
+
+func TestAHeaderIsEnoughToRefuse(t *testing.T) {
+	t.Parallel()
+	good := small(t)
+	if err := qcow2.CheckHeader(good[:112]); err != nil {
+		t.Errorf("good header: %v", err)
+	}
+	for name, at := range map[string]int{"backing file": 15, "encryption": 35, "features": 73} {
+		bad := slices.Clone(good[:112])
+		bad[at] = 0x40
+		if err := qcow2.CheckHeader(bad); !errors.Is(err, qcow2.ErrUnsupported) {
+			t.Errorf("%s: error %v, want one that matches ErrUnsupported", name, err)
+		}
+	}
+	if err := qcow2.CheckHeader(good[:50]); !errors.Is(err, qcow2.ErrCorrupt) {
+		t.Errorf("half a header: error %v, want one that matches ErrCorrupt", err)
+	}
+}
+
 func TestDamagedImagesAreRefused(t *testing.T) {
 	t.Parallel()
 	good := small(t)
@@ -293,6 +353,10 @@ func TestDamagedImagesAreRefused(t *testing.T) {
 		"encrypted":        {func(b []byte) []byte { b[35] = 2; return b }, qcow2.ErrUnsupported},
 		"cluster bits 8":   {func(b []byte) []byte { b[23] = 8; return b }, qcow2.ErrCorrupt},
 		"cluster bits 63":  {func(b []byte) []byte { b[23] = 63; return b }, qcow2.ErrCorrupt},
+		"refcount width":   {func(b []byte) []byte { b[99] = 7; return b }, qcow2.ErrCorrupt},
+		"no refcounts":     {func(b []byte) []byte { b[48] = 1; return b }, qcow2.ErrCorrupt},
+		"refcounts askew":  {func(b []byte) []byte { b[55] = 1; return b }, qcow2.ErrCorrupt},
+		"parts of nothing": {func(b []byte) []byte { b[79] |= 16; return b }, qcow2.ErrCorrupt},
 		"negative size":    {func(b []byte) []byte { b[24] = 0x80; return b }, qcow2.ErrCorrupt},
 		"huge size":        {func(b []byte) []byte { b[26] = 0x80; return b }, qcow2.ErrUnsupported},
 		"short L1":         {func(b []byte) []byte { b[39] = 1; return b }, qcow2.ErrCorrupt},
@@ -334,6 +398,9 @@ func TestDamagedImagesAreRefused(t *testing.T) {
 			}
 			if !errors.Is(err, c.want) {
 				t.Errorf("error %v, want one that matches %q", err, c.want)
+			}
+			if err != nil && !wayOut.MatchString(err.Error()) {
+				t.Errorf("error %q does not say what to do", err)
 			}
 		})
 	}

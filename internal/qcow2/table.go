@@ -33,16 +33,24 @@ func (c *tableCache) init(m *Image, size int64) {
 	c.slots = int(min(tableSlots, max(2, tableMemory/size)))
 }
 
+// entry is an L2 entry; the bitmap is there if clusters are divided.
+type entry struct{ word, bitmap uint64 }
+
 // entry returns the entry with the given index of the L2 table at host.
-func (c *tableCache) entry(host, index int64) (uint64, error) {
+func (c *tableCache) entry(host, index int64) (entry, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if len(c.tables) == 0 || c.tables[0].host != host {
 		if err := c.use(host); err != nil {
-			return 0, err
+			return entry{}, err
 		}
 	}
-	return binary.BigEndian.Uint64(c.tables[0].entries[8*index:]), nil
+	raw := c.tables[0].entries[index<<c.image.header.entryBits():]
+	e := entry{word: binary.BigEndian.Uint64(raw)}
+	if c.image.header.extended() {
+		e.bitmap = binary.BigEndian.Uint64(raw[8:])
+	}
+	return e, nil
 }
 
 // use brings the table at host to the front, reading it if it is not cached. The caller holds
@@ -56,7 +64,7 @@ func (c *tableCache) use(host int64) error {
 		}
 	}
 	if host&(c.size-1) != 0 {
-		return fmt.Errorf("%w: L2 table at %d is not aligned", ErrCorrupt, host)
+		return fmt.Errorf("%w: L2 table at %d is not aligned; %s", ErrCorrupt, host, howToReplace)
 	}
 	if overlong(host, c.size/8, c.image.fileSize) {
 		return outside("L2 table", host, c.image.fileSize)
