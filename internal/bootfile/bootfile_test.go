@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
@@ -282,4 +283,31 @@ func TestOpenTakesDigestsOnly(t *testing.T) {
 			t.Errorf("Open(%q) = %v, want NotFound", name, err)
 		}
 	}
+}
+
+// What an active machine boots is asked for years later, by a server that was started again and
+// whose source is gone.
+func TestS1_10_HeldFilesOutliveTheServerAndTheSource(t *testing.T) {
+	t.Parallel()
+	dir, path := t.TempDir(), filepath.Join(t.TempDir(), "vmlinuz")
+	write(t, path, "kernel")
+	log := slog.New(slog.DiscardHandler)
+	if _, err := bootfile.New(dir, nil, log).Hold(t.Context(), path); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+	again := bootfile.New(dir, nil, log)
+	for i := range 20 { // other deployments come and go
+		write(t, path, fmt.Sprint("other kernel ", i))
+		if _, err := again.Hold(t.Context(), path); err != nil {
+			t.Fatal(err)
+		}
+	}
+	f, err := again.Open(digest("kernel"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.Close()
 }

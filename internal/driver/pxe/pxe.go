@@ -103,8 +103,28 @@ func (b *Boot) Validate(_ context.Context, t *driver.Task) error {
 			"default in the section [deploy] of the configuration.", n.UUID,
 			strings.Join(missing, ", "))
 	}
+	if err := validateInstance(n); err != nil {
+		return err
+	}
 	_, err := b.persistent(n, false)
 	return err
+}
+
+// validateInstance asks for both parts of what an instance boots from the network.
+func validateInstance(n *ingot.Node) error {
+	kernel, ramdisk := driver.Text(n.InstanceInfo, "kernel"), driver.Text(n.InstanceInfo, "ramdisk")
+	local := strings.EqualFold(driver.Capability(n.InstanceInfo, "boot_option"), "local")
+	if !driver.IsPartitionImage(n) || local || (kernel == "") == (ramdisk == "") {
+		return nil
+	}
+	missing := "kernel"
+	if kernel != "" {
+		missing = "ramdisk"
+	}
+	return ingot.Errorf(ingot.Invalid, "Cannot validate image information for node %s because one "+
+		"or more parameters are missing from its instance_info. Missing are: ['%s']; an instance "+
+		"boots from the network with both kernel and ramdisk, or from its disk with "+
+		"boot_option:local in instance_info.capabilities.", n.UUID, missing)
 }
 
 // persistent applies force_persistent_boot_device to the usual choice.
@@ -122,8 +142,9 @@ func (b *Boot) persistent(n *ingot.Node, usual bool) (bool, error) {
 	}
 }
 
-// PrepareRamdisk holds kernel and ramdisk, and makes the deploy ramdisk what the machine boots
-// next. The node must have an Attempt.
+// PrepareRamdisk holds kernel and ramdisk, also those of an instance that boots from the network,
+// so that a wrong URL shows before anything is done to the machine (S0.5). It makes the deploy
+// ramdisk what the machine boots next. The node must have an Attempt.
 func (b *Boot) PrepareRamdisk(ctx context.Context, t *driver.Task) error {
 	n := t.Node
 	if n.Attempt == nil {
@@ -140,6 +161,9 @@ func (b *Boot) PrepareRamdisk(ctx context.Context, t *driver.Task) error {
 	if n.Attempt.Ramdisk, err = b.o.Files.Hold(ctx, ramdisk); err != nil {
 		return fmt.Errorf("deploy_ramdisk of driver_info or of the configuration: %w", err)
 	}
+	if err := b.holdInstance(ctx, n); err != nil {
+		return err
+	}
 	n.BootIntent = ingot.BootDeploy
 	// On record before the machine can ask: a request that comes first must not be told to
 	// boot its disk.
@@ -154,6 +178,29 @@ func (b *Boot) PrepareRamdisk(ctx context.Context, t *driver.Task) error {
 	return t.SetBootDevice(ctx, driver.BootDevice{Device: "pxe", Persistent: persistent})
 }
 
+// holdInstance records what the instance will boot from the network, if it does. The root partition
+// is for whoever writes it to fill in; one that was written before stays on record.
+func (b *Boot) holdInstance(ctx context.Context, n *ingot.Node) error {
+	if !driver.BootsFromNetwork(n) {
+		n.Instance = nil
+		return nil
+	}
+	kernel, err := b.o.Files.Hold(ctx, driver.Text(n.InstanceInfo, "kernel"))
+	if err != nil {
+		return fmt.Errorf("kernel of instance_info: %w", err)
+	}
+	ramdisk, err := b.o.Files.Hold(ctx, driver.Text(n.InstanceInfo, "ramdisk"))
+	if err != nil {
+		return fmt.Errorf("ramdisk of instance_info: %w", err)
+	}
+	if n.Instance == nil {
+		n.Instance = &ingot.Instance{}
+	}
+	n.Instance.Kernel, n.Instance.Ramdisk = kernel, ramdisk
+	n.Instance.KernelArgs = driver.Text(n.InstanceInfo, "kernel_append_params")
+	return nil
+}
+
 // CleanUpRamdisk takes the ramdisk back; held files stay for others.
 func (b *Boot) CleanUpRamdisk(_ context.Context, t *driver.Task) error {
 	if t.Node.BootIntent == ingot.BootDeploy {
@@ -162,22 +209,32 @@ func (b *Boot) CleanUpRamdisk(_ context.Context, t *driver.Task) error {
 	return nil
 }
 
-// PrepareInstance makes the disk what the machine boots, by script for machines that ask the
-// network first and through the BMC for those that would never reach the disk from there (UEFI).
+// PrepareInstance makes the instance what the machine boots: from the network for as long as it is
+// active, when it brings a kernel; else the disk, by script for machines that ask the network
+// first and through the BMC for those that would never reach the disk from there (UEFI).
 func (b *Boot) PrepareInstance(ctx context.Context, t *driver.Task) error {
-	persistent, err := b.persistent(t.Node, true)
+	n := t.Node
+	persistent, err := b.persistent(n, true)
 	if err != nil {
 		return err
 	}
-	t.Node.BootIntent = ingot.BootDisk
+	device := "disk"
+	n.BootIntent = ingot.BootDisk
+	if driver.BootsFromNetwork(n) {
+		device = "pxe"
+		n.BootIntent = ingot.BootInstance
+		if d := netboot.Decide(n); d.Problem != "" {
+			return ingot.Errorf(ingot.Internal, "node %s: %s", n.UUID, d.Problem)
+		}
+	}
 	if err := t.Save(ctx); err != nil {
 		return err
 	}
-	return t.SetBootDevice(ctx, driver.BootDevice{Device: "disk", Persistent: persistent})
+	return t.SetBootDevice(ctx, driver.BootDevice{Device: device, Persistent: persistent})
 }
 
-// CleanUpInstance leaves the machine without anything of ours to boot.
+// CleanUpInstance leaves the machine without anything of ours to boot; held files stay for others.
 func (b *Boot) CleanUpInstance(_ context.Context, t *driver.Task) error {
-	t.Node.BootIntent = ingot.BootNone
+	t.Node.BootIntent, t.Node.Instance = ingot.BootNone, nil
 	return nil
 }

@@ -274,3 +274,89 @@ func TestPortsWithoutPXEAreNotServed(t *testing.T) {
 		t.Errorf("script\n%s", s)
 	}
 }
+
+// partitioned makes the world's node one whose instance boots its own kernel from the network.
+func (w *world) partitioned() {
+	w.task.Node.InstanceInfo = ingot.Object{"image_source": "file:///root.img",
+		"kernel": "file:///i/vmlinuz-6", "ramdisk": "file:///i/initrd-6",
+		"kernel_append_params": "console=ttyS1"}
+}
+
+func TestS1_4_AnInstanceWithAKernelBootsItFromTheNetwork(t *testing.T) {
+	t.Parallel()
+	w := newWorld(nil)
+	w.partitioned()
+	for range 2 {
+		if err := w.boot.PrepareRamdisk(t.Context(), w.task); err != nil {
+			t.Fatal(err)
+		}
+	}
+	n := w.task.Node
+	if n.BootIntent != ingot.BootDeploy || n.Instance == nil {
+		t.Fatalf("intent %s, instance %+v", n.BootIntent, n.Instance)
+	}
+	if err := w.boot.PrepareInstance(t.Context(), w.task); err == nil {
+		t.Error("prepared an instance without a root partition")
+	}
+	n.Instance.RootUUID = "7c0e5c6f-35a2-4f5f-8d8b-9f6f1c4f7a11"
+	for range 2 {
+		if err := w.boot.PrepareInstance(t.Context(), w.task); err != nil {
+			t.Fatal(err)
+		}
+	}
+	d, _ := fake.Management{}.BootDevice(t.Context(), w.task)
+	if (d != driver.BootDevice{Device: "pxe", Persistent: true}) {
+		t.Errorf("boot device %+v", d)
+	}
+	n.ProvisionState, n.Attempt = "active", nil
+	script := w.config(t, ingot.Object{"port_address": mac})
+	if !strings.Contains(script, "/vmlinuz-6 ") || !strings.Contains(script, "/initrd-6 ") ||
+		!strings.Contains(script, " root=UUID="+n.Instance.RootUUID+" ro console=ttyS1 ") {
+		t.Errorf("script\n%s", script)
+	}
+	if err := w.boot.CleanUpInstance(t.Context(), w.task); err != nil || n.Instance != nil ||
+		n.BootIntent != ingot.BootNone {
+		t.Errorf("after clean-up: %v, intent %s, instance %+v", err, n.BootIntent, n.Instance)
+	}
+}
+
+func TestS0_5_AnInstanceKernelThatIsNotThereShowsFirst(t *testing.T) {
+	t.Parallel()
+	for _, href := range []string{"file:///i/vmlinuz-6", "file:///i/initrd-6"} {
+		w := newWorld(func(o *pxe.Options) { o.Files = holder{broken: href} })
+		w.partitioned()
+		err := w.boot.PrepareRamdisk(t.Context(), w.task)
+		if err == nil || !strings.Contains(err.Error(), "of instance_info") ||
+			w.task.Node.BootIntent == ingot.BootDeploy {
+			t.Errorf("%s: %v, intent %s", href, err, w.task.Node.BootIntent)
+		}
+	}
+}
+
+// A rebuild with a whole-disk image must not leave the old kernel behind.
+func TestAWholeDiskImageForgetsTheKernelBeforeIt(t *testing.T) {
+	t.Parallel()
+	w := newWorld(nil)
+	w.task.Node.Instance = &ingot.Instance{RootUUID: "old"}
+	if err := w.boot.PrepareRamdisk(t.Context(), w.task); err != nil || w.task.Node.Instance != nil {
+		t.Errorf("%v, instance %+v", err, w.task.Node.Instance)
+	}
+}
+
+func TestValidateWantsKernelAndRamdiskOfAnInstance(t *testing.T) {
+	t.Parallel()
+	for _, missing := range []string{"kernel", "ramdisk"} {
+		w := newWorld(nil)
+		w.partitioned()
+		delete(w.task.Node.InstanceInfo, missing)
+		err := w.boot.Validate(t.Context(), w.task)
+		if ingot.KindOf(err) != ingot.Invalid ||
+			!strings.Contains(err.Error(), "Missing are: ['"+missing+"']") {
+			t.Errorf("without %s: %v", missing, err)
+		}
+		w.task.Node.InstanceInfo["capabilities"] = ingot.Object{"boot_option": "local"}
+		if err := w.boot.Validate(t.Context(), w.task); err != nil {
+			t.Errorf("booting locally without %s: %v", missing, err)
+		}
+	}
+}
