@@ -106,12 +106,15 @@ func scriptURL(base string, m Machine) string {
 		"/vendor_passthru/ipxe_config?port_address=" + m.MAC.String()
 }
 
+// reservationKey is the key of a port's extra that sets an address aside.
+const reservationKey = "ip_address"
+
 // reservation is the address that the port's extra.ip_address sets aside for a machine.
 func reservation(p *ingot.Port) (netip.Addr, bool) {
 	if p == nil {
 		return netip.Addr{}, false
 	}
-	text, _ := p.Extra["ip_address"].(string)
+	text, _ := p.Extra[reservationKey].(string)
 	a, err := netip.ParseAddr(text)
 	return a, err == nil && a.Is4()
 }

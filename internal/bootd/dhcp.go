@@ -20,7 +20,7 @@ func (s *Server) handleDHCP(ctx context.Context, q *dhcpv4.DHCPv4) (*dhcpv4.DHCP
 		return nil, err
 	}
 	if m.Node == nil && !s.AnswerUnknown {
-		s.warnUnknown(q)
+		s.warnUnknown(m)
 		return nil, nil
 	}
 	if s.site.Mode == ModeProxy {
@@ -29,42 +29,46 @@ func (s *Server) handleDHCP(ctx context.Context, q *dhcpv4.DHCPv4) (*dhcpv4.DHCP
 		}
 		return s.proxy(q, m, dhcpv4.MessageTypeOffer)
 	}
-	if !s.reachable(q) {
-		s.note(m, ingot.LevelWarning, "dhcp", fmt.Sprintf("no answer: asks through the relay %s, "+
-			"and boot.dhcp.range has no addresses of that network", q.GatewayIPAddr), nil)
+	network, by := s.site.network(q)
+	if network == nil {
+		s.warnNetwork(m, by)
 		return nil, nil
 	}
+	w := want{Machine: m, network: network, wish: ipv4(q.RequestedIPAddress())}
 	switch q.MessageType() {
 	case dhcpv4.MessageTypeDiscover:
-		return s.offer(ctx, q, m)
+		return s.offer(ctx, q, w)
 	case dhcpv4.MessageTypeRequest:
-		return s.request(ctx, q, m)
+		return s.request(ctx, q, w)
 	case dhcpv4.MessageTypeDecline:
-		return nil, s.decline(ctx, q, m)
+		return nil, s.decline(ctx, q, w)
 	case dhcpv4.MessageTypeRelease:
-		return nil, s.release(ctx, q, m)
+		return nil, s.release(ctx, q, w)
 	case dhcpv4.MessageTypeInform:
-		return s.answer(q, m, dhcpv4.MessageTypeAck, netip.Addr{})
+		return s.answer(q, m, Offer{Kind: dhcpv4.MessageTypeAck, Network: network})
 	default:
 		return nil, nil
 	}
 }
 
 // handleProxy answers port 4011: the second question of PXE ROMs to a boot server, which has
-// given no address and gets asked as if it had (PXE 2.1 section 2.2.5).
+// given no address and gets asked as if it had (PXE 2.1 section 2.2.5). Some ROMs make it an
+// INFORM.
 func (s *Server) handleProxy(ctx context.Context, q *dhcpv4.DHCPv4) (*dhcpv4.DHCPv4, error) {
 	m, err := s.machine(ctx, q.ClientHWAddr)
 	if err != nil {
 		return nil, err
 	}
 	if m.Node == nil {
-		s.warnUnknown(q)
+		s.warnUnknown(m)
 		return nil, nil
 	}
-	if q.MessageType() != dhcpv4.MessageTypeRequest {
+	switch q.MessageType() {
+	case dhcpv4.MessageTypeRequest, dhcpv4.MessageTypeInform:
+		return s.proxy(q, m, dhcpv4.MessageTypeAck)
+	default:
 		return nil, nil
 	}
-	return s.proxy(q, m, dhcpv4.MessageTypeAck)
 }
 
 // proxy answers with a boot file and no address, or not at all.
@@ -75,30 +79,27 @@ func (s *Server) proxy(q *dhcpv4.DHCPv4, m Machine, kind dhcpv4.MessageType) (
 	if boot.File == "" {
 		return nil, nil
 	}
-	return s.send(q, m, kind, netip.Addr{}, boot)
+	return s.send(q, m, Offer{Kind: kind, Boot: boot})
 }
 
 // answer makes a reply with what the machine boots, and remembers it in the journal.
-func (s *Server) answer(q *dhcpv4.DHCPv4, m Machine, kind dhcpv4.MessageType, a netip.Addr) (
-	*dhcpv4.DHCPv4, error,
-) {
-	return s.send(q, m, kind, a, decide(m, dhcp.Identify(q), s.URL()))
+func (s *Server) answer(q *dhcpv4.DHCPv4, m Machine, o Offer) (*dhcpv4.DHCPv4, error) {
+	o.Boot = decide(m, dhcp.Identify(q), s.URL())
+	return s.send(q, m, o)
 }
 
-func (s *Server) send(q *dhcpv4.DHCPv4, m Machine, kind dhcpv4.MessageType, a netip.Addr,
-	b Boot,
-) (*dhcpv4.DHCPv4, error) {
-	r, err := s.site.reply(q, kind, a, b)
+func (s *Server) send(q *dhcpv4.DHCPv4, m Machine, o Offer) (*dhcpv4.DHCPv4, error) {
+	r, err := s.site.reply(q, o)
 	if err != nil {
 		return nil, err
 	}
-	if a.IsValid() {
-		s.seen.put(a, m)
+	if o.Address.IsValid() {
+		s.seen.put(o.Address, m)
 	}
-	text := fmt.Sprintf("DHCP %s answered with %s: %s (%s)", q.MessageType(), kind,
-		describe(r, b), b.Why)
+	text := fmt.Sprintf("DHCP %s answered with %s: %s (%s)", q.MessageType(), o.Kind,
+		describe(r, o.Boot), o.Boot.Why)
 	s.note(m, ingot.LevelInfo, "dhcp", text, ingot.Object{"request": q.MessageType().String(),
-		"answer": kind.String(), "address": addressText(a), "file": b.File})
+		"answer": o.Kind.String(), "address": addressText(o.Address), "file": o.Boot.File})
 	return r, nil
 }
 
@@ -111,78 +112,90 @@ func addressText(a netip.Addr) string {
 
 // offer answers DISCOVER: the address is held for a minute, so that two machines that start
 // together are not offered the same one.
-func (s *Server) offer(ctx context.Context, q *dhcpv4.DHCPv4, m Machine) (*dhcpv4.DHCPv4, error) {
-	wish, _ := netip.AddrFromSlice(q.RequestedIPAddress().To4())
-	a, err := s.leases.offer(ctx, m, wish)
+func (s *Server) offer(ctx context.Context, q *dhcpv4.DHCPv4, w want) (*dhcpv4.DHCPv4, error) {
+	a, err := s.leases.offer(ctx, w)
 	switch ingot.KindOf(err) {
 	case "":
 	case ingot.Unavailable, ingot.Conflict:
 		// The pool is exhausted, or the reserved address is leased to another machine: a
 		// person has to act, and reads why in the log and at the node.
-		s.Log.Error("no address to offer", "mac", m.MAC, "pool", s.site.Pool, "error", err)
-		s.note(m, ingot.LevelError, "dhcp", "no address to offer: "+err.Error(), nil)
+		s.note(w.Machine, ingot.LevelError, "dhcp", "no address to offer: "+err.Error(), nil)
+		if s.told.First("no address for " + w.MAC.String()) {
+			s.Log.Error("no address to offer", "mac", w.MAC, "pool", w.network.Pool, "error", err)
+		}
 		return nil, nil
 	default:
-		return nil, fmt.Errorf("choose address for %s: %w", m.MAC, err)
+		return nil, fmt.Errorf("choose address for %s: %w", w.MAC, err)
 	}
-	return s.answer(q, m, dhcpv4.MessageTypeOffer, a)
+	return s.answer(q, w.Machine, Offer{Kind: dhcpv4.MessageTypeOffer, Network: w.network,
+		Address: a, Lease: s.site.Lease})
 }
 
 // request answers REQUEST, RFC 2131 section 4.3.2. A machine we know is ours to refuse, also
 // when another server gave it the address: two servers for one machine are a fault of the site.
-func (s *Server) request(ctx context.Context, q *dhcpv4.DHCPv4, m Machine) (
+// One that nobody enrolled is refused only what it selected here: "no record of this client"
+// means silence.
+func (s *Server) request(ctx context.Context, q *dhcpv4.DHCPv4, w want) (
 	*dhcpv4.DHCPv4, error,
 ) {
-	if id := q.ServerIdentifier(); id != nil && !id.Equal(s.site.Address.AsSlice()) {
+	if !s.meant(q) {
 		// The client took another server's offer. The hold on ours ends by itself.
 		return nil, nil
 	}
-	wish, _ := netip.AddrFromSlice(q.RequestedIPAddress().To4())
-	if !wish.IsValid() || wish.IsUnspecified() {
-		wish, _ = netip.AddrFromSlice(q.ClientIPAddr.To4()) // renewing or rebinding
+	if !isSet(w.wish) {
+		w.wish = ipv4(q.ClientIPAddr) // renewing or rebinding
 	}
-	err := s.leases.confirm(ctx, m, wish)
+	lease, err := s.leases.confirm(ctx, w)
 	switch ingot.KindOf(err) {
 	case "":
-		return s.answer(q, m, dhcpv4.MessageTypeAck, wish)
+		return s.answer(q, w.Machine, Offer{Kind: dhcpv4.MessageTypeAck, Network: w.network,
+			Address: w.wish, Lease: lease})
 	case ingot.Conflict, ingot.Unavailable:
-		return s.send(q, m, dhcpv4.MessageTypeNak, netip.Addr{},
-			Boot{Why: fmt.Sprintf("asked for %s: %s", cmp.Or(addressText(wish), "no address"), err)})
+		if w.Node == nil && q.ServerIdentifier() == nil && w.network.Prefix.Contains(w.wish) {
+			return nil, nil
+		}
+		why := fmt.Sprintf("asked for %s: %s", cmp.Or(addressText(w.wish), "no address"), err)
+		return s.send(q, w.Machine, Offer{Kind: dhcpv4.MessageTypeNak, Boot: Boot{Why: why}})
 	default:
-		return nil, fmt.Errorf("lease %s to %s: %w", addressText(wish), m.MAC, err)
+		return nil, fmt.Errorf("lease %s to %s: %w", addressText(w.wish), w.MAC, err)
 	}
 }
 
+// meant tells whether a message is for us: a client that speaks to one server names it.
+func (s *Server) meant(q *dhcpv4.DHCPv4) bool {
+	id := q.ServerIdentifier()
+	return id == nil || id.Equal(s.site.Address.AsSlice())
+}
+
 // decline takes an address out of use that the machine found taken by somebody else.
-func (s *Server) decline(ctx context.Context, q *dhcpv4.DHCPv4, m Machine) error {
-	if id := q.ServerIdentifier(); id != nil && !id.Equal(s.site.Address.AsSlice()) {
+func (s *Server) decline(ctx context.Context, q *dhcpv4.DHCPv4, w want) error {
+	if !s.meant(q) {
 		return nil
 	}
-	a, _ := netip.AddrFromSlice(q.RequestedIPAddress().To4())
-	if err := s.leases.decline(ctx, m, a); err != nil {
-		return fmt.Errorf("take declined address %s out of use: %w", addressText(a), err)
+	done, err := s.leases.decline(ctx, w.Machine, w.wish)
+	if err != nil {
+		return fmt.Errorf("take declined address %s out of use: %w", addressText(w.wish), err)
 	}
-	s.note(m, ingot.LevelWarning, "dhcp", fmt.Sprintf("declined %s: another host uses it; "+
-		"find that host, or take the address out of boot.dhcp.range", addressText(a)), nil)
+	if done {
+		s.note(w.Machine, ingot.LevelWarning, "dhcp", fmt.Sprintf("declined %s: another host uses "+
+			"it; find that host, or take the address out of boot.dhcp.range", addressText(w.wish)), nil)
+	}
 	return nil
 }
 
 // release ends a lease at the machine's wish.
-func (s *Server) release(ctx context.Context, q *dhcpv4.DHCPv4, m Machine) error {
-	if id := q.ServerIdentifier(); id != nil && !id.Equal(s.site.Address.AsSlice()) {
+func (s *Server) release(ctx context.Context, q *dhcpv4.DHCPv4, w want) error {
+	if !s.meant(q) {
 		return nil
 	}
-	if err := s.leases.release(ctx, m); err != nil {
-		return fmt.Errorf("end lease of %s: %w", m.MAC, err)
+	done, err := s.leases.release(ctx, w.Machine, ipv4(q.ClientIPAddr))
+	if err != nil {
+		return fmt.Errorf("end lease of %s: %w", w.MAC, err)
 	}
-	s.note(m, ingot.LevelInfo, "dhcp", "address released", nil)
+	if done {
+		s.note(w.Machine, ingot.LevelInfo, "dhcp", "address released", nil)
+	}
 	return nil
-}
-
-// reachable tells whether our addresses are of the network a request comes from.
-func (s *Server) reachable(q *dhcpv4.DHCPv4) bool {
-	relay, _ := netip.AddrFromSlice(q.GatewayIPAddr.To4())
-	return !relay.IsValid() || relay.IsUnspecified() || s.site.Prefix.Contains(relay)
 }
 
 // machine looks up who has a MAC. An unknown one is no error.
@@ -208,12 +221,23 @@ func (s *Server) machine(ctx context.Context, mac net.HardwareAddr) (Machine, er
 
 // warnUnknown tells of a machine nobody enrolled: once an hour each, for machines repeat their
 // requests for ever and the operator needs one line to act on.
-func (s *Server) warnUnknown(q *dhcpv4.DHCPv4) {
-	if !s.unknown.First(q.ClientHWAddr.String()) {
+func (s *Server) warnUnknown(m Machine) {
+	if !s.told.First(m.MAC.String()) {
 		return
 	}
-	s.Log.Warn("unknown machine asks for DHCP", "mac", q.ClientHWAddr)
-	m := Machine{MAC: q.ClientHWAddr}
+	s.Log.Warn("unknown machine asks for DHCP", "mac", m.MAC)
 	s.note(m, ingot.LevelWarning, "dhcp", fmt.Sprintf("unknown machine %s; to manage it create "+
-		"a port with this address", q.ClientHWAddr), nil)
+		"a port with this address", m.MAC), nil)
+}
+
+// warnNetwork tells of a request from a network that is not ours to give addresses of, once an
+// hour for each address of a relay: everybody who can reach us can make one up.
+func (s *Server) warnNetwork(m Machine, by netip.Addr) {
+	if !s.told.First("network of " + by.String()) {
+		return
+	}
+	text := fmt.Sprintf("no answer: asks from the network of %s (relay or subnet option), which has "+
+		"no subnet in boot.dhcp.network", by)
+	s.Log.Warn("DHCP request from an unknown network", "mac", m.MAC, "network", by)
+	s.note(m, ingot.LevelWarning, "dhcp", text, nil)
 }

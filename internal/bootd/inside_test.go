@@ -1,6 +1,8 @@
 package bootd
 
 import (
+	"bytes"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -97,8 +99,8 @@ func newRig(t testing.TB, c Config) *rig {
 	}
 	t.Cleanup(func() { r.http.Close() })
 	r.site = Site{Mode: c.Mode, Address: netip.MustParseAddr("10.77.0.1"),
-		Prefix: netip.MustParsePrefix("10.77.0.0/24"), Pool: c.Pool, Lease: time.Hour,
-		Router: c.Router, DNS: c.DNS}
+		Lease: time.Hour, Networks: append([]Network{{Pool: c.Pool, Router: c.Router, DNS: c.DNS,
+			Prefix: netip.MustParsePrefix("10.77.0.0/24")}}, c.Relayed...)}
 	r.leases = &leases{store: st, site: r.site}
 	return r
 }
@@ -311,7 +313,9 @@ func TestAddressLifeFollowsTheRFC(t *testing.T) {
 		!a.YourIPAddr.IsUnspecified() || a.Options.Has(dhcpv4.OptionIPAddressLeaseTime) {
 		t.Errorf("INFORM answered with %v", a)
 	}
-	r.ask(t, firmware(t, dhcpv4.MessageTypeRelease, known, "", "", 0))
+	release := firmware(t, dhcpv4.MessageTypeRelease, known, "", "", 0)
+	release.ClientIPAddr = address
+	r.ask(t, release)
 	if _, err := r.Store.Lease(ctx, known); ingot.KindOf(err) != ingot.NotFound {
 		t.Errorf("lease after release: %v", err)
 	}
@@ -372,7 +376,8 @@ func TestReservedAddressInUseIsSilenceWithAReason(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, serverMode())
 	squatter := ingot.Lease{Address: "10.77.0.50", MAC: known, Expires: time.Now().Add(time.Hour)}
-	if err := r.Store.TakeLease(t.Context(), squatter); err != nil {
+	changes := []store.LeaseChange{{Lease: squatter}}
+	if err := errors.Join(r.Store.TakeLeases(t.Context(), changes)...); err != nil {
 		t.Fatal(err)
 	}
 	if a := r.ask(t, firmware(t, dhcpv4.MessageTypeDiscover, second, "", "", 0)); a != nil {
@@ -421,6 +426,137 @@ func TestRelayOfAnotherNetworkIsNotAnswered(t *testing.T) {
 	q.GatewayIPAddr = net.IPv4(10, 77, 0, 254)
 	if a := r.ask(t, q); a == nil || !a.GatewayIPAddr.Equal(q.GatewayIPAddr) {
 		t.Errorf("relay of the own network: %v", a)
+	}
+}
+
+// Reservations are of one network; elsewhere the machine gets an address of the pool.
+func TestReservationCountsOnItsNetworkOnly(t *testing.T) {
+	t.Parallel()
+	c := serverMode()
+	c.Relayed = []Network{{Prefix: netip.MustParsePrefix("10.1.0.0/24"),
+		Pool: pool("10.1.0.100", "10.1.0.200")}}
+	r := newRig(t, c)
+	q := firmware(t, dhcpv4.MessageTypeDiscover, second, "", "", 0)
+	q.GatewayIPAddr = net.IPv4(10, 1, 0, 1)
+	a := r.ask(t, q)
+	if a == nil || !a.YourIPAddr.Mask(net.CIDRMask(24, 32)).Equal(net.IPv4(10, 1, 0, 0)) {
+		t.Fatalf("answer %v", a)
+	}
+	if a.Router() != nil || a.DNS() != nil {
+		t.Errorf("the relayed network was told of the local one: %s", a.Summary())
+	}
+}
+
+func TestReplyKeepsWithinWhatTheClientTakes(t *testing.T) {
+	t.Parallel()
+	c := serverMode()
+	for i := range 40 {
+		c.DNS = append(c.DNS, netip.AddrFrom4([4]byte{10, 77, 1, byte(i)}))
+	}
+	r := newRig(t, c)
+	q := firmware(t, dhcpv4.MessageTypeDiscover, known, "PXEClient:Arch:00007", "", iana.EFI_BC)
+	q.GatewayIPAddr = net.IPv4(10, 77, 0, 254)
+	info := bytes.Repeat([]byte{1, 1, 7}, 84)
+	q.UpdateOption(dhcpv4.OptGeneric(dhcpv4.OptionRelayAgentInformation, info))
+	for _, d := range []struct {
+		size      uint16
+		dns, echo bool
+	}{{1500, true, true}, {0, false, true}, {64, false, true}} {
+		q.UpdateOption(dhcpv4.OptMaxMessageSize(d.size))
+		a := r.ask(t, q)
+		most := max(int(d.size), 576) - 28
+		if got := len(a.ToBytes()); got > most {
+			t.Errorf("limit %d: %d bytes", d.size, got)
+		}
+		if (a.DNS() != nil) != d.dns || a.Options.Has(dhcpv4.OptionRelayAgentInformation) != d.echo ||
+			a.BootFileName != "snponly.efi" {
+			t.Errorf("limit %d: %s", d.size, a.Summary())
+		}
+	}
+}
+
+// A server that knows nothing of a client stays out of the conversation with the one that does,
+// RFC 2131 section 4.3.2.
+func TestRebootingMachineNobodyEnrolledIsNotRefused(t *testing.T) {
+	t.Parallel()
+	c := serverMode()
+	c.AnswerUnknown = true
+	r := newRig(t, c)
+	q := request(t, unknown, func(p *dhcpv4.DHCPv4) {
+		p.UpdateOption(dhcpv4.OptRequestedIPAddress(net.IPv4(10, 77, 0, 9)))
+	})
+	if a := r.ask(t, q); a != nil {
+		t.Errorf("answer %s", a.Summary())
+	}
+	q.UpdateOption(dhcpv4.OptRequestedIPAddress(net.IPv4(10, 99, 0, 9))) // of another network
+	if a := r.ask(t, q); a == nil || a.MessageType() != dhcpv4.MessageTypeNak {
+		t.Errorf("answer %v", a)
+	}
+}
+
+// Two conductors on one store are asked about the same machines at the same time.
+func TestConductorsNeverOfferDifferentAddresses(t *testing.T) {
+	t.Parallel()
+	c := serverMode()
+	c.AnswerUnknown = true
+	c.Pool = pool("10.77.0.100", "10.77.0.131")
+	r := newRig(t, c)
+	other := &Server{Config: r.Config, Store: r.Store, Journal: r.journal, Log: r.Log,
+		site: r.site, http: r.http, leases: &leases{store: r.Store, site: r.site}}
+	var mu sync.Mutex
+	offers := map[string]map[string]bool{} // MAC -> addresses
+	holder := map[string]string{}
+	var wait sync.WaitGroup
+	for i := range 32 {
+		for _, s := range []*Server{r.Server, other} {
+			wait.Go(func() {
+				mac := fmt.Sprintf("02:00:00:00:00:%02x", i)
+				a, err := s.handleDHCP(t.Context(), firmware(t, dhcpv4.MessageTypeDiscover, mac, "", "", 0))
+				if err != nil || a == nil {
+					t.Errorf("%s: %v, %v", mac, a, err)
+					return
+				}
+				mu.Lock()
+				defer mu.Unlock()
+				if offers[mac] == nil {
+					offers[mac] = map[string]bool{}
+				}
+				address := a.YourIPAddr.String()
+				offers[mac][address] = true
+				if h := holder[address]; h != "" && h != mac {
+					t.Errorf("%s is offered to %s and %s", address, h, mac)
+				}
+				holder[address] = mac
+			})
+		}
+	}
+	wait.Wait()
+	for mac, addresses := range offers {
+		if len(addresses) != 1 {
+			t.Errorf("%s was offered %v", mac, addresses)
+		}
+	}
+}
+
+func TestLeaseThatIsYoungIsToldAsItIs(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, serverMode())
+	a := r.ask(t, firmware(t, dhcpv4.MessageTypeDiscover, known, "", "", 0))
+	renew := request(t, known, func(p *dhcpv4.DHCPv4) { p.ClientIPAddr = a.YourIPAddr })
+	for _, d := range []struct{ left, least, most time.Duration }{
+		{40 * time.Minute, 39 * time.Minute, 40 * time.Minute}, // of 60
+		{20 * time.Minute, time.Hour, time.Hour},
+	} {
+		lease := ingot.Lease{Address: a.YourIPAddr.String(), MAC: known, Expires: time.Now().Add(d.left)}
+		err := r.Store.TakeLeases(t.Context(), []store.LeaseChange{{Lease: lease, Had: lease.Address}})[0]
+		if err != nil {
+			t.Fatal(err)
+		}
+		told := r.ask(t, renew).IPAddressLeaseTime(0)
+		kept, err := r.Store.Lease(t.Context(), known)
+		if err != nil || told < d.least || told > d.most || time.Until(kept.Expires) < told-time.Minute {
+			t.Errorf("%s left: told %s, kept until %s, %v", d.left, told, kept.Expires, err)
+		}
 	}
 }
 

@@ -1,7 +1,6 @@
 package bootd_test
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"crypto/sha256"
@@ -58,11 +57,18 @@ func (j *journal) all() []ingot.Entry {
 // wait returns the first entry whose text has all parts.
 func (j *journal) wait(t *testing.T, parts ...string) ingot.Entry {
 	t.Helper()
+	return j.waitAfter(t, time.Time{}, parts...)
+}
+
+// waitAfter is wait for an entry younger than a time.
+func (j *journal) waitAfter(t *testing.T, after time.Time, parts ...string) ingot.Entry {
+	t.Helper()
 	end := time.After(patience)
 	for {
 		all := j.all()
 		for _, e := range all {
-			if !slices.ContainsFunc(parts, func(p string) bool { return !strings.Contains(e.Text, p) }) {
+			lacks := func(p string) bool { return !strings.Contains(e.Text, p) }
+			if e.Time.After(after) && !slices.ContainsFunc(parts, lacks) {
 				return e
 			}
 		}
@@ -149,7 +155,7 @@ func serve(text string) error {
 		io.Copy(io.Discard, os.Stdin)
 		cancel()
 	}()
-	log.Add(ingot.Entry{Source: "test", Text: "ready " + s.URL()})
+	log.Add(ingot.Entry{Time: time.Now(), Source: "test", Text: "ready " + s.URL()})
 	return s.Run(ctx)
 }
 
@@ -168,7 +174,7 @@ type site struct {
 const mac = "52:54:00:77:00:01"
 
 // newSite needs root.
-func newSite(t *testing.T, mode bootd.Mode) *site {
+func newSite(t *testing.T, mode bootd.Mode, changes ...func(*bootd.Config)) *site {
 	t.Helper()
 	if os.Geteuid() != 0 {
 		if os.Getenv("CI") != "" {
@@ -193,6 +199,9 @@ func newSite(t *testing.T, mode bootd.Mode) *site {
 		Programs: []string{"/usr/lib/ipxe"}, Mode: mode, RouterAdverts: true,
 		Pool: dhcp.Pool{First: netip.MustParseAddr("10.77.0.100"),
 			Last: netip.MustParseAddr("10.77.0.200")}}
+	for _, change := range changes {
+		change(&s.config)
+	}
 	path := filepath.Join(t.TempDir(), "s.db")
 	s.store = enrolled(t, path)
 	s.start(t, order{s.config, path, dir, s.digest})
@@ -389,46 +398,12 @@ func hostIP(t *testing.T) func(args ...string) {
 func TestForeignDHCPClientGetsAndReleasesALease(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, bootd.ModeServer)
-	client := s.Name() + "-c"
-	ip := hostIP(t)
-	ip("netns", "add", client)
-	t.Cleanup(func() { exec.Command("ip", "netns", "del", client).Run() })
-	ip("-n", s.Name(), "link", "add", "v0", "type", "veth", "peer", "name", "v1", "netns", client)
-	ip("-n", s.Name(), "link", "set", "v0", "master", s.Bridge(), "up")
-	ip("-n", client, "link", "set", "v1", "address", mac, "up")
-	// The release is unicast, so the address has to be on the interface.
-	script := filepath.Join(t.TempDir(), "lease")
-	err := os.WriteFile(script, []byte("#!/bin/sh\n[ \"$1\" != bound ] || "+
-		"ip addr add \"$ip/$mask\" dev \"$interface\"\n"), 0o700)
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
-	defer cancel()
-	udhcpc := exec.CommandContext(ctx, "ip", "netns", "exec", client, "busybox", "udhcpc", "-i",
-		"v1", "-n", "-f", "-t", "10", "-T", "1", "-s", script)
-	out, err := udhcpc.StderrPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := udhcpc.Start(); err != nil {
-		t.Fatalf("%v (tools: scripts/packages.sh)", err)
-	}
-	defer udhcpc.Wait()
-	defer udhcpc.Process.Kill()
-	for lines := bufio.NewScanner(out); ; {
-		if !lines.Scan() {
-			t.Fatal("udhcpc ended without a lease")
-		}
-		if strings.Contains(lines.Text(), "obtained from 10.77.0.1") {
-			break
-		}
-	}
+	udhcpc := startUdhcpc(t, s.host(t, "c", mac), "10.77.0.1")
 	e := s.journal.wait(t, "DHCP REQUEST answered with ACK", "an operating system")
 	if e.MAC != mac {
 		t.Errorf("journal: %+v", e)
 	}
-	if err := udhcpc.Process.Signal(syscall.SIGUSR2); err != nil { // release
+	if err := udhcpc.Signal(syscall.SIGUSR2); err != nil { // release
 		t.Fatal(err)
 	}
 	s.journal.wait(t, "address released")

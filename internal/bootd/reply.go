@@ -3,6 +3,7 @@ package bootd
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 
@@ -11,57 +12,111 @@ import (
 	"ingot/internal/dhcp"
 )
 
-// Site is what every DHCP answer says about the network.
-type Site struct {
-	Mode    Mode
-	Address netip.Addr   // ours, IPv4: server identifier and next server
-	Prefix  netip.Prefix // of the machines' network; gives the subnet mask
-	Pool    dhcp.Pool    // addresses to give out; may be empty: reservations only
-	Router  netip.Addr   // invalid: none is told
-	DNS     []netip.Addr
-	Lease   time.Duration
+// An Offer is what the reply to a request says; the zero value is nothing.
+type Offer struct {
+	Kind    dhcpv4.MessageType
+	Network *Network      // nil: nothing about the network (proxy)
+	Address netip.Addr    // yiaddr; invalid: none (proxy, INFORM)
+	Lease   time.Duration // of Address
+	Boot    Boot
 }
 
 // maxFile is the longest name that fits the file field of the header with its terminator.
 const maxFile = 127
 
-// reply makes the answer of one kind to a request. address is yiaddr and may be invalid (proxy,
-// INFORM): then there is no lease time either.
-func (s Site) reply(q *dhcpv4.DHCPv4, kind dhcpv4.MessageType, address netip.Addr, b Boot) (
-	*dhcpv4.DHCPv4, error,
-) {
-	r, err := dhcpv4.NewReplyFromRequest(q, dhcpv4.WithMessageType(kind),
+// tftpServers is option 150, RFC 5859.
+const tftpServers = dhcpv4.GenericOptionCode(150)
+
+// reply makes the answer to a request. The options of the relay (82) and the client's own
+// identifier (61, RFC 6842) go back as they came.
+func (s Site) reply(q *dhcpv4.DHCPv4, o Offer) (*dhcpv4.DHCPv4, error) {
+	r, err := dhcpv4.NewReplyFromRequest(q, dhcpv4.WithMessageType(o.Kind),
 		dhcpv4.WithOption(dhcpv4.OptServerIdentifier(s.Address.AsSlice())))
 	if err != nil {
 		return nil, fmt.Errorf("make DHCP reply: %w", err)
 	}
-	if kind == dhcpv4.MessageTypeNak {
+	if relay := dhcpv4.OptionRelayAgentInformation; q.Options.Has(relay) { // an empty one, too
+		r.UpdateOption(dhcpv4.OptGeneric(relay, q.Options.Get(relay)))
+	}
+	if o.Kind == dhcpv4.MessageTypeNak {
+		if isSet(ipv4(q.GatewayIPAddr)) {
+			r.SetBroadcast() // RFC 2131 section 4.3.2: the client has no address the relay could use
+		}
 		return r, nil
+	}
+	if o.Kind == dhcpv4.MessageTypeAck {
+		r.ClientIPAddr = q.ClientIPAddr // table 3
 	}
 	// The machine's identity is echoed, PXE 2.1 table 2-1; some ROMs check it.
 	if id := q.Options.Get(dhcpv4.OptionClientMachineIdentifier); id != nil {
 		r.UpdateOption(dhcpv4.OptGeneric(dhcpv4.OptionClientMachineIdentifier, id))
 	}
-	if s.Mode == ModeServer {
-		s.addNetwork(r, address)
+	if o.Network != nil {
+		addNetwork(r, o)
 	}
-	s.addBoot(r, dhcp.Identify(q), b)
+	s.addBoot(r, dhcp.Identify(q), o.Boot)
+	asked := q.Options.Get(dhcpv4.OptionParameterRequestList)
+	if o.Boot.TFTP && slices.Contains(asked, tftpServers.Code()) {
+		r.UpdateOption(dhcpv4.OptGeneric(tftpServers, s.Address.AsSlice()))
+	}
+	fit(r, q)
 	return r, nil
 }
 
-// addNetwork adds what a host needs to use the network, RFC 2132.
-func (s Site) addNetwork(r *dhcpv4.DHCPv4, address netip.Addr) {
-	if address.IsValid() {
-		r.YourIPAddr = address.AsSlice()
-		r.UpdateOption(dhcpv4.OptIPAddressLeaseTime(s.Lease))
+// addNetwork adds what a host needs to use the network, RFC 2132. It is told whether the client
+// asks for it or not: firmware forgets to ask for things it then misses.
+func addNetwork(r *dhcpv4.DHCPv4, o Offer) {
+	if o.Address.IsValid() {
+		r.YourIPAddr = o.Address.AsSlice()
+		r.UpdateOption(dhcpv4.OptIPAddressLeaseTime(o.Lease))
 	}
-	mask := netMask(s.Prefix)
-	r.UpdateOption(dhcpv4.OptSubnetMask(mask))
-	if s.Router.IsValid() {
-		r.UpdateOption(dhcpv4.OptRouter(s.Router.AsSlice()))
+	r.UpdateOption(dhcpv4.OptSubnetMask(netMask(o.Network.Prefix)))
+	if o.Network.Router.IsValid() {
+		r.UpdateOption(dhcpv4.OptRouter(o.Network.Router.AsSlice()))
 	}
-	if len(s.DNS) > 0 {
-		r.UpdateOption(dhcpv4.OptDNS(slices4(s.DNS)...))
+	if len(o.Network.DNS) > 0 {
+		r.UpdateOption(dhcpv4.OptDNS(slices4(o.Network.DNS)...))
+	}
+}
+
+// The sizes of an IP packet: what every client takes (RFC 2131 section 2), and what goes over an
+// Ethernet in one piece.
+const (
+	leastPacket = 576
+	mostPacket  = 1500
+	ipAndUDP    = 28 // bytes of headers
+)
+
+// fit keeps a reply within what the client takes (option 57). Options go in this order: what the
+// header says, too; what the client did not ask for; at last the relay's, which RFC 3046 section
+// 2.2 prefers to no answer.
+func fit(r, q *dhcpv4.DHCPv4) {
+	most := leastPacket
+	if size, err := q.MaxMessageSize(); err == nil {
+		most = min(max(int(size), leastPacket), mostPacket)
+	}
+	most -= ipAndUDP
+	if len(r.ToBytes()) <= most {
+		return
+	}
+	spare := []dhcpv4.OptionCode{}
+	if r.BootFileName != "" {
+		spare = append(spare, dhcpv4.OptionBootfileName)
+	}
+	if isSet(ipv4(r.ServerIPAddr)) {
+		spare = append(spare, dhcpv4.OptionTFTPServerName, tftpServers)
+	}
+	for _, code := range []dhcpv4.OptionCode{dhcpv4.OptionDomainNameServer, dhcpv4.OptionRouter} {
+		if !q.IsOptionRequested(code) {
+			spare = append(spare, code)
+		}
+	}
+	for _, code := range append(spare, dhcpv4.OptionDomainNameServer,
+		dhcpv4.OptionRelayAgentInformation) {
+		r.Options.Del(code)
+		if len(r.ToBytes()) <= most {
+			return
+		}
 	}
 }
 

@@ -38,10 +38,12 @@ type Config struct {
 
 	// Mode of DHCP. Empty is off.
 	Mode Mode
-	// Pool is what mode server gives out.
+	// Pool is what mode server gives out on the network of Interface; empty: reservations only.
 	Pool   dhcp.Pool
 	Router netip.Addr
 	DNS    []netip.Addr
+	// Relayed are further networks, whose machines ask through relays.
+	Relayed []Network
 	// Lease is the lease time. Default 1 h.
 	Lease time.Duration
 	// AnswerUnknown gives addresses, but nothing to boot, also to machines without a port.
@@ -61,10 +63,10 @@ type Server struct {
 	Machine http.Handler // calls of machines below /v1/; nil: none
 	Log     *slog.Logger
 
-	site    Site
-	leases  *leases
-	seen    neighbours
-	unknown journal.Hourly
+	site   Site
+	leases *leases
+	seen   neighbours
+	told   journal.Hourly // what the log was told of, by name
 
 	http     net.Listener
 	tftp     net.PacketConn
@@ -189,8 +191,7 @@ func (s *Server) runHTTP(ctx context.Context) error {
 
 // setSite works out what DHCP answers say, from the configuration and the interface.
 func (s *Server) setSite() error {
-	s.site = Site{Mode: s.Mode, Pool: s.Pool, Router: s.Router, DNS: s.DNS, Lease: s.Lease,
-		Address: s.Address}
+	s.site = Site{Mode: s.Mode, Lease: s.Lease, Address: s.Address}
 	if s.site.Mode == "" {
 		s.site.Mode = ModeOff
 	}
@@ -201,12 +202,13 @@ func (s *Server) setSite() error {
 	if err != nil {
 		return ingot.Errorf(ingot.Invalid, "addresses of boot.interface %q: %w", s.Interface, err)
 	}
+	local := Network{Pool: s.Pool, Router: s.Router, DNS: s.DNS}
 	for _, p := range prefixes {
 		if !s.site.Address.IsValid() {
 			s.site.Address = p.Addr()
 		}
-		if p.Contains(s.site.Address) && !s.site.Prefix.IsValid() {
-			s.site.Prefix = p.Masked()
+		if p.Contains(s.site.Address) && !local.Prefix.IsValid() {
+			local.Prefix = p.Masked()
 		}
 	}
 	switch {
@@ -215,13 +217,15 @@ func (s *Server) setSite() error {
 	case !s.site.Address.IsValid():
 		return ingot.Errorf(ingot.Invalid, "boot.interface %q has no IPv4 address; give it one "+
 			"or set boot.address", s.Interface)
-	case s.site.Mode == ModeServer && !s.site.Prefix.IsValid():
+	case s.site.Mode == ModeServer && !local.Prefix.IsValid():
 		return ingot.Errorf(ingot.Invalid, "boot.address %s is not of boot.interface %q, so the "+
 			"subnet mask for machines is unknown", s.site.Address, s.Interface)
-	case s.site.Mode == ModeServer && s.Pool.Size() > 0 &&
-		(!s.site.Prefix.Contains(s.Pool.First) || !s.site.Prefix.Contains(s.Pool.Last)):
-		return ingot.Errorf(ingot.Invalid, "boot.dhcp.range %s is not within %s of boot.interface "+
-			"%q", s.Pool, s.site.Prefix, s.Interface)
+	}
+	if s.site.Mode == ModeServer {
+		s.site.Networks = append([]Network{local}, s.Relayed...)
+		if err := s.site.check(s.Interface); err != nil {
+			return err
+		}
 	}
 	s.leases = &leases{store: s.Store, site: s.site}
 	return nil

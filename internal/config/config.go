@@ -128,13 +128,22 @@ type Boot struct {
 
 // DHCP configures the DHCP or ProxyDHCP server.
 type DHCP struct {
-	Mode          string   `toml:"mode"`
-	Range         string   `toml:"range"`
-	Router        string   `toml:"router"`
-	DNS           []string `toml:"dns"`
-	LeaseTime     Duration `toml:"lease_time"`
-	AnswerUnknown bool     `toml:"answer_unknown"`
-	RouterAdverts bool     `toml:"router_advertisements"`
+	Mode          string    `toml:"mode"`
+	Range         string    `toml:"range"`
+	Router        string    `toml:"router"`
+	DNS           []string  `toml:"dns"`
+	LeaseTime     Duration  `toml:"lease_time"`
+	AnswerUnknown bool      `toml:"answer_unknown"`
+	RouterAdverts bool      `toml:"router_advertisements"`
+	Networks      []Network `toml:"network"`
+}
+
+// Network is a network whose machines ask through a relay.
+type Network struct {
+	Subnet string   `toml:"subnet"`
+	Range  string   `toml:"range"`
+	Router string   `toml:"router"`
+	DNS    []string `toml:"dns"`
 }
 
 // Default is the configuration of an empty file.
@@ -174,7 +183,7 @@ func Default() Config {
 			Unknown:    "exit",
 			DHCP: DHCP{
 				Mode: "off", LeaseTime: Duration(time.Hour), DNS: []string{},
-				RouterAdverts: true,
+				RouterAdverts: true, Networks: []Network{},
 			},
 		},
 	}
@@ -324,11 +333,34 @@ func (c *Config) checkDHCP(complain func(string, ...any)) {
 		complain("boot.dhcp.mode is %q, so boot.interface has to name the network interface", d.Mode)
 	}
 	if d.Mode == "server" {
-		if _, _, err := ParseRange(d.Range); err != nil {
+		if _, _, err := ParseRange(d.Range); err != nil && (d.Range != "" || len(d.Networks) == 0) {
 			complain("boot.dhcp.range: %v", err)
+		}
+		for _, n := range d.Networks {
+			n.check(complain)
 		}
 		if time.Duration(d.LeaseTime) < 2*time.Minute {
 			complain("boot.dhcp.lease_time is shorter than two minutes; machines could not renew")
+		}
+	}
+}
+
+// check tells what is wrong with a network by itself.
+func (n Network) check(complain func(string, ...any)) {
+	subnet, err := netip.ParsePrefix(n.Subnet)
+	if err != nil || !subnet.Addr().Is4() {
+		complain("boot.dhcp.network has subnet %q; write for example \"10.1.0.0/24\"", n.Subnet)
+	}
+	if _, _, err := ParseRange(n.Range); n.Range != "" && err != nil {
+		complain("boot.dhcp.network %s: range %v", n.Subnet, err)
+	}
+	if a, err := ParseAddress(n.Router); err != nil || a.IsValid() && !subnet.Contains(a) {
+		complain("boot.dhcp.network %s: router %q; write an IPv4 address of the subnet", n.Subnet,
+			n.Router)
+	}
+	for _, server := range n.DNS {
+		if a, err := ParseAddress(server); err != nil || !a.IsValid() {
+			complain("boot.dhcp.network %s: dns has %q; write IPv4 addresses", n.Subnet, server)
 		}
 	}
 }

@@ -84,6 +84,11 @@ func TestBadConfigurationSaysWhatToDo(t *testing.T) {
 			"is not a range"},
 		"range upside down": {"[boot]\ninterface = \"br0\"\n[boot.dhcp]\nmode = \"server\"\n" +
 			"range = \"10.0.0.9-10.0.0.1\"\n", "is not a range"},
+		"relayed network without subnet": {"[boot]\ninterface = \"br0\"\n[boot.dhcp]\n" +
+			"mode = \"server\"\n[[boot.dhcp.network]]\nsubnet = \"10.1.0.0\"\n", "write for example"},
+		"relayed network with a router elsewhere": {"[boot]\ninterface = \"br0\"\n[boot.dhcp]\n" +
+			"mode = \"server\"\n[[boot.dhcp.network]]\nsubnet = \"10.1.0.0/24\"\nrouter = " +
+			"\"10.2.0.1\"\n", "IPv4 address of the subnet"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -119,7 +124,7 @@ func TestEnvironmentGoesBeforeTheFile(t *testing.T) {
 func TestEnvironmentErrorsNameTheVariable(t *testing.T) {
 	t.Parallel()
 	for _, pair := range []string{"INGOT_API_LISTTEN=x", "INGOT_API_MAX_LIMIT=many",
-		"INGOT_IMAGE_IDLE_TIMEOUT=x", "INGOT_BOOT_DHCP_ANSWER_UNKNOWN=perhaps"} {
+		"INGOT_BOOT_DHCP_NETWORK=x", "INGOT_IMAGE_IDLE_TIMEOUT=x", "INGOT_BOOT_DHCP_ANSWER_UNKNOWN=perhaps"} {
 		_, err := config.Load("", []string{pair})
 		name, _, _ := strings.Cut(pair, "=")
 		if err == nil || !strings.Contains(err.Error(), name) {

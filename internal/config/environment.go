@@ -74,6 +74,9 @@ func set(field reflect.Value, value string) error {
 		}
 		field.SetInt(int64(n))
 	case reflect.Slice:
+		if field.Type().Elem().Kind() != reflect.String {
+			return ingot.Errorf(ingot.Invalid, "it is a list of tables; write it into the file")
+		}
 		items := []string{}
 		for item := range strings.SplitSeq(value, ",") {
 			if item = strings.TrimSpace(item); item != "" {

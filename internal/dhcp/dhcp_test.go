@@ -44,6 +44,14 @@ func TestFirmwareIsRecognised(t *testing.T) {
 			dhcpv4.OptClassIdentifier("HTTPClient:Arch:00016:UNDI:003000"),
 			dhcpv4.OptClientArch(iana.EFI_X86_64_HTTP),
 		}, dhcp.Client{Class: dhcp.ClassHTTP, Arch: iana.EFI_X86_64_HTTP}},
+		"arm64 PXE": {[]dhcpv4.Option{
+			dhcpv4.OptClassIdentifier("PXEClient:Arch:00011:UNDI:003000"),
+			dhcpv4.OptClientArch(iana.EFI_ARM64),
+		}, dhcp.Client{Class: dhcp.ClassPXE, Arch: iana.EFI_ARM64}},
+		"arm64 HTTP boot": {[]dhcpv4.Option{
+			dhcpv4.OptClassIdentifier("HTTPClient:Arch:00019:UNDI:003000"),
+			dhcpv4.OptClientArch(iana.EFI_ARM64_HTTP),
+		}, dhcp.Client{Class: dhcp.ClassHTTP, Arch: iana.EFI_ARM64_HTTP}},
 	} {
 		p, err := dhcpv4.NewDiscovery(mac)
 		if err != nil {
@@ -59,6 +67,29 @@ func TestFirmwareIsRecognised(t *testing.T) {
 		if got := dhcp.Identify(parsed); got != c.want {
 			t.Errorf("%s: taken for %+v, want %+v", name, got, c.want)
 		}
+	}
+}
+
+// The header as a client may fill it that has more options than room (RFC 2132 section 9.3).
+func TestOptionsAreReadFromTheHeader(t *testing.T) {
+	t.Parallel()
+	p, err := dhcpv4.NewDiscovery(mac, dhcpv4.WithGeneric(dhcpv4.OptionOptionOverload, []byte{3}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := p.ToBytes()
+	copy(b[108:], "\x3c\x09PXEClient\xff")
+	copy(b[44:], "\x4d\x04iPXE\xff")
+	got, err := dhcp.Parse(b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c := dhcp.Identify(got); c.Class != dhcp.ClassPXE || !c.IPXE {
+		t.Errorf("taken for %+v", c)
+	}
+	copy(b[108:], bytes.Repeat([]byte{1, 100}, 64))
+	if _, err := dhcp.Parse(b); err == nil {
+		t.Error("options that go beyond the field are accepted")
 	}
 }
 

@@ -33,8 +33,10 @@ type Server struct {
 	Log *slog.Logger
 
 	// Workers bounds the requests handled at once; further packets wait in the socket's
-	// buffer, and clients repeat what is lost there. Default 32.
+	// buffer, and clients repeat what is lost there. Default 128.
 	Workers int
+
+	limit limit[[6]byte] // by MAC
 }
 
 // Listen opens a DHCP socket on one interface, by name, for broadcasts too. It needs the
@@ -73,7 +75,7 @@ func (s *Server) Serve(ctx context.Context, conn net.PacketConn) error {
 	defer conn.Close()
 	workers := s.Workers
 	if workers == 0 {
-		workers = 32
+		workers = 128
 	}
 	places := make(chan struct{}, workers)
 	var wait sync.WaitGroup
@@ -92,6 +94,9 @@ func (s *Server) Serve(ctx context.Context, conn net.PacketConn) error {
 			s.Log.Debug("dhcp receive", "error", err)
 			continue
 		}
+		if mac, ok := hardware(buf[:n]); !ok || !s.limit.pass(mac) {
+			continue
+		}
 		data := append([]byte(nil), buf[:n]...)
 		select {
 		case places <- struct{}{}:
@@ -103,6 +108,15 @@ func (s *Server) Serve(ctx context.Context, conn net.PacketConn) error {
 			s.answer(ctx, conn, from, data)
 		})
 	}
+}
+
+// hardware finds the client's MAC (RFC 2131 section 2) before anything is decoded.
+func hardware(data []byte) (mac [6]byte, ok bool) {
+	const chaddr = 28
+	if len(data) < chaddr+len(mac) {
+		return mac, false
+	}
+	return [6]byte(data[chaddr:]), true
 }
 
 // answer handles one datagram.
@@ -140,6 +154,9 @@ func (s *Server) answer(ctx context.Context, conn net.PacketConn, from net.Addr,
 // other hardware, a MAC that is a group or nothing.
 func Parse(data []byte) (*dhcpv4.DHCPv4, error) {
 	p, err := dhcpv4.FromBytes(data)
+	if err == nil {
+		err = overloaded(p, data)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("decode DHCP packet: %w", err)
 	}
@@ -150,6 +167,31 @@ func Parse(data []byte) (*dhcpv4.DHCPv4, error) {
 		return nil, fmt.Errorf("DHCP client address %s is no Ethernet address", mac)
 	}
 	return p, nil
+}
+
+// overloaded reads the options that a client put into the fields file and sname of the header, in
+// this order (option 52, RFC 2132 section 9.3 and RFC 3396 section 5).
+func overloaded(p *dhcpv4.DHCPv4, data []byte) error {
+	const sname, file, end = 44, 108, 236
+	which := p.Options.Get(dhcpv4.OptionOptionOverload)
+	if len(which) != 1 {
+		return nil
+	}
+	p.Options.Del(dhcpv4.OptionOptionOverload)
+	if which[0]&1 != 0 {
+		p.BootFileName = ""
+		if err := p.Options.FromBytes(data[file:end]); err != nil {
+			return fmt.Errorf("options in field file: %w", err)
+		}
+	}
+	if which[0]&2 != 0 {
+		p.ServerHostName = ""
+		if err := p.Options.FromBytes(data[sname:file]); err != nil {
+			return fmt.Errorf("options in field sname: %w", err)
+		}
+	}
+	p.Options.Del(dhcpv4.OptionOptionOverload)
+	return nil
 }
 
 // destination tells where a reply goes. RFC 2131 section 4.1, with one simplification: a client

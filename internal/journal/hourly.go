@@ -9,12 +9,17 @@ import (
 // their requests for ever, and an operator needs one line to act on. The zero value works. It is
 // safe for concurrent use.
 type Hourly struct {
-	mu   sync.Mutex // guards last
-	last map[string]time.Time
+	mu     sync.Mutex // guards the next ones
+	last   map[string]time.Time
+	minute time.Time // when the current minute of counting began
+	count  int       // of mentions since then
 }
 
-// maxNames bounds what strangers on the wire can make us remember.
-const maxNames = 4096
+// maxNames and maxMentions bound what strangers on the wire can make us remember and tell.
+const (
+	maxNames    = 4096
+	maxMentions = 100 // a minute
+)
 
 // First tells whether this mention is one to tell of.
 func (h *Hourly) First(name string) bool {
@@ -24,19 +29,16 @@ func (h *Hourly) First(name string) bool {
 	if t, ok := h.last[name]; ok && now.Sub(t) < time.Hour {
 		return false
 	}
-	if h.last == nil {
-		h.last = map[string]time.Time{}
+	if now.Sub(h.minute) >= time.Minute {
+		h.minute, h.count = now, 0
 	}
-	if len(h.last) >= maxNames {
-		for k, t := range h.last {
-			if now.Sub(t) >= time.Hour {
-				delete(h.last, k)
-			}
-		}
-		if len(h.last) >= maxNames {
-			return false // a flood of made-up addresses fills neither memory nor log
-		}
+	if h.count >= maxMentions {
+		return false // it is mentioned in a calmer minute, if it still asks then
+	}
+	if h.last == nil || len(h.last) >= maxNames {
+		h.last = map[string]time.Time{} // rather twice than never
 	}
 	h.last[name] = now
+	h.count++
 	return true
 }

@@ -26,7 +26,7 @@ func TestAStrangerIsMentionedOnceAnHour(t *testing.T) {
 				passed++
 			}
 		}
-		if passed > 4096 {
+		if passed > 100 {
 			t.Errorf("a flood of %d names passed", passed)
 		}
 	})

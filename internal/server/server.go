@@ -169,23 +169,64 @@ func (s *server) sockets(files bootd.Files) (*bootd.Server, error) {
 	if c.Router, err = config.ParseAddress(b.DHCP.Router); err != nil {
 		return nil, ingot.Errorf(ingot.Invalid, "boot.dhcp.router is %w", err)
 	}
-	for _, text := range b.DHCP.DNS {
-		a, err := config.ParseAddress(text)
-		if err != nil {
-			return nil, ingot.Errorf(ingot.Invalid, "boot.dhcp.dns has %w", err)
-		}
-		c.DNS = append(c.DNS, a)
+	if c.DNS, err = addresses(b.DHCP.DNS); err != nil {
+		return nil, ingot.Errorf(ingot.Invalid, "boot.dhcp.dns has %w", err)
 	}
 	if c.Mode == bootd.ModeServer {
-		first, last, err := config.ParseRange(b.DHCP.Range)
-		if err != nil {
+		if c.Pool, err = pool(b.DHCP.Range); err != nil {
 			return nil, ingot.Errorf(ingot.Invalid, "boot.dhcp.range: %w", err)
 		}
-		c.Pool = dhcp.Pool{First: first, Last: last}
+		for _, n := range b.DHCP.Networks {
+			relayed, err := relayed(n, c.DNS)
+			if err != nil {
+				return nil, ingot.Errorf(ingot.Invalid, "boot.dhcp.network %s: %w", n.Subnet, err)
+			}
+			c.Relayed = append(c.Relayed, relayed)
+		}
 	}
 	return &bootd.Server{
 		Config: c, Store: s.store, Journal: s.journal, Files: files, Log: s.log,
 	}, nil
+}
+
+// relayed reads a network that has a relay; dns is for one that names none.
+func relayed(n config.Network, dns []netip.Addr) (bootd.Network, error) {
+	prefix, err := netip.ParsePrefix(n.Subnet)
+	if err != nil {
+		return bootd.Network{}, err
+	}
+	r := bootd.Network{Prefix: prefix.Masked(), DNS: dns}
+	if r.Pool, err = pool(n.Range); err != nil {
+		return r, err
+	}
+	if r.Router, err = config.ParseAddress(n.Router); err != nil {
+		return r, err
+	}
+	if len(n.DNS) > 0 {
+		r.DNS, err = addresses(n.DNS)
+	}
+	return r, err
+}
+
+// pool reads "first-last"; "" is no address at all.
+func pool(text string) (dhcp.Pool, error) {
+	if text == "" {
+		return dhcp.Pool{}, nil
+	}
+	first, last, err := config.ParseRange(text)
+	return dhcp.Pool{First: first, Last: last}, err
+}
+
+func addresses(texts []string) ([]netip.Addr, error) {
+	var list []netip.Addr
+	for _, text := range texts {
+		a, err := config.ParseAddress(text)
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, a)
+	}
+	return list, nil
 }
 
 // run runs the tasks. They end in the opposite order: the API takes no more requests before the

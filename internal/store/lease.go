@@ -48,35 +48,74 @@ func (s *Store) Leases(ctx context.Context) ([]ingot.Lease, error) {
 	return all, err
 }
 
-// TakeLease gives l.Address to l.MAC until l.Expires, in place of any other address it had.
-// Conflict if another MAC holds the address and has not expired.
-func (s *Store) TakeLease(ctx context.Context, l ingot.Lease) error {
-	if l.MAC == "" || l.Address == "" || l.Expires.IsZero() {
-		return ingot.Errorf(ingot.Invalid, "a lease needs a MAC, an address and an end")
-	}
-	l.MAC = strings.ToLower(l.MAC)
-	err := s.write(ctx, "lease "+l.Address+" to "+l.MAC, func(tx *tx) error {
-		return takeLease(ctx, tx, l)
-	})
-	if duplicate(err) { // somebody took it between our look and our write
-		return ingot.Errorf(ingot.Conflict, "address %s is leased to another machine; offer "+
-			"another one", l.Address)
-	}
-	return err
+// A LeaseChange gives an address to a MAC until its lease expires, in place of the address it
+// Had when that was decided; "" is none.
+type LeaseChange struct {
+	ingot.Lease
+	Had string
 }
 
-func takeLease(ctx context.Context, tx *tx, l ingot.Lease) error {
-	_, err := tx.ExecContext(ctx, `DELETE FROM leases
-		WHERE address = $1 AND mac <> $2 AND expires_at <= $3`,
-		l.Address, l.MAC, tx.now.UnixMicro())
+// TakeLeases makes changes, in their order and with one commit for all of them, and returns an
+// error or nil for each. Conflict if another MAC holds the address and has not expired, or if
+// the MAC's own address is not Had any more: of two who decide for one machine the second one
+// learns what the first one gave.
+func (s *Store) TakeLeases(ctx context.Context, changes []LeaseChange) []error {
+	errs := make([]error, len(changes))
+	err := s.write(ctx, fmt.Sprintf("write %d leases", len(changes)), func(tx *tx) error {
+		for i, c := range changes {
+			var err error
+			if errs[i], err = takeLease(ctx, tx, c); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
 	if err != nil {
-		return fmt.Errorf("remove the expired lease of %s: %w", l.Address, err)
+		for i := range errs {
+			errs[i] = err
+		}
+	}
+	return errs
+}
+
+// takeLease makes one change. A refusal concerns that change only, an error all of them.
+func takeLease(ctx context.Context, tx *tx, c LeaseChange) (refusal, err error) {
+	if c.MAC == "" || c.Address == "" || c.Expires.IsZero() {
+		return ingot.Errorf(ingot.Invalid, "a lease needs a MAC, an address and an end"), nil
+	}
+	c.MAC = strings.ToLower(c.MAC)
+	var w where
+	w.add("(mac = ? OR address = ?)", c.MAC, c.Address)
+	rows, err := leases.collect(ctx, tx, nil, w, "mac", 0)
+	if err != nil {
+		return nil, err
+	}
+	had, expired := "", ""
+	for _, l := range rows {
+		switch {
+		case l.MAC == c.MAC:
+			had = l.Address
+		case l.Expires.After(tx.now):
+			return ingot.Errorf(ingot.Conflict, "address %s is leased to another machine; offer "+
+				"another one", c.Address), nil
+		default:
+			expired = l.MAC
+		}
+	}
+	if had != c.Had {
+		return ingot.Errorf(ingot.Conflict, "the address of %s became %q in the meantime, it was "+
+			"%q; look again", c.MAC, had, c.Had), nil
+	}
+	if expired != "" {
+		if _, err := tx.ExecContext(ctx, "DELETE FROM leases WHERE mac = $1", expired); err != nil {
+			return nil, fmt.Errorf("remove the expired lease of %s: %w", c.Address, err)
+		}
 	}
 	_, err = tx.ExecContext(ctx, `INSERT INTO leases (mac, address, expires_at)
 		VALUES ($1, $2, $3)
 		ON CONFLICT (mac) DO UPDATE SET address = excluded.address,
-			expires_at = excluded.expires_at`, l.MAC, l.Address, l.Expires.UnixMicro())
-	return err
+			expires_at = excluded.expires_at`, c.MAC, c.Address, c.Expires.UnixMicro())
+	return nil, err
 }
 
 // FreeLease ends the lease of a MAC; that there is none is no error.

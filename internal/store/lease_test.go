@@ -10,6 +10,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"ingot/internal/ingot"
+	"ingot/internal/store"
 )
 
 const (
@@ -17,13 +18,19 @@ const (
 	macB = "52:54:00:00:00:0b"
 )
 
+// take makes one change.
+func take(t *testing.T, s *store.Store, l ingot.Lease, had string) error {
+	return s.TakeLeases(t.Context(), []store.LeaseChange{{Lease: l, Had: had}})[0]
+}
+
 func TestAnAddressHasOneHolderUntilItExpires(t *testing.T) {
 	t.Parallel()
 	s := open(t)
 	future := time.Now().Add(time.Hour).UTC().Truncate(time.Microsecond)
 	past := future.Add(-2 * time.Hour)
 	take := func(mac, address string, expires time.Time) error {
-		return s.TakeLease(t.Context(), ingot.Lease{MAC: mac, Address: address, Expires: expires})
+		had, _ := s.Lease(t.Context(), mac)
+		return take(t, s, ingot.Lease{MAC: mac, Address: address, Expires: expires}, had.Address)
 	}
 	if err := take("52:54:00:00:00:0A", "10.0.0.1", future); err != nil {
 		t.Fatal(err)
@@ -69,8 +76,8 @@ func TestOneOfManyGetsTheAddress(t *testing.T) {
 	var all sync.WaitGroup
 	for i := range 8 {
 		all.Go(func() {
-			err := s.TakeLease(t.Context(), ingot.Lease{Address: "10.0.0.1",
-				MAC: fmt.Sprintf("52:54:00:00:00:%02x", i), Expires: time.Now().Add(time.Hour)})
+			err := take(t, s, ingot.Lease{Address: "10.0.0.1",
+				MAC: fmt.Sprintf("52:54:00:00:00:%02x", i), Expires: time.Now().Add(time.Hour)}, "")
 			switch {
 			case err == nil:
 				won.Add(1)
@@ -82,5 +89,30 @@ func TestOneOfManyGetsTheAddress(t *testing.T) {
 	all.Wait()
 	if won.Load() != 1 {
 		t.Errorf("%d machines hold one address", won.Load())
+	}
+}
+
+func TestOfTwoWhoDecideForOneMachineTheSecondOneLearns(t *testing.T) {
+	t.Parallel()
+	s := open(t)
+	end := time.Now().Add(time.Hour)
+	lease := func(mac, address, had string) store.LeaseChange {
+		return store.LeaseChange{Lease: ingot.Lease{MAC: mac, Address: address, Expires: end}, Had: had}
+	}
+	if err := s.TakeLeases(t.Context(), []store.LeaseChange{lease(macA, "10.0.0.1", "")})[0]; err != nil {
+		t.Fatal(err)
+	}
+	// One refusal does not cost the others of a batch.
+	errs := s.TakeLeases(t.Context(), []store.LeaseChange{
+		lease(macA, "10.0.0.2", ""), lease(macB, "10.0.0.1", ""), lease("", "10.0.0.3", ""),
+		lease(macA, "10.0.0.2", "10.0.0.1"), lease(macB, "10.0.0.1", ""),
+	})
+	for i, want := range []ingot.Kind{ingot.Conflict, ingot.Conflict, ingot.Invalid, "", ""} {
+		if got := ingot.KindOf(errs[i]); got != want {
+			t.Errorf("change %d: %v, want kind %q", i, errs[i], want)
+		}
+	}
+	if l, err := s.Lease(t.Context(), macA); err != nil || l.Address != "10.0.0.2" {
+		t.Errorf("lease %+v, %v", l, err)
 	}
 }

@@ -38,6 +38,8 @@ type PortFilter struct {
 	NodeUUID string
 	NodeID   int64
 	Address  string
+	// ExtraWord selects ports whose extra has that word in quotes, as a key or anywhere.
+	ExtraWord string
 }
 
 func (f PortFilter) where() where {
@@ -50,6 +52,9 @@ func (f PortFilter) where() where {
 	}
 	if f.Address != "" {
 		w.add("address = ?", strings.ToLower(f.Address))
+	}
+	if f.ExtraWord != "" {
+		w.add("extra LIKE ?", `%"`+f.ExtraWord+`"%`)
 	}
 	return w
 }
