@@ -3,7 +3,7 @@
 // module. What a figure means and how it was taken is printed with it; nothing is compared with
 // figures of other days.
 //
-// Every section starts real programs: bin/ingot, tgtd, qemu-img, machines under QEMU. All of them
+// Every section starts real programs: bin/ingot, tgtd, dnsmasq, qemu-img, machines under QEMU. All of them
 // end with it, on Ctrl-C too.
 //
 // Read bench.run first, then one section, the smallest being idle.go.
@@ -31,6 +31,7 @@ var sections = []struct {
 }{
 	{"script", measureScript},
 	{"iscsi", measureISCSI},
+	{"tftp", measureTFTP},
 	{"deploy", measureDeploy},
 	{"idle", measureIdle},
 }

@@ -42,6 +42,77 @@ func cpuTime(pid int) (time.Duration, error) {
 	return time.Duration(ticks) * 10 * time.Millisecond, nil
 }
 
+// familyTick is how often the children of a process are looked at.
+const familyTick = 20 * time.Millisecond
+
+// family is a process and its children, whether it waits for them or not. What a child takes
+// between the last look and its end is missing.
+type family struct {
+	pid       int
+	children  map[int]time.Duration // processor time when last seen
+	strangers map[int]bool          // processes that are none
+}
+
+func newFamily(pid int) *family {
+	return &family{pid: pid, children: map[int]time.Duration{}, strangers: map[int]bool{pid: true}}
+}
+
+// sample looks at the children until ctx ends.
+func (f *family) sample(ctx context.Context) {
+	tick := time.NewTicker(familyTick)
+	defer tick.Stop()
+	for ctx.Err() == nil {
+		f.look()
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+		}
+	}
+}
+
+func (f *family) look() {
+	proc, err := os.Open("/proc")
+	if err != nil {
+		return
+	}
+	defer proc.Close()
+	names, _ := proc.Readdirnames(-1) // what could be read is enough
+	for _, name := range names {
+		pid, err := strconv.Atoi(name)
+		if err != nil || f.strangers[pid] {
+			continue
+		}
+		if _, known := f.children[pid]; !known && parent(pid) != f.pid {
+			f.strangers[pid] = true
+			continue
+		}
+		// No error: the child may have ended just now.
+		if t, err := cpuTime(pid); err == nil {
+			f.children[pid] = t
+		}
+	}
+}
+
+// parent is field 4 of proc_pid_stat(5); 0 if the process has ended.
+func parent(pid int) int {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return 0
+	}
+	fields := bytes.Fields(text[bytes.LastIndexByte(text, ')')+1:])
+	n, _ := strconv.Atoi(string(fields[1]))
+	return n
+}
+
+// time is the processor time of all of them so far.
+func (f *family) time() (time.Duration, error) {
+	total, err := cpuTime(f.pid)
+	for _, t := range f.children {
+		total += t
+	}
+	return total, err
+}
+
 // memory is one of the sizes in /proc/PID/status in bytes: VmRSS (resident now), RssAnon (the
 // part of it that is no file), VmHWM (the peak of VmRSS).
 func memory(pid int, key string) (int64, error) {
