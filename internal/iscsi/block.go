@@ -218,6 +218,19 @@ const syncFactor = 5
 // not know the command has no cache to flush. It may take five times Config.CommandTimeout. If ctx
 // ends first, so does the session.
 func (s *Session) Sync(ctx context.Context) error {
+	s.mu.Lock()
+	written := s.written
+	s.mu.Unlock()
+	err := s.flush(ctx)
+	if err == nil {
+		s.mu.Lock()
+		s.flushed = max(s.flushed, written)
+		s.mu.Unlock()
+	}
+	return err
+}
+
+func (s *Session) flush(ctx context.Context) error {
 	for _, op := range []byte{cdbSyncCache16, cdbSyncCache10} {
 		_, err := s.do(ctx, task{op: "flush the cache", cdb: [16]byte{op},
 			timeout: syncFactor * s.cfg.CommandTimeout})

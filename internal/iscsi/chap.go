@@ -2,9 +2,12 @@ package iscsi
 
 import (
 	"crypto/md5"
+	"crypto/rand"
 	"crypto/sha256"
+	"crypto/subtle"
 	"encoding/base64"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -38,23 +41,79 @@ func (c *CHAP) respond(in map[string]string) ([]pair, error) {
 	if len(challenge) == 0 || len(challenge) > maxChallenge {
 		return nil, fmt.Errorf("%w: a CHAP challenge of %d bytes", errProtocol, len(challenge))
 	}
-	message := append([]byte{byte(id)}, c.Secret...)
-	message = append(message, challenge...)
-	var digest []byte
-	switch in["CHAP_A"] {
-	case chapMD5:
-		sum := md5.Sum(message)
-		digest = sum[:]
-	case chapSHA256:
-		sum := sha256.Sum256(message)
-		digest = sum[:]
-	default:
-		return nil, fmt.Errorf("%w: CHAP_A=%.20q was not offered", errProtocol, in["CHAP_A"])
+	digest, err := chapDigest(in["CHAP_A"], byte(id), c.Secret, challenge)
+	if err != nil {
+		return nil, err
 	}
 	return []pair{
 		{"CHAP_N", c.Username},
 		{"CHAP_R", "0x" + hex.EncodeToString(digest)},
 	}, nil
+}
+
+// chapDigest is the digest of identifier, secret and challenge by a CHAP algorithm.
+func chapDigest(algorithm string, id byte, secret string, challenge []byte) ([]byte, error) {
+	message := append([]byte{id}, secret...)
+	message = append(message, challenge...)
+	switch algorithm {
+	case chapMD5:
+		sum := md5.Sum(message)
+		return sum[:], nil
+	case chapSHA256:
+		sum := sha256.Sum256(message)
+		return sum[:], nil
+	}
+	return nil, fmt.Errorf("%w: CHAP_A=%.20q was not offered", errProtocol, algorithm)
+}
+
+// errImpostor is a target that could not prove who it is.
+var errImpostor = errors.New("the target did not prove who it is")
+
+// question is our challenge to the target, in mutual CHAP.
+type question struct {
+	algorithm string
+	id        byte
+	challenge [32]byte
+}
+
+// newQuestion makes one up, for the algorithm that the target has chosen.
+func newQuestion(algorithm string) *question {
+	q := &question{algorithm: algorithm}
+	var id [1]byte
+	_, _ = rand.Read(id[:])
+	_, _ = rand.Read(q.challenge[:])
+	q.id = id[0]
+	return q
+}
+
+// pairs is the question on the wire.
+func (q *question) pairs() []pair {
+	return []pair{
+		{"CHAP_I", strconv.Itoa(int(q.id))},
+		{"CHAP_C", "0x" + hex.EncodeToString(q.challenge[:])},
+	}
+}
+
+// verify checks the target's answer. An answer that was made with our own secret (a reflection of
+// our challenge on another connection) does not pass, since the secrets differ.
+func (q *question) verify(c *CHAP, in map[string]string) error {
+	if in["CHAP_N"] != c.TargetUsername {
+		return fmt.Errorf("%w: it calls itself %.80q and not %q; check the CHAP name of the "+
+			"target on both sides", errImpostor, in["CHAP_N"], c.TargetUsername)
+	}
+	got, err := parseBinary(in["CHAP_R"])
+	if err != nil {
+		return fmt.Errorf("%w: CHAP_R: %w", errProtocol, err)
+	}
+	want, err := chapDigest(q.algorithm, q.id, c.TargetSecret, q.challenge[:])
+	if err != nil {
+		return err
+	}
+	if subtle.ConstantTimeCompare(got, want) != 1 {
+		return fmt.Errorf("%w: its answer to our CHAP challenge is wrong; check the secret of "+
+			"the target on both sides, and that nobody else has its address", errImpostor)
+	}
+	return nil
 }
 
 // parseBinary reads a binary value: 0x and hexadecimal, or 0b and base64 (RFC 7143 6.1).

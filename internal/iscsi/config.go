@@ -25,14 +25,31 @@ type Config struct {
 	Initiator string
 	// LUN is the logical unit number, at most 16383.
 	LUN uint64
-	// CHAP is how we prove who we are; nil means that the target must not ask.
+	// CHAP is how we prove who we are, and the target who it is; nil means that the target must
+	// not ask.
 	CHAP *CHAP
+
+	// HeaderDigest and DataDigest say whether PDUs carry a CRC32C beyond the checksum of TCP (RFC
+	// 7143 13.1); DigestAllowed. Ask for them where routers or cards between us and the target
+	// are not to be trusted. They cost us little; many targets pay more.
+	HeaderDigest, DataDigest Digest
 
 	// DialTimeout bounds Dial, from the TCP connection until the disk is ready; 30 s.
 	DialTimeout time.Duration
 	// CommandTimeout bounds each SCSI command, including its wait for the command window; 60 s.
-	// A command that exceeds it ends the session, for its fate cannot be known.
+	// A command that exceeds it ends the session, for its fate cannot be known. Lower it only if
+	// the disk is known to be quick: a slow disk behind a live target is waited for that long.
 	CommandTimeout time.Duration
+	// PingInterval is how long the target may say nothing before it is asked for a sign of life;
+	// 3 s. Negative: it is never asked, and only CommandTimeout limits its silence.
+	PingInterval time.Duration
+	// PingTimeout is how long the target's machine may leave unacknowledged what we send to it,
+	// and the target a ping unanswered; 8 s. Then the connection counts as lost. Raise it where
+	// machines stall for longer than that.
+	PingTimeout time.Duration
+	// ReconnectTimeout is how long to try to get a lost connection back and go on; 30 s.
+	// Negative: a session whose connection is lost has ended.
+	ReconnectTimeout time.Duration
 
 	// QueueDepth is how many commands may be in flight at once; 16. The target's command
 	// window may hold it lower.
@@ -52,6 +69,9 @@ const (
 	defaultPort           = "3260"
 	defaultDialTimeout    = 30 * time.Second
 	defaultCommandTimeout = 60 * time.Second
+	defaultPingInterval   = 3 * time.Second
+	defaultPingTimeout    = 8 * time.Second
+	defaultReconnect      = 30 * time.Second
 	defaultQueueDepth     = 16
 	defaultMaxTransfer    = 1 << 20
 	defaultMaxBurst       = 1 << 20
@@ -79,12 +99,17 @@ func (c Config) withDefaults() (Config, error) {
 	if c.LUN > maxLUN {
 		return c, fmt.Errorf("iscsi: LUN %d is out of range; at most %d", c.LUN, maxLUN)
 	}
-	if c.CHAP != nil && (c.CHAP.Username == "" || c.CHAP.Secret == "") {
-		return c, errors.New("iscsi: CHAP needs both a user name and a secret")
+	if err := c.CHAP.check(); err != nil {
+		return c, err
 	}
 	c.Initiator = cmp.Or(c.Initiator, DefaultInitiator)
 	c.DialTimeout = cmp.Or(c.DialTimeout, defaultDialTimeout)
 	c.CommandTimeout = cmp.Or(c.CommandTimeout, defaultCommandTimeout)
+	c.PingInterval = cmp.Or(c.PingInterval, defaultPingInterval)
+	c.PingTimeout = cmp.Or(c.PingTimeout, defaultPingTimeout)
+	c.ReconnectTimeout = cmp.Or(c.ReconnectTimeout, defaultReconnect)
+	c.HeaderDigest = cmp.Or(c.HeaderDigest, DigestAllowed)
+	c.DataDigest = cmp.Or(c.DataDigest, DigestAllowed)
 	c.QueueDepth = cmp.Or(c.QueueDepth, defaultQueueDepth)
 	c.MaxTransfer = cmp.Or(c.MaxTransfer, defaultMaxTransfer)
 	c.MaxBurst = cmp.Or(c.MaxBurst, defaultMaxBurst)
@@ -92,6 +117,17 @@ func (c Config) withDefaults() (Config, error) {
 	if c.QueueDepth < 1 || c.MaxTransfer < maxBlockSize || c.MaxTransfer > maxTransferLimit {
 		return c, fmt.Errorf("iscsi: QueueDepth must be positive and MaxTransfer %d to %d",
 			maxBlockSize, maxTransferLimit)
+	}
+	for _, d := range []Digest{c.HeaderDigest, c.DataDigest} {
+		switch d {
+		case DigestNone, DigestAllowed, DigestPreferred, DigestRequired:
+		default:
+			return c, fmt.Errorf("iscsi: %q is no HeaderDigest or DataDigest; known are %s, %s, "+
+				"%s and %s", d, DigestNone, DigestAllowed, DigestPreferred, DigestRequired)
+		}
+	}
+	if c.PingTimeout < time.Millisecond {
+		return c, errors.New("iscsi: PingTimeout must be positive")
 	}
 	if c.MaxBurst < minSegment || c.MaxBurst > maxSegment ||
 		c.FirstBurst < minSegment || c.FirstBurst > c.MaxBurst {
@@ -101,12 +137,48 @@ func (c Config) withDefaults() (Config, error) {
 	return c, nil
 }
 
+// Digest is what is offered to the target for a digest, in order of preference. The target
+// chooses.
+type Digest string
+
+// The offers that make sense.
+const (
+	DigestNone      Digest = "None"        // never
+	DigestAllowed   Digest = "None,CRC32C" // only if the target insists
+	DigestPreferred Digest = "CRC32C,None" // unless the target cannot
+	DigestRequired  Digest = "CRC32C"      // no session without
+)
+
 // CHAP is the name and secret by which the initiator proves who it is (RFC 7143 12.1.3). However
-// it is printed, logged or marshalled, the secret does not show.
+// it is printed, logged or marshalled, the secrets do not show.
 type CHAP struct {
 	Username string
 	Secret   string
+
+	// TargetUsername and TargetSecret are by what the target must prove who it is (mutual CHAP);
+	// it need not if they are empty. The secret must differ from Secret: otherwise an impostor
+	// could have us answer our own challenge (RFC 7143 9.2.1).
+	TargetUsername string
+	TargetSecret   string
 }
+
+// check refuses credentials that are incomplete or prove nothing.
+func (c *CHAP) check() error {
+	switch {
+	case c == nil:
+		return nil
+	case c.Username == "" || c.Secret == "":
+		return errors.New("iscsi: CHAP needs both a user name and a secret")
+	case (c.TargetUsername == "") != (c.TargetSecret == ""):
+		return errors.New("iscsi: CHAP of the target needs both a user name and a secret")
+	case c.Secret == c.TargetSecret:
+		return errors.New("iscsi: the CHAP secrets of initiator and target must differ")
+	}
+	return nil
+}
+
+// mutual tells whether the target has to prove who it is.
+func (c *CHAP) mutual() bool { return c != nil && c.TargetSecret != "" }
 
 // String names the user and hides the secret.
 func (c CHAP) String() string { return "CHAP user " + c.Username + ", secret ***" }

@@ -1,6 +1,7 @@
 package iscsi
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -28,22 +29,32 @@ func Dial(ctx context.Context, cfg Config) (*Session, error) {
 		fmt.Errorf("%s did not answer within %v; check that it is an iSCSI portal: %w",
 			cfg.Address, cfg.DialTimeout, context.DeadlineExceeded))
 	defer cancel()
+	s := &Session{cfg: cfg, isid: newISID(), slots: make(chan struct{}, cfg.QueueDepth)}
+	if s.link, err = dialLink(ctx, cfg, s.isid); err != nil {
+		return nil, err
+	}
+	if s.disk, err = s.link.learn(ctx); err == nil {
+		err = s.bearWitness(ctx)
+	}
+	if err != nil {
+		_ = s.link.close(ctx) // the session is of no use; err says why
+		return nil, fmt.Errorf("use LUN %d of %s at %s: %w", cfg.LUN, cfg.Target, cfg.Address, err)
+	}
+	s.link.reset.Store(false) // whatever happened before us
+	s.zeroing.Store(int32(s.disk.zeroing))
+	return s, nil
+}
+
+// dialLink connects and logs in, and follows redirections.
+func dialLink(ctx context.Context, cfg Config, isid [6]byte) (*link, error) {
 	for range maxRedirects {
-		s, err := connect(ctx, cfg)
+		l, err := connect(ctx, cfg, isid)
 		var moved *LoginError
 		if errors.As(err, &moved) && moved.Class == 1 && moved.MovedTo != "" {
 			cfg.Address = portal(moved.MovedTo)
 			continue
 		}
-		if err != nil {
-			return nil, err
-		}
-		if err := s.learn(ctx); err != nil {
-			_ = s.Close(ctx) // the session is of no use; err says why
-			return nil, fmt.Errorf("use LUN %d of %s at %s: %w",
-				cfg.LUN, cfg.Target, cfg.Address, err)
-		}
-		return s, nil
+		return l, err
 	}
 	return nil, fmt.Errorf("iSCSI target %s redirects more than %d times, last to %s; "+
 		"check the target's portals", cfg.Target, maxRedirects, cfg.Address)
@@ -61,7 +72,7 @@ func portal(address string) string {
 }
 
 // connect opens the connection and logs in.
-func connect(ctx context.Context, cfg Config) (*Session, error) {
+func connect(ctx context.Context, cfg Config, isid [6]byte) (*link, error) {
 	var dialer net.Dialer
 	conn, err := dialer.DialContext(ctx, "tcp", cfg.Address)
 	if err != nil {
@@ -73,46 +84,49 @@ func connect(ctx context.Context, cfg Config) (*Session, error) {
 	}
 	// The login reads and writes the connection directly: a context that ends closes it.
 	stop := context.AfterFunc(ctx, func() { _ = conn.Close() })
-	l, p, err := negotiate(conn, cfg)
+	l, p, err := negotiate(conn, cfg, isid)
 	if !stop() {
 		err = context.Cause(ctx)
+	}
+	if err == nil {
+		err = tune(conn, cfg)
 	}
 	if err != nil {
 		_ = conn.Close()
 		return nil, fmt.Errorf("log in to %s at %s: %w", cfg.Target, cfg.Address, err)
 	}
-	return newSession(cfg, l, p), nil
+	return newLink(cfg, l, p), nil
 }
 
-// learn waits until the disk is ready and fills s.disk. No other call is in flight yet.
-func (s *Session) learn(ctx context.Context) error {
+// learn waits until the disk is ready and asks what it is. No other call is in flight yet.
+func (l *link) learn(ctx context.Context) (d disk, err error) {
 	buf := make([]byte, inquiryLen)
-	n, err := s.do(ctx, task{op: "inquiry", cdb: inquiryCDB(), in: buf})
+	n, err := l.do(ctx, task{op: "inquiry", cdb: inquiryCDB(), in: buf})
 	if err != nil {
-		return err
+		return d, err
 	}
-	if err := s.disk.parseInquiry(buf[:n]); err != nil {
-		return err
+	if err := d.parseInquiry(buf[:n]); err != nil {
+		return d, err
 	}
-	if err := s.awaitReady(ctx); err != nil {
-		return err
+	if err := l.awaitReady(ctx); err != nil {
+		return d, err
 	}
 	buf = make([]byte, capacityLen)
-	n, err = s.do(ctx, task{op: "read capacity", cdb: capacityCDB(), in: buf})
+	n, err = l.do(ctx, task{op: "read capacity", cdb: capacityCDB(), in: buf})
 	if err != nil {
-		return err
+		return d, err
 	}
-	zeroed, err := s.disk.parseCapacity(buf[:n])
+	zeroed, err := d.parseCapacity(buf[:n])
 	if err != nil {
-		return err
+		return d, err
 	}
-	return s.learnLimits(ctx, zeroed)
+	return d, l.learnPages(ctx, &d, zeroed)
 }
 
 // awaitReady asks the disk whether it is ready until it says yes, or no for good.
-func (s *Session) awaitReady(ctx context.Context) error {
+func (l *link) awaitReady(ctx context.Context) error {
 	for {
-		_, err := s.do(ctx, task{op: "test unit ready", cdb: [16]byte{cdbTestUnitReady}})
+		_, err := l.do(ctx, task{op: "test unit ready", cdb: [16]byte{cdbTestUnitReady}})
 		var sense *SenseError
 		becoming := errors.As(err, &sense) && sense.Key == SenseNotReady &&
 			sense.ASC == 0x04 && sense.ASCQ == 0x01
@@ -129,28 +143,32 @@ func (s *Session) awaitReady(ctx context.Context) error {
 	}
 }
 
-// learnLimits reads the vital product data that bound transfers and zeroing. Disks need not have
-// it. zeroed is LBPRZ: unmapped blocks read as zeros.
-func (s *Session) learnLimits(ctx context.Context, zeroed bool) error {
-	supported, err := s.vpd(ctx, vpdSupported)
+// learnPages reads the vital product data that tells which disk it is and bounds transfers and
+// zeroing. Disks need not have it. zeroed is LBPRZ: unmapped blocks read as zeros.
+func (l *link) learnPages(ctx context.Context, d *disk, zeroed bool) error {
+	d.zeroing = zeroTrial
+	supported, err := l.vpd(ctx, vpdSupported)
 	if err != nil {
 		return err
 	}
-	for _, page := range supported {
+	for _, page := range []byte{vpdSerial, vpdIdentity, vpdBlockLimits, vpdProvisioning} {
+		if !bytes.Contains(supported, []byte{page}) {
+			continue
+		}
+		content, err := l.vpd(ctx, page)
+		if err != nil {
+			return err
+		}
 		switch page {
+		case vpdSerial:
+			d.serial = ascii(content)
+		case vpdIdentity:
+			d.designators = content
 		case vpdBlockLimits:
-			limits, err := s.vpd(ctx, page)
-			if err != nil {
-				return err
-			}
-			s.disk.parseLimits(limits)
+			d.parseLimits(content)
 		case vpdProvisioning:
-			provisioning, err := s.vpd(ctx, page)
-			if err != nil {
-				return err
-			}
-			if zeroed && parseProvisioning(provisioning) {
-				s.zeroing.Store(int32(zeroUnmap))
+			if zeroed && parseProvisioning(content) {
+				d.zeroing = zeroUnmap
 			}
 		}
 	}
@@ -158,10 +176,10 @@ func (s *Session) learnLimits(ctx context.Context, zeroed bool) error {
 }
 
 // vpd reads one page of vital product data; nil if the disk does not have it.
-func (s *Session) vpd(ctx context.Context, page byte) ([]byte, error) {
+func (l *link) vpd(ctx context.Context, page byte) ([]byte, error) {
 	buf := make([]byte, vpdLen)
 	op := fmt.Sprintf("inquiry of page %02xh", page)
-	n, err := s.do(ctx, task{op: op, cdb: vpdCDB(page), in: buf})
+	n, err := l.do(ctx, task{op: op, cdb: vpdCDB(page), in: buf})
 	var sense *SenseError
 	if errors.As(err, &sense) && sense.Key == SenseIllegalRequest {
 		return nil, nil

@@ -8,7 +8,8 @@ import (
 )
 
 // ErrLost is matched by the error of every call on a session that has ended, for whatever reason:
-// connection lost, target asked for logout, command timed out, protocol broken. Dial again.
+// the connection was lost and did not come back, a command timed out, the protocol was broken.
+// Nothing that was written since the last Sync can be relied on. Dial again and write it again.
 var ErrLost = errors.New("iSCSI session lost")
 
 // ErrClosed is matched by the error of calls on a session after, or during, Close.
@@ -24,6 +25,8 @@ type LoginError struct {
 	MovedTo string
 	// CHAP tells whether credentials were given.
 	CHAP bool
+	// Mutual tells whether the target was asked to prove itself.
+	Mutual bool
 }
 
 // loginText says for each status what happened and what to do.
@@ -55,6 +58,9 @@ func (e *LoginError) Error() string {
 	}
 	if e.Class == 2 && e.Detail == 1 && !e.CHAP {
 		text = "the target asks for CHAP and none is configured; give user name and secret"
+	}
+	if e.Class == 2 && e.Detail == 1 && e.Mutual {
+		text += ", and that the target has an outgoing account to prove itself with"
 	}
 	if e.MovedTo != "" {
 		text += " (" + e.MovedTo + ")"

@@ -38,6 +38,7 @@ const (
 
 	testUnitReady = 0x00
 	inquiry       = 0x12
+	reserveOut    = 0x5f
 	write16       = 0x8a
 	writeSame16   = 0x93
 	readCapacity  = 0x9e
@@ -100,7 +101,7 @@ func serve(t *testing.T, script func(*fake)) iscsi.Config {
 		<-done
 	})
 	return iscsi.Config{Address: listener.Addr().String(), Target: "iqn.2026-01.x:fake",
-		DialTimeout: 20 * time.Second, CommandTimeout: 20 * time.Second}
+		DialTimeout: 20 * time.Second, CommandTimeout: 20 * time.Second, ReconnectTimeout: -1}
 }
 
 func run(f *fake, script func(*fake)) {
@@ -169,6 +170,10 @@ func (f *fake) loginReply(to *pdu, text string, flags byte) {
 func (f *fake) command() *pdu {
 	for {
 		p := f.read()
+		if p.opcode() == nopOut && p.u32(16) != reservedTag {
+			f.pong(p)
+			continue
+		}
 		if p.opcode() != scsiCommand {
 			return p
 		}
@@ -188,6 +193,8 @@ func (f *fake) command() *pdu {
 			data := make([]byte, 36)
 			copy(data[8:], "FAKE    WIRE LEVEL      1.0 ")
 			f.dataIn(p, data, true)
+		case reserveOut:
+			f.sense(p, 0x5, 0x20, 0) // has no reservations
 		case readCapacity:
 			data := make([]byte, 32)
 			binary.BigEndian.PutUint64(data, fakeBlocks-1)
@@ -247,6 +254,20 @@ func (f *fake) ping(ttt uint32) {
 	p.set(16, reservedTag)
 	p.set(20, ttt)
 	f.send(p)
+}
+
+// pong answers the initiator's NOP-Out.
+func (f *fake) pong(to *pdu) {
+	if to.opcode() != nopOut || to.h[0]&0x40 == 0 || to.u32(16) == reservedTag ||
+		to.u32(20) != reservedTag {
+		f.t.Errorf("not a ping: %x", to.h)
+	}
+	p := &pdu{}
+	p.h[0], p.h[1] = nopIn, final
+	copy(p.h[8:20], to.h[8:20])
+	p.set(20, reservedTag)
+	f.send(p)
+	f.statSN++
 }
 
 // collect reads the Data-Out sequence of one R2T into dst, and checks its form.

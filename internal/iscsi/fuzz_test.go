@@ -23,7 +23,7 @@ func FuzzReadLoop(f *testing.F) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		s := newSession(cfg, &login{conn: ours}, rfcDefaults())
+		s := newLink(cfg, &login{conn: ours}, rfcDefaults())
 		s.fail(ErrClosed) // the goroutines are not the point: the reader runs here
 		<-s.stopped
 		s.in = bufio.NewReader(bytes.NewReader(wire))

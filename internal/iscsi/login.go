@@ -32,6 +32,8 @@ type login struct {
 	tag       uint32
 	expStatSN uint32
 	maxCmdSN  uint32
+	question  *question // what we asked the target, in mutual CHAP
+	proven    bool      // it has answered
 }
 
 // loginReply is the text of a whole response, and where it says the negotiation stands.
@@ -41,11 +43,17 @@ type loginReply struct {
 	next    byte
 }
 
+// newISID is a random name for a session of ours (RFC 7143 11.12.5). A target ends the session
+// that it has by the same name, and its commands, before it lets the next one in (RFC 7143 6.3.5).
+func newISID() (isid [6]byte) {
+	isid[0] = 0x80 // random format
+	_, _ = rand.Read(isid[1:])
+	return isid
+}
+
 // negotiate runs the login phase. The error is a *LoginError if the target refused.
-func negotiate(conn net.Conn, cfg Config) (*login, params, error) {
-	l := &login{conn: conn, cfg: cfg}
-	l.isid[0] = 0x80 // random format, RFC 7143 11.12.5
-	_, _ = rand.Read(l.isid[1:])
+func negotiate(conn net.Conn, cfg Config, isid [6]byte) (*login, params, error) {
+	l := &login{conn: conn, cfg: cfg, isid: isid}
 	if err := l.security(); err != nil {
 		return nil, params{}, err
 	}
@@ -61,7 +69,10 @@ func (l *login) security() error {
 		{"SessionType", "Normal"},
 		{"AuthMethod", "None"},
 	}
-	if l.cfg.CHAP != nil {
+	switch {
+	case l.cfg.CHAP.mutual():
+		text[3].value = "CHAP"
+	case l.cfg.CHAP != nil:
 		text[3].value = "CHAP,None"
 	}
 	transit := l.cfg.CHAP == nil
@@ -70,37 +81,58 @@ func (l *login) security() error {
 		if err != nil {
 			return err
 		}
-		if reply.transit {
-			if reply.next != stageOperational {
-				return fmt.Errorf("%w: login goes from security to stage %d",
-					errProtocol, reply.next)
-			}
-			return nil
+		values := make(map[string]string, len(reply.pairs))
+		for _, p := range reply.pairs {
+			values[p.key] = p.value
 		}
-		if text, transit, err = l.authenticate(reply.pairs); err != nil {
+		if l.question != nil && values["CHAP_R"] != "" {
+			if err := l.question.verify(l.cfg.CHAP, values); err != nil {
+				return err
+			}
+			l.proven = true
+		}
+		if reply.transit {
+			return l.secured(reply.next)
+		}
+		if text, transit, err = l.authenticate(values); err != nil {
 			return err
 		}
 	}
 	return fmt.Errorf("%w: the security negotiation does not end", errProtocol)
 }
 
-// authenticate is the next step of the security stage after the target sent in.
-func (l *login) authenticate(in []pair) (text []pair, transit bool, err error) {
-	values := make(map[string]string, len(in))
-	for _, p := range in {
-		values[p.key] = p.value
+// secured ends the security stage, which the target wants to leave for the next one.
+func (l *login) secured(next byte) error {
+	if l.cfg.CHAP.mutual() && !l.proven {
+		return fmt.Errorf("%w, which mutual CHAP demands; give it the outgoing account %q, or "+
+			"take the target's CHAP name and secret off here", errImpostor,
+			l.cfg.CHAP.TargetUsername)
 	}
+	if next != stageOperational {
+		return fmt.Errorf("%w: login goes from security to stage %d", errProtocol, next)
+	}
+	return nil
+}
+
+// authenticate is the next step of the security stage after the target sent values.
+func (l *login) authenticate(values map[string]string) (text []pair, transit bool, err error) {
 	switch {
 	case values["CHAP_C"] != "" && l.cfg.CHAP != nil:
 		text, err = l.cfg.CHAP.respond(values)
+		if err == nil && l.cfg.CHAP.mutual() {
+			l.question = newQuestion(values["CHAP_A"])
+			text = append(text, l.question.pairs()...)
+		}
 		return text, true, err
+	case l.proven:
+		return nil, true, nil
 	case values["AuthMethod"] == "CHAP" && l.cfg.CHAP != nil:
 		return []pair{{"CHAP_A", chapOffer}}, false, nil
 	case values["AuthMethod"] == "None", values["AuthMethod"] == "":
 		return nil, true, nil
 	}
 	return nil, false, &LoginError{Class: 2, Detail: 1, Target: l.cfg.Target,
-		Address: l.cfg.Address, CHAP: l.cfg.CHAP != nil}
+		Address: l.cfg.Address, CHAP: l.cfg.CHAP != nil, Mutual: l.cfg.CHAP.mutual()}
 }
 
 // operational settles the parameters of RFC 7143 section 13.
@@ -126,7 +158,7 @@ func (l *login) operational() (params, error) {
 					errProtocol, reply.next)
 			}
 			result.firstBurst = min(result.firstBurst, result.maxBurst)
-			return result, nil
+			return result, result.checkDigests(offer)
 		}
 	}
 	return result, fmt.Errorf("%w: the operational negotiation does not end", errProtocol)
@@ -189,7 +221,7 @@ func (l *login) roundTrip(h *header, payload []byte) (*header, []byte, error) {
 		return nil, nil, fmt.Errorf("send login request: %w", err)
 	}
 	var in header
-	if err := readHeader(l.conn, &in, loginSegment); err != nil {
+	if err := readHeader(l.conn, &in, loginSegment, DigestNone); err != nil {
 		return nil, nil, fmt.Errorf("read login response: %w", midPDU(err))
 	}
 	if op := in.opcode(); op != opLoginResponse {
@@ -197,7 +229,7 @@ func (l *login) roundTrip(h *header, payload []byte) (*header, []byte, error) {
 			errProtocol, byte(op))
 	}
 	data := make([]byte, in.dataLen())
-	if err := readData(l.conn, &in, data); err != nil {
+	if err := readData(l.conn, &in, data, DigestNone); err != nil {
 		return nil, nil, fmt.Errorf("read login response: %w", err)
 	}
 	if class := in[36]; class != 0 {
@@ -212,7 +244,7 @@ func (l *login) roundTrip(h *header, payload []byte) (*header, []byte, error) {
 // refusal turns a response with a status class other than success into an error.
 func (l *login) refusal(in *header, data []byte) error {
 	refused := &LoginError{Class: in[36], Detail: in[37], Target: l.cfg.Target,
-		Address: l.cfg.Address, CHAP: l.cfg.CHAP != nil}
+		Address: l.cfg.Address, CHAP: l.cfg.CHAP != nil, Mutual: l.cfg.CHAP.mutual()}
 	if pairs, err := parseText(data); err == nil {
 		for _, p := range pairs {
 			if p.key == "TargetAddress" {

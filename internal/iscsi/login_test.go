@@ -66,6 +66,45 @@ func TestRefusedLoginSaysWhatToDo(t *testing.T) {
 	}
 }
 
+func TestMutualCHAP(t *testing.T) {
+	t.Parallel()
+	const user, secret = "machine", "another-secret-2"
+	mutual := iscsitest.Start(t, iscsitest.Options{Username: "ingot", Secret: "twelve-chars-1",
+		TargetUsername: user, TargetSecret: secret})
+	oneWay := iscsitest.Start(t, iscsitest.Options{Username: "ingot", Secret: "twelve-chars-1"})
+	open := iscsitest.Start(t, iscsitest.Options{})
+	for name, tc := range map[string]struct {
+		target       *iscsitest.Target
+		user, secret string
+		want         string
+	}{
+		"proven":       {mutual, user, secret, ""},
+		"not asked":    {mutual, "", "", ""},
+		"wrong secret": {mutual, user, "wrong-secret-99", "answer to our CHAP challenge is wrong"},
+		"wrong name":   {mutual, "other", secret, `calls itself "machine"`},
+		"one way only": {oneWay, user, secret, "outgoing account"},
+		"no CHAP":      {open, user, secret, "outgoing account"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			cfg := config(tc.target)
+			cfg.CHAP = &iscsi.CHAP{Username: "ingot", Secret: "twelve-chars-1",
+				TargetUsername: tc.user, TargetSecret: tc.secret}
+			s, err := iscsi.Dial(t.Context(), cfg)
+			if err == nil {
+				_ = s.Close(t.Context())
+			}
+			if tc.want == "" && err != nil ||
+				tc.want != "" && (err == nil || !strings.Contains(err.Error(), tc.want)) {
+				t.Errorf("got %v", err)
+			}
+			if err != nil && strings.Contains(err.Error(), "secret-") {
+				t.Errorf("secret shows: %v", err)
+			}
+		})
+	}
+}
+
 func TestMissingLUNIsNamed(t *testing.T) {
 	t.Parallel()
 	target := iscsitest.Start(t, iscsitest.Options{})
@@ -149,12 +188,20 @@ func TestConfigIsCheckedBeforeDialling(t *testing.T) {
 	t.Parallel()
 	good := iscsi.Config{Address: "127.0.0.1:1", Target: "iqn.2026-01.x:y"}
 	for name, change := range map[string]func(*iscsi.Config){
-		"Address":    func(c *iscsi.Config) { c.Address = "" },
-		"Target":     func(c *iscsi.Config) { c.Target = "" },
-		"LUN":        func(c *iscsi.Config) { c.LUN = 1 << 14 },
-		"CHAP":       func(c *iscsi.Config) { c.CHAP = &iscsi.CHAP{Username: "x"} },
-		"QueueDepth": func(c *iscsi.Config) { c.QueueDepth = -1 },
-		"MaxBurst":   func(c *iscsi.Config) { c.MaxBurst = 1 },
+		"Address": func(c *iscsi.Config) { c.Address = "" },
+		"Target":  func(c *iscsi.Config) { c.Target = "" },
+		"LUN":     func(c *iscsi.Config) { c.LUN = 1 << 14 },
+		"CHAP":    func(c *iscsi.Config) { c.CHAP = &iscsi.CHAP{Username: "x"} },
+		"CHAP of the target": func(c *iscsi.Config) {
+			c.CHAP = &iscsi.CHAP{Username: "x", Secret: "y", TargetUsername: "z"}
+		},
+		"must differ": func(c *iscsi.Config) {
+			c.CHAP = &iscsi.CHAP{Username: "x", Secret: "y", TargetUsername: "z", TargetSecret: "y"}
+		},
+		"Digest":      func(c *iscsi.Config) { c.DataDigest = "MD5" },
+		"PingTimeout": func(c *iscsi.Config) { c.PingTimeout = -1 },
+		"QueueDepth":  func(c *iscsi.Config) { c.QueueDepth = -1 },
+		"MaxBurst":    func(c *iscsi.Config) { c.MaxBurst = 1 },
 	} {
 		cfg := good
 		change(&cfg)
@@ -167,7 +214,8 @@ func TestConfigIsCheckedBeforeDialling(t *testing.T) {
 
 func TestSecretIsNeverPrinted(t *testing.T) {
 	t.Parallel()
-	chap := iscsi.CHAP{Username: "ingot", Secret: "hunter2hunter2"}
+	chap := iscsi.CHAP{Username: "ingot", Secret: "hunter2hunter2",
+		TargetUsername: "machine", TargetSecret: "hunter2hunter3"}
 	cfg := iscsi.Config{CHAP: &chap}
 	var out strings.Builder
 	for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%d"} {

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"io"
 )
 
@@ -34,7 +35,8 @@ const (
 	flagRead      = 0x40 // byte 1 of a command
 	flagWrite     = 0x20 // byte 1 of a command
 	attrSimple    = 0x01 // byte 1 of a command: simple task attribute
-	flagUnderflow = 0x02 // byte 1 of a response: the residual count is valid
+	flagUnderflow = 0x02 // byte 1 of a response: the residual count says what is missing
+	flagOverflow  = 0x04 // byte 1 of a response: the residual count says what was too much
 	flagStatus    = 0x01 // byte 1 of Data-In: the status is in this PDU
 
 	// noTag is the reserved value of both task tags, RFC 7143 11.2.1.8.
@@ -83,36 +85,88 @@ func (h *header) setUint32(at int, v uint32) { binary.BigEndian.PutUint32(h[at:]
 func padLen(n int) int { return -n & 3 }
 
 // readHeader reads a Basic Header Segment and skips additional ones, which nothing we negotiate
-// uses. A data segment above limit is refused here, before anybody makes room for it. The error
-// is io.EOF alone when the connection ended between two PDUs.
-func readHeader(r io.Reader, h *header, limit int) error {
+// uses. A data segment above limit is refused here, before anybody makes room for it. digest tells
+// that a header digest follows. The error is io.EOF alone when the connection ended between two
+// PDUs.
+func readHeader(r io.Reader, h *header, limit int, digest Digest) error {
 	if _, err := io.ReadFull(r, h[:]); err != nil {
 		return err
 	}
+	if digest != crc32c {
+		if err := h.checkLen(limit); err != nil {
+			return err
+		}
+	}
+	var extra [255 * 4]byte
+	if _, err := io.ReadFull(r, extra[:h.extraLen()]); err != nil {
+		return midPDU(err)
+	}
+	if digest != crc32c {
+		return nil
+	}
+	// Nothing in a header means anything before this.
+	sum := checksum(checksum(0, h[:]), extra[:h.extraLen()])
+	if err := checkDigest(r, "header", sum); err != nil {
+		return err
+	}
+	return h.checkLen(limit)
+}
+
+func (h *header) checkLen(limit int) error {
 	if n := h.dataLen(); n > limit {
 		return fmt.Errorf("%w: a data segment of %d bytes, above the %d we declared",
 			errProtocol, n, limit)
 	}
-	if n := h.extraLen(); n > 0 {
-		var extra [255 * 4]byte
-		if _, err := io.ReadFull(r, extra[:n]); err != nil {
-			return midPDU(err)
-		}
-	}
 	return nil
 }
 
-// readData fills dst from the data segment of h and consumes what is left of it and its padding.
-func readData(r io.Reader, h *header, dst []byte) error {
+// readData fills dst from the data segment of h and consumes what is left of it, its padding and
+// its digest, if there is one.
+func readData(r io.Reader, h *header, dst []byte, digest Digest) error {
+	if h.dataLen() == 0 {
+		return nil
+	}
 	if _, err := io.ReadFull(r, dst); err != nil {
 		return midPDU(err)
 	}
 	rest := int64(h.dataLen() - len(dst) + padLen(h.dataLen()))
-	if rest == 0 {
-		return nil
+	if digest != crc32c {
+		_, err := io.CopyN(io.Discard, r, rest)
+		return midPDU(err)
 	}
-	_, err := io.CopyN(io.Discard, r, rest)
-	return midPDU(err)
+	sum := crc32.New(castagnoli)
+	_, _ = sum.Write(dst) // a hash takes everything
+	if _, err := io.CopyN(sum, r, rest); err != nil {
+		return midPDU(err)
+	}
+	return checkDigest(r, "data", sum.Sum32())
+}
+
+// crc32c is the digest that is in use when both sides agreed on it (RFC 7143 13.1).
+const crc32c Digest = "CRC32C"
+
+// digestLen is how many bytes a digest takes. They are in the order that the CRC's bit order
+// implies, lowest first.
+const digestLen = 4
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+// errDigest is a PDU that was damaged on its way.
+var errDigest = errors.New("bytes were changed on the way")
+
+// checksum goes on from sum over more bytes.
+func checksum(sum uint32, b []byte) uint32 { return crc32.Update(sum, castagnoli, b) }
+
+// checkDigest reads a digest and compares it with what it should be.
+func checkDigest(r io.Reader, of string, want uint32) error {
+	var b [digestLen]byte
+	if _, err := io.ReadFull(r, b[:]); err != nil {
+		return midPDU(err)
+	}
+	if got := binary.LittleEndian.Uint32(b[:]); got != want {
+		return fmt.Errorf("%w: the %s digest is %08x and should be %08x", errDigest, of, got, want)
+	}
+	return nil
 }
 
 // midPDU marks an end of file inside a PDU as what it is.

@@ -9,6 +9,10 @@ import (
 // Operation codes of SPC-4 and SBC-3.
 const (
 	cdbTestUnitReady  = 0x00
+	cdbReserveIn      = 0x5e
+	cdbReserveOut     = 0x5f
+	actionReadKeys    = 0x00 // service action of cdbReserveIn
+	actionRegister    = 0x06 // service action of cdbReserveOut: and ignore existing key
 	cdbInquiry        = 0x12
 	cdbSyncCache10    = 0x35
 	cdbRead16         = 0x88
@@ -28,7 +32,12 @@ const (
 	vpdLen      = 252
 	capacityLen = 32
 
+	reserveOutLen = 24
+	reserveInLen  = 8 + 1024*8 // the header and more keys than any target has room for
+
 	vpdSupported    = 0x00
+	vpdSerial       = 0x80
+	vpdIdentity     = 0x83
 	vpdBlockLimits  = 0xb0
 	vpdProvisioning = 0xb2
 )
@@ -37,11 +46,16 @@ const (
 type disk struct {
 	vendor, product, revision string
 
+	serial      string // unit serial number; empty if the disk has none
+	designators []byte // device identification, as it came; nil if the disk has none
+
 	blockSize int   // bytes
 	blocks    int64 // how many
 
 	maxTransfer  int64 // blocks of one READ or WRITE; 0 is no limit
 	maxWriteSame int64 // blocks of one WRITE SAME; 0 is no limit
+
+	zeroing zeroMode // the best one that the disk offers
 }
 
 // blockCDB is a 16-byte CDB with a block address and a number of blocks, all alike in SBC-3.
@@ -134,6 +148,19 @@ func vpdPage(page byte, b []byte) []byte {
 	}
 	n := int(binary.BigEndian.Uint16(b[2:]))
 	return b[4:min(4+n, len(b))]
+}
+
+// parseKeys reads the reservation keys in READ KEYS data (SPC-4 6.15.2).
+func parseKeys(b []byte) []uint64 {
+	if len(b) < 8 {
+		return nil
+	}
+	n := min(uint64(len(b)-8), uint64(binary.BigEndian.Uint32(b[4:])))
+	var keys []uint64
+	for list := b[8 : 8+n]; len(list) >= 8; list = list[8:] {
+		keys = append(keys, binary.BigEndian.Uint64(list))
+	}
+	return keys
 }
 
 // parseLimits reads the Block Limits page (SBC-3 6.5.3), offsets less the page header.

@@ -67,6 +67,13 @@ var senseText = map[uint16]string{
 	0x5500: "the target is out of resources; try again later",
 }
 
+// losesCache tells whether the disk reports something that may have cost it the contents of its
+// write cache: power on, or a reset of unknown or internal kind (SPC-4 table F.1).
+func (e *SenseError) losesCache() bool {
+	return e.Key == SenseUnitAttention && e.ASC == 0x29 &&
+		(e.ASCQ == 0x00 || e.ASCQ == 0x01 || e.ASCQ == 0x04)
+}
+
 // Error says what failed, in words and in the numbers that a vendor asks for.
 func (e *SenseError) Error() string {
 	text, ok := senseText[uint16(e.ASC)<<8|uint16(e.ASCQ)]

@@ -295,7 +295,9 @@ func TestReadOnlyDiskSaysThatItIsWriteProtected(t *testing.T) {
 func TestKilledTargetFailsEveryCallPromptly(t *testing.T) {
 	t.Parallel()
 	target := iscsitest.Start(t, iscsitest.Options{})
-	s := dial(t, config(target))
+	cfg := config(target)
+	cfg.ReconnectTimeout = -1
+	s := dial(t, cfg)
 	data := random(4, 4<<20)
 	started := make(chan struct{}, 8)
 	failed := make(chan error, 8)

@@ -3,6 +3,7 @@ package iscsi
 import (
 	"bytes"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -63,6 +64,9 @@ type params struct {
 	firstBurst     int  // immediate and unsolicited data of one command
 	maxOutstanding int  // R2Ts of one command
 	targetSegment  int  // data segment that the target takes
+
+	// headerDigest and dataDigest are lists in an offer, and what is used in a result.
+	headerDigest, dataDigest Digest
 }
 
 // offered is what we ask for: everything that saves a round trip.
@@ -73,6 +77,8 @@ func offered(cfg Config) params {
 		maxBurst:       cfg.MaxBurst,
 		firstBurst:     cfg.FirstBurst,
 		maxOutstanding: offeredR2T,
+		headerDigest:   cfg.HeaderDigest,
+		dataDigest:     cfg.DataDigest,
 	}
 }
 
@@ -88,14 +94,16 @@ func rfcDefaults() params {
 		firstBurst:     64 << 10,
 		maxOutstanding: 1,
 		targetSegment:  loginSegment,
+		headerDigest:   DigestNone,
+		dataDigest:     DigestNone,
 	}
 }
 
 // pairs is the operational text of the login, RFC 7143 section 13.
 func (p params) pairs() []pair {
 	return []pair{
-		{"HeaderDigest", "None"},
-		{"DataDigest", "None"},
+		{"HeaderDigest", string(p.headerDigest)},
+		{"DataDigest", string(p.dataDigest)},
 		{"MaxConnections", "1"},
 		{"InitialR2T", yesNo(p.initialR2T)},
 		{"ImmediateData", yesNo(p.immediateData)},
@@ -114,8 +122,6 @@ func (p params) pairs() []pair {
 // fixed are keys whose only result we can work with is the one we offered. An answer that is not
 // a value (Irrelevant, NotUnderstood, Reject) leaves the default, which is the same.
 var fixed = map[string]string{
-	"HeaderDigest":        "None",
-	"DataDigest":          "None",
 	"MaxConnections":      "1",
 	"DataPDUInOrder":      "Yes",
 	"DataSequenceInOrder": "Yes",
@@ -144,6 +150,10 @@ func (p *params) settle(offer params, in pair) (reply []pair, err error) {
 		return nil, nil
 	}
 	switch in.key {
+	case "HeaderDigest":
+		p.headerDigest, err = digest(offer.headerDigest, in)
+	case "DataDigest":
+		p.dataDigest, err = digest(offer.dataDigest, in)
 	case "InitialR2T":
 		p.initialR2T, err = yes(in)
 	case "ImmediateData":
@@ -165,6 +175,36 @@ func (p *params) settle(offer params, in pair) (reply []pair, err error) {
 		}
 	}
 	return reply, err
+}
+
+// digest is the target's choice from our list.
+func digest(offer Digest, in pair) (Digest, error) {
+	if in.value == string(DigestNone) {
+		return DigestNone, nil // see checkDigests
+	}
+	if !slices.Contains(strings.Split(string(offer), ","), in.value) {
+		return "", fmt.Errorf("%w: it answered %s=%.40q to the offer of %s",
+			errProtocol, in.key, in.value, offer)
+	}
+	return Digest(in.value), nil
+}
+
+// checkDigests refuses a result without a digest that was insisted on, as when the target left
+// the offer unanswered.
+func (p *params) checkDigests(offer params) error {
+	for _, d := range []struct {
+		key           string
+		offer, result Digest
+	}{
+		{"HeaderDigest", offer.headerDigest, p.headerDigest},
+		{"DataDigest", offer.dataDigest, p.dataDigest},
+	} {
+		if d.offer == DigestRequired && d.result != crc32c {
+			return fmt.Errorf("the target does not agree to %s=CRC32C, which is required; "+
+				"allow it on the target", d.key)
+		}
+	}
+	return nil
 }
 
 func yesNo(b bool) string {

@@ -393,6 +393,101 @@ func TestHalfSuccessIsAnError(t *testing.T) {
 	}
 }
 
+func TestWrongResidualsAreErrors(t *testing.T) {
+	t.Parallel()
+	const under, over = 2, 4
+	residual := func(f *fake, p *pdu, flags byte, count uint32) {
+		reply := &pdu{}
+		reply.h[0], reply.h[1] = scsiResponse, final|flags
+		copy(reply.h[16:20], p.h[16:20])
+		reply.set(44, count)
+		f.send(reply)
+		f.statSN++
+	}
+	write := func(s *iscsi.Session) error { _, err := s.WriteAt(make([]byte, 1024), 0); return err }
+	read := func(s *iscsi.Session) error { _, err := s.ReadAt(make([]byte, 1024), 0); return err }
+	for name, tc := range map[string]struct {
+		call   func(*iscsi.Session) error
+		answer func(*fake, *pdu)
+		want   string
+	}{
+		"write too short": {write, func(f *fake, p *pdu) { residual(f, p, under, 512) },
+			"512 of 1024 bytes were not taken"},
+		"write too long": {write, func(f *fake, p *pdu) { residual(f, p, over, 512) },
+			"wanted to transfer 512 bytes more"},
+		"both": {write, func(f *fake, p *pdu) { residual(f, p, under|over, 512) },
+			"both too few and too many"},
+		"read too long": {read, func(f *fake, p *pdu) {
+			f.dataIn(p, make([]byte, 1024), false)
+			residual(f, p, over, 4096)
+		}, "wanted to transfer 4096 bytes more"},
+		"read that miscounts": {read, func(f *fake, p *pdu) {
+			f.dataIn(p, make([]byte, 512), false)
+			residual(f, p, under, 100)
+		}, "100 bytes are missing, but 512 of 1024 came"},
+		"complete read said to be short": {read, func(f *fake, p *pdu) {
+			f.dataIn(p, make([]byte, 1024), false)
+			residual(f, p, under, 512)
+		}, "512 bytes are missing, but 1024 of 1024 came"},
+		"short read": {read, func(f *fake, p *pdu) {
+			f.dataIn(p, make([]byte, 512), false)
+			residual(f, p, under, 512)
+		}, "512 bytes in place of 1024"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := dial(t, serve(t, func(f *fake) {
+				f.login()
+				tc.answer(f, f.command())
+				f.drain()
+			}))
+			if err := tc.call(s); err == nil || !strings.Contains(err.Error(), tc.want) {
+				t.Errorf("got %v", err)
+			}
+			if _, err := s.WriteAt(make([]byte, 512), 0); err != nil {
+				t.Errorf("the session did not survive: %v", err)
+			}
+		})
+	}
+}
+
+func TestSlowDiskBehindALiveTargetIsWaitedFor(t *testing.T) {
+	t.Parallel()
+	const interval = 20 * time.Millisecond
+	cfg := serve(t, func(f *fake) {
+		f.login()
+		p := f.command()
+		for range 10 { // many times longer than a silent target would be given
+			f.pong(f.read())
+		}
+		f.respond(p, good, nil)
+		f.drain()
+	})
+	cfg.PingInterval, cfg.PingTimeout = interval, 20*time.Second
+	if _, err := dial(t, cfg).WriteAt(make([]byte, 512), 0); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestTargetThatAnswersNoPingIsGivenUp(t *testing.T) {
+	t.Parallel()
+	gone := make(chan struct{})
+	cfg := serve(t, func(f *fake) {
+		defer close(gone)
+		f.login()
+		f.command()
+		f.read() // the ping
+		f.read() // until the initiator closes
+	})
+	cfg.PingInterval, cfg.PingTimeout = 20*time.Millisecond, 50*time.Millisecond
+	cfg.CommandTimeout = time.Hour
+	_, err := dial(t, cfg).WriteAt(make([]byte, 512), 0)
+	if !errors.Is(err, iscsi.ErrLost) || !strings.Contains(err.Error(), "does not answer a ping") {
+		t.Errorf("got %v", err)
+	}
+	<-gone
+}
+
 func TestUnansweredCommandEndsWithTheTimeout(t *testing.T) {
 	t.Parallel()
 	cfg := serve(t, func(f *fake) {
@@ -495,6 +590,44 @@ func TestCHAPAnswersWithTheAlgorithmThatTheTargetPicks(t *testing.T) {
 	}
 }
 
+func TestTargetThatDoesNotProveItselfIsRefused(t *testing.T) {
+	t.Parallel()
+	challenged := func(answer func(challenge []string) string) func(*fake) {
+		return func(f *fake) {
+			p := f.read()
+			f.cmdSN = p.u32(24)
+			f.loginReply(p, "AuthMethod=CHAP", 0)
+			f.loginReply(f.read(), "CHAP_A=5 CHAP_I=1 CHAP_C=0x6368616c6c656e6765", 0)
+			p = f.read()
+			f.loginReply(p, answer(strings.Split(string(p.data), "\x00")), final|1)
+			f.read()
+		}
+	}
+	for name, script := range map[string]func(*fake){
+		"no CHAP": func(f *fake) {
+			f.loginReply(f.read(), "AuthMethod=None", final|1)
+			f.read()
+		},
+		"no answer": challenged(func([]string) string { return "" }),
+		// What it has seen from us is the only digest that an impostor can come by.
+		"our own answer": challenged(func(ours []string) string {
+			return "CHAP_N=machine " + ours[1]
+		}),
+		"other name": challenged(func(ours []string) string { return "CHAP_N=x " + ours[1] }),
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			cfg := serve(t, script)
+			cfg.CHAP = &iscsi.CHAP{Username: "ingot", Secret: "secret",
+				TargetUsername: "machine", TargetSecret: "another"}
+			_, err := iscsi.Dial(t.Context(), cfg)
+			if err == nil || !strings.Contains(err.Error(), "did not prove who it is") {
+				t.Errorf("got %v", err)
+			}
+		})
+	}
+}
+
 func TestLoginTextOverSeveralPDUs(t *testing.T) {
 	t.Parallel()
 	cfg := serve(t, func(f *fake) {
@@ -524,7 +657,7 @@ func TestLoginThatBreaksTheProtocolIsRefused(t *testing.T) {
 		script func(*fake)
 		want   string
 	}{
-		"digest": {func(f *fake) { f.text = "HeaderDigest=CRC32C"; f.login() }, "HeaderDigest"},
+		"digest": {func(f *fake) { f.text = "HeaderDigest=CRC64"; f.login() }, "HeaderDigest"},
 		"number": {func(f *fake) { f.text = "MaxBurstLength=12"; f.login() }, "MaxBurstLength"},
 		"no key": {func(f *fake) { f.text = "rubbish"; f.login() }, "not key=value"},
 		"endless": {func(f *fake) {

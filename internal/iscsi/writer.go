@@ -1,11 +1,12 @@
 package iscsi
 
 import (
+	"encoding/binary"
 	"fmt"
 	"net"
 )
 
-// batchPDUs is how many PDUs go into one vectored write: three buffers each stays far below the
+// batchPDUs is how many PDUs go into one vectored write: five buffers each stays far below the
 // 1024 that the kernel takes at once.
 const batchPDUs = 64
 
@@ -16,24 +17,25 @@ var zeroPad [3]byte
 // its own; data is sent from where the caller has it.
 type writer struct {
 	conn    net.Conn
-	segment int // data that the target takes in one PDU
+	param   params
 	headers [batchPDUs]header
+	digests [batchPDUs][2][digestLen]byte // of header and data
 	used    int
 	buffers net.Buffers
-	vector  [batchPDUs * 3][]byte
+	vector  [batchPDUs * 5][]byte
 }
 
 // writeLoop sends the outbox until the session ends.
-func (s *Session) writeLoop() error {
-	w := &writer{conn: s.conn, segment: s.param.targetSegment}
+func (l *link) writeLoop() error {
+	w := &writer{conn: l.conn, param: l.param}
 	w.reset()
 	for {
-		item, unsolicited, ok := s.next()
+		item, unsolicited, ok := l.next()
 		if !ok {
 			return nil
 		}
-		err := s.send(w, item, unsolicited)
-		s.sent(item.task)
+		err := l.send(w, item, unsolicited)
+		l.sent(item.task)
 		if err != nil {
 			return fmt.Errorf("send: %w", err)
 		}
@@ -43,16 +45,16 @@ func (s *Session) writeLoop() error {
 // next waits for the next entry to send: a reply if there is one, else a command if the target's
 // window admits it. unsolicited is how much of a command's data is sent with it. ok is false when
 // the session has ended.
-func (s *Session) next() (item outgoing, unsolicited int, ok bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for s.err == nil {
-		if len(s.replies) > 0 {
-			item = s.replies[0]
-			s.replies[0] = outgoing{} // let go of the caller's memory
-			s.replies = s.replies[1:]
+func (l *link) next() (item outgoing, unsolicited int, ok bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for l.err == nil {
+		if len(l.replies) > 0 {
+			item = l.replies[0]
+			l.replies[0] = outgoing{} // let go of the caller's memory
+			l.replies = l.replies[1:]
 			if item.task == nil {
-				item.header.setCmdSN(s.cmdSN)
+				item.header.setCmdSN(l.cmdSN)
 			} else {
 				item.task.queued--
 				if item.task.complete {
@@ -60,32 +62,32 @@ func (s *Session) next() (item outgoing, unsolicited int, ok bool) {
 				}
 				item.task.writing = true
 			}
-			item.header.setExpStatSN(s.expStatSN)
+			item.header.setExpStatSN(l.expStatSN)
 			return item, 0, true
 		}
-		if len(s.commands) > 0 && int32(s.maxCmdSN-s.cmdSN) >= 0 {
-			t := s.commands[0]
-			s.commands[0] = nil
-			s.commands = s.commands[1:]
+		if len(l.commands) > 0 && int32(l.maxCmdSN-l.cmdSN) >= 0 {
+			t := l.commands[0]
+			l.commands[0] = nil
+			l.commands = l.commands[1:]
 			t.writing = true
-			item, unsolicited = s.command(t)
-			s.cmdSN++
+			item, unsolicited = l.command(t)
+			l.cmdSN++
 			return item, unsolicited, true
 		}
-		s.wake.Wait()
+		l.wake.Wait()
 	}
 	return item, 0, false
 }
 
 // command builds the header of a SCSI Command PDU (RFC 7143 11.3). The entry covers the data that
 // rides in that PDU; unsolicited is what follows in Data-Out PDUs that nobody asked for.
-func (s *Session) command(t *task) (item outgoing, unsolicited int) {
+func (l *link) command(t *task) (item outgoing, unsolicited int) {
 	h := newHeader(opCommand)
 	h[1] = flagFinal | attrSimple
-	copy(h[8:16], s.lun[:])
+	copy(h[8:16], l.lun[:])
 	h.setTag(t.tag)
-	h.setCmdSN(s.cmdSN)
-	h.setExpStatSN(s.expStatSN)
+	h.setCmdSN(l.cmdSN)
+	h.setExpStatSN(l.expStatSN)
 	copy(h[32:48], t.cdb[:])
 	item.task = t
 	switch {
@@ -95,11 +97,11 @@ func (s *Session) command(t *task) (item outgoing, unsolicited int) {
 	case t.out != nil:
 		h[1] |= flagWrite
 		h.setUint32(20, uint32(len(t.out)))
-		first := min(len(t.out), s.param.firstBurst)
-		if s.param.immediateData {
-			item.length = min(first, s.param.targetSegment)
+		first := min(len(t.out), l.param.firstBurst)
+		if l.param.immediateData {
+			item.length = min(first, l.param.targetSegment)
 		}
-		if !s.param.initialR2T {
+		if !l.param.initialR2T {
 			unsolicited = first - item.length
 		}
 		if unsolicited > 0 {
@@ -111,7 +113,7 @@ func (s *Session) command(t *task) (item outgoing, unsolicited int) {
 }
 
 // send writes one entry. Only Data-Out is ever longer than one PDU.
-func (s *Session) send(w *writer, item outgoing, unsolicited int) error {
+func (l *link) send(w *writer, item outgoing, unsolicited int) error {
 	if item.header.opcode() == opDataOut {
 		return w.sendData(item)
 	}
@@ -124,7 +126,7 @@ func (s *Session) send(w *writer, item outgoing, unsolicited int) error {
 		return w.flush()
 	}
 	h := newHeader(opDataOut)
-	copy(h[8:16], s.lun[:])
+	copy(h[8:16], l.lun[:])
 	h.setTag(item.task.tag)
 	h.setTransferTag(noTag)
 	h.setExpStatSN(item.header.uint32(28))
@@ -135,7 +137,7 @@ func (s *Session) send(w *writer, item outgoing, unsolicited int) error {
 func (w *writer) sendData(item outgoing) error {
 	end := item.offset + item.length
 	for sn, at := uint32(0), item.offset; at < end; sn++ {
-		n := min(end-at, w.segment)
+		n := min(end-at, w.param.targetSegment)
 		h := item.header
 		if at+n == end {
 			h[1] |= flagFinal
@@ -155,16 +157,26 @@ func (w *writer) sendData(item outgoing) error {
 
 // add appends one PDU to the batch.
 func (w *writer) add(h *header, data []byte) {
-	slot := &w.headers[w.used]
+	slot, digests := &w.headers[w.used], &w.digests[w.used]
 	w.used++
 	*slot = *h
 	slot.setDataLen(len(data))
 	w.buffers = append(w.buffers, slot[:])
-	if len(data) > 0 {
-		w.buffers = append(w.buffers, data)
+	if w.param.headerDigest == crc32c {
+		binary.LittleEndian.PutUint32(digests[0][:], checksum(0, slot[:]))
+		w.buffers = append(w.buffers, digests[0][:])
 	}
-	if pad := padLen(len(data)); pad > 0 {
-		w.buffers = append(w.buffers, zeroPad[:pad])
+	if len(data) == 0 {
+		return
+	}
+	pad := zeroPad[:padLen(len(data))]
+	w.buffers = append(w.buffers, data)
+	if len(pad) > 0 {
+		w.buffers = append(w.buffers, pad)
+	}
+	if w.param.dataDigest == crc32c {
+		binary.LittleEndian.PutUint32(digests[1][:], checksum(checksum(0, data), pad))
+		w.buffers = append(w.buffers, digests[1][:])
 	}
 }
 
@@ -187,12 +199,12 @@ func (w *writer) reset() {
 
 // sent notes that the writer holds no reference to the task's data any more, and lets its caller
 // go if the outcome came in meanwhile.
-func (s *Session) sent(t *task) {
+func (l *link) sent(t *task) {
 	if t == nil {
 		return
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	t.writing = false
 	if t.complete {
 		close(t.done)

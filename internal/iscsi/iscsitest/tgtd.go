@@ -28,6 +28,10 @@ type Options struct {
 	BlockSize int
 	// Username and Secret, if set, make the target ask for CHAP.
 	Username, Secret string
+	// TargetUsername and TargetSecret, if set, are how the target proves who it is.
+	TargetUsername, TargetSecret string
+	// Serial is the unit serial number of the disk; tgt's own when empty.
+	Serial string
 	// Thin makes the disk free blocks that are unmapped; they read as zeros.
 	Thin bool
 	// ReadOnly makes the disk refuse writes.
@@ -191,6 +195,9 @@ func (target *Target) configure(opt Options) error {
 	if opt.ReadOnly {
 		update("readonly=1")
 	}
+	if opt.Serial != "" {
+		update("scsi_sn=" + opt.Serial)
+	}
 	for name, value := range opt.Parameters {
 		err = errors.Join(err, target.admin("target", "update",
 			"--tid", "1", "--name", name, "--value", value))
@@ -199,6 +206,13 @@ func (target *Target) configure(opt Options) error {
 		err = errors.Join(err,
 			target.admin("account", "new", "--user", opt.Username, "--password", opt.Secret),
 			target.admin("account", "bind", "--tid", "1", "--user", opt.Username))
+	}
+	if opt.TargetUsername != "" {
+		err = errors.Join(err,
+			target.admin("account", "new", "--user", opt.TargetUsername,
+				"--password", opt.TargetSecret),
+			target.admin("account", "bind", "--tid", "1", "--user", opt.TargetUsername,
+				"--outgoing"))
 	}
 	return errors.Join(err, target.admin("target", "bind", "--tid", "1", "-I", "ALL"))
 }
