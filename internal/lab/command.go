@@ -28,7 +28,7 @@ func Command() *cobra.Command {
 		Example: "  ingot lab up --machines 2\n  ingot lab console metal-1\n  ingot lab down",
 	}
 	cmd.PersistentFlags().StringVar(&dir, "dir", "build/lab", "directory of the lab")
-	cmd.AddCommand(upCommand(&dir), consoleCommand(&dir), downCommand(&dir))
+	cmd.AddCommand(upCommand(&dir), consoleCommand(&dir), downCommand(&dir), simulateCommand())
 	return cmd
 }
 

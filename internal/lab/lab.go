@@ -26,6 +26,8 @@ type Options struct {
 	Cache string
 	// Machines to make, all off.
 	Machines []sim.MachineSpec
+	// Fleet is simulated machines to make instead; none by default.
+	Fleet FleetOptions
 	// Binary is the ingot to serve with; default: this program.
 	Binary string
 	// Flavour of the deploy ramdisk; default cloud, which has drivers for virtio only.
@@ -49,6 +51,8 @@ type Lab struct {
 	*sim.Lab
 	*Server
 	Files Files
+	// Fleet is the simulated machines; nil if there are none.
+	Fleet *Fleet
 }
 
 // Start makes an installation and returns when its server can take work. What an earlier
@@ -76,12 +80,16 @@ func Start(ctx context.Context, o Options) (*Lab, error) {
 	if o.Cache == "" {
 		o.Cache = filepath.Join(dir, "cache")
 	}
+	if len(o.Machines) > 0 && o.Fleet.Machines > 0 {
+		return nil, errors.New("a lab has machines with firmware or simulated ones, not both")
+	}
 	files, err := prepare(ctx, o)
 	if err != nil {
 		return nil, err
 	}
 	machines, err := sim.Up(ctx, sim.LabOptions{
-		Dir: filepath.Join(dir, "machines"), Machines: o.Machines, Log: slog.New(slog.DiscardHandler),
+		Dir: filepath.Join(dir, "machines"), Prefix: network, Machines: o.Machines,
+		Log: slog.New(slog.DiscardHandler),
 	})
 	if err != nil {
 		return nil, err
@@ -89,7 +97,11 @@ func Start(ctx context.Context, o Options) (*Lab, error) {
 	l := &Lab{Lab: machines, Files: files, Server: &Server{
 		network: machines.Network, binary: o.Binary, dir: filepath.Join(dir, "server"),
 	}}
-	if err := l.serve(ctx, o); err != nil {
+	err = l.serve(ctx, o)
+	if err == nil && o.Fleet.Machines > 0 {
+		l.Fleet, err = startFleet(ctx, l.Network, o.Binary, o.Fleet)
+	}
+	if err != nil {
 		return nil, errors.Join(err, l.Close())
 	}
 	return l, nil
@@ -110,8 +122,12 @@ func (l *Lab) serve(ctx context.Context, o Options) error {
 
 // Close stops the server and ends the machines.
 func (l *Lab) Close() error {
+	var fleet error
+	if l.Fleet != nil {
+		fleet = l.Fleet.Stop()
+	}
 	stopped := l.Stop()
-	return errors.Join(stopped, l.Down())
+	return errors.Join(fleet, stopped, l.Down())
 }
 
 // prepare makes kernel, ramdisk and image, or finds them in the cache.

@@ -56,7 +56,7 @@ cache = "{{.Dir}}/boot"
 
 [boot.dhcp]
 mode = "{{.DHCPMode}}"
-range = "{{.First}}-{{.Last}}"
+range = "{{.Range}}"
 `))
 
 // Server is an `ingot serve` inside a lab's namespace.
@@ -123,14 +123,15 @@ func (s *Server) empty() error {
 
 // configure writes the configuration file.
 func (s *Server) configure(kernel, ramdisk, images string, o Options) error {
-	addr := s.network.Addr().As4()
-	first, last := addr, addr
-	first[3], last[3] = 100, 200
+	addresses := machineRange
+	if o.Fleet.Machines > 0 {
+		addresses = fleetRange
+	}
 	var b bytes.Buffer
 	err := configuration.Execute(&b, map[string]any{
 		"Dir": s.dir, "API": apiAddress, "Kernel": kernel, "Ramdisk": ramdisk, "Images": images,
 		"Interface": s.network.Bridge(), "Address": s.network.Addr(),
-		"First": net.IP(first[:]), "Last": net.IP(last[:]), "CallbackTimeout": o.CallbackTimeout,
+		"Range": addresses, "CallbackTimeout": o.CallbackTimeout,
 		"DHCPMode": o.DHCPMode,
 	})
 	if err != nil {

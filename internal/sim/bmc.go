@@ -1,9 +1,11 @@
 package sim
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/netip"
 	"sync"
@@ -18,12 +20,36 @@ import (
 // same in every run, so a node enrolled in a lab is right in the next one, too.
 const firstBMCPort = 6230
 
+// A Chassis is what a BMC is wired to: a machine that can be switched. Errors are [ErrOff] where
+// the machine has to be on.
+type Chassis interface {
+	PowerState() PowerState
+	PowerOn(ctx context.Context) error
+	PowerOff()
+	PowerCycle(ctx context.Context) error
+	Reset(ctx context.Context) error
+	ShutDown(ctx context.Context) error
+	SetBootDevice(o BootOverride)
+	BootOverride() BootOverride
+}
+
+// BMCOptions describe a BMC. Only Log may be missing.
+type BMCOptions struct {
+	Name           string // of the machine, for errors and the log
+	UUID           string // the system GUID
+	User, Password string
+	Addr           netip.AddrPort
+	// Listen opens the UDP socket; default in the network namespace of the caller.
+	Listen func(addr netip.AddrPort) (*net.UDPConn, error)
+	Log    *slog.Logger
+}
+
 // A BMC is a machine's management controller: IPMI 2.0 over LAN (RMCP+) with cipher suites 3
-// and 17, and IPMI 1.5. It listens on 127.0.0.1 inside the namespace, where the guests cannot
-// reach it, and obeys the user and password of the machine's spec.
+// and 17, and IPMI 1.5. Those of a [Network] listen on 127.0.0.1 inside the namespace, where the
+// guests cannot reach them.
 type BMC struct {
-	machine *Machine
-	addr    netip.AddrPort
+	chassis Chassis
+	o       BMCOptions
 	silent  atomic.Bool
 
 	mu   sync.Mutex // guards the fields below
@@ -31,11 +57,19 @@ type BMC struct {
 	done chan struct{} // closed when srv has stopped serving
 }
 
-// newBMC makes a BMC that does not listen yet.
-func newBMC(m *Machine, addr netip.AddrPort) *BMC { return &BMC{machine: m, addr: addr} }
+// NewBMC makes a BMC that does not listen yet.
+func NewBMC(c Chassis, o BMCOptions) *BMC {
+	if o.Listen == nil {
+		o.Listen = func(addr netip.AddrPort) (*net.UDPConn, error) {
+			return net.ListenUDP("udp", net.UDPAddrFromAddrPort(addr))
+		}
+	}
+	o.Log = cmp.Or(o.Log, slog.New(slog.DiscardHandler))
+	return &BMC{chassis: c, o: o}
+}
 
 // Addr is where the BMC listens inside the namespace, UDP.
-func (b *BMC) Addr() netip.AddrPort { return b.addr }
+func (b *BMC) Addr() netip.AddrPort { return b.o.Addr }
 
 // Silence makes the BMC drop every packet, as one does that hangs or is unplugged.
 func (b *BMC) Silence() { b.silent.Store(true) }
@@ -55,13 +89,9 @@ func (b *BMC) Start() error {
 	if err != nil {
 		return err
 	}
-	var conn *net.UDPConn
-	err = b.machine.net.Do(func() (err error) {
-		conn, err = net.ListenUDP("udp", net.UDPAddrFromAddrPort(b.addr))
-		return err
-	})
+	conn, err := b.o.Listen(b.o.Addr)
 	if err != nil {
-		return fmt.Errorf("BMC of machine %s: %w", b.machine.spec.Name, err)
+		return fmt.Errorf("BMC of machine %s: %w", b.o.Name, err)
 	}
 	b.srv = server.NewServer(state, &bmcConn{UDPConn: conn, silent: &b.silent})
 	b.done = make(chan struct{})
@@ -84,15 +114,14 @@ func (b *BMC) Stop() error {
 	<-b.done
 	b.srv = nil
 	if err != nil {
-		return fmt.Errorf("stop BMC of machine %s: %w", b.machine.spec.Name, err)
+		return fmt.Errorf("stop BMC of machine %s: %w", b.o.Name, err)
 	}
 	return nil
 }
 
 // newState is the inside of a BMC that was just plugged in.
 func (b *BMC) newState() (*bmc.BMC, error) {
-	spec := b.machine.spec
-	id, err := guid(spec.UUID)
+	id, err := guid(b.o.UUID)
 	if err != nil {
 		return nil, err
 	}
@@ -102,16 +131,16 @@ func (b *BMC) newState() (*bmc.BMC, error) {
 		FirmwareMajor:  1,
 		IPMIVersion:    0x02, // 2.0: the major digit is the lower one (IPMI 2.0 table 20-2)
 	}
-	state := bmc.New(info, id, &hardware{machine: b.machine},
+	state := bmc.New(info, id, &hardware{chassis: b.chassis, o: &b.o},
 		bmc.WithCipherSuites([]types.CipherSuiteID{
 			types.CipherSuiteID3, types.CipherSuiteID17,
 		}))
 	// Slot 1 is the anonymous user; channel 1 is the LAN.
-	user, err := state.Users.Add(2, spec.User)
+	user, err := state.Users.Add(2, b.o.User)
 	if err != nil {
-		return nil, fmt.Errorf("user of the BMC of machine %s: %w", spec.Name, err)
+		return nil, fmt.Errorf("user of the BMC of machine %s: %w", b.o.Name, err)
 	}
-	user.SetPassword([]byte(spec.Password))
+	user.SetPassword([]byte(b.o.Password))
 	user.Enabled = true
 	user.ChannelAccess[1] = bmc.UserChannelAccess{
 		MaxPrivilege: bmc.PrivilegeLevelAdministrator,

@@ -9,7 +9,8 @@ import (
 
 // hardware is what a BMC is wired to: a chassis, and none of the other parts.
 type hardware struct {
-	machine *Machine
+	chassis Chassis
+	o       *BMCOptions
 }
 
 var (
@@ -43,31 +44,31 @@ func (h *hardware) Close() error { return nil }
 
 // PowerState is for Get Chassis Status.
 func (h *hardware) PowerState(context.Context) (bool, error) {
-	return h.machine.PowerState() == On, nil
+	return h.chassis.PowerState() == On, nil
 }
 
 // SetPower is Chassis Control, power up and power down.
 func (h *hardware) SetPower(ctx context.Context, on bool) error {
 	if !on {
-		h.machine.PowerOff()
+		h.chassis.PowerOff()
 		return nil
 	}
-	return h.report("power on", h.machine.PowerOn(ctx))
+	return h.report("power on", h.chassis.PowerOn(ctx))
 }
 
 // PowerCycle is Chassis Control, power cycle.
 func (h *hardware) PowerCycle(ctx context.Context) error {
-	return h.report("power cycle", h.machine.PowerCycle(ctx))
+	return h.report("power cycle", h.chassis.PowerCycle(ctx))
 }
 
 // ColdReset is Chassis Control, hard reset.
 func (h *hardware) ColdReset(ctx context.Context) error {
-	return h.report("reset", h.machine.Reset(ctx))
+	return h.report("reset", h.chassis.Reset(ctx))
 }
 
 // WarmReset is what the server calls for Chassis Control, soft shutdown via ACPI.
 func (h *hardware) WarmReset(ctx context.Context) error {
-	return h.report("soft shutdown", h.machine.ShutDown(ctx))
+	return h.report("soft shutdown", h.chassis.ShutDown(ctx))
 }
 
 // Identify lights nothing.
@@ -81,7 +82,7 @@ func (h *hardware) IntrusionState(context.Context) (bool, error) {
 // report logs what IPMI has no words for and makes a completion code of the rest.
 func (h *hardware) report(operation string, err error) error {
 	if err != nil {
-		h.machine.net.opts.Log.Warn("BMC command failed", "node", h.machine.spec.Name,
+		h.o.Log.Warn("BMC command failed", "node", h.o.Name,
 			"operation", operation, "error", err)
 	}
 	return completion(err)
@@ -112,14 +113,14 @@ func (h *hardware) SetBootFlags(
 			EFI:        bool(flags.BIOSBootType),
 		}
 	}
-	h.machine.SetBootDevice(o)
+	h.chassis.SetBootDevice(o)
 	return nil
 }
 
 // GetBootFlags is Get System Boot Options, parameter 5. The flags are valid until the boot that
 // uses them up.
 func (h *hardware) GetBootFlags(context.Context) (*types.BootOptionParam_BootFlags, error) {
-	o := h.machine.BootOverride()
+	o := h.chassis.BootOverride()
 	flags := &types.BootOptionParam_BootFlags{
 		BootFlagsValid: o.Device != NoOverride,
 		Persist:        o.Persistent,

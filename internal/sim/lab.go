@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"os"
 	"time"
 
@@ -14,6 +15,7 @@ import (
 // LabOptions describes a lab.
 type LabOptions struct {
 	Dir      string        // state directory, as in [Options]
+	Prefix   netip.Prefix  // as in [Options]
 	Machines []MachineSpec // at least the name of each
 	Log      *slog.Logger  // default: nothing is logged
 }
@@ -26,7 +28,7 @@ type Lab struct {
 
 // Up makes a lab. It lives until Down, or until this process ends.
 func Up(ctx context.Context, opts LabOptions) (*Lab, error) {
-	n, err := NewNetwork(ctx, Options{Dir: opts.Dir, Log: opts.Log})
+	n, err := NewNetwork(ctx, Options{Dir: opts.Dir, Prefix: opts.Prefix, Log: opts.Log})
 	if err != nil {
 		return nil, err
 	}

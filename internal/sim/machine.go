@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"os"
 	"strings"
@@ -45,7 +46,7 @@ type Machine struct {
 
 // AddMachine makes a machine, plugs it into the bridge and starts its BMC.
 func (n *Network) AddMachine(ctx context.Context, spec MachineSpec) (*Machine, error) {
-	spec, err := spec.withDefaults()
+	spec, err := spec.WithDefaults()
 	if err != nil {
 		return nil, err
 	}
@@ -81,9 +82,22 @@ func (n *Network) AddMachine(ctx context.Context, spec MachineSpec) (*Machine, e
 		return nil, err
 	}
 	port := uint16(firstBMCPort + len(n.machines))
-	m.bmc = newBMC(m, netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), port))
+	m.bmc = NewBMC(m, BMCOptions{
+		Name: spec.Name, UUID: spec.UUID, User: spec.User, Password: spec.Password,
+		Addr:   netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), port),
+		Listen: n.listenUDP, Log: n.opts.Log,
+	})
 	n.machines = append(n.machines, m)
 	return m, errors.Join(m.bmc.Start(), n.save())
+}
+
+// listenUDP opens a socket inside the namespace.
+func (n *Network) listenUDP(addr netip.AddrPort) (conn *net.UDPConn, err error) {
+	err = n.Do(func() (err error) {
+		conn, err = net.ListenUDP("udp", net.UDPAddrFromAddrPort(addr))
+		return err
+	})
+	return conn, err
 }
 
 // Spec describes the machine with all defaults filled in.

@@ -75,8 +75,8 @@ type MachineSpec struct {
 
 var machineName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9.-]{0,62}$`)
 
-// withDefaults fills in what is not set and checks the rest.
-func (s MachineSpec) withDefaults() (MachineSpec, error) {
+// WithDefaults fills in what is not set and checks the rest.
+func (s MachineSpec) WithDefaults() (MachineSpec, error) {
 	if !machineName.MatchString(s.Name) {
 		return s, fmt.Errorf("machine name %q: use letters, digits, dots and dashes", s.Name)
 	}

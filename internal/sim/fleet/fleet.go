@@ -1,0 +1,132 @@
+// Package fleet is machines made of software alone: no firmware and no kernel runs, but every
+// packet is real. A machine has a BMC that speaks IPMI, a network card that asks DHCP for an
+// address, fetches its boot program by TFTP where it has to, executes the iPXE script it is given
+// (package ipxe), plays the deploy ramdisk with the agent's own code, lends its disk over iSCSI
+// (package target) and boots from that disk when it is switched on again. Hundreds fit in one
+// process: at rest one costs a BMC's socket and some goroutines.
+//
+// The machines of one fleet share the network namespace of the process and one interface of it,
+// an end of a veth pair; the addresses that DHCP may give them must be local there (see
+// sim.Network.AddFleet). Machines with real firmware are those of package sim. Read
+// machine.go first.
+package fleet
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"sync"
+
+	"ingot/internal/sim"
+)
+
+// FirstBMCPort is the port of the first machine's BMC; the others follow.
+const FirstBMCPort = 20000
+
+// Stage is how far a machine has come since it was switched on.
+type Stage string
+
+// The stages, in the order of a deployment.
+const (
+	Off      Stage = "off"
+	Firmware Stage = "firmware" // asks the network what to boot
+	Script   Stage = "script"   // executes a boot script
+	Ramdisk  Stage = "ramdisk"  // runs the deploy ramdisk
+	Exported Stage = "exported" // its disk can be written
+	Written  Stage = "written"  // it was told that the image is there
+	Disk     Stage = "disk"     // runs what is on its disk
+	Instance Stage = "instance" // runs a kernel from the network
+	Stuck    Stage = "stuck"    // nothing to boot, or an error
+)
+
+// Event is a machine's arrival at a stage.
+type Event struct {
+	Machine string `json:"machine"`
+	Stage   Stage  `json:"stage"`
+	// Text is the address, the kernel's command line, the error: what belongs to the stage.
+	Text string `json:"text,omitempty"`
+	// SHA256 is the digest of the whole disk in hexadecimal, of stage Disk.
+	SHA256 string `json:"sha256,omitempty"`
+}
+
+// Options describe a fleet.
+type Options struct {
+	// Interface is the network interface that the machines share.
+	Interface string
+	// Machines is how many there are.
+	Machines int
+	// DiskSize is the capacity of each disk in bytes; default 16 MiB. Memory grows with what is
+	// written that is not zero.
+	DiskSize int64
+	// Keep is how many bytes of each disk are remembered; what is written beyond is dropped and
+	// reads as zeros. Default all.
+	Keep int64
+	// TFTP makes machines whose firmware has no iPXE and gets it by TFTP first.
+	TFTP bool
+	// Notify is told of every stage, concurrently. Default: nobody.
+	Notify func(Event)
+	// Log gets what the BMCs could not do. Default: nothing is logged.
+	Log *slog.Logger
+}
+
+// Spec is what a server has to know of machine i (from 0) of any fleet. The names, and all that
+// is made of them, are the same in every run.
+func Spec(i int) (sim.MachineSpec, netip.AddrPort) {
+	spec, err := sim.MachineSpec{Name: fmt.Sprintf("sim-%d", i+1)}.WithDefaults()
+	if err != nil {
+		panic(err) // the name is ours
+	}
+	return spec, netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), uint16(FirstBMCPort+i))
+}
+
+// Fleet is machines that run.
+type Fleet struct {
+	o        Options
+	wire     *wire
+	machines []*Machine
+}
+
+// New makes machines, all off, with BMCs that listen. It needs root, for a packet socket. Close
+// must be called.
+func New(o Options) (*Fleet, error) {
+	if o.Machines < 1 || o.Machines > 10000 {
+		return nil, fmt.Errorf("%d machines: 1 to 10000", o.Machines)
+	}
+	if o.DiskSize == 0 {
+		o.DiskSize = 16 << 20
+	}
+	if o.Keep == 0 {
+		o.Keep = o.DiskSize
+	}
+	if o.Notify == nil {
+		o.Notify = func(Event) {}
+	}
+	w, err := plug(o.Interface)
+	if err != nil {
+		return nil, err
+	}
+	f := &Fleet{o: o, wire: w}
+	for i := range o.Machines {
+		m, err := f.machine(i)
+		if err != nil {
+			return nil, errors.Join(err, f.Close())
+		}
+		f.machines = append(f.machines, m)
+	}
+	return f, nil
+}
+
+// Machine is machine i.
+func (f *Fleet) Machine(i int) *Machine { return f.machines[i] }
+
+// Close switches all machines off and closes their BMCs.
+func (f *Fleet) Close() error {
+	errs := make([]error, len(f.machines))
+	var all sync.WaitGroup
+	for i, m := range f.machines {
+		all.Go(func() { errs[i] = m.close() })
+	}
+	all.Wait()
+	return errors.Join(errors.Join(errs...), f.wire.close())
+}
