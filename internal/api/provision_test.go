@@ -33,6 +33,8 @@ func TestVerbsReachTheConductor(t *testing.T) {
 		{"manageable", "1.82", `{"target": "clean", "clean_steps": [{"interface": "deploy",
 			"step": "x"}]}`, rpc.ProvisionRequest{Event: "clean"}},
 		{"inspect wait", "1.82", `{"target": "abort"}`, rpc.ProvisionRequest{Event: "abort"}},
+		{"wait call-back", "1.13", `{"target": "abort"}`, rpc.ProvisionRequest{Event: "abort"}},
+		{"deploying", "1.1", `{"target": "deleted"}`, rpc.ProvisionRequest{Event: "delete"}},
 	} {
 		t.Run(c.state+" "+c.want.Event, func(t *testing.T) {
 			t.Parallel()

@@ -93,6 +93,10 @@ type Conductor struct {
 	activeMu sync.Mutex
 	active   map[string]bool
 	suspects map[string]suspect
+	// running holds what breaks off the operation on a node that an operator may interrupt, by
+	// UUID; claimed counts the requests that wait for its end. Nobody else takes such a node up.
+	running map[string]context.CancelCauseFunc
+	claimed map[string]int
 	// deferred holds the nodes that were given back because all workers were busy, by UUID.
 	deferred map[string]bool
 
@@ -127,12 +131,14 @@ func New(o Options) *Conductor {
 	c := &Conductor{
 		o: o, pool: newPool(o.Workers), line: newLine(o.Copies), ready: make(chan struct{}),
 		powerBad: map[string]int{}, active: map[string]bool{}, deferred: map[string]bool{},
+		running: map[string]context.CancelCauseFunc{}, claimed: map[string]int{},
 	}
 	c.resumer = newReconciler("abandoned work", o.CheckInterval, c.resumeAbandoned)
 	c.usher = newReconciler("line", o.CheckInterval, c.letIn)
 	c.reconcilers = []*reconciler{
 		c.resumer, c.usher,
 		newReconciler("deadlines", o.CheckInterval, c.checkDeadlines),
+		newReconciler("switch off", o.PowerTimeout, c.switchOff),
 		newReconciler("power recovery", o.PowerRecoveryInterval, c.recoverPower),
 	}
 	if o.PowerSyncInterval > 0 {
@@ -192,7 +198,7 @@ func (c *Conductor) free(ctx context.Context, host string) error {
 		return err
 	}
 	for _, n := range left {
-		if n.TargetPowerState == "" {
+		if n.TargetPowerState == "" || shallBeOff(n) {
 			continue
 		}
 		// Before the reservation ends, so that whoever is killed here is followed by one that

@@ -119,7 +119,7 @@ func (x *metal) killedAtEveryOtherWrite(first int64) {
 	for at := first; ; at += 2 {
 		x.wiped()
 		x.m.set(func(m *machine) { m.events = nil })
-		if killed := x.deployKilledAt(at); !killed {
+		if killed := x.killedAt(at, "deploy"); !killed {
 			if at < 10 {
 				t.Errorf("only %d writes; a deployment has more steps", at)
 			}
@@ -161,14 +161,15 @@ func (w *world) mortal(at int64) (c *conductor.Conductor, stop func(), died <-ch
 	return c, stop, dead
 }
 
-// deployKilledAt deploys and kills the conductor before its write number at; a second one,
-// which finds nothing but the store, has to bring it to the end. It tells whether the first
-// one lived to be killed.
-func (x *metal) deployKilledAt(at int64) bool {
+// killedAt deploys or rebuilds and kills the conductor before its write number at; a second one,
+// which finds nothing but the store, has to bring it to the end. It tells whether the first one
+// lived to be killed.
+func (x *metal) killedAt(at int64, event string) bool {
 	x.t.Helper()
+	before := x.node("n1").ProvisionState
 	c, stop, died := x.mortal(at)
 	x.m.set(func(m *machine) { m.cond = c })
-	err := c.Provision(x.t.Context(), rpc.ProvisionRequest{Ident: "n1", Event: "deploy"})
+	err := c.Provision(x.t.Context(), rpc.ProvisionRequest{Ident: "n1", Event: event})
 	if err != nil && !conductor.Crashed(c) {
 		x.t.Fatal(err)
 	}
@@ -180,9 +181,9 @@ func (x *metal) deployKilledAt(at int64) bool {
 			stop()
 			c, stop := x.start()
 			defer stop()
-			if n := x.node("n1"); n.ProvisionState == "available" {
+			if n := x.node("n1"); n.ProvisionState == before && err != nil {
 				// Killed before the verb was accepted: the caller got an error and asks again.
-				x.provision(c, "n1", "deploy")
+				x.provision(c, "n1", event)
 			}
 			x.deployed()
 			return true
@@ -417,7 +418,7 @@ func TestAnAbortSurvivesAKilledConductor(t *testing.T) {
 		t.Fatalf("killed in %q", n.ProvisionState)
 	}
 	x.start()
-	x.failed("waiting for callback")
+	x.failed("the deployment was aborted by request while waiting in step deploy")
 }
 
 func TestAMissingImageIsFoundBeforeTheMachineBoots(t *testing.T) {

@@ -42,10 +42,16 @@ var (
 // machine or for a place in the line, or is told to stop, and gives the reservation back.
 func (t *task) advance(ctx context.Context) {
 	defer t.giveBack(ctx)
+	ctx, done := t.interruptible(ctx)
+	defer done()
 	for !t.lost {
 		op, ok := operations[lifecycle.State(t.node.ProvisionState)]
 		if !ok {
 			return // the verb was a mere change of state
+		}
+		if errors.Is(context.Cause(ctx), errInterrupted) {
+			t.note(ingot.Entry{Source: "step", Text: t.position() + " is broken off by request"})
+			return
 		}
 		if t.c.pool.stopping() || ctx.Err() != nil {
 			t.note(ingot.Entry{Source: "step", Text: "the conductor stops; " + t.position() +
@@ -94,6 +100,7 @@ func (t *task) position() string {
 func (t *task) run(ctx context.Context, s ingot.Step) (out driver.Outcome, err error) {
 	name := s.Interface + "." + s.Name
 	start := time.Now()
+	t.bootsInstance = t.node.Attempt == nil && bootsInstance(t.node)
 	how := "begins"
 	if t.resumed {
 		how, t.resumed = "goes on", false
@@ -141,6 +148,8 @@ func (t *task) finish(ctx context.Context, op operation) {
 // failed ends an operation that cannot go on; it tells journal and log why. The error is
 // recorded last: what is done on the machine must not hide it.
 func (t *task) failed(ctx context.Context, op operation, why string) {
+	ctx, done := t.interruptible(ctx)
+	defer done()
 	t.log.Error("operation failed", "state", t.node.ProvisionState, "position", t.position(),
 		"error", why)
 	t.note(ingot.Entry{Source: "step", Level: ingot.LevelError, Text: why})
@@ -218,16 +227,17 @@ func endDeploy(t *task) error {
 }
 
 // failDeploy switches the machine off, so that it neither boots half an image nor offers its
-// disk to the network, and makes its boot script say what is wrong.
+// disk to the network, and makes its boot script say what is wrong. An instance that was to be
+// rebuilt and has not been touched is left running.
 func failDeploy(ctx context.Context, t *task) error {
+	if t.bootsInstance && t.node.Attempt == nil && bootsInstance(t.node) {
+		t.note(ingot.Entry{Source: "step", Level: ingot.LevelWarning, Text: "nothing was done to " +
+			"the machine: its instance is as it was"})
+		return t.enter(lifecycle.Fail)
+	}
 	if t.compose() == nil {
 		if !t.c.o.KeepPowerOnFailure {
-			if err := t.dt.SetPower(ctx, ingot.PowerOff); err != nil {
-				t.log.Warn("switch off after failure failed", "error", err)
-				t.note(ingot.Entry{Source: "power", Level: ingot.LevelWarning,
-					Text: "the machine could not be switched off and may still run the deploy " +
-						"ramdisk; switch it off"})
-			}
+			t.switchOff(ctx)
 		}
 		if err := t.driver().Deploy.CleanUp(ctx, t.dt); err != nil {
 			t.log.Warn("clean-up after failure failed", "error", err)
@@ -240,11 +250,18 @@ func failDeploy(ctx context.Context, t *task) error {
 	return t.enter(lifecycle.Fail)
 }
 
+// bootsInstance tells whether the machine would boot an instance now.
+func bootsInstance(n *ingot.Node) bool {
+	return n.BootIntent == ingot.BootDisk || n.BootIntent == ingot.BootInstance
+}
+
 // tearDown takes the instance off the machine: power, boot, whatever the deployment left.
 func tearDown(ctx context.Context, t *task) error {
 	if err := t.dt.SetPower(ctx, ingot.PowerOff); err != nil {
+		t.wantOff()
 		return err
 	}
+	t.node.TargetPowerState = ""
 	return t.driver().Deploy.CleanUp(ctx, t.dt)
 }
 

@@ -2,7 +2,6 @@ package conductor
 
 import (
 	"context"
-	"fmt"
 	"slices"
 	"strings"
 
@@ -149,8 +148,7 @@ func (c *Conductor) callExclusive(ctx context.Context, uuid string, m driver.Met
 	case r.Failure != "":
 		c.pool.spawn(func(ctx context.Context) {
 			defer t.release(ctx)
-			t.failed(ctx, operations[lifecycle.Deploying], fmt.Sprintf("%s: %s", t.position(),
-				r.Failure))
+			t.failed(ctx, operations[lifecycle.Deploying], t.node.LastError)
 		})
 	case r.Resume:
 		c.carryOn(ctx, t)
@@ -181,7 +179,7 @@ func (t *task) call(ctx context.Context, m driver.Method, call rpc.Call) (driver
 		}
 		switch {
 		case r.Failure != "":
-			t.giveUp()
+			t.giveUp(t.position() + ": " + r.Failure)
 		case r.Resume:
 			if err := t.enter(lifecycle.Resume); err != nil {
 				return r, err

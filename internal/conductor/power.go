@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 
@@ -104,7 +105,7 @@ func (c *Conductor) syncPower(ctx context.Context) error {
 	return c.eachNode(ctx, store.NodeFilter{Reserved: &free, Maintenance: &no},
 		func(n *ingot.Node) {
 			switch {
-			case n.ProvisionState == string(lifecycle.Enroll):
+			case n.ProvisionState == string(lifecycle.Enroll), shallBeOff(n):
 			case n.ProvisionState == string(lifecycle.WaitCallBack):
 				c.watchNode(ctx, n)
 			case !n.Deploying():
@@ -134,6 +135,55 @@ func (c *Conductor) watchNode(ctx context.Context, n *ingot.Node) {
 				"the deploy ramdisk did after an error on its console; switch it on, or " +
 				"undeploy the node"})
 	})
+}
+
+// wantOff puts on record that the machine shall be off and could not be switched off: switchOff
+// tries until it is.
+func (t *task) wantOff() {
+	t.node.TargetPowerState = ingot.PowerOff
+	t.note(ingot.Entry{Source: "power", Level: ingot.LevelWarning, Text: fmt.Sprintf("the machine "+
+		"could not be switched off and may still run; it is tried again every %s until it is off",
+		t.c.o.PowerTimeout)})
+}
+
+// switchOff switches the machine off for good.
+func (t *task) switchOff(ctx context.Context) {
+	if err := t.dt.SetPower(ctx, ingot.PowerOff); err != nil {
+		t.log.Warn("switch off after failure failed", "error", err)
+		t.wantOff()
+		return
+	}
+	t.node.TargetPowerState = ""
+}
+
+// shallBeOff tells whether the node waits for switchOff.
+func shallBeOff(n *ingot.Node) bool {
+	return n.TargetPowerState == ingot.PowerOff && slices.Contains(offStates, n.ProvisionState) &&
+		(!n.Maintenance || n.Fault != "") // a person who repairs it is not disturbed
+}
+
+// offStates are those in which a machine may be left running that nobody answers for.
+var offStates = []string{string(lifecycle.DeployFailed), string(lifecycle.Error)}
+
+// switchOff switches off the machines of failed deployments and tear-downs whose BMC failed then.
+func (c *Conductor) switchOff(ctx context.Context) error {
+	free := false
+	return c.eachNode(ctx, store.NodeFilter{Reserved: &free, ProvisionStates: offStates},
+		func(n *ingot.Node) {
+			if !shallBeOff(n) {
+				return
+			}
+			c.change(ctx, n, func(t *task) {
+				if !shallBeOff(t.node) || t.compose() != nil {
+					return
+				}
+				if err := t.dt.SetPower(ctx, ingot.PowerOff); err != nil {
+					t.log.Warn("the machine shall be off, but cannot be switched off", "error", err)
+					return
+				}
+				t.node.TargetPowerState = ""
+			})
+		})
 }
 
 // recoverPower asks machines with a power fault again and takes the fault away from those that

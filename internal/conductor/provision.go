@@ -2,9 +2,9 @@ package conductor
 
 import (
 	"context"
-	"fmt"
 	"time"
 
+	"ingot/internal/driver"
 	"ingot/internal/ingot"
 	"ingot/internal/lifecycle"
 	"ingot/internal/rpc"
@@ -20,22 +20,30 @@ var verbs = map[lifecycle.Event]struct {
 	lifecycle.Manage:  {prepare: prepareManage},
 	lifecycle.Provide: {prepare: prepareProvide},
 	lifecycle.Deploy:  {prepare: prepareDeploy},
-	lifecycle.Rebuild: {prepare: prepareDeploy},
+	lifecycle.Rebuild: {prepare: prepareRebuild},
 	lifecycle.Delete:  {prepare: prepareDelete},
 	lifecycle.Abort:   {prepare: prepareAbort, start: abort},
 }
+
+// preflightTimeout bounds what a request waits for others than the machine.
+const preflightTimeout = 20 * time.Second
 
 // Provision starts a verb. When it returns nil the new state is on record, and a worker has it or
 // will take it up.
 func (c *Conductor) Provision(ctx context.Context, r rpc.ProvisionRequest) error {
 	event := lifecycle.Event(r.Event)
-	if err := c.checkVerb(ctx, r.Ident, event); err != nil {
+	uuid, err := c.checkVerb(ctx, r.Ident, event)
+	if err != nil {
 		return err
 	}
 	if err := c.pool.enter(); err != nil {
 		return err
 	}
-	t, err := c.reserve(ctx, r.Ident)
+	take := c.reserve
+	if event == lifecycle.Delete {
+		take = c.seize
+	}
+	t, err := take(ctx, uuid)
 	if err != nil {
 		c.pool.leave()
 		return err
@@ -45,6 +53,7 @@ func (c *Conductor) Provision(ctx context.Context, r rpc.ProvisionRequest) error
 		c.pool.leave()
 		return err
 	}
+	c.leaveLine(uuid) // it may have waited there for what does not happen any more
 	if start := verbs[event].start; start != nil {
 		c.pool.spawn(func(ctx context.Context) {
 			defer t.release(ctx)
@@ -57,20 +66,27 @@ func (c *Conductor) Provision(ctx context.Context, r rpc.ProvisionRequest) error
 }
 
 // checkVerb refuses what cannot be done before anybody waits for the reservation.
-func (c *Conductor) checkVerb(ctx context.Context, ident string, event lifecycle.Event) error {
+func (c *Conductor) checkVerb(ctx context.Context, ident string,
+	event lifecycle.Event) (uuid string, err error) {
 	n, err := c.o.Store.Node(ctx, ident)
 	if err != nil {
-		return err
+		return "", err
 	}
 	if _, ok := lifecycle.Next(lifecycle.State(n.ProvisionState), event); !ok &&
 		n.Reservation == "" {
-		return badState(n, string(event))
+		return "", badState(n, string(event))
 	}
 	if _, ok := verbs[event]; !ok {
-		return ingot.Errorf(ingot.Invalid,
+		return "", ingot.Errorf(ingot.Invalid,
 			"Driver %s does not support %s (disabled or not implemented).", n.Driver, event)
 	}
-	return refusal(n, event)
+	if event == lifecycle.Delete {
+		// Before a step is broken off for it.
+		if err := c.refuseCleaning(n); err != nil {
+			return "", err
+		}
+	}
+	return n.UUID, refusal(n, event)
 }
 
 // refusal applies the conditions that Ironic attaches to verbs.
@@ -103,18 +119,19 @@ func refusal(n *ingot.Node, event lifecycle.Event) error {
 // begin puts the verb on record.
 func (t *task) begin(ctx context.Context, event lifecycle.Event, r rpc.ProvisionRequest) error {
 	n := t.node
-	if _, ok := lifecycle.Next(lifecycle.State(n.ProvisionState), event); !ok ||
-		lifecycle.KindOf(lifecycle.State(n.ProvisionState)) == lifecycle.Transient {
+	state := lifecycle.State(n.ProvisionState)
+	if _, ok := lifecycle.Next(state, event); !ok ||
+		lifecycle.KindOf(state) == lifecycle.Transient && !lifecycle.Interrupts(state, event) {
 		return badState(n, string(event))
 	}
 	if err := refusal(n, event); err != nil {
 		return err
 	}
 	v := verbs[event]
+	n.LastError = ""
 	if err := v.prepare(ctx, t, r); err != nil {
 		return err
 	}
-	n.LastError = ""
 	if v.start == nil {
 		if err := t.enter(event); err != nil {
 			return err
@@ -178,7 +195,7 @@ func prepareDeploy(ctx context.Context, t *task, r rpc.ProvisionRequest) error {
 				"Error: %w", v.kind, n.UUID, v.err)
 		}
 	}
-	n.Attempt = nil
+	n.Attempt, n.TargetPowerState = nil, ""
 	t.attempt = ""
 	steps := d.Deploy.Steps(n)
 	if len(steps) == 0 {
@@ -187,6 +204,25 @@ func prepareDeploy(ctx context.Context, t *task, r rpc.ProvisionRequest) error {
 	}
 	t.plan(steps...)
 	return nil
+}
+
+// prepareRebuild looks for the image first: it would be a pity about the instance.
+func prepareRebuild(ctx context.Context, t *task, r rpc.ProvisionRequest) error {
+	if err := prepareDeploy(ctx, t, r); err != nil {
+		return err
+	}
+	p, ok := t.driver().Deploy.(driver.Preflight)
+	if !ok {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, preflightTimeout)
+	defer cancel()
+	err := p.Preflight(ctx, t.dt)
+	if ingot.KindOf(err) == ingot.NotFound {
+		// It is not the node that could not be found.
+		return ingot.Errorf(ingot.Invalid, "node %s is left as it is: %w", t.node.UUID, err)
+	}
+	return err
 }
 
 func prepareDelete(_ context.Context, t *task, _ rpc.ProvisionRequest) error {
@@ -202,19 +238,26 @@ func prepareAbort(_ context.Context, t *task, _ rpc.ProvisionRequest) error {
 	if t.node.ProvisionState != string(lifecycle.WaitCallBack) {
 		return badState(t.node, string(lifecycle.Abort))
 	}
-	t.giveUp()
+	t.giveUp("the deployment was aborted by request while waiting in " + t.position())
 	return nil
 }
 
-// giveUp puts on record that the wait is over, because what ends it takes a while: a conductor
-// that is killed meanwhile is followed by one that finds the deadline past.
-func (t *task) giveUp() {
+// giveUp puts on record that the wait is over and why, because what ends it takes a while: a
+// conductor that is killed meanwhile is followed by one that finds the deadline past.
+func (t *task) giveUp(why string) {
 	now := time.Now().UTC()
-	t.node.WaitUntil = &now
+	t.node.WaitUntil, t.node.ProvisionUpdatedAt = &now, &now
+	t.setError(why)
 }
 
-// abort ends a waiting deployment as failed.
+// givenUp tells whether the wait ended by giveUp. The deadline of any other wait is later than
+// its begin.
+func givenUp(n *ingot.Node) bool {
+	return n.WaitUntil != nil && n.ProvisionUpdatedAt != nil &&
+		!n.WaitUntil.After(*n.ProvisionUpdatedAt)
+}
+
+// abort ends a waiting deployment as failed, for the reason on record.
 func abort(ctx context.Context, t *task) {
-	t.failed(ctx, operations[lifecycle.Deploying], fmt.Sprintf(
-		"the deployment was aborted by request while waiting in %s", t.position()))
+	t.failed(ctx, operations[lifecycle.Deploying], t.node.LastError)
 }

@@ -83,7 +83,7 @@ func (c *Conductor) copies(n *ingot.Node) bool {
 func (t *task) giveBack(ctx context.Context) {
 	t.c.leaveLine(t.node.UUID)
 	t.release(ctx)
-	if t.queued {
+	if t.queued && !t.c.isClaimed(t.node.UUID) {
 		t.c.queue(t.node)
 	}
 }

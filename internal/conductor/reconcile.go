@@ -43,6 +43,9 @@ func (c *Conductor) resumeAbandoned(ctx context.Context) error {
 	}
 	c.backlog.Store(false)
 	for _, n := range left {
+		if c.isClaimed(n.UUID) {
+			continue
+		}
 		if c.copies(n) && !c.line.enter(newTicket(n)) {
 			c.queue(n)
 			continue
@@ -194,7 +197,11 @@ func (c *Conductor) checkDeadlines(ctx context.Context) error {
 				t.node.ProvisionState != string(lifecycle.WaitCallBack) {
 				return
 			}
-			t.failed(ctx, operations[lifecycle.Deploying], t.timeoutText(ctx))
+			why := t.node.LastError
+			if !givenUp(t.node) {
+				why = t.timeoutText(ctx)
+			}
+			t.failed(ctx, operations[lifecycle.Deploying], why)
 		})
 	}
 	return nil

@@ -45,6 +45,8 @@ type task struct {
 	resumed bool
 	// queued tells that the task ends because its node has to wait in the line.
 	queued bool
+	// bootsInstance tells that the machine still had its instance when the step began.
+	bootsInstance bool
 }
 
 // driver of the node.
@@ -53,10 +55,17 @@ func (t *task) driver() driver.Driver { return t.dt.Driver }
 // reserve takes the node, waiting a little if someone else has it. The caller ends with
 // release, or with a task that does.
 func (c *Conductor) reserve(ctx context.Context, ident string) (*task, error) {
-	deadline := time.NewTimer(lockWait)
+	return c.reserveWithin(ctx, lockWait, func() (*task, error) {
+		return c.tryReserve(ctx, ident)
+	})
+}
+
+func (c *Conductor) reserveWithin(ctx context.Context, wait time.Duration,
+	try func() (*task, error)) (*task, error) {
+	deadline := time.NewTimer(wait)
 	defer deadline.Stop()
 	for {
-		t, err := c.tryReserve(ctx, ident)
+		t, err := try()
 		if ingot.KindOf(err) != ingot.Locked && ingot.KindOf(err) != ingot.Stale {
 			return t, err
 		}

@@ -84,6 +84,12 @@ type Waiter interface {
 	WaitsFor(n *ingot.Node, s ingot.Step) (what, check string)
 }
 
+// Preflight is an optional ability of Deploy: it finds out what Validate cannot, by asking others
+// than the machine, within seconds. A running instance is not given up before it has succeeded.
+type Preflight interface {
+	Preflight(ctx context.Context, t *Task) error
+}
+
 // Copier is an optional ability of Deploy. Copies tells that a step moves an image through this
 // conductor; so many of them run at once and no more.
 type Copier interface {

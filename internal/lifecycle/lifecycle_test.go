@@ -42,8 +42,10 @@ func TestTransitionsAreThoseOfIronic(t *testing.T) {
 		ours = append(ours, strings.Join(
 			[]string{string(tr.From), string(tr.Event), string(tr.To)}, "|"))
 	}
+	want := append(reference(t, "transitions.txt"), "deploying|delete|deleting") // our own
+	slices.Sort(want)
 	slices.Sort(ours)
-	if diff := cmp.Diff(reference(t, "transitions.txt"), ours); diff != "" {
+	if diff := cmp.Diff(want, ours); diff != "" {
 		t.Errorf("transitions differ (-Ironic +ours):\n%s", diff)
 	}
 }
@@ -69,7 +71,13 @@ func TestStatesAreThoseOfIronic(t *testing.T) {
 		}, "|"))
 	}
 	slices.Sort(ours)
-	if diff := cmp.Diff(reference(t, "states.txt"), ours); diff != "" {
+	want := reference(t, "states.txt")
+	for i, row := range want {
+		if strings.HasPrefix(row, "deploying|") {
+			want[i] += "deleted,undeploy" // our own
+		}
+	}
+	if diff := cmp.Diff(want, ours); diff != "" {
 		t.Errorf("states differ (-Ironic +ours):\n%s", diff)
 	}
 }
@@ -86,7 +94,7 @@ func TestVerbsAreThoseOfIronic(t *testing.T) {
 	}
 }
 
-func TestAbortCameLaterInTwoStates(t *testing.T) {
+func TestAbortCameLaterWhileInspecting(t *testing.T) {
 	t.Parallel()
 	abort, ok := lifecycle.VerbByName("abort")
 	if !ok {
@@ -95,7 +103,7 @@ func TestAbortCameLaterInTwoStates(t *testing.T) {
 	for state, want := range map[lifecycle.State]int{
 		lifecycle.CleanWait:    13,
 		lifecycle.InspectWait:  41,
-		lifecycle.WaitCallBack: 110,
+		lifecycle.WaitCallBack: 13, // 110 in Ironic
 	} {
 		if got := abort.VersionIn(state); got != want {
 			t.Errorf("abort in %q needs 1.%d, want 1.%d", state, got, want)

@@ -42,7 +42,8 @@ type Transition struct {
 	Target State
 }
 
-// transitions is complete: what is not here is not allowed.
+// transitions is complete: what is not here is not allowed. It is Ironic's, and one row more: a
+// deployment may be deleted also while a step of it runs (Interrupts).
 var transitions = []Transition{
 	{Enroll, Manage, Verifying, ""},
 	{Verifying, Done, Manageable, ""},
@@ -57,6 +58,7 @@ var transitions = []Transition{
 	{Deploying, Pause, DeployHold, ""},
 	{Deploying, Done, Active, ""},
 	{Deploying, Fail, DeployFailed, ""},
+	{Deploying, Delete, Deleting, ""},
 	{WaitCallBack, Delete, Deleting, ""},
 	{WaitCallBack, Resume, Deploying, ""},
 	{WaitCallBack, Pause, DeployHold, ""},
@@ -141,6 +143,10 @@ var transitions = []Transition{
 
 // Transitions returns the whole table, grouped by From in the order of States.
 func Transitions() []Transition { return slices.Clone(transitions) }
+
+// Interrupts tells whether an operator may ask for the event while a conductor is at work in the
+// state, whose step is broken off then.
+func Interrupts(s State, e Event) bool { return s == Deploying && e == Delete }
 
 // Next returns the state to which the event leads, false if it is not allowed in s.
 func Next(s State, e Event) (State, bool) {

@@ -70,7 +70,9 @@ var verbs = []Verb{
 	{Name: "provide", Event: Provide, MinorVersion: 4, Refused: []Condition{Retired}},
 	{Name: "inspect", Event: Inspect, MinorVersion: 6},
 	{Name: "abort", Event: Abort, MinorVersion: 13,
-		Later: map[State]int{InspectWait: 41, WaitCallBack: 110}},
+		// Ironic has it in wait call-back since 1.110, which is more than what this API claims:
+		// nobody could ask.
+		Later: map[State]int{InspectWait: 41}},
 	{Name: "clean", Event: Clean, MinorVersion: 15, Extras: cleanExtras,
 		Refused: []Condition{Maintenance}},
 	{Name: "adopt", Event: Adopt, MinorVersion: 17},
@@ -99,15 +101,15 @@ func (v Verb) VersionIn(s State) int {
 	return max(v.MinorVersion, v.Later[s])
 }
 
-// Accepted returns the verbs an operator may ask for in a state. Transient states accept none:
-// where the table has an operator's event there (the end of manual cleaning is "manage"), it
-// is the conductor that causes it.
+// Accepted returns the verbs an operator may ask for in a state. Transient states accept only
+// what Interrupts: where the table has another operator's event there (the end of manual cleaning
+// is "manage"), it is the conductor that causes it.
 func Accepted(s State) []Verb {
-	if KindOf(s) == Transient {
-		return nil
-	}
 	var accepted []Verb
 	for _, v := range verbs {
+		if KindOf(s) == Transient && !Interrupts(s, v.Event) {
+			continue
+		}
 		if _, ok := Next(s, v.Event); ok {
 			accepted = append(accepted, v)
 		}

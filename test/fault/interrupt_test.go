@@ -31,7 +31,7 @@ func TestUndeployWhileTheMachineBootsTheRamdisk(t *testing.T) {
 	s.recovers()
 }
 
-func TestUndeployWhileTheImageIsWrittenIsRefusedAndHarmsNothing(t *testing.T) {
+func TestUndeployWhileTheImageIsWritten(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
 	s.enroll()
@@ -39,15 +39,9 @@ func TestUndeployWhileTheImageIsWrittenIsRefusedAndHarmsNothing(t *testing.T) {
 	s.machine.behave(manner{valve: v})
 	s.verb("active")
 	<-v.reached
-	s.refused("PUT", "/v1/nodes/"+nodeName+"/states/provision", object{"target": "deleted"}, 409,
-		"is locked by host one", "please retry")
-	if got := s.text("provision_state"); got != "deploying" {
-		t.Errorf("provision state %q, want deploying", got)
-	}
-	close(v.open)
-	s.deployed()
-	s.verb("deleted")
+	s.verb("deleted") // while a write hangs, and without waiting for its end
 	s.await("available")
+	close(v.open)
 	if s.machine.isOn() {
 		t.Error("the machine is left on")
 	}

@@ -56,6 +56,7 @@ var (
 	_ driver.NodePassthru = (*Deploy)(nil)
 	_ driver.Waiter       = (*Deploy)(nil)
 	_ driver.Copier       = (*Deploy)(nil)
+	_ driver.Preflight    = (*Deploy)(nil)
 )
 
 // New returns the deploy interface.
@@ -136,8 +137,8 @@ func (d *Deploy) bootRamdisk(ctx context.Context, t *driver.Task) (driver.Outcom
 	if err != nil {
 		return driver.Done, err
 	}
-	// A wrong image_source is better found out now than after the machine has booted.
-	if err := image.Check(ctx, ref, d.o.Image); err != nil {
+	// A wrong image is better found out now than after the machine has booted.
+	if err := d.look(ctx, n, ref); err != nil {
 		return driver.Done, err
 	}
 	n.Attempt = driver.NewAttempt()
@@ -145,6 +146,28 @@ func (d *Deploy) bootRamdisk(ctx context.Context, t *driver.Task) (driver.Outcom
 		return driver.Done, err
 	}
 	return driver.Outcome{Wait: true}, t.SetPower(ctx, ingot.Rebooting)
+}
+
+// Preflight looks whether there is an image.
+func (d *Deploy) Preflight(ctx context.Context, t *driver.Task) error {
+	ref, err := image.FromInstanceInfo(t.Node.InstanceInfo, d.o.Image)
+	if err != nil {
+		return err
+	}
+	return image.Check(ctx, ref, d.o.Image)
+}
+
+// look finds out whether there is an image; for the sake of an instance that still runs, also
+// whether it is one: its beginning is read, a qcow2 image is fetched and verified.
+func (d *Deploy) look(ctx context.Context, n *ingot.Node, ref image.Reference) error {
+	if n.BootIntent != ingot.BootDisk && n.BootIntent != ingot.BootInstance {
+		return image.Check(ctx, ref, d.o.Image)
+	}
+	src, err := image.Open(ctx, ref, d.o.Image)
+	if err != nil {
+		return err
+	}
+	return src.Close()
 }
 
 // writeImage writes the image to the machine's disk. Repeated, it writes all of it again,

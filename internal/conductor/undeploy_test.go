@@ -1,0 +1,347 @@
+package conductor_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"ingot/internal/conductor"
+	"ingot/internal/driver"
+	"ingot/internal/driver/iscsi"
+	"ingot/internal/ingot"
+	"ingot/internal/rpc"
+)
+
+// trap calls spring once, at a moment of a step: "before deploy", "in write_image", "after
+// boot_instance"... A step in which it springs goes on when its context ends; one before or after
+// which it springs does not wait.
+type trap struct {
+	at     atomic.Value
+	spring func()
+}
+
+func (x *metal) trap() *trap {
+	p := &trap{}
+	p.at.Store("")
+	x.wrap(func(ctx context.Context, _ *driver.Task, s ingot.Step,
+		inner func() (driver.Outcome, error)) (driver.Outcome, error) {
+		if p.at.CompareAndSwap("before "+s.Name, "") {
+			p.spring()
+		}
+		if p.at.CompareAndSwap("in "+s.Name, "") {
+			p.spring()
+			select {
+			case <-ctx.Done():
+				return driver.Done, ctx.Err()
+			case <-time.After(patience):
+				return driver.Done, errors.New("nobody interrupted the step")
+			}
+		}
+		out, err := inner()
+		if err == nil && p.at.CompareAndSwap("after "+s.Name, "") {
+			p.spring()
+		}
+		return out, err
+	})
+	return p
+}
+
+// undeployed checks what an undeployed node is, and makes it ready for the next deployment.
+func (x *metal) undeployed(c *conductor.Conductor) {
+	x.t.Helper()
+	n := x.state("n1", "available")
+	if n.Attempt != nil || n.WaitUntil != nil || n.BootIntent != ingot.BootNone ||
+		len(n.Steps) != 0 || n.LastError != "" || n.TargetPowerState != "" ||
+		n.PowerState != ingot.PowerOff || x.m.power() != ingot.PowerOff ||
+		len(n.InstanceInfo) != 0 {
+		x.t.Errorf("undeployed: %+v, machine %s", n, x.m.power())
+	}
+	if s := x.m.target.Sessions(x.t); strings.Contains(s, "Connection") {
+		x.t.Errorf("an iSCSI session was left behind:\n%s", s)
+	}
+	n.InstanceInfo = maps.Clone(x.info)
+	if _, err := c.UpdateNode(x.t.Context(), n, rpc.UpdateOptions{}); err != nil {
+		x.t.Fatal(err)
+	}
+	x.m.set(func(m *machine) { m.events = nil })
+}
+
+func TestUndeployAtEveryStepBoundaryAndInTheMiddle(t *testing.T) {
+	t.Parallel()
+	for _, when := range []string{"before", "in", "after"} {
+		t.Run(when, func(t *testing.T) {
+			t.Parallel()
+			x := newMetal(t)
+			p := x.trap()
+			c, _ := x.start()
+			undeploy := func() error {
+				return c.Provision(t.Context(), rpc.ProvisionRequest{Ident: "n1", Event: "delete"})
+			}
+			for _, s := range iscsi.New(iscsi.Options{}).Steps(nil) {
+				asked := make(chan error, 2)
+				p.spring = func() {
+					for range cap(asked) { // somebody clicks twice
+						go func() { asked <- undeploy() }()
+					}
+				}
+				p.at.Store(when + " " + s.Name)
+				x.wiped()
+				x.provision(c, "n1", "deploy")
+				first, second := <-asked, <-asked
+				if first != nil && second != nil {
+					t.Fatalf("%s %s: %v; %v", when, s.Name, first, second)
+				}
+				for _, err := range []error{first, second} {
+					if k := ingot.KindOf(err); err != nil && k != ingot.Invalid && k != ingot.Locked {
+						t.Errorf("%s %s: %v", when, s.Name, err)
+					}
+				}
+				x.undeployed(c)
+			}
+			x.provision(c, "n1", "deploy")
+			x.deployed()
+		})
+	}
+}
+
+func TestUndeployInTheMiddleSurvivesAKilledConductorAtEveryWrite(t *testing.T) {
+	t.Parallel()
+	x := newMetal(t)
+	p := x.trap()
+	for at := int64(1); ; at++ {
+		c, stop, died := x.mortal(at)
+		x.m.set(func(m *machine) { m.cond = c })
+		p.at.Store("in write_image")
+		asked := make(chan error, 1)
+		p.spring = func() {
+			go func() {
+				asked <- c.Provision(t.Context(), rpc.ProvisionRequest{Ident: "n1", Event: "delete"})
+			}()
+		}
+		err := c.Provision(t.Context(), rpc.ProvisionRequest{Ident: "n1", Event: "deploy"})
+		if err != nil && !conductor.Crashed(c) {
+			t.Fatal(err)
+		}
+		killed := false
+		answer := errors.New("not asked")
+		deadline := time.Now().Add(patience)
+		for !killed && time.Now().Before(deadline) {
+			select {
+			case <-died:
+				killed = true
+			case answer = <-asked:
+			case <-time.After(2 * time.Millisecond):
+			}
+			n := x.node("n1")
+			if answer == nil && n.ProvisionState == "available" && n.Reservation == "" {
+				break
+			}
+		}
+		x.m.set(func(m *machine) { m.cond = nil })
+		p.at.Store("")
+		stop()
+		select {
+		case answer = <-asked:
+		default:
+		}
+		c, stop = x.start()
+		if err != nil { // killed before the deployment was accepted
+			stop()
+			continue
+		}
+		if n := x.node("n1"); answer != nil && n.ProvisionState != "available" {
+			x.provision(c, "n1", "delete") // whoever was not told that it will be done asks again
+		}
+		x.undeployed(c)
+		stop()
+		if t.Failed() {
+			t.Fatalf("killed before write %d\n%s", at, x.journal("n1"))
+		}
+		if !killed {
+			if at < 8 {
+				t.Errorf("only %d writes", at)
+			}
+			return
+		}
+	}
+}
+
+func TestARebuildSurvivesAKilledConductorAtEveryWrite(t *testing.T) {
+	t.Parallel()
+	x := newMetal(t)
+	c, stop := x.start()
+	x.provision(c, "n1", "deploy")
+	x.deployed()
+	stop()
+	for at := int64(1); ; at++ {
+		x.wiped()
+		x.m.set(func(m *machine) { m.events = nil })
+		killed := x.killedAt(at, "rebuild")
+		if t.Failed() {
+			t.Fatalf("killed before write %d\n%s", at, x.journal("n1"))
+		}
+		if !killed {
+			return
+		}
+	}
+}
+
+func TestUndeployOfAMachineSurvivesAKilledConductorAtEveryWrite(t *testing.T) {
+	t.Parallel()
+	x := newMetal(t)
+	for at, killed := int64(1), true; killed; at++ {
+		c, stop := x.start()
+		x.provision(c, "n1", "deploy")
+		x.deployed()
+		stop()
+		c, stop, died := x.mortal(at)
+		err := c.Provision(t.Context(), rpc.ProvisionRequest{Ident: "n1", Event: "delete"})
+		for deadline := time.Now().Add(patience); time.Now().Before(deadline); {
+			select {
+			case <-died:
+			case <-time.After(2 * time.Millisecond):
+				if n := x.node("n1"); n.ProvisionState != "available" || n.Reservation != "" {
+					continue
+				}
+				killed = false
+			}
+			break
+		}
+		stop()
+		c, stop = x.start()
+		if err != nil {
+			x.provision(c, "n1", "delete")
+		}
+		x.undeployed(c)
+		stop()
+	}
+}
+
+func TestUndeployOfANodeInTheLine(t *testing.T) {
+	t.Parallel()
+	x := newCrowd(t)
+	x.o.Copies = 1
+	c, _ := x.start()
+	for i := range 3 {
+		name := fmt.Sprint("n", i)
+		x.enroll(c, name, "available")
+		x.provision(c, name, "deploy")
+		if i == 0 {
+			x.begun(1)
+		} else {
+			x.waits(name)
+		}
+	}
+	x.provision(c, "n1", "delete")
+	x.state("n1", "available")
+	x.provision(c, "n0", "delete") // the one that is inside
+	x.state("n0", "available")
+	if got := x.begun(2); got[1] != "n2" {
+		t.Errorf("order %v", got)
+	}
+	close(x.d.gate)
+	x.state("n2", "active")
+}
+
+func TestARebuildWithAWrongImageLeavesTheInstanceRunning(t *testing.T) {
+	t.Parallel()
+	x := newMetal(t)
+	c, _ := x.start()
+	x.provision(c, "n1", "deploy")
+	x.deployed()
+	x.m.set(func(m *machine) { m.events = nil })
+	change := func(change func(n *ingot.Node)) {
+		t.Helper()
+		n := x.node("n1")
+		change(n)
+		if err := x.store.UpdateNode(t.Context(), n); err != nil {
+			t.Fatal(err)
+		}
+	}
+	source := x.info["image_source"].(string)
+	change(func(n *ingot.Node) { n.InstanceInfo["image_source"] = source + "x" })
+	err := c.Provision(t.Context(), rpc.ProvisionRequest{Ident: "n1", Event: "rebuild"})
+	if ingot.KindOf(err) != ingot.Invalid || !strings.Contains(err.Error(), "disk.rawx") {
+		t.Errorf("error %v", err)
+	}
+	if n := x.node("n1"); n.ProvisionState != "active" || n.Reservation != "" || n.LastError != "" {
+		t.Errorf("refused, yet %+v", n)
+	}
+	// A source that exists and is no such image is found out by its content.
+	change(func(n *ingot.Node) {
+		n.InstanceInfo["image_source"], n.InstanceInfo["image_disk_format"] = source, "qcow2"
+	})
+	x.provision(c, "n1", "rebuild")
+	n := x.state("n1", "deploy failed")
+	if !strings.Contains(n.LastError, "step deploy.deploy failed: open image") ||
+		n.BootIntent != ingot.BootDisk || n.PowerState != ingot.PowerOn {
+		t.Errorf("deploy failed: %+v", n)
+	}
+	if len(x.m.story()) != 0 || !strings.Contains(x.journal("n1"), "its instance is as it was") {
+		t.Errorf("the machine did %v", x.m.story())
+	}
+	change(func(n *ingot.Node) { delete(n.InstanceInfo, "image_disk_format") })
+	x.wiped()
+	x.provision(c, "n1", "rebuild")
+	x.deployed()
+}
+
+func TestAMachineWhoseBMCFailedIsSwitchedOffLater(t *testing.T) {
+	t.Parallel()
+	for _, event := range []string{"deploy", "delete"} {
+		w := newWorld(t)
+		w.o.PowerTimeout, w.o.PowerSyncInterval = 20*time.Millisecond, 10*time.Millisecond
+		w.o.ForcePower = true
+		w.power.err, w.power.state = errors.New("no answer"), ingot.PowerOn
+		c, stop := w.start()
+		from := map[string]string{"deploy": "available", "delete": "active"}[event]
+		failed := map[string]string{"deploy": "deploy failed", "delete": "error"}[event]
+		w.enroll(c, "n1", from)
+		w.provision(c, "n1", event)
+		n := w.until("n1", failed, func(n *ingot.Node) bool { return n.ProvisionState == failed })
+		if n.TargetPowerState != ingot.PowerOff ||
+			!strings.Contains(w.journal("n1"), "could not be switched off and may still run") {
+			t.Errorf("%s: target %q\n%s", event, n.TargetPowerState, w.journal("n1"))
+		}
+		why := n.LastError
+		stop()
+		w.start() // the wish is in the row
+		w.power.set(func(p *power) { p.err = nil })
+		n = w.until("n1", "power off", func(n *ingot.Node) bool {
+			w.power.mu.Lock()
+			defer w.power.mu.Unlock()
+			return n.TargetPowerState == "" && n.Reservation == "" && w.power.state == ingot.PowerOff
+		})
+		if n.PowerState != ingot.PowerOff || n.LastError != why || n.Maintenance {
+			t.Errorf("%s: %+v", event, n)
+		}
+	}
+}
+
+func TestAbortKeepsItsReason(t *testing.T) {
+	t.Parallel()
+	x := newMetal(t)
+	x.m.set(func(m *machine) {
+		m.tweak = func(string, ingot.Object) ingot.Object { return nil }
+	})
+	c, _ := x.start()
+	x.provision(c, "n1", "deploy")
+	x.state("n1", "wait call-back")
+	var all sync.WaitGroup
+	for range 2 {
+		all.Go(func() {
+			err := c.Provision(t.Context(), rpc.ProvisionRequest{Ident: "n1", Event: "abort"})
+			if err != nil && ingot.KindOf(err) != ingot.Invalid {
+				t.Error(err)
+			}
+		})
+	}
+	all.Wait()
+	x.failed("the deployment was aborted by request while waiting in step deploy")
+}
