@@ -106,7 +106,7 @@ func TestManyDeploymentsAtOnceAllSucceed(t *testing.T) {
 	close(x.d.gate)
 	x.o.Workers, x.o.Copies = 7, 3
 	c, _ := x.start()
-	const count = 60
+	const count = 40
 	var all sync.WaitGroup
 	for i := range count {
 		x.enroll(c, fmt.Sprint("n", i), "available")

@@ -228,6 +228,9 @@ func (t *task) timeoutText(ctx context.Context) string {
 		t.lastSeen(ctx, since), check)
 }
 
+// shortlyBefore is how much earlier a sign of life may be than the record of the wait.
+const shortlyBefore = 10 * time.Second
+
 // lastSeen tells the last sign of life of the machine in this wait or shortly before.
 func (t *task) lastSeen(ctx context.Context, since time.Time) string {
 	entries, err := t.c.o.Store.Journal(ctx, store.JournalQuery{Node: t.node.UUID, Last: 50})
@@ -237,7 +240,7 @@ func (t *task) lastSeen(ctx context.Context, since time.Time) string {
 	}
 	for _, e := range slices.Backward(entries) {
 		// A machine may be heard a little before its wait is on record.
-		if e.Time.After(since.Add(-writeTimeout)) && slices.Contains(machineSources, e.Source) {
+		if e.Time.After(since.Add(-shortlyBefore)) && slices.Contains(machineSources, e.Source) {
 			return fmt.Sprintf("The machine was last seen %s ago (%s: %s).",
 				time.Since(e.Time).Round(time.Second), e.Source, e.Text)
 		}

@@ -19,8 +19,9 @@ const (
 	lockWait  = 3 * time.Second
 	lockRetry = 50 * time.Millisecond
 	// writeTimeout bounds a write of the row. Writes outlast the task's context: what was done
-	// has to be on record also when the process is about to end.
-	writeTimeout = 10 * time.Second
+	// has to be on record also when the process is about to end. Hundreds of nodes that are
+	// started at once queue up for the store, on a slow disk for many seconds.
+	writeTimeout = time.Minute
 	// maxLastError is what Ironic keeps of an error (log_in_db_max_size).
 	maxLastError = 4096
 )

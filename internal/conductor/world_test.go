@@ -19,7 +19,7 @@ import (
 )
 
 // patience bounds every wait of the tests; nothing waits as long unless it is broken.
-const patience = 30 * time.Second
+const patience = 90 * time.Second
 
 // world is one store and the conductors that live and die on it.
 type world struct {
