@@ -581,7 +581,7 @@ func TestWhatCannotBeHonouredIsRefusedBeforeAnythingHappens(t *testing.T) {
 		"properties/root_device": func(n *ingot.Node) {
 			n.Properties["root_device"] = ingot.Object{"colour": "red"}
 		},
-		"whole-disk images only": func(n *ingot.Node) { n.InstanceInfo["kernel"] = "http://k" },
+		"Missing are: ['ramdisk']": func(n *ingot.Node) { n.InstanceInfo["kernel"] = "http://k" },
 		"image_type is partition": func(n *ingot.Node) {
 			n.InstanceInfo["image_type"] = "partition"
 		},
