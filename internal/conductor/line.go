@@ -47,6 +47,14 @@ func newTicket(n *ingot.Node) *ticket {
 	return k
 }
 
+// has tells whether the node has a place; whoever got it for the node is about to use it.
+func (l *line) has(uuid string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	_, in := l.inside[uuid]
+	return in
+}
+
 // enter takes a place for the node if there is one and nobody was there before; who has one
 // keeps it.
 func (l *line) enter(k *ticket) bool {

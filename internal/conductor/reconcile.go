@@ -43,7 +43,7 @@ func (c *Conductor) resumeAbandoned(ctx context.Context) error {
 	}
 	c.backlog.Store(false)
 	for _, n := range left {
-		if c.isClaimed(n.UUID) {
+		if c.isClaimed(n.UUID) || c.line.has(n.UUID) {
 			continue
 		}
 		if c.copies(n) && !c.line.enter(newTicket(n)) {
