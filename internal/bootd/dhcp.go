@@ -201,19 +201,12 @@ func (s *Server) release(ctx context.Context, q *dhcpv4.DHCPv4, w want) error {
 // machine looks up who has a MAC. An unknown one is no error.
 func (s *Server) machine(ctx context.Context, mac net.HardwareAddr) (Machine, error) {
 	m := Machine{MAC: mac}
-	port, err := s.Store.PortByMAC(ctx, mac.String())
+	node, port, err := s.Store.Machine(ctx, mac.String())
 	if ingot.KindOf(err) == ingot.NotFound {
 		return m, nil
 	}
 	if err != nil {
-		return m, fmt.Errorf("look up port %s: %w", mac, err)
-	}
-	node, err := s.Store.Node(ctx, port.NodeUUID)
-	if ingot.KindOf(err) == ingot.NotFound {
-		return m, nil // deleted between the two look-ups
-	}
-	if err != nil {
-		return m, fmt.Errorf("look up node of port %s: %w", mac, err)
+		return m, err
 	}
 	m.Port, m.Node = port, node
 	return m, nil

@@ -118,22 +118,20 @@ func deletable() []string {
 // NodeByIdent finds a node and its ports for a driver.
 func (c *Conductor) NodeByIdent(ctx context.Context, ident string) (*ingot.Node, []*ingot.Port,
 	error) {
-	return c.withPorts(ctx)(c.o.Store.Node(ctx, ident))
+	n, err := c.o.Store.Node(ctx, ident)
+	if err != nil {
+		return nil, nil, err
+	}
+	ports, err := c.o.Store.Ports(ctx, store.PortFilter{NodeID: n.ID}, store.Page{})
+	return n, ports, err
 }
 
-// NodeByMAC finds a node by the address of one of its ports.
+// NodeByMAC finds the port with an address and its node, as far as boot answers need them.
 func (c *Conductor) NodeByMAC(ctx context.Context, mac string) (*ingot.Node, []*ingot.Port,
 	error) {
-	return c.withPorts(ctx)(c.o.Store.NodeByMAC(ctx, mac))
-}
-
-func (c *Conductor) withPorts(ctx context.Context) func(*ingot.Node, error) (*ingot.Node,
-	[]*ingot.Port, error) {
-	return func(n *ingot.Node, err error) (*ingot.Node, []*ingot.Port, error) {
-		if err != nil {
-			return nil, nil, err
-		}
-		ports, err := c.o.Store.Ports(ctx, store.PortFilter{NodeID: n.ID}, store.Page{})
-		return n, ports, err
+	n, p, err := c.o.Store.Machine(ctx, mac)
+	if err != nil {
+		return nil, nil, err
 	}
+	return n, []*ingot.Port{p}, nil
 }

@@ -181,3 +181,19 @@ func BenchmarkOpen(b *testing.B) {
 		})
 	}
 }
+
+// BenchmarkMachine is what a boot answer looks up.
+func BenchmarkMachine(b *testing.B) {
+	bench(b, func(b *testing.B, s *store.Store, size int) {
+		first := &ingot.Port{UUID: uuid(1_000_000), NodeUUID: uuid(size / 2),
+			Address: "52:54:00:00:00:01", PXEEnabled: true}
+		if err := s.CreatePort(b.Context(), first); err != nil {
+			b.Fatal(err)
+		}
+		for b.Loop() {
+			if _, _, err := s.Machine(b.Context(), first.Address); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+}

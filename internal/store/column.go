@@ -1,7 +1,6 @@
 package store
 
 import (
-	"bytes"
 	"context"
 	"database/sql"
 	"database/sql/driver"
@@ -35,6 +34,7 @@ const (
 	fixed                    // written when the row is made, not afterwards
 	sortable                 // a sort key of lists
 	nullable                 // matters to sort keys only
+	boot                     // read by Machine, too
 )
 
 func (u use) has(v use) bool { return u&v != 0 }
@@ -255,7 +255,7 @@ func (d document[V]) Scan(src any) error {
 	if err := s.Scan(src); err != nil || !s.Valid {
 		return err
 	}
-	dec := json.NewDecoder(bytes.NewBufferString(s.String))
+	dec := json.NewDecoder(strings.NewReader(s.String))
 	dec.UseNumber() // 1 stays 1, and a serial number of 20 digits keeps all of them
 	if err := dec.Decode(d.v); err != nil {
 		return fmt.Errorf("decode from the store: %w", err)

@@ -2,8 +2,13 @@ package store
 
 import (
 	"context"
+	"database/sql"
 	"fmt"
+	"math/rand/v2"
 	"slices"
+	"strconv"
+	"strings"
+	"time"
 
 	"ingot/internal/ingot"
 )
@@ -43,7 +48,7 @@ func (s *Store) AppendJournal(ctx context.Context, entries []ingot.Entry) error 
 	due := s.dueForTrim(entries)
 	seqs := make([]int64, len(entries))
 	err := s.write(ctx, "append to the journal", func(tx *tx) error {
-		if err := appendEntries(ctx, tx, entries, seqs); err != nil {
+		if err := s.appendEntries(ctx, tx, entries, seqs); err != nil {
 			return err
 		}
 		for _, node := range due {
@@ -62,26 +67,66 @@ func (s *Store) AppendJournal(ctx context.Context, entries []ingot.Entry) error 
 	return nil
 }
 
+// rowsOfInsert is how many entries one statement stores. Most of what an entry costs is per
+// statement, and SQLite takes 32766 arguments.
+const rowsOfInsert = 32
+
+// insertEntries is a statement that stores so many entries and returns their numbers.
+func insertEntries(count int) string {
+	var b strings.Builder
+	b.WriteString("INSERT INTO journal (time, node, mac, attempt, source, level, text, data) VALUES")
+	for i := range count {
+		if i > 0 {
+			b.WriteByte(',')
+		}
+		for j := range 8 {
+			b.WriteString([]string{" ($", ", $"}[min(j, 1)])
+			b.WriteString(strconv.Itoa(8*i + j + 1))
+		}
+		b.WriteByte(')')
+	}
+	b.WriteString(" RETURNING seq")
+	return b.String()
+}
+
 // appendEntries stores entries and puts their numbers into seqs.
-func appendEntries(ctx context.Context, tx *tx, entries []ingot.Entry, seqs []int64) error {
-	insert, err := tx.PrepareContext(ctx, `INSERT INTO journal
-		(time, node, mac, attempt, source, level, text, data)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, $8) RETURNING seq`)
+func (s *Store) appendEntries(ctx context.Context, tx *tx, entries []ingot.Entry,
+	seqs []int64) error {
+	many, one := tx.StmtContext(ctx, s.insertMany), tx.StmtContext(ctx, s.insertOne)
+	for len(entries) > 0 {
+		insert, count := one, 1
+		if len(entries) >= rowsOfInsert {
+			insert, count = many, rowsOfInsert
+		}
+		if err := insertRows(ctx, insert, tx.now, entries[:count], seqs); err != nil {
+			return err
+		}
+		entries, seqs = entries[count:], seqs[count:]
+	}
+	return nil
+}
+
+func insertRows(ctx context.Context, insert *sql.Stmt, now time.Time, entries []ingot.Entry,
+	seqs []int64) error {
+	args := make([]any, 0, 8*len(entries))
+	for _, e := range entries {
+		if e.Time.IsZero() {
+			e.Time = now
+		}
+		args = append(args, e.Time.UnixMicro(), e.Node, e.MAC, e.Attempt, e.Source, e.Level,
+			e.Text, document[ingot.Object]{&e.Data, ""})
+	}
+	rows, err := insert.QueryContext(ctx, args...)
 	if err != nil {
 		return err
 	}
-	defer insert.Close()
-	for i, e := range entries {
-		if e.Time.IsZero() {
-			e.Time = tx.now
-		}
-		err := insert.QueryRowContext(ctx, e.Time.UnixMicro(), e.Node, e.MAC, e.Attempt, e.Source,
-			e.Level, e.Text, document[ingot.Object]{&e.Data, ""}).Scan(&seqs[i])
-		if err != nil {
+	defer rows.Close()
+	for i := 0; rows.Next(); i++ {
+		if err := rows.Scan(&seqs[i]); err != nil {
 			return err
 		}
 	}
-	return nil
+	return rows.Err()
 }
 
 // maxUntrimmed bounds the count of nodes that are remembered, many of them long deleted.
@@ -98,8 +143,11 @@ func (s *Store) dueForTrim(entries []ingot.Entry) []string {
 	var due []string
 	for _, e := range entries {
 		count, seen := s.untrimmed[e.Node]
+		if !seen {
+			count = rand.IntN(s.keep/10 + 1)
+		}
 		s.untrimmed[e.Node] = count + 1
-		if (!seen || count+1 > s.keep/10) && !slices.Contains(due, e.Node) {
+		if count >= s.keep/10 && !slices.Contains(due, e.Node) {
 			due = append(due, e.Node)
 		}
 	}

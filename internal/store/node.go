@@ -15,13 +15,13 @@ import (
 var nodes = table[ingot.Node]{name: "nodes", label: "Node", key: "uuid", columns: []column[node]{
 	{name: "id", use: given | sortable, at: func(n *node) any { return &n.ID }},
 	{name: "generation", at: func(n *node) any { return &n.Generation }},
-	{name: "uuid", use: fixed | sortable, at: func(n *node) any { return &n.UUID }},
-	{name: "name", use: optional, at: func(n *node) any { return textOrNull(&n.Name) }},
+	{name: "uuid", use: fixed | sortable | boot, at: func(n *node) any { return &n.UUID }},
+	{name: "name", use: optional | boot, at: func(n *node) any { return textOrNull(&n.Name) }},
 	{name: "chassis_uuid", use: optional,
 		at: func(n *node) any { return textOrNull(&n.ChassisUUID) }},
 	{name: "instance_uuid", use: optional,
 		at: func(n *node) any { return textOrNull(&n.InstanceUUID) }},
-	{name: "driver", use: sortable, at: func(n *node) any { return &n.Driver }},
+	{name: "driver", use: sortable | boot, at: func(n *node) any { return &n.Driver }},
 	{name: "owner", use: optional, at: func(n *node) any { return textOrNull(&n.Owner) }},
 	{name: "lessee", use: optional, at: func(n *node) any { return textOrNull(&n.Lessee) }},
 	{name: "description", use: optional,
@@ -34,10 +34,10 @@ var nodes = table[ingot.Node]{name: "nodes", label: "Node", key: "uuid", columns
 		at: func(n *node) any { return textOrNull(&n.ParentNode) }},
 	{name: "instance_name", use: optional,
 		at: func(n *node) any { return textOrNull(&n.InstanceName) }},
-	{name: "driver_info", at: func(n *node) any { return object(&n.DriverInfo) }},
+	{name: "driver_info", use: boot, at: func(n *node) any { return object(&n.DriverInfo) }},
 	{name: "driver_internal_info", at: func(n *node) any { return object(&n.DriverInternalInfo) }},
-	{name: "instance_info", at: func(n *node) any { return object(&n.InstanceInfo) }},
-	{name: "properties", at: func(n *node) any { return object(&n.Properties) }},
+	{name: "instance_info", use: boot, at: func(n *node) any { return object(&n.InstanceInfo) }},
+	{name: "properties", use: boot, at: func(n *node) any { return object(&n.Properties) }},
 	{name: "extra", at: func(n *node) any { return object(&n.Extra) }},
 	{name: "network_data", at: func(n *node) any { return object(&n.NetworkData) }},
 	{name: "interfaces",
@@ -46,12 +46,12 @@ var nodes = table[ingot.Node]{name: "nodes", label: "Node", key: "uuid", columns
 		at: func(n *node) any { return textOrNull(&n.PowerState) }},
 	{name: "target_power_state", use: optional,
 		at: func(n *node) any { return textOrNull(&n.TargetPowerState) }},
-	{name: "provision_state", use: sortable, at: func(n *node) any { return &n.ProvisionState }},
+	{name: "provision_state", use: sortable | boot, at: func(n *node) any { return &n.ProvisionState }},
 	{name: "target_provision_state", use: optional,
 		at: func(n *node) any { return textOrNull(&n.TargetProvisionState) }},
 	{name: "provision_updated_at", use: optional,
 		at: func(n *node) any { return maybe{&n.ProvisionUpdatedAt} }},
-	{name: "last_error", use: optional, at: func(n *node) any { return textOrNull(&n.LastError) }},
+	{name: "last_error", use: optional | boot, at: func(n *node) any { return textOrNull(&n.LastError) }},
 	// The reservation changes by Reserve and Release only.
 	{name: "reservation", use: fixed | optional,
 		at: func(n *node) any { return textOrNull(&n.Reservation) }},
@@ -69,12 +69,12 @@ var nodes = table[ingot.Node]{name: "nodes", label: "Node", key: "uuid", columns
 	{name: "console_enabled", use: sortable, at: func(n *node) any { return &n.ConsoleEnabled }},
 	{name: "boot_mode", use: optional, at: func(n *node) any { return textOrNull(&n.BootMode) }},
 	{name: "secure_boot", use: optional, at: func(n *node) any { return &n.SecureBoot }},
-	{name: "boot_intent", at: func(n *node) any { return (*string)(&n.BootIntent) }},
+	{name: "boot_intent", use: boot, at: func(n *node) any { return (*string)(&n.BootIntent) }},
 	{name: "steps", at: func(n *node) any { return document[[]ingot.Step]{&n.Steps, "[]"} }},
 	{name: "step", at: func(n *node) any { return &n.Step }},
 	{name: "wait_until", use: nullable, at: func(n *node) any { return maybe{&n.WaitUntil} }},
-	{name: "attempt", at: func(n *node) any { return attempt{&n.Attempt} }},
-	{name: "instance", at: func(n *node) any {
+	{name: "attempt", use: boot, at: func(n *node) any { return attempt{&n.Attempt} }},
+	{name: "instance", use: boot, at: func(n *node) any {
 		return document[*ingot.Instance]{v: &n.Instance}
 	}},
 	{name: "created_at", use: fixed | sortable, at: func(n *node) any { return moment{&n.CreatedAt} }},
@@ -281,19 +281,6 @@ func findNode(ctx context.Context, tx *tx, ident string) (*ingot.Node, error) {
 
 func oneNode(ctx context.Context, tx *tx, condition string, args ...any) (*ingot.Node, error) {
 	return nodes.scan(tx.QueryRowContext(ctx, nodes.selectFrom()+" WHERE "+condition, args...))
-}
-
-// NodeByMAC returns the node that has a port with that address, NotFound if there is none.
-func (s *Store) NodeByMAC(ctx context.Context, mac string) (n *ingot.Node, err error) {
-	err = s.read(ctx, "read node of "+mac, func(tx *tx) error {
-		n, err = oneNode(ctx, tx, "id = (SELECT node_id FROM ports WHERE address = $1)",
-			strings.ToLower(mac))
-		if errors.Is(err, sql.ErrNoRows) {
-			return ingot.Errorf(ingot.NotFound, "No node has a port with MAC address %s.", mac)
-		}
-		return err
-	})
-	return n, err
 }
 
 // Nodes returns a page of the nodes that match. Invalid for a sort key that is none, NotFound

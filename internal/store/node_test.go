@@ -220,7 +220,7 @@ func TestANodeThatIsGoneIsNotFound(t *testing.T) {
 	wantKind(t, err, ingot.NotFound, text)
 	_, err = s.Port(t.Context(), p.UUID)
 	wantKind(t, err, ingot.NotFound, "Port "+p.UUID+" could not be found.")
-	_, err = s.NodeByMAC(t.Context(), p.Address)
+	_, _, err = s.Machine(t.Context(), p.Address)
 	wantKind(t, err, ingot.NotFound)
 	entries, err := s.Journal(t.Context(), store.JournalQuery{Node: n.UUID})
 	if err != nil || len(entries) != 0 {

@@ -17,14 +17,14 @@ var ports = table[ingot.Port]{name: "ports", label: "Port", key: "uuid", columns
 	{name: "node_id", at: func(p *port) any { return &p.NodeID }},
 	{name: "node_uuid", at: func(p *port) any { return &p.NodeUUID },
 		read: "(SELECT nodes.uuid FROM nodes WHERE nodes.id = ports.node_id)"},
-	{name: "address", use: sortable, at: func(p *port) any { return &p.Address }},
+	{name: "address", use: sortable | boot, at: func(p *port) any { return &p.Address }},
 	{name: "name", use: optional, at: func(p *port) any { return textOrNull(&p.Name) }},
-	{name: "pxe_enabled", use: sortable, at: func(p *port) any { return &p.PXEEnabled }},
+	{name: "pxe_enabled", use: sortable | boot, at: func(p *port) any { return &p.PXEEnabled }},
 	{name: "physical_network", use: optional,
 		at: func(p *port) any { return textOrNull(&p.PhysicalNetwork) }},
 	{name: "is_smartnic", use: sortable, at: func(p *port) any { return &p.IsSmartNIC }},
 	{name: "local_link_connection", at: func(p *port) any { return object(&p.LocalLinkConnection) }},
-	{name: "extra", at: func(p *port) any { return object(&p.Extra) }},
+	{name: "extra", use: boot, at: func(p *port) any { return object(&p.Extra) }},
 	{name: "internal_info", at: func(p *port) any { return object(&p.InternalInfo) }},
 	{name: "created_at", use: fixed | sortable, at: func(p *port) any { return moment{&p.CreatedAt} }},
 	{name: "updated_at", use: optional, at: func(p *port) any { return maybe{&p.UpdatedAt} }},
@@ -139,15 +139,6 @@ func (s *Store) portConflict(ctx context.Context, p ingot.Port, cause error) err
 func (s *Store) Port(ctx context.Context, ident string) (p *ingot.Port, err error) {
 	err = s.read(ctx, "read port "+ident, func(tx *tx) error {
 		p, err = findPort(ctx, tx, ident, "uuid", "name")
-		return err
-	})
-	return p, err
-}
-
-// PortByMAC returns the port with that address, NotFound if there is none.
-func (s *Store) PortByMAC(ctx context.Context, mac string) (p *ingot.Port, err error) {
-	err = s.read(ctx, "read port "+mac, func(tx *tx) error {
-		p, err = findPort(ctx, tx, strings.ToLower(mac), "address")
 		return err
 	})
 	return p, err

@@ -52,13 +52,17 @@ const (
 type Store struct {
 	writer *sql.DB // one connection: writers queue here and never see "busy" of each other
 	reader *sql.DB // several connections, each with its own snapshot
-	lease  time.Duration
-	keep   int
-	log    *slog.Logger
+
+	// Statements of the busiest methods, prepared: parsing costs more than running them.
+	machine, insertOne, insertMany *sql.Stmt
+
+	lease time.Duration
+	keep  int
+	log   *slog.Logger
 
 	trimMu sync.Mutex
-	// untrimmed counts entries appended to the journal of a node since it was last trimmed; a
-	// node without a count has not been trimmed since Open. Guarded by trimMu.
+	// untrimmed counts entries appended to the journal of a node since it was last trimmed, see
+	// dueForTrim. Guarded by trimMu.
 	untrimmed map[string]int
 }
 
@@ -87,7 +91,30 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 		s.Close()
 		return nil, fmt.Errorf("open store %s: %w", o.Path, err)
 	}
+	if err := s.prepare(ctx); err != nil {
+		s.Close()
+		return nil, fmt.Errorf("open store %s: %w", o.Path, err)
+	}
 	return s, nil
+}
+
+// prepare needs the migrated schema. Closing the databases closes the statements.
+func (s *Store) prepare(ctx context.Context) error {
+	for _, p := range []struct {
+		into **sql.Stmt
+		db   *sql.DB
+		text string
+	}{
+		{&s.machine, s.reader, machines},
+		{&s.insertOne, s.writer, insertEntries(1)},
+		{&s.insertMany, s.writer, insertEntries(rowsOfInsert)},
+	} {
+		var err error
+		if *p.into, err = p.db.PrepareContext(ctx, p.text); err != nil {
+			return fmt.Errorf("prepare %q: %w", p.text, err)
+		}
+	}
+	return nil
 }
 
 // Close waits for running transactions and closes the files.

@@ -37,7 +37,7 @@ the requests, until it is idle again: what they add to the journal is written by
 Yardstick: a Go process that answers as many constant bytes, asked by the same client.
 `, scriptRounds, scriptRequests, constantRequests, scriptClients),
 	}
-	sizes := []int{100, 100_000}
+	sizes := []int{100, 10_000, 100_000}
 	costs := make([]float64, len(sizes))
 	var length int
 	for i, size := range sizes {
@@ -62,7 +62,7 @@ Yardstick: a Go process that answers as many constant bytes, asked by the same c
 		})
 	}
 	s.Figures = append(s.Figures, figure{
-		What: "growth, 100 to 100,000 nodes", Value: costs[1] / costs[0], Unit: "times",
+		What: "growth, 100 to 100,000 nodes", Value: costs[len(costs)-1] / costs[0], Unit: "times",
 		N: scriptRounds,
 	})
 	return s, nil

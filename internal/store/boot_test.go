@@ -1,0 +1,94 @@
+package store_test
+
+import (
+	"slices"
+	"strconv"
+	"sync"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"ingot/internal/ingot"
+	"ingot/internal/store"
+)
+
+func TestAMachineIsWhatBootAnswersNeed(t *testing.T) {
+	t.Parallel()
+	s := open(t)
+	n := create(t, s, fullNode())
+	p := newPort(1, n, "52:54:00:AA:00:01")
+	p.Extra = ingot.Object{"ip_address": "10.0.0.7"}
+	createPort(t, s, p)
+	createPort(t, s, newPort(2, n, "52:54:00:aa:00:02"))
+	gotNode, gotPort, err := s.Machine(t.Context(), "52:54:00:aA:00:01")
+	if err != nil {
+		t.Fatal(err)
+	}
+	wantNode := &ingot.Node{UUID: n.UUID, Name: n.Name, Driver: n.Driver,
+		DriverInfo: n.DriverInfo, InstanceInfo: n.InstanceInfo, Properties: n.Properties,
+		ProvisionState: n.ProvisionState, LastError: n.LastError, BootIntent: n.BootIntent,
+		Attempt: n.Attempt, Instance: n.Instance}
+	if diff := cmp.Diff(wantNode, gotNode); diff != "" {
+		t.Errorf("node (-want +got):\n%s", diff)
+	}
+	wantPort := &ingot.Port{Address: p.Address, PXEEnabled: true, Extra: p.Extra}
+	if diff := cmp.Diff(wantPort, gotPort); diff != "" {
+		t.Errorf("port (-want +got):\n%s", diff)
+	}
+	_, _, err = s.Machine(t.Context(), "52:54:00:aa:00:03")
+	wantKind(t, err, ingot.NotFound)
+	wantKind(t, s.UpdateNode(t.Context(), gotNode), ingot.NotFound) // it has no ID
+}
+
+func TestAMachineIsNeverOlderThanTheLastWrite(t *testing.T) {
+	t.Parallel()
+	s := open(t)
+	const machines, rounds = 4, 50
+	var group sync.WaitGroup
+	for i := range machines {
+		n := create(t, s, newNode(i))
+		mac := "52:54:00:00:00:0" + strconv.Itoa(i)
+		createPort(t, s, newPort(i, n, mac))
+		group.Go(func() {
+			for round := range rounds {
+				n.LastError = strconv.Itoa(round)
+				if err := s.UpdateNode(t.Context(), n); err != nil {
+					t.Error(err)
+					return
+				}
+				got, _, err := s.Machine(t.Context(), mac)
+				if err != nil || got.LastError != n.LastError {
+					t.Errorf("read %v, %v after %q was written", got, err, n.LastError)
+					return
+				}
+			}
+		})
+	}
+	group.Wait()
+}
+
+func TestEntriesOfALongAppendAreNumberedInOrder(t *testing.T) {
+	t.Parallel()
+	s := open(t)
+	entries := make([]ingot.Entry, 100) // several statements, the last one not full
+	for i := range entries {
+		entries[i] = ingot.Entry{Node: uuid(i % 3), Text: strconv.Itoa(i),
+			Data: ingot.Object{"i": strconv.Itoa(i)}}
+	}
+	if err := s.AppendJournal(t.Context(), entries); err != nil {
+		t.Fatal(err)
+	}
+	stored, err := s.Journal(t.Context(), store.JournalQuery{})
+	if err != nil || len(stored) != len(entries) {
+		t.Fatalf("%d entries, %v", len(stored), err)
+	}
+	for i, e := range stored {
+		if e.Seq != entries[i].Seq || e.Text != entries[i].Text || e.Data["i"] != e.Text {
+			t.Errorf("entry %d is %+v, appended %+v", i, e, entries[i])
+		}
+	}
+	bySeq := func(a, b ingot.Entry) int { return int(a.Seq - b.Seq) }
+	if !slices.IsSortedFunc(entries, bySeq) {
+		t.Error("the numbers do not follow the order")
+	}
+}
