@@ -33,6 +33,7 @@ var sections = []struct {
 	{"iscsi", measureISCSI},
 	{"tftp", measureTFTP},
 	{"deploy", measureDeploy},
+	{"dhcp", measureDHCP},
 	{"idle", measureIdle},
 }
 
