@@ -25,9 +25,10 @@ const (
 // Machine is what the store knows of who is asking. Node and Port are nil together, for a
 // machine nobody enrolled.
 type Machine struct {
-	MAC  net.HardwareAddr
-	Port *ingot.Port
-	Node *ingot.Node
+	MAC   net.HardwareAddr
+	Port  *ingot.Port
+	Node  *ingot.Node
+	Lease ingot.Lease // of the MAC, also an expired one; zero: none
 }
 
 // Boot is what firmware is told to load. The zero value is nothing: firmware goes on to its

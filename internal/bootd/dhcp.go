@@ -200,16 +200,8 @@ func (s *Server) release(ctx context.Context, q *dhcpv4.DHCPv4, w want) error {
 
 // machine looks up who has a MAC. An unknown one is no error.
 func (s *Server) machine(ctx context.Context, mac net.HardwareAddr) (Machine, error) {
-	m := Machine{MAC: mac}
-	node, port, err := s.Store.Machine(ctx, mac.String())
-	if ingot.KindOf(err) == ingot.NotFound {
-		return m, nil
-	}
-	if err != nil {
-		return m, err
-	}
-	m.Port, m.Node = port, node
-	return m, nil
+	found, err := s.Store.Client(ctx, mac.String())
+	return Machine{MAC: mac, Port: found.Port, Node: found.Node, Lease: found.Lease}, err
 }
 
 // warnUnknown tells of a machine nobody enrolled: once an hour each, for machines repeat their

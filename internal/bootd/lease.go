@@ -55,18 +55,23 @@ type commit struct {
 // none.
 func (l *leases) offer(ctx context.Context, w want) (netip.Addr, error) {
 	for try := 0; ; try++ {
-		a, old, err := l.choose(ctx, w)
+		a, err := l.choose(ctx, w)
 		if err != nil {
 			return netip.Addr{}, err
 		}
-		if old.Address == a.String() && old.Expires.After(time.Now()) {
+		if old := w.Lease; old.Address == a.String() && old.Expires.After(time.Now()) {
 			return a, nil // leased to it already: nothing to write
 		}
-		err = l.take(ctx, w.lease(a, hold), old.Address)
+		err = l.take(ctx, w.lease(a, hold), w.Lease.Address)
 		if err == nil || ingot.KindOf(err) != ingot.Conflict || try == 3 {
 			return a, err
 		}
 		l.forget() // another conductor was at it: look again
+		now, err := l.store.Client(ctx, w.MAC.String())
+		if err != nil {
+			return netip.Addr{}, err
+		}
+		w.Lease = now.Lease
 	}
 }
 
@@ -74,13 +79,14 @@ func (l *leases) offer(ctx context.Context, w want) (netip.Addr, error) {
 // has to ask anew. A lease of which more than a half is left is told as it is: a machine that
 // asks again and again costs no write.
 func (l *leases) confirm(ctx context.Context, w want) (time.Duration, error) {
-	a, old, err := l.choose(ctx, w)
+	a, err := l.choose(ctx, w)
 	if err != nil {
 		return 0, err
 	}
 	if a != w.wish {
 		return 0, ingot.Errorf(ingot.Conflict, "its address is %s", a)
 	}
+	old := w.Lease
 	left := time.Until(old.Expires).Truncate(time.Second)
 	if old.Address == a.String() && left > l.site.Lease/2 {
 		return left, nil
@@ -114,21 +120,18 @@ func (l *leases) take(ctx context.Context, lease ingot.Lease, had string) error 
 	return mine.errs[place]
 }
 
-// choose tells the address of a machine, and the lease it has or had. In order: the reservation
-// of its port; the address it has or had; the address it wishes, if that is free (a machine
-// that keeps its address over a loss of our rows disturbs nobody); else the pool's choice.
-func (l *leases) choose(ctx context.Context, w want) (netip.Addr, ingot.Lease, error) {
-	old, err := l.store.Lease(ctx, w.MAC.String())
-	if err != nil && ingot.KindOf(err) != ingot.NotFound {
-		return netip.Addr{}, old, err
-	}
+// choose tells the address of a machine. In order: the reservation of its port; the address it
+// has or had; the address it wishes, if that is free (a machine that keeps its address over a
+// loss of our rows disturbs nobody); else the pool's choice.
+func (l *leases) choose(ctx context.Context, w want) (netip.Addr, error) {
 	if a, ok := reservation(w.Port); ok && w.network.Prefix.Contains(a) {
-		return a, old, nil
+		return a, nil
 	}
+	old := w.Lease
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if err := l.read(ctx); err != nil {
-		return netip.Addr{}, old, err
+		return netip.Addr{}, err
 	}
 	now := time.Now()
 	usable := func(a netip.Addr) bool {
@@ -137,7 +140,7 @@ func (l *leases) choose(ctx context.Context, w want) (netip.Addr, ingot.Lease, e
 	}
 	had, _ := netip.ParseAddr(old.Address)
 	if usable(had) && old.Expires.After(now) {
-		return had, old, nil
+		return had, nil
 	}
 	free := func(a netip.Addr) bool {
 		other, ok := l.taken[a]
@@ -152,11 +155,11 @@ func (l *leases) choose(ctx context.Context, w want) (netip.Addr, ingot.Lease, e
 		a, ok = w.network.Pool.Pick(w.MAC, func(a netip.Addr) bool { return !free(a) })
 	}
 	if !ok {
-		return netip.Addr{}, old, ingot.Errorf(ingot.Unavailable, "no free address for %s in %s; "+
+		return netip.Addr{}, ingot.Errorf(ingot.Unavailable, "no free address for %s in %s; "+
 			"widen boot.dhcp.range (of that network) or shorten boot.dhcp.lease_time", w.MAC, w.network.Pool)
 	}
 	l.taken[a] = w.lease(a, hold) // before it is written, so that the next choice sees it
-	return a, old, nil
+	return a, nil
 }
 
 // read reads what is set aside and what is leased, if our picture of that is old.
@@ -250,12 +253,8 @@ func (l *leases) decline(ctx context.Context, m Machine, a netip.Addr) (bool, er
 
 // release ends the lease of an address. It is false if the machine has no lease of it.
 func (l *leases) release(ctx context.Context, m Machine, a netip.Addr) (bool, error) {
-	old, err := l.store.Lease(ctx, m.MAC.String())
-	if ingot.KindOf(err) == ingot.NotFound || err == nil && old.Address != addressText(a) {
+	if m.Lease.Address == "" || m.Lease.Address != addressText(a) {
 		return false, nil
-	}
-	if err != nil {
-		return false, err
 	}
 	defer l.forget()
 	return true, l.store.FreeLease(ctx, m.MAC.String())

@@ -62,9 +62,25 @@ type LeaseChange struct {
 func (s *Store) TakeLeases(ctx context.Context, changes []LeaseChange) []error {
 	errs := make([]error, len(changes))
 	err := s.write(ctx, fmt.Sprintf("write %d leases", len(changes)), func(tx *tx) error {
+		look, err := tx.PrepareContext(ctx,
+			leases.selectFrom()+" WHERE mac = $1 OR address = $2 ORDER BY mac")
+		if err != nil {
+			return err
+		}
+		defer look.Close()
+		put, err := tx.PrepareContext(ctx, `INSERT INTO leases (mac, address, expires_at)
+			VALUES ($1, $2, $3)
+			ON CONFLICT (mac) DO UPDATE SET address = excluded.address,
+				expires_at = excluded.expires_at`)
+		if err != nil {
+			return err
+		}
+		defer put.Close()
 		for i, c := range changes {
-			var err error
-			if errs[i], err = takeLease(ctx, tx, c); err != nil {
+			if errs[i], err = refusal(ctx, tx, look, c); err == nil && errs[i] == nil {
+				_, err = put.ExecContext(ctx, strings.ToLower(c.MAC), c.Address, c.Expires.UnixMicro())
+			}
+			if err != nil {
 				return err
 			}
 		}
@@ -78,22 +94,25 @@ func (s *Store) TakeLeases(ctx context.Context, changes []LeaseChange) []error {
 	return errs
 }
 
-// takeLease makes one change. A refusal concerns that change only, an error all of them.
-func takeLease(ctx context.Context, tx *tx, c LeaseChange) (refusal, err error) {
+// refusal tells why a change cannot be made, and removes the expired lease that is in its way. An
+// error is not about the change but about the rows.
+func refusal(ctx context.Context, tx *tx, look *sql.Stmt, c LeaseChange) (refusal, err error) {
 	if c.MAC == "" || c.Address == "" || c.Expires.IsZero() {
 		return ingot.Errorf(ingot.Invalid, "a lease needs a MAC, an address and an end"), nil
 	}
-	c.MAC = strings.ToLower(c.MAC)
-	var w where
-	w.add("(mac = ? OR address = ?)", c.MAC, c.Address)
-	rows, err := leases.collect(ctx, tx, nil, w, "mac", 0)
+	mac := strings.ToLower(c.MAC)
+	rows, err := look.QueryContext(ctx, mac, c.Address)
 	if err != nil {
 		return nil, err
 	}
+	defer rows.Close()
 	had, expired := "", ""
-	for _, l := range rows {
+	for rows.Next() {
+		l, err := leases.scan(rows)
 		switch {
-		case l.MAC == c.MAC:
+		case err != nil:
+			return nil, err
+		case l.MAC == mac:
 			had = l.Address
 		case l.Expires.After(tx.now):
 			return ingot.Errorf(ingot.Conflict, "address %s is leased to another machine; offer "+
@@ -102,20 +121,20 @@ func takeLease(ctx context.Context, tx *tx, c LeaseChange) (refusal, err error) 
 			expired = l.MAC
 		}
 	}
+	if err := errors.Join(rows.Err(), rows.Close()); err != nil {
+		return nil, err
+	}
 	if had != c.Had {
 		return ingot.Errorf(ingot.Conflict, "the address of %s became %q in the meantime, it was "+
-			"%q; look again", c.MAC, had, c.Had), nil
+			"%q; look again", mac, had, c.Had), nil
 	}
-	if expired != "" {
-		if _, err := tx.ExecContext(ctx, "DELETE FROM leases WHERE mac = $1", expired); err != nil {
-			return nil, fmt.Errorf("remove the expired lease of %s: %w", c.Address, err)
-		}
+	if expired == "" {
+		return nil, nil
 	}
-	_, err = tx.ExecContext(ctx, `INSERT INTO leases (mac, address, expires_at)
-		VALUES ($1, $2, $3)
-		ON CONFLICT (mac) DO UPDATE SET address = excluded.address,
-			expires_at = excluded.expires_at`, c.MAC, c.Address, c.Expires.UnixMicro())
-	return nil, err
+	if _, err := tx.ExecContext(ctx, "DELETE FROM leases WHERE mac = $1", expired); err != nil {
+		return nil, fmt.Errorf("remove the expired lease of %s: %w", c.Address, err)
+	}
+	return nil, nil
 }
 
 // FreeLease ends the lease of a MAC; that there is none is no error.

@@ -60,6 +60,9 @@ type Store struct {
 	keep  int
 	log   *slog.Logger
 
+	client  *sql.Stmt // clientQuery
+	clients clients
+
 	trimMu sync.Mutex
 	// untrimmed counts entries appended to the journal of a node since it was last trimmed, see
 	// dueForTrim. Guarded by trimMu.

@@ -85,6 +85,7 @@ const dhcpConfig = `
 path = "%s/ingot.db"
 [conductor]
 enabled_hardware_types = ["fake-hardware"]
+sync_power_state_interval = "0s"
 [image]
 spool = "%s/spool"
 [boot]
