@@ -11,8 +11,8 @@ import (
 
 // A Client is what the rows say of who asks for an address.
 type Client struct {
-	// Port and Node are nil together, if nobody enrolled the MAC. They are shared by all
-	// callers, who must not change them.
+	// Port and Node are what Machine returns, nil together if nobody enrolled the MAC. They are
+	// shared by all callers, who must not change them.
 	Port *ingot.Port
 	Node *ingot.Node
 	// Lease is the lease of the MAC, also an expired one; the zero value if there is none.
@@ -72,41 +72,26 @@ func (s *Store) Client(ctx context.Context, mac string) (Client, error) {
 	k, ok := s.clients.known[mac]
 	s.clients.mu.Unlock()
 	if !ok || k.version != v {
-		if k, err = s.readClient(ctx, mac); err != nil {
+		// The rows are of this version or a later one; then the next look reads them again.
+		k = known{version: v}
+		k.node, k.port, err = s.Machine(ctx, mac)
+		if ingot.KindOf(err) == ingot.NotFound {
+			return c, nil // deleted just now
+		}
+		if err != nil {
 			return c, err
 		}
+		s.clients.put(mac, k)
 	}
 	c.Port, c.Node = k.port, k.node
 	return c, nil
 }
 
-// readClient reads the rows of a MAC and remembers them. No port, deleted just now, is no error.
-func (s *Store) readClient(ctx context.Context, mac string) (k known, err error) {
-	err = s.read(ctx, "read client "+mac, func(tx *tx) error {
-		if k.port, err = findPort(ctx, tx, mac, "address"); err != nil {
-			return err
-		}
-		k.node, err = findNode(ctx, tx, k.port.NodeUUID)
-		return err
-	})
-	if ingot.KindOf(err) == ingot.NotFound {
-		return known{}, nil
+func (l *clients) put(mac string, k known) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.known == nil || len(l.known) >= maxClients {
+		l.known = map[string]known{}
 	}
-	if err != nil {
-		return known{}, err
-	}
-	k.version = version{k.port.ID, k.port.Generation, k.node.ID, k.node.Generation}
-	s.clients.mu.Lock()
-	defer s.clients.mu.Unlock()
-	if s.clients.known == nil || len(s.clients.known) >= maxClients {
-		s.clients.known = map[string]known{}
-	}
-	s.clients.known[mac] = k
-	return k, nil
-}
-
-// prepare makes the statements that are used for each packet of a client.
-func (s *Store) prepare(ctx context.Context) (err error) {
-	s.client, err = s.reader.PrepareContext(ctx, clientQuery)
-	return err
+	l.known[mac] = k
 }

@@ -55,6 +55,9 @@ type LeaseChange struct {
 	Had string
 }
 
+const putLease = `INSERT INTO leases (mac, address, expires_at) VALUES ($1, $2, $3)
+	ON CONFLICT (mac) DO UPDATE SET address = excluded.address, expires_at = excluded.expires_at`
+
 // TakeLeases makes changes, in their order and with one commit for all of them, and returns an
 // error or nil for each. Conflict if another MAC holds the address and has not expired, or if
 // the MAC's own address is not Had any more: of two who decide for one machine the second one
@@ -62,21 +65,9 @@ type LeaseChange struct {
 func (s *Store) TakeLeases(ctx context.Context, changes []LeaseChange) []error {
 	errs := make([]error, len(changes))
 	err := s.write(ctx, fmt.Sprintf("write %d leases", len(changes)), func(tx *tx) error {
-		look, err := tx.PrepareContext(ctx,
-			leases.selectFrom()+" WHERE mac = $1 OR address = $2 ORDER BY mac")
-		if err != nil {
-			return err
-		}
-		defer look.Close()
-		put, err := tx.PrepareContext(ctx, `INSERT INTO leases (mac, address, expires_at)
-			VALUES ($1, $2, $3)
-			ON CONFLICT (mac) DO UPDATE SET address = excluded.address,
-				expires_at = excluded.expires_at`)
-		if err != nil {
-			return err
-		}
-		defer put.Close()
+		look, put := tx.StmtContext(ctx, s.findLeases), tx.StmtContext(ctx, s.putLease)
 		for i, c := range changes {
+			var err error
 			if errs[i], err = refusal(ctx, tx, look, c); err == nil && errs[i] == nil {
 				_, err = put.ExecContext(ctx, strings.ToLower(c.MAC), c.Address, c.Expires.UnixMicro())
 			}

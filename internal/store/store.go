@@ -60,8 +60,10 @@ type Store struct {
 	keep  int
 	log   *slog.Logger
 
-	client  *sql.Stmt // clientQuery
-	clients clients
+	client     *sql.Stmt // clientQuery
+	findLeases *sql.Stmt
+	putLease   *sql.Stmt
+	clients    clients
 
 	trimMu sync.Mutex
 	// untrimmed counts entries appended to the journal of a node since it was last trimmed, see
@@ -109,6 +111,9 @@ func (s *Store) prepare(ctx context.Context) error {
 		text string
 	}{
 		{&s.machine, s.reader, machines},
+		{&s.client, s.reader, clientQuery},
+		{&s.findLeases, s.writer, leases.selectFrom() + " WHERE mac = $1 OR address = $2"},
+		{&s.putLease, s.writer, putLease},
 		{&s.insertOne, s.writer, insertEntries(1)},
 		{&s.insertMany, s.writer, insertEntries(rowsOfInsert)},
 	} {
