@@ -111,6 +111,9 @@ type Image struct {
 	Spool        string   `toml:"spool"`
 	AllowedPaths []string `toml:"file_url_allowed_paths"`
 	IdleTimeout  Duration `toml:"idle_timeout"`
+	Retries      int      `toml:"download_retries"`
+	CAFile       string   `toml:"ca_file"`
+	AllowMD5     bool     `toml:"allow_md5_checksum"`
 }
 
 // Boot configures the sockets that machines talk to.
@@ -174,6 +177,7 @@ func Default() Config {
 			Spool:        "/var/lib/ingot/spool",
 			AllowedPaths: []string{"/var/lib/ingot/images"},
 			IdleTimeout:  Duration(time.Minute),
+			Retries:      5,
 		},
 		Boot: Boot{
 			HTTPListen: ":8080",
@@ -284,6 +288,9 @@ func (c *Config) Check() error {
 	}
 	if c.API.MaxLimit < 1 {
 		complain("api.max_limit is %d; at least 1", c.API.MaxLimit)
+	}
+	if c.Image.Retries < 0 || c.Image.Retries > 100 {
+		complain("image.download_retries is %d; 0 to 100", c.Image.Retries)
 	}
 	if c.Conductor.WorkersPoolSize < 1 {
 		complain("conductor.workers_pool_size is %d; at least 1", c.Conductor.WorkersPoolSize)

@@ -15,27 +15,24 @@ import (
 const checkTimeout = 10 * time.Second
 
 // Check finds out cheaply whether the source of ref has an image: a file is opened, a server is
-// asked by HEAD. It fetches nothing, and verifies nothing but ref. Servers answer HEAD with
+// asked by HEAD. It fetches nothing but a file of checksums, if ref names one, and
+// verifies nothing but ref. Servers answer HEAD with
 // whatever they like where they do not support it or a signed URL is good for GET only, so of
 // answers only those count that say that there is nothing. Errors are those of [Open].
 func Check(ctx context.Context, ref Reference, opt Options) error {
-	opt = opt.withDefaults()
-	if err := ref.check(); err != nil {
+	o, err := newOpener(ctx, ref, opt)
+	if err != nil {
 		return err
 	}
-	u, err := url.Parse(ref.Source)
-	if err != nil {
-		return ingot.Errorf(ingot.Invalid, "image_source is not a URL: %w", reason(err))
-	}
-	if err := check(ctx, u, opt); err != nil {
-		return fmt.Errorf("look for image %s: %w", printable(u), err)
+	if err := check(ctx, o.url, o.opt); err != nil {
+		return fmt.Errorf("look for image %s: %w", o.name, err)
 	}
 	return nil
 }
 
 func check(ctx context.Context, u *url.URL, opt Options) error {
 	if u.Scheme == "file" {
-		f, err := openAllowed(u.Path, opt.AllowedPaths)
+		f, err := openAllowed(u.Path, "image_source", opt.AllowedPaths)
 		if err != nil {
 			return err
 		}
@@ -80,7 +77,7 @@ func head(ctx context.Context, u *url.URL, client *http.Client) error {
 			"of the image and the network in between, then deploy again", reason(err))
 	}
 	response.Body.Close()
-	if err := checkStatus(response); ingot.KindOf(err) == ingot.NotFound {
+	if err := checkStatus(response, "image_source"); ingot.KindOf(err) == ingot.NotFound {
 		return err
 	}
 	return nil

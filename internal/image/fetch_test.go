@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"os"
@@ -260,4 +261,206 @@ func symlink(t testing.TB, to, path string) {
 	if err := os.Symlink(to, path); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// flaky serves file with the given version, and breaks off after limit bytes of each answer.
+// Without ranges it always sends from the beginning.
+type flaky struct {
+	file    []byte
+	version string
+	ranges  bool
+	limit   func(request int64) int
+	// asked is the number of requests, sent that of bytes.
+	asked, sent atomic.Int64
+}
+
+func (f *flaky) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if !f.ranges {
+		r.Header.Del("Range")
+	}
+	w.Header().Set("ETag", f.version)
+	cut := &cutter{ResponseWriter: w, left: f.limit(f.asked.Add(1)), sent: &f.sent}
+	http.ServeContent(cut, r, "", time.Time{}, bytes.NewReader(f.file))
+}
+
+// cutter breaks the connection when nothing is left.
+type cutter struct {
+	http.ResponseWriter
+	left int
+	sent *atomic.Int64
+}
+
+func (c *cutter) Write(p []byte) (int, error) {
+	if len(p) <= c.left {
+		c.left -= len(p)
+		c.sent.Add(int64(len(p)))
+		return c.ResponseWriter.Write(p)
+	}
+	c.ResponseWriter.Write(p[:c.left])
+	c.ResponseWriter.(http.Flusher).Flush()
+	panic(http.ErrAbortHandler)
+}
+
+func TestATransferThatBreaksOffGoesOnWhereItWas(t *testing.T) {
+	t.Parallel()
+	want := disk(6<<20 + 100)
+	for name, file := range map[string][]byte{
+		"raw": want, "raw.gz": packed(t, want), "raw.xz": packedBy(t, want, "xz", "-1"),
+		"qcow2": qcow2Of(t, want),
+	} {
+		for _, ranges := range []bool{true, false} {
+			t.Run(fmt.Sprintf("%s, ranges %t", name, ranges), func(t *testing.T) {
+				t.Parallel()
+				part := len(file) / 10
+				f := &flaky{file: file, version: `"1"`, ranges: ranges,
+					limit: func(request int64) int { return part * (8 + int(request)) }}
+				if ranges {
+					f.limit = func(int64) int { return 2 * part }
+				}
+				opt := options(t)
+				opt.Retries = 9
+				var notes atomic.Int64
+				opt.Note = func(string) { notes.Add(1) }
+				ref := image.Reference{Source: handle(t, f.ServeHTTP), Digest: sha256Of(file)}
+				got, err := read(t, ref, opt)
+				if err != nil || !bytes.Equal(got, want) && name != "qcow2" {
+					t.Errorf("%d bytes, error %v; want %d bytes", len(got), err, len(want))
+				}
+				if notes.Load() == 0 {
+					t.Error("nothing was noted")
+				}
+				if sent := f.sent.Load(); ranges && name == "raw" && sent > int64(len(file)) {
+					t.Errorf("%d bytes were sent for %d", sent, len(file))
+				}
+			})
+		}
+	}
+}
+
+func TestAFileThatChangesUnderATransferIsNotMixed(t *testing.T) {
+	t.Parallel()
+	file := disk(3 << 20)
+	longer := append(bytes.Clone(file), "more"...)
+	for name, second := range map[string]*flaky{
+		"another tag":                {file: file, version: `"2"`, ranges: true},
+		"another tag, no ranges":     {file: file, version: `"2"`},
+		"another size":               {file: longer, version: `"1"`, ranges: true},
+		"shorter than what is known": {file: file[:100], version: `"1"`, ranges: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			first := &flaky{file: file, version: `"1"`, limit: func(int64) int { return 2 << 20 }}
+			second.limit = func(int64) int { return 1 << 30 }
+			var requests atomic.Int64
+			url := handle(t, func(w http.ResponseWriter, r *http.Request) {
+				if requests.Add(1) == 1 {
+					first.ServeHTTP(w, r)
+				} else {
+					second.ServeHTTP(w, r)
+				}
+			})
+			_, err := read(t, image.Reference{Source: url, Digest: sha256Of(file)}, options(t))
+			mustFail(t, err, ingot.Unavailable, "has changed at its source", "deploy again")
+			if requests.Load() != 2 {
+				t.Errorf("%d requests, want 2: a changed file does not change back", requests.Load())
+			}
+		})
+	}
+}
+
+func TestASourceThatStaysAwayIsGivenUp(t *testing.T) {
+	t.Parallel()
+	file := disk(3 << 20)
+	for name, c := range map[string]struct {
+		answer func(w http.ResponseWriter)
+		kind   ingot.Kind
+		says   string
+		asked  int64
+	}{
+		"gone":   {func(w http.ResponseWriter) { w.WriteHeader(404) }, ingot.NotFound, "404", 2},
+		"locked": {func(w http.ResponseWriter) { w.WriteHeader(403) }, ingot.Invalid, "expired", 2},
+		"ill":    {func(w http.ResponseWriter) { w.WriteHeader(503) }, ingot.Unavailable, "503", 4},
+		"dead": {func(http.ResponseWriter) { panic(http.ErrAbortHandler) }, ingot.Unavailable,
+			"deploy again", 4},
+		"another part": {func(w http.ResponseWriter) {
+			w.Header().Set("Content-Range", "bytes 0-9/3145728")
+			w.WriteHeader(206)
+		}, ingot.Invalid, "sent from byte 0", 2},
+		"no part": {func(w http.ResponseWriter) { w.WriteHeader(206) }, ingot.Invalid,
+			"without saying which", 2},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			first := &flaky{file: file, version: `"1"`, limit: func(int64) int { return 2 << 20 }}
+			var requests atomic.Int64
+			url := handle(t, func(w http.ResponseWriter, r *http.Request) {
+				if requests.Add(1) == 1 {
+					first.ServeHTTP(w, r)
+				} else {
+					c.answer(w)
+				}
+			})
+			_, err := read(t, image.Reference{Source: url, Digest: sha256Of(file)}, options(t))
+			mustFail(t, err, c.kind, c.says, "of 3145728 bytes")
+			if requests.Load() != c.asked {
+				t.Errorf("%d requests, want %d", requests.Load(), c.asked)
+			}
+		})
+	}
+}
+
+func TestASlowSourceIsWaitedFor(t *testing.T) {
+	t.Parallel()
+	want := disk(50_000)
+	synctest.Test(t, func(t *testing.T) {
+		opt := image.Options{Client: &http.Client{Transport: transport(func() io.ReadCloser {
+			return io.NopCloser(&slow{want})
+		})}}
+		ref := image.Reference{Source: "http://images.example/disk", Digest: sha256Of(want)}
+		start := time.Now()
+		i, err := image.Open(t.Context(), ref, opt)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer i.Close()
+		if got, err := drain(t.Context(), i); err != nil || !bytes.Equal(got, want) {
+			t.Errorf("%d bytes, error %v; want %d bytes", len(got), err, len(want))
+		}
+		// At a byte in 50 s this took a month.
+		if took := time.Since(start); took < 50_000*50*time.Second {
+			t.Errorf("it took %v", took)
+		}
+	})
+}
+
+// slow gives one byte in 50 seconds.
+type slow struct{ rest []byte }
+
+func (s *slow) Read(p []byte) (int, error) {
+	time.Sleep(50 * time.Second)
+	if len(s.rest) == 0 {
+		return 0, io.EOF
+	}
+	n := copy(p[:1], s.rest)
+	s.rest = s.rest[n:]
+	return n, nil
+}
+
+func TestRedirectsAreFollowedAlsoForTheRest(t *testing.T) {
+	t.Parallel()
+	want := disk(3 << 20)
+	f := &flaky{file: want, version: `"1"`, ranges: true, limit: func(int64) int { return 1 << 20 }}
+	mirror := handle(t, f.ServeHTTP)
+	url := handle(t, func(w http.ResponseWriter, r *http.Request) {
+		http.Redirect(w, r, mirror, http.StatusFound)
+	})
+	got, err := read(t, image.Reference{Source: url, Digest: sha256Of(want)}, options(t))
+	if err != nil || !bytes.Equal(got, want) {
+		t.Errorf("%d bytes, error %v; want %d bytes", len(got), err, len(want))
+	}
+	loop := handle(t, func(w http.ResponseWriter, r *http.Request) {
+		http.Redirect(w, r, r.URL.Path, http.StatusFound)
+	})
+	_, err = read(t, image.Reference{Source: loop, Digest: sha256Of(want)}, options(t))
+	mustFail(t, err, ingot.Unavailable, "redirects")
 }

@@ -36,13 +36,18 @@ type Options struct {
 	SpoolDir string
 	// IdleTimeout is how long a source may stay silent. Default one minute.
 	IdleTimeout time.Duration
-	// Retries is how often a source that cannot be reached, or answers with a server error, is
-	// asked again before the first byte. Default 3; negative means never.
+	// Retries is how often in a row a source that cannot be reached, answers with a server error
+	// or breaks off is asked again, for what is missing. Default 3; negative means never.
 	Retries int
-	// RetryDelay is the pause before the first retry; it doubles each time. Default one second.
+	// RetryDelay is the pause before the first retry; it doubles each time, up to a minute.
+	// Default one second.
 	RetryDelay time.Duration
 	// Client is used for http and https. Default a client without an overall time limit.
 	Client *http.Client
+	// AllowMD5 accepts md5 digests, which protect against accidents and not against people.
+	AllowMD5 bool
+	// Note, if set, hears what a person might want to know of a fetch that goes on: a sentence.
+	Note func(text string)
 	// Progress, if set, hears of bytes fetched to the spool, or hashed there, of so many in
 	// total (-1: unknown), about four times a second. It is not called for streamed images:
 	// who reads those sees how far they are.
@@ -77,6 +82,9 @@ func (o Options) withDefaults() Options {
 	if o.Client == nil {
 		o.Client = http.DefaultClient
 	}
+	if o.Note == nil {
+		o.Note = func(string) {}
+	}
 	if o.Progress == nil {
 		o.Progress = func(int64, int64) {}
 	}
@@ -106,15 +114,14 @@ type Image struct {
 // has no such image, and Unavailable when a later attempt may succeed. A wrong digest is a
 // *[ChecksumError].
 func Open(ctx context.Context, ref Reference, opt Options) (*Image, error) {
-	opt = opt.withDefaults()
-	if err := ref.check(); err != nil {
+	o, err := newOpener(ctx, ref, opt)
+	if err != nil {
 		return nil, err
 	}
-	u, err := url.Parse(ref.Source)
-	if err != nil {
-		return nil, ingot.Errorf(ingot.Invalid, "image_source is not a URL: %w", err)
+	if o.ref.Digest.Algorithm == "md5" {
+		o.opt.Note("the image is verified by its md5, as the configuration allows; that finds " +
+			"damage, but not a forged image")
 	}
-	o := opener{ref: ref, url: u, name: printable(u), opt: opt}
 	image, err := o.open(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("open image %s: %w", o.name, err)
@@ -128,6 +135,26 @@ type opener struct {
 	url  *url.URL
 	name string
 	opt  Options
+	// checksums says that it is not an image that is opened, but a file of checksums.
+	checksums bool
+}
+
+// newOpener checks ref and finds its digest.
+func newOpener(ctx context.Context, ref Reference, opt Options) (opener, error) {
+	opt = opt.withDefaults()
+	u, err := ref.check(opt)
+	if err != nil {
+		return opener{}, err
+	}
+	return opener{ref: ref, url: u, name: printable(u), opt: opt}.resolve(ctx)
+}
+
+// key is the word of instance_info that the URL comes from.
+func (o opener) key() string {
+	if o.checksums {
+		return "image_checksum"
+	}
+	return "image_source"
 }
 
 func (o opener) open(ctx context.Context) (*Image, error) {
@@ -154,7 +181,7 @@ func (o opener) openStream(ctx context.Context) (*Image, error) {
 		s.Close()
 		return nil, nil
 	}
-	size := s.fetched
+	size := s.size
 	if s.packing != nil {
 		size = -1
 	}

@@ -8,8 +8,10 @@ import (
 	"crypto/sha512"
 	"encoding/binary"
 	"encoding/hex"
+	"encoding/pem"
 	"errors"
 	"io"
+	"log"
 	"math/rand/v2"
 	"net/http"
 	"net/http/httptest"
@@ -127,6 +129,21 @@ func serve(t testing.TB, file []byte) (url string, requests *atomic.Int64) {
 	}))
 	t.Cleanup(server.Close)
 	return server.URL + "/disk", requests
+}
+
+// serveTLS does the same by https and returns the path of the certificate to believe.
+func serveTLS(t testing.TB, file []byte) (url, caFile string) {
+	t.Helper()
+	server := httptest.NewUnstartedServer(http.HandlerFunc(
+		func(w http.ResponseWriter, _ *http.Request) { w.Write(file) }))
+	server.Config.ErrorLog = log.New(io.Discard, "", 0) // it reports clients that refuse
+	server.StartTLS()
+	t.Cleanup(server.Close)
+	caFile = filepath.Join(t.TempDir(), "ca.pem")
+	write(t, caFile, pem.EncodeToMemory(&pem.Block{
+		Type: "CERTIFICATE", Bytes: server.Certificate().Raw,
+	}))
+	return server.URL + "/disk", caFile
 }
 
 func handle(t testing.TB, h http.HandlerFunc) string {

@@ -1,8 +1,13 @@
 package image
 
 import (
+	"cmp"
+	"crypto/md5"
+	"crypto/sha256"
+	"crypto/sha512"
 	"encoding/hex"
 	"fmt"
+	"hash"
 	"net/url"
 	"path/filepath"
 	"strings"
@@ -22,7 +27,7 @@ const (
 
 // Digest is the digest of an image as it is fetched, before anything is unpacked.
 type Digest struct {
-	// Algorithm is "sha256" or "sha512".
+	// Algorithm is "sha256", "sha512", or "md5" where [Options] allow it.
 	Algorithm string
 	// Hex is the value in lower-case hexadecimal digits.
 	Hex string
@@ -37,20 +42,34 @@ type Reference struct {
 	Source string
 	// Digest is required: a machine boots what was asked for, or nothing.
 	Digest Digest
+	// Checksums is the URL of a file that has the digest, in the form of sha256sum and others,
+	// in case that Digest is empty.
+	Checksums string
 	// Format may be Unknown.
 	Format Format
 }
 
-// hexDigits maps the algorithms that count as safe to the length of their value.
-var hexDigits = map[string]int{"sha256": 64, "sha512": 128}
+// algorithms are those that can be used.
+var algorithms = map[string]struct {
+	digits int // of a value in hexadecimal
+	hash   func() hash.Hash
+}{
+	"sha256": {64, sha256.New},
+	"sha512": {128, sha512.New},
+	"md5":    {32, md5.New},
+}
 
-// weak maps lengths of digests that are refused to the name of their algorithm.
-var weak = map[int]string{32: "md5", 40: "sha1", 56: "sha224", 96: "sha384"}
+// algorithmOf tells from the number of hexadecimal digits which algorithm a digest is of.
+func algorithmOf(digits int) string {
+	return map[int]string{
+		32: "md5", 40: "sha1", 56: "sha224", 64: "sha256", 96: "sha384", 128: "sha512",
+	}[digits]
+}
 
 // FromInstanceInfo reads the reference from a node's instance_info: image_source,
 // image_os_hash_algo with image_os_hash_value or else image_checksum, and image_disk_format.
 // It looks at the values only; nothing is fetched. All errors have the kind Invalid and a text
-// for the person who set the values. Of opt, AllowedPaths counts.
+// for the person who set the values. Of opt, AllowedPaths and AllowMD5 count.
 func FromInstanceInfo(info map[string]any, opt Options) (Reference, error) {
 	words, err := texts(info, "image_source", "image_checksum", "image_os_hash_algo",
 		"image_os_hash_value", "image_disk_format")
@@ -60,22 +79,14 @@ func FromInstanceInfo(info map[string]any, opt Options) (Reference, error) {
 	if err := missing(words); err != nil {
 		return Reference{}, err
 	}
-	digest, err := digestOf(words)
-	if err != nil {
+	ref := Reference{Source: words["image_source"]}
+	if ref.Digest, ref.Checksums, err = digestOf(words, opt.AllowMD5); err != nil {
 		return Reference{}, err
 	}
-	format, err := formatOf(words["image_disk_format"])
-	if err != nil {
+	if ref.Format, err = formatOf(words["image_disk_format"]); err != nil {
 		return Reference{}, err
 	}
-	ref := Reference{Source: words["image_source"], Digest: digest, Format: format}
-	u, err := checkSource(ref.Source)
-	if err != nil {
-		return Reference{}, err
-	}
-	if u.Scheme == "file" {
-		_, err = allowedDir(u.Path, opt.withDefaults().AllowedPaths)
-	}
+	_, err = ref.check(opt.withDefaults())
 	return ref, err
 }
 
@@ -115,55 +126,47 @@ func missing(words map[string]string) error {
 		strings.Join(keys, ", "))
 }
 
-func digestOf(words map[string]string) (Digest, error) {
-	if algorithm, value := words["image_os_hash_algo"], words["image_os_hash_value"]; algorithm !=
-		"" && value != "" {
-		d := Digest{strings.ToLower(algorithm), strings.ToLower(value)}
-		return d, d.check("image_os_hash_value")
+// digestOf returns the digest, or the URL of where to find it. Like Ironic it believes the pair
+// of algorithm and value before image_checksum.
+func digestOf(words map[string]string, allowMD5 bool) (d Digest, url string, err error) {
+	algorithm, value := words["image_os_hash_algo"], words["image_os_hash_value"]
+	if algorithm != "" && value != "" {
+		d = Digest{strings.ToLower(algorithm), strings.ToLower(value)}
+		return d, "", d.check("image_os_hash_value", allowMD5)
 	}
-	value := strings.ToLower(words["image_checksum"])
-	if strings.Contains(value, "://") {
-		return Digest{}, ingot.Errorf(ingot.Invalid, "image_checksum is a URL, which is not "+
-			"supported; set it to the digest itself, for example from sha256sum")
+	if value = words["image_checksum"]; strings.Contains(value, "://") {
+		return Digest{}, value, nil
 	}
-	if name, ok := weak[len(value)]; ok {
-		return Digest{}, weakError("image_checksum", name)
-	}
-	d := Digest{Algorithm: "sha256", Hex: value}
-	if len(value) == hexDigits["sha512"] {
-		d.Algorithm = "sha512"
-	}
-	return d, d.check("image_checksum")
+	// A length that none has is taken for a slip in the most common one.
+	d = Digest{cmp.Or(algorithmOf(len(value)), "sha256"), strings.ToLower(value)}
+	return d, "", d.check("image_checksum", allowMD5)
 }
 
-func weakError(key, algorithm string) error {
-	if algorithm == "sha224" || algorithm == "sha384" {
-		return ingot.Errorf(ingot.Invalid,
-			"%s is a %s digest; known are sha256 and sha512", key, algorithm)
-	}
-	return ingot.Errorf(ingot.Invalid, "%s is an %s digest, which no longer protects against a "+
-		"forged image; set image_os_hash_algo to sha256 or sha512 and image_os_hash_value to "+
-		"the output of sha256sum or sha512sum", key, algorithm)
-}
-
-// check accepts a known algorithm with a value of its length. key names the culprit.
-func (d Digest) check(key string) error {
-	length, ok := hexDigits[d.Algorithm]
-	if !ok {
-		for _, name := range weak {
-			if d.Algorithm == name {
-				return weakError("image_os_hash_value", name)
-			}
+// check accepts an algorithm that can be used with a value of its length. key names the culprit.
+func (d Digest) check(key string, allowMD5 bool) error {
+	switch d.Algorithm {
+	case "md5":
+		if !allowMD5 {
+			return ingot.Errorf(ingot.Invalid, "%s is an md5 digest, which %s; or set "+
+				"allow_md5_checksum = true in section [image] of the configuration", key, forgeable)
 		}
-		return ingot.Errorf(ingot.Invalid, "image_os_hash_algo is %q; known are sha256 and sha512",
-			d.Algorithm)
+	case "sha1":
+		return ingot.Errorf(ingot.Invalid, "%s is a sha1 digest, which %s", key, forgeable)
 	}
-	if _, err := hex.DecodeString(d.Hex); err != nil || len(d.Hex) != length {
+	a, ok := algorithms[d.Algorithm]
+	if !ok {
+		return ingot.Errorf(ingot.Invalid, "%s is a digest of the algorithm %q; known are sha256 "+
+			"and sha512", key, d.Algorithm)
+	}
+	if _, err := hex.DecodeString(d.Hex); err != nil || len(d.Hex) != a.digits {
 		return ingot.Errorf(ingot.Invalid, "%s %q is not a %s digest, which has %d hexadecimal "+
-			"digits", key, d.Hex, d.Algorithm, length)
+			"digits", key, d.Hex, d.Algorithm, a.digits)
 	}
 	return nil
 }
+
+const forgeable = "no longer protects against a forged image; set image_os_hash_algo to sha256 " +
+	"or sha512 and image_os_hash_value to the output of sha256sum or sha512sum"
 
 func formatOf(word string) (Format, error) {
 	switch f := Format(strings.ToLower(word)); f {
@@ -174,41 +177,48 @@ func formatOf(word string) (Format, error) {
 		"qcow2. Convert the image with: qemu-img convert -O qcow2 in out", word)
 }
 
-// checkSource accepts the schemes that can be fetched and names the way out for the others.
-func checkSource(source string) (*url.URL, error) {
+// checkSource accepts the URLs that can be fetched and names the way out for the others. key is
+// the word of instance_info that source comes from.
+func checkSource(key, source string, opt Options) (*url.URL, error) {
 	u, err := url.Parse(source)
 	if err != nil {
-		return nil, ingot.Errorf(ingot.Invalid, "image_source is not a URL: %w", reason(err))
+		return nil, ingot.Errorf(ingot.Invalid, "%s is not a URL: %w", key, reason(err))
 	}
 	switch u.Scheme {
 	case "http", "https":
 		if u.Host == "" {
-			return nil, ingot.Errorf(ingot.Invalid, "image_source %s names no host", printable(u))
+			return nil, ingot.Errorf(ingot.Invalid, "%s %s names no host", key, printable(u))
 		}
 		return u, nil
 	case "file":
 		if u.Host != "" && u.Host != "localhost" || !filepath.IsAbs(u.Path) {
-			return nil, ingot.Errorf(ingot.Invalid, "image_source %s must name a file of the "+
-				"conductor, as in file:///path/to/image", printable(u))
+			return nil, ingot.Errorf(ingot.Invalid, "%s %s must name a file of the "+
+				"conductor, as in file:///path/to/image", key, printable(u))
 		}
-		return u, nil
+		_, err := allowedDir(u.Path, key, opt.AllowedPaths)
+		return u, err
 	case "", "glance":
-		return nil, ingot.Errorf(ingot.Invalid, "image_source %s would be an image of Glance, "+
-			"which is not supported; use an http://, https:// or file:// URL", printable(u))
+		return nil, ingot.Errorf(ingot.Invalid, "%s %s would be an image of Glance, "+
+			"which is not supported; use an http://, https:// or file:// URL", key, printable(u))
 	}
-	return nil, ingot.Errorf(ingot.Invalid, "image_source has the scheme %s://, which is not "+
-		"supported; use http://, https:// or file://", u.Scheme)
+	return nil, ingot.Errorf(ingot.Invalid, "%s has the scheme %s://, which is not "+
+		"supported; use http://, https:// or file://", key, u.Scheme)
 }
 
 // check repeats what FromInstanceInfo found out, for references made elsewhere.
-func (r Reference) check() error {
-	if _, err := checkSource(r.Source); err != nil {
-		return err
+func (r Reference) check(opt Options) (*url.URL, error) {
+	u, err := checkSource("image_source", r.Source, opt)
+	if err != nil {
+		return nil, err
 	}
 	if _, err := formatOf(string(r.Format)); err != nil {
-		return err
+		return nil, err
 	}
-	return r.Digest.check("digest")
+	if r.Checksums != "" {
+		_, err := checkSource("image_checksum", r.Checksums, opt)
+		return u, err
+	}
+	return u, r.Digest.check("digest", opt.AllowMD5)
 }
 
 // printable is u without what may be secret: user, query (signatures of temporary URLs).

@@ -24,23 +24,27 @@ func TestInstanceInfoBecomesAReference(t *testing.T) {
 	}{
 		"checksum of 64 digits": {
 			map[string]any{"image_source": url, "image_checksum": hex64},
-			image.Reference{url, sha256, image.Unknown},
+			image.Reference{Source: url, Digest: sha256},
 		},
 		"checksum of 128 digits in capitals": {
 			map[string]any{"image_source": url, "image_checksum": strings.ToUpper(hex128),
 				"image_disk_format": "raw"},
-			image.Reference{url, sha512, image.Raw},
+			image.Reference{Source: url, Digest: sha512, Format: image.Raw},
 		},
 		"algorithm and value, beside an md5 that old clients set": {
 			map[string]any{"image_source": url, "image_checksum": hex64[:32],
 				"image_os_hash_algo": "sha512", "image_os_hash_value": hex128,
 				"image_disk_format": "qcow2", "image_type": nil, "root_gb": 10},
-			image.Reference{url, sha512, image.QCOW2},
+			image.Reference{Source: url, Digest: sha512, Format: image.QCOW2},
+		},
+		"URL of a file of checksums": {
+			map[string]any{"image_source": url, "image_checksum": url + ".sha256"},
+			image.Reference{Source: url, Checksums: url + ".sha256"},
 		},
 		"file": {
 			map[string]any{"image_source": "file:///var/lib/ingot/images/a/b",
 				"image_checksum": " " + hex64 + "\n"},
-			image.Reference{"file:///var/lib/ingot/images/a/b", sha256, image.Unknown},
+			image.Reference{Source: "file:///var/lib/ingot/images/a/b", Digest: sha256},
 		},
 	}
 	for name, c := range cases {
@@ -69,7 +73,7 @@ func TestInstanceInfoThatCannotWorkIsRefusedWithTheRemedy(t *testing.T) {
 			[]string{"Missing are:", "'image_os_hash_value'"}},
 		"number": {map[string]any{"image_checksum": 12.0}, []string{"image_checksum", "string"}},
 		"md5": {map[string]any{"image_checksum": hex64[:32]},
-			[]string{"md5", "forged", "sha256sum"}},
+			[]string{"md5", "forged", "sha256sum", "allow_md5_checksum = true"}},
 		"md5 by name": {map[string]any{"image_os_hash_algo": "MD5",
 			"image_os_hash_value": hex64[:32]}, []string{"md5", "forged"}},
 		"sha1":   {map[string]any{"image_checksum": hex64[:40]}, []string{"sha1", "forged"}},
@@ -80,8 +84,10 @@ func TestInstanceInfoThatCannotWorkIsRefusedWithTheRemedy(t *testing.T) {
 			[]string{"64 hexadecimal digits"}},
 		"wrong length": {map[string]any{"image_os_hash_algo": "sha512",
 			"image_os_hash_value": hex64}, []string{"128 hexadecimal digits"}},
-		"checksum URL": {map[string]any{"image_checksum": "https://images.example/SHA256SUMS"},
-			[]string{"URL", "digest itself"}},
+		"checksum of Glance": {map[string]any{"image_checksum": "glance://SHA256SUMS"},
+			[]string{"image_checksum", "http://"}},
+		"checksum elsewhere": {map[string]any{"image_checksum": "file:///etc/SHA256SUMS"},
+			[]string{"image_checksum", "file_url_allowed_paths"}},
 		"format": {map[string]any{"image_disk_format": "vmdk"},
 			[]string{"vmdk", "raw and qcow2", "qemu-img convert"}},
 		"glance": {map[string]any{"image_source": "glance://0f0f"}, []string{"Glance", "http://"}},
@@ -106,4 +112,22 @@ func TestInstanceInfoThatCannotWorkIsRefusedWithTheRemedy(t *testing.T) {
 			mustFail(t, err, ingot.Invalid, c.says...)
 		})
 	}
+}
+
+func TestMD5IsAcceptedWhereTheConfigurationSaysSo(t *testing.T) {
+	t.Parallel()
+	opt := image.Options{AllowMD5: true}
+	for name, info := range map[string]map[string]any{
+		"checksum": {"image_checksum": hex64[:32]},
+		"pair":     {"image_os_hash_algo": "md5", "image_os_hash_value": hex64[:32]},
+	} {
+		info["image_source"] = "http://images.example/disk"
+		got, err := image.FromInstanceInfo(info, opt)
+		if want := (image.Digest{"md5", hex64[:32]}); err != nil || got.Digest != want {
+			t.Errorf("%s: %v, %v; want %v", name, got.Digest, err, want)
+		}
+	}
+	_, err := image.FromInstanceInfo(map[string]any{
+		"image_source": "http://images.example/disk", "image_checksum": hex64[:40]}, opt)
+	mustFail(t, err, ingot.Invalid, "sha1", "forged")
 }

@@ -47,8 +47,8 @@ var foreign = []struct {
 const (
 	recompress = "unpack it, or compress it with gzip, xz or zstd"
 	unpack     = "unpack it and use the disk image inside"
-	webPage    = "the content is a web page (%q); check that image_source is the address of the " +
-		"image and not of a page about it or of a login"
+	webPage    = "the content is a web page (%[2]q); check that %[1]s is the address of the file " +
+		"itself and not of a page about it or of a login"
 )
 
 func convertFrom(format string) string {
@@ -78,7 +78,8 @@ func sniff(head []byte) (Format, error) {
 	text := bytes.ToLower(bytes.TrimSpace(head[:min(len(head), 512)]))
 	for _, tag := range []string{"<!doctype html", "<html"} {
 		if bytes.HasPrefix(text, []byte(tag)) {
-			return Unknown, ingot.Errorf(ingot.Invalid, webPage, head[:min(len(head), 40)])
+			return Unknown, ingot.Errorf(ingot.Invalid, webPage, "image_source",
+				head[:min(len(head), 40)])
 		}
 	}
 	return Raw, nil

@@ -135,7 +135,7 @@ func (o opener) download(ctx context.Context, note func(done, total int64)) erro
 		return ingot.Errorf(ingot.Invalid, "the content was qcow2 and is %s now; deploy again "+
 			"when the image has been published completely", s.format)
 	}
-	if err := makeRoom(o.opt.SpoolDir, s.fetched); err != nil {
+	if err := makeRoom(o.opt.SpoolDir, s.size); err != nil {
 		return err
 	}
 	f, err := os.CreateTemp(o.opt.SpoolDir, filepath.Base(o.spoolPath())+".*"+tempMark)
@@ -169,7 +169,7 @@ func (o opener) fillSpool(f *os.File, s *stream, note func(done, total int64)) e
 		if _, err := to.Write(buf[:n]); err != nil {
 			return spoolError(err)
 		}
-		note(s.hash.n, s.fetched)
+		note(s.hash.n, s.size)
 		if err == io.EOF {
 			break
 		}

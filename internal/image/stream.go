@@ -3,13 +3,10 @@ package image
 import (
 	"bufio"
 	"context"
-	"crypto/sha256"
-	"crypto/sha512"
 	"encoding/hex"
 	"fmt"
 	"hash"
 	"io"
-	"os"
 
 	"ingot/internal/ingot"
 	"ingot/internal/qcow2"
@@ -34,22 +31,15 @@ func (e *ChecksumError) Error() string {
 
 // stream is the content of a source as it arrives: hashed as fetched, unpacked if compressed.
 type stream struct {
+	transfer
 	name   string
 	digest Digest
-	// ctx ends the transfer; each wait for bytes links it to the context of who waits.
-	ctx    context.Context
-	cancel context.CancelCauseFunc
-	closer io.Closer
-	// local is the source if that is a file.
-	local *os.File
 
 	raw     *bufio.Reader // as fetched
 	hash    *hashReader
 	content io.Reader // unpacked; raw itself if there is nothing to unpack
 	format  Format
 	packing *packing // nil if nothing is unpacked
-	// fetched is the announced number of bytes as fetched, -1 if unknown.
-	fetched int64
 }
 
 const (
@@ -59,20 +49,11 @@ const (
 	unpackSize = 64 << 10
 )
 
-// transfer is an open source, before anything is known about its content.
-type transfer struct {
-	ctx    context.Context
-	cancel context.CancelCauseFunc
-	body   io.ReadCloser
-	local  *os.File
-	size   int64
-}
-
 // newStream looks at the first bytes of t and owns it, also in case of an error.
 func (o opener) newStream(t transfer) (*stream, error) {
 	s := &stream{
-		name: o.name, digest: o.ref.Digest, ctx: t.ctx, cancel: t.cancel, closer: t.body,
-		local: t.local, fetched: t.size, hash: newHashReader(t.body, o.ref.Digest.Algorithm),
+		transfer: t, name: o.name, digest: o.ref.Digest,
+		hash: newHashReader(t.body, o.ref.Digest.Algorithm),
 	}
 	s.raw = bufio.NewReaderSize(s.hash, readSize)
 	if err := s.detect(o.ref.Format); err != nil {
@@ -122,11 +103,6 @@ func peek(r *bufio.Reader) ([]byte, error) {
 	return head, nil
 }
 
-// during links the transfer to ctx until the returned function is called.
-func (s *stream) during(ctx context.Context) (stop func() bool) {
-	return context.AfterFunc(ctx, func() { s.cancel(context.Cause(ctx)) })
-}
-
 // next fills buf with what comes next. At the end it returns the verdict, io.EOF if good.
 func (s *stream) next(ctx context.Context, buf []byte) (int, error) {
 	defer s.during(ctx)()
@@ -167,12 +143,6 @@ func (s *stream) verify() error {
 	return s.hash.verify(s.name, s.digest)
 }
 
-// Close ends the transfer.
-func (s *stream) Close() error {
-	s.cancel(context.Canceled)
-	return s.closer.Close()
-}
-
 // hashReader hashes what is read through it.
 type hashReader struct {
 	r    io.Reader
@@ -181,11 +151,7 @@ type hashReader struct {
 }
 
 func newHashReader(r io.Reader, algorithm string) *hashReader {
-	h := sha256.New()
-	if algorithm == "sha512" {
-		h = sha512.New()
-	}
-	return &hashReader{r: r, hash: h}
+	return &hashReader{r: r, hash: algorithms[algorithm].hash()}
 }
 
 func (h *hashReader) Read(p []byte) (int, error) {

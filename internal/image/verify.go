@@ -44,7 +44,7 @@ func verifyFile(ctx context.Context, f *os.File, want Digest,
 	progress func(done, total int64)) error {
 	info, err := f.Stat()
 	if err != nil {
-		return fileError(err)
+		return fileError(err, "image_source")
 	}
 	if trusted.has(f.Name(), want, info) {
 		return nil
@@ -61,7 +61,7 @@ func verifyFile(ctx context.Context, f *os.File, want Digest,
 			break
 		}
 		if err != nil {
-			return fileError(err)
+			return fileError(err, "image_source")
 		}
 		if time.Since(last) >= progressInterval {
 			last = time.Now()

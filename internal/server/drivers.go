@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"ingot/internal/bootfile"
+	"ingot/internal/config"
 	"ingot/internal/driver"
 	"ingot/internal/driver/fake"
 	"ingot/internal/driver/ipmi"
@@ -44,10 +45,11 @@ func (s *server) table(files *bootfile.Cache, bootURL string) (*driver.Table, er
 		Kernel: s.cfg.Deploy.Kernel, Ramdisk: s.cfg.Deploy.Ramdisk,
 		Log: s.log, Note: s.journal.Add,
 	})
-	write := iscsi.New(iscsi.Options{Image: image.Options{
-		AllowedPaths: s.cfg.Image.AllowedPaths, SpoolDir: s.cfg.Image.Spool,
-		IdleTimeout: time.Duration(s.cfg.Image.IdleTimeout),
-	}})
+	images, err := imageOptions(s.cfg.Image)
+	if err != nil {
+		return nil, err
+	}
+	write := iscsi.New(iscsi.Options{Image: images})
 	return &driver.Table{
 		Hardware: enabled,
 		Power:    map[string]driver.Power{ipmi.Name: bmc.Power(), fake.Name: fake.Power{}},
@@ -67,4 +69,20 @@ func scriptDriver(enabled []driver.Hardware) string {
 		}
 	}
 	return ""
+}
+
+// imageOptions are the site's rules for images.
+func imageOptions(cfg config.Image) (image.Options, error) {
+	client, err := image.Client(cfg.CAFile)
+	if err != nil {
+		return image.Options{}, ingot.Errorf(ingot.Invalid, "image.ca_file: %w", err)
+	}
+	retries := cfg.Retries
+	if retries == 0 {
+		retries = -1
+	}
+	return image.Options{
+		AllowedPaths: cfg.AllowedPaths, SpoolDir: cfg.Spool, Client: client, Retries: retries,
+		IdleTimeout: time.Duration(cfg.IdleTimeout), AllowMD5: cfg.AllowMD5,
+	}, nil
 }

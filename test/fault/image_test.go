@@ -1,15 +1,20 @@
 package fault
 
 import (
+	"bytes"
+	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
+	"time"
 )
 
-// imageServer is a web server with images: /disk.raw is what was asked for, /broken.raw breaks
-// off after half of it, nothing else is there.
+// imageServer is a web server with images: /disk.raw is what was asked for, /broken.raw always
+// breaks off after half of it and /flaky.raw once; /SHA256SUMS is about disk.raw, nothing else is
+// there.
 func imageServer(t *testing.T, s *site) string {
 	t.Helper()
 	mux := http.NewServeMux()
@@ -20,6 +25,18 @@ func imageServer(t *testing.T, s *site) string {
 		w.Header().Set("Content-Length", strconv.Itoa(len(s.image)))
 		_, _ = w.Write(s.image[:len(s.image)/2])
 		panic(http.ErrAbortHandler)
+	})
+	var broken atomic.Bool
+	mux.HandleFunc("GET /flaky.raw", func(w http.ResponseWriter, r *http.Request) {
+		if broken.CompareAndSwap(false, true) {
+			w.Header().Set("Content-Length", strconv.Itoa(len(s.image)))
+			_, _ = w.Write(s.image[:len(s.image)/2])
+			panic(http.ErrAbortHandler)
+		}
+		http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(s.image))
+	})
+	mux.HandleFunc("/SHA256SUMS", func(w http.ResponseWriter, _ *http.Request) {
+		fmt.Fprintf(w, "%s  disk.raw\n", digest(s.image))
 	})
 	srv := httptest.NewServer(mux)
 	t.Cleanup(srv.Close)
@@ -54,17 +71,46 @@ func TestAnImageThatIsMissingFailsTheDeployment(t *testing.T) {
 
 func TestAnImageThatBreaksOffFailsTheDeployment(t *testing.T) {
 	t.Parallel()
-	s := newSite(t)
+	s := newSite(t, func(s *site, _ *int64) { s.cfg.Image.Retries = 1 })
 	s.enroll()
 	web := imageServer(t, s)
 	s.setImage(withImage(s, web+"/broken.raw"))
 	s.verb("active")
-	s.failed("write_image", "broke off after", "then deploy again")
+	s.failed("write_image", "the transfer broke off", fmt.Sprintf("after %d of %d bytes",
+		imageSize/2, imageSize), "then deploy again")
 	// The same image as a file that was not copied completely.
 	s.setImage(withImage(s, "file://"+s.file("half.raw", s.image[:imageSize/2])))
 	s.verb("active")
 	s.failed("write_image", "sha256", digest(s.image), digest(s.image[:imageSize/2]))
 	s.setImage(withImage(s, web+"/disk.raw"))
+	s.verb("active")
+	s.deployed()
+}
+
+func TestAnImageThatBreaksOffOnceIsFetchedToItsEnd(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	s.enroll()
+	web := imageServer(t, s)
+	s.setImage(withImage(s, web+"/flaky.raw"))
+	s.verb("active")
+	s.deployed()
+}
+
+func TestTheChecksumMayBePublishedBesideTheImage(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	s.enroll()
+	web := imageServer(t, s)
+	info := withImage(s, web+"/disk.raw")
+	delete(info, "image_os_hash_algo")
+	delete(info, "image_os_hash_value")
+	info["image_checksum"] = web + "/none"
+	s.setImage(info)
+	s.verb("active")
+	s.failed("404", "check image_checksum")
+	info["image_checksum"] = web + "/SHA256SUMS"
+	s.setImage(info)
 	s.verb("active")
 	s.deployed()
 }

@@ -199,6 +199,7 @@ func (d *Deploy) copy(ctx context.Context, t *driver.Task) error {
 	}
 	opt := d.o.Image
 	opt.Progress = fetchProgress(t)
+	opt.Note = func(text string) { t.Note(ingot.Entry{Source: "image", Text: text}) }
 	src, err := image.Open(ctx, ref, opt)
 	if err != nil {
 		return err
