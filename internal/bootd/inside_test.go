@@ -24,6 +24,7 @@ import (
 	"ingot/internal/dhcp"
 	"ingot/internal/ingot"
 	"ingot/internal/store"
+	"ingot/internal/tftp"
 )
 
 var update = flag.Bool("update", false, "renew golden files")
@@ -631,4 +632,48 @@ func FuzzDHCP(f *testing.F) {
 			}
 		}
 	})
+}
+
+func TestAReplacedProgramIsReadAnew(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	path := filepath.Join(dir, "ipxe.efi")
+	s := &Server{Config: Config{Programs: []string{dir}}}
+	fetch := func() string {
+		t.Helper()
+		c, err := s.serveTFTP(t.Context(), tftp.Request{Path: "ipxe.efi"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if c.Close != nil {
+			defer c.Close()
+		}
+		data, err := io.ReadAll(io.NewSectionReader(c.Reader, 0, c.Size))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(data)
+	}
+	// The last is more than is kept in memory.
+	for _, want := range []string{"first", "other", "", strings.Repeat("x", maxProgram+1)} {
+		next := path + ".new"
+		if err := os.WriteFile(next, []byte(want), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Rename(next, path); err != nil {
+			t.Fatal(err)
+		}
+		for range 2 {
+			if got := fetch(); got != want {
+				t.Errorf("%d bytes served; want %d others", len(got), len(want))
+			}
+		}
+	}
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+	_, err := s.serveTFTP(t.Context(), tftp.Request{Path: "ipxe.efi"})
+	if !errors.Is(err, tftp.ErrNotFound) {
+		t.Errorf("a removed program: %v", err)
+	}
 }

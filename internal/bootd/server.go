@@ -66,6 +66,7 @@ type Server struct {
 	site   Site
 	leases *leases
 	seen   neighbours
+	cached programCache   // what TFTP serves
 	told   journal.Hourly // what the log was told of, by name
 
 	http     net.Listener

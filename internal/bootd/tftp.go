@@ -1,9 +1,11 @@
 package bootd
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"maps"
 	"net"
@@ -12,6 +14,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 
 	"ingot/internal/ingot"
 	"ingot/internal/tftp"
@@ -38,21 +41,67 @@ func (s *Server) openProgram(name string) (*os.File, error) {
 		"set boot.tftp_files", s.Programs)
 }
 
+// program is a boot program in memory: hundreds of machines may want it at once.
+type program struct {
+	info os.FileInfo // of the file when it was read
+	data []byte
+}
+
+// maxProgram bounds what is kept in memory, bytes; larger files are read as they are sent.
+const maxProgram = 16 << 20
+
+// programCache is the boot programs in memory. The zero value is empty.
+type programCache struct {
+	mu    sync.Mutex // guards named
+	named map[string]program
+}
+
+// read returns the bytes of an open file, from memory if it is the one that was read last.
+func (p *programCache) read(name string, f *os.File, info os.FileInfo) ([]byte, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	old, ok := p.named[name]
+	if ok && os.SameFile(old.info, info) && old.info.Size() == info.Size() &&
+		old.info.ModTime().Equal(info.ModTime()) {
+		return old.data, nil
+	}
+	data := make([]byte, info.Size())
+	if _, err := io.ReadFull(f, data); err != nil {
+		return nil, fmt.Errorf("read %s: %w", f.Name(), err)
+	}
+	if p.named == nil {
+		p.named = make(map[string]program)
+	}
+	p.named[name] = program{info, data}
+	return data, nil
+}
+
 // serveTFTP is the handler of the TFTP server.
-func (s *Server) serveTFTP(_ context.Context, r tftp.Request) (tftp.Content, error) {
+func (s *Server) serveTFTP(_ context.Context, r tftp.Request) (c tftp.Content, err error) {
 	f, err := s.openProgram(r.Path)
 	if ingot.KindOf(err) == ingot.NotFound {
-		return tftp.Content{}, fmt.Errorf("%w: %w", tftp.ErrNotFound, err)
+		return c, fmt.Errorf("%w: %w", tftp.ErrNotFound, err)
 	}
 	if err != nil {
-		return tftp.Content{}, err
+		return c, err
 	}
 	info, err := f.Stat()
+	if err == nil && !info.Mode().IsRegular() {
+		err = errors.New("it is no regular file")
+	}
 	if err != nil {
 		f.Close()
-		return tftp.Content{}, fmt.Errorf("size of %s: %w", f.Name(), err)
+		return c, fmt.Errorf("look at %s: %w", f.Name(), err)
 	}
-	return tftp.Content{Reader: f, Size: info.Size(), Close: f.Close}, nil
+	c.Size = info.Size()
+	if c.Size > maxProgram {
+		c.Reader, c.Close = f, f.Close
+		return c, nil
+	}
+	defer f.Close()
+	data, err := s.cached.read(r.Path, f, info)
+	c.Reader = bytes.NewReader(data)
+	return c, err
 }
 
 // noteTFTP writes what became of a transfer to the journal. Size probes and starts are traffic,

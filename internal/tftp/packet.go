@@ -86,6 +86,18 @@ func (r rrq) number(name string, low, high int64) (int64, bool) {
 	return n, true
 }
 
+// lower lowers the letters of ASCII and keeps all other bytes: names and modes are netascii,
+// RFC 1350 section 5, whatever was sent.
+func lower(s string) string {
+	b := []byte(s)
+	for i, c := range b {
+		if c >= 'A' && c <= 'Z' {
+			b[i] = c + 'a' - 'A'
+		}
+	}
+	return string(b)
+}
+
 // parseRequest decodes RRQ and WRQ. A trailing name without a value is dropped rather than
 // refused: padding after the last option has been seen from option ROMs.
 func parseRequest(b []byte) (rrq, error) {
@@ -102,9 +114,9 @@ func parseRequest(b []byte) (rrq, error) {
 	if len(words) < 2 || words[0] == "" {
 		return rrq{}, fmt.Errorf("request without file name or mode: %w", errPacket)
 	}
-	r.path, r.mode = words[0], strings.ToLower(words[1])
+	r.path, r.mode = words[0], lower(words[1])
 	for w := words[2:]; len(w) >= 2; w = w[2:] {
-		r.options = append(r.options, option{strings.ToLower(w[0]), w[1]})
+		r.options = append(r.options, option{lower(w[0]), w[1]})
 	}
 	return r, nil
 }
@@ -138,7 +150,7 @@ func parseOACK(b []byte) (rrq, error) {
 	r := rrq{op: opOACK}
 	words := strings.Split(string(b[2:]), "\x00")
 	for w := words[:len(words)-1]; len(w) >= 2; w = w[2:] {
-		r.options = append(r.options, option{strings.ToLower(w[0]), w[1]})
+		r.options = append(r.options, option{lower(w[0]), w[1]})
 	}
 	return r, nil
 }

@@ -21,6 +21,21 @@ func TestPathsAreCleanedAndNeverLeaveTheTree(t *testing.T) {
 		{`..\..\etc\passwd`, "", false},
 		{"a/../../b", "", false},
 		{"/", "", false},
+		{"", "", false},
+		{".", "", false},
+		{"a/..", "", false},
+		{"/..", "", false},
+		{"/./../etc/passwd", "", false},
+		{`a\..\../x`, "", false},
+		{`/..\/..\/etc/passwd`, "", false},
+		{"//../x", "", false},
+		{"a/b/../../../x", "", false},
+		// Nothing decodes these later, so they are names like others.
+		{"..%2f..%2fetc", "..%2f..%2fetc", true},
+		{"....//x", "..../x", true},
+		{"\xc0\xae\xc0\xae/x", "\xc0\xae\xc0\xae/x", true},
+		{`C:\x`, "C:/x", true},
+		{"a\x7f", "", false},
 		{"a\nb", "", false},
 	} {
 		got, ok := CleanPath(c.raw)

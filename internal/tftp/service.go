@@ -19,10 +19,14 @@ const tick = 10 * time.Millisecond
 // and answered in batches by one goroutine, because waking one for each packet costs more than
 // the packet does.
 type service struct {
-	server    *Server
-	ctx       context.Context
-	requests  *socket
-	transfers *socket // requests, in single-port mode
+	server   *Server
+	ctx      context.Context
+	requests *socket
+	// transfers are two, because a packet of the transfer that a client's next request replaced
+	// may be read after that request; it must not reach the next transfer. In single-port
+	// mode, where packets are read in order, it is requests alone.
+	transfers []*socket
+	all       []*socket
 
 	mu      sync.Mutex // guards running, its transfers, and sending
 	running map[peer]*transfer
@@ -38,30 +42,43 @@ func newService(ctx context.Context, s *Server, conn *net.UDPConn) (*service, er
 	if v.requests, err = newSocket(conn, true); err != nil {
 		return nil, err
 	}
-	if v.transfers = v.requests; s.SinglePort {
+	v.all = []*socket{v.requests}
+	if s.SinglePort {
+		v.transfers = v.all
 		return v, nil
 	}
-	twin, err := sibling(conn)
-	if err != nil {
-		return nil, err
+	for range 2 {
+		twin, err := sibling(conn)
+		if err != nil {
+			v.closeSockets()
+			return nil, err
+		}
+		t, err := newSocket(twin, false)
+		if err != nil {
+			twin.Close()
+			v.closeSockets()
+			return nil, err
+		}
+		v.transfers, v.all = append(v.transfers, t), append(v.all, t)
 	}
-	if v.transfers, err = newSocket(twin, false); err != nil {
-		twin.Close()
+	return v, nil
+}
+
+func (v *service) closeSockets() {
+	for _, s := range v.all {
+		s.conn.Close()
 	}
-	return v, err
 }
 
 // run answers until ctx ends or the socket fails.
 func (v *service) run() error {
 	group, ctx := errgroup.WithContext(v.ctx)
-	group.Go(func() error { return v.read(ctx, v.requests) })
-	if v.transfers != v.requests {
-		group.Go(func() error { return v.read(ctx, v.transfers) })
+	for _, s := range v.all {
+		group.Go(func() error { return v.read(ctx, s) })
 	}
 	group.Go(func() error {
 		v.watch(ctx)
-		v.requests.conn.Close()
-		v.transfers.conn.Close()
+		v.closeSockets()
 		return nil
 	})
 	err := group.Wait()
@@ -108,7 +125,7 @@ func (v *service) handle(s *socket, i int, now time.Time) {
 	// A packet of a stranger (RFC 1350 section 4: unknown transfer identifier) is not answered:
 	// ERROR would reach the client's next transfer if this is a late packet of its last.
 	t := v.running[peerOf(&s.in.names[i])]
-	if t == nil || s != v.transfers || t.phase == opening {
+	if t == nil || s != t.socket || t.phase == opening {
 		return
 	}
 	if block, err := parseAck(p); err == nil {
@@ -165,7 +182,10 @@ func (v *service) accept(s *socket, i int) {
 		v.server.Log.Warn("tftp busy, request not answered", "client", t.req.Client, "path", path)
 		return
 	}
-	t.socket = v.transfers
+	t.socket = v.transfers[0]
+	if old != nil && old.socket == t.socket {
+		t.socket = v.transfers[len(v.transfers)-1]
+	}
 	t.ctx, t.cancel = context.WithCancel(v.ctx)
 	v.running[key] = t
 	select {
@@ -266,7 +286,7 @@ func (v *service) check(now time.Time) bool {
 
 // flush sends what was collected, and ends the transfers of clients that cannot be reached.
 func (v *service) flush() {
-	for _, s := range []*socket{v.transfers, v.requests} {
+	for _, s := range v.all {
 		s.flush()
 		for _, t := range s.out.failed {
 			if v.running[t.key] == t {

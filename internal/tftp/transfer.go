@@ -52,7 +52,8 @@ type transfer struct {
 	acked  int64 // blocks the client has
 	first  int64 // the highest block that was sent at all
 	flight int   // blocks behind acked that were sent last
-	gap    bool  // the blocks in flight were sent again because the client told of a gap
+	twice  bool  // of the blocks in flight some were sent before
+	echo   bool  // so it was with the flight before: the client may acknowledge that one again
 
 	timing timing
 }
@@ -164,6 +165,7 @@ func (t *transfer) say(packet []byte) {
 // send sends the window behind the last acknowledged block. Content is read again for blocks
 // that are sent again, so a transfer holds no packets.
 func (t *transfer) send() {
+	t.twice = t.twice || t.first > t.acked
 	t.flight = int(min(int64(t.window), t.blocks-t.acked))
 	for n := t.acked + 1; n <= t.acked+int64(t.flight); n++ {
 		p := t.socket.add(4 + t.block)
@@ -188,8 +190,9 @@ func (t *transfer) send() {
 
 // acknowledge takes an ACK and tells whether it was the last one. An old acknowledgement does not
 // make a lone block go out again: that would double every block for the rest of the transfer (the
-// Sorcerer's Apprentice, RFC 1123 section 4.2.3.1). In a window it tells of a gap (RFC 7440
-// section 4), so the window is sent again, once.
+// Sorcerer's Apprentice, RFC 1123 section 4.2.3.1). In a window the last one, repeated, tells of
+// a gap at its begin (RFC 7440 section 4), so the window is sent again; but once, and not if it
+// may be the answer to blocks that came twice, for then all further windows would.
 func (t *transfer) acknowledge(block uint16, now time.Time) bool {
 	switch t.phase {
 	case offering:
@@ -200,8 +203,7 @@ func (t *transfer) acknowledge(block uint16, now time.Time) bool {
 	case sending:
 		n := int(block - uint16(t.acked))
 		if n < 1 || n > t.flight {
-			if t.flight > 1 && !t.gap {
-				t.gap = true
+			if n == 0 && t.flight > 1 && !t.twice && !t.echo {
 				t.send()
 				t.timing.repeat(now)
 			}
@@ -216,7 +218,7 @@ func (t *transfer) acknowledge(block uint16, now time.Time) bool {
 	}
 	t.timing.answered(now)
 	t.timing.begin(now)
-	t.gap = false
+	t.echo, t.twice = t.twice, false
 	t.send()
 	return false
 }
@@ -259,11 +261,13 @@ func (t *transfer) bytes() int64 { return min(t.acked*int64(t.block), t.content.
 // outcome says how a transfer that is over ended, and the error to tell.
 func (t *transfer) outcome() (Outcome, error) {
 	var remote *RemoteError
+	told := t.oack != nil && t.first == 0 // the size and no more
 	switch {
 	case t.result == nil:
 		return Done, nil
-	case errors.As(t.result, &remote) && t.oack != nil && t.first == 0 &&
-		(remote.Code == CodeOption || remote.Code == CodeUndefined):
+	case told && errors.As(t.result, &remote) &&
+		(remote.Code == CodeOption || remote.Code == CodeUndefined),
+		told && errors.Is(t.result, errReplaced):
 		return Probed, nil
 	case errors.Is(t.result, errSilent), errors.Is(t.result, syscall.ECONNREFUSED):
 		return Lost, t.result

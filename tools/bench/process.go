@@ -45,8 +45,8 @@ func cpuTime(pid int) (time.Duration, error) {
 // familyTick is how often the children of a process are looked at.
 const familyTick = 20 * time.Millisecond
 
-// family is a process and its children, whether it waits for them or not. What a child takes
-// between the last look and its end is missing.
+// family is a process and its children, of one thread each, whether it waits for them or not.
+// What a child takes between the last look and its end is missing.
 type family struct {
 	pid       int
 	children  map[int]time.Duration // processor time when last seen
@@ -86,9 +86,11 @@ func (f *family) look() {
 			f.strangers[pid] = true
 			continue
 		}
-		// No error: the child may have ended just now.
-		if t, err := cpuTime(pid); err == nil {
-			f.children[pid] = t
+		// Not cpuTime: a child may take less than its unit. No error: it may have ended just now.
+		var ns int64
+		text, err := os.ReadFile(fmt.Sprintf("/proc/%d/schedstat", pid))
+		if _, bad := fmt.Sscan(string(text), &ns); err == nil && bad == nil {
+			f.children[pid] = time.Duration(ns)
 		}
 	}
 }
