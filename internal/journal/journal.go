@@ -18,9 +18,10 @@ import (
 // Query selects entries, in the order in which they were appended. It is an alias, so that a
 // store need not import the journal.
 type Query = struct {
-	Node  string // UUID; "" is any
-	MAC   string // "" is any
-	After int64  // entries with a greater Seq only
+	Node string // UUID; "" is any
+	// MAC is a port's address, "" any. Without a node it selects entries of machines unknown then.
+	MAC   string
+	After int64 // entries with a greater Seq only
 	// Limit is the greatest number of entries, the oldest ones first; 0 is no limit.
 	Limit int
 	// Last is the greatest number of entries, the newest ones; 0 is no limit. They come in the
@@ -39,7 +40,7 @@ type Store interface {
 // Bounds of what waits to be written.
 const (
 	QueueSize = 4096                  // entries; more are dropped and counted
-	BatchSize = 256                   // entries written at once
+	BatchSize = 1024                  // entries written at once; a node's many share its pages
 	BatchTime = 50 * time.Millisecond // for which the first entry of a batch waits for others
 	MaxText   = 4096                  // bytes of Entry.Text; the rest is cut off
 

@@ -28,10 +28,33 @@ func bootColumns[T any](t *table[T], in func(*machine) *T) []column[machine] {
 	for _, c := range t.columns {
 		if c.use.has(boot) {
 			list = append(list, column[machine]{name: t.name + "." + c.name,
-				at: func(m *machine) any { return c.at(in(m)) }})
+				at: func(m *machine) any {
+					if o, ok := c.at(in(m)).(document[ingot.Object]); ok {
+						return bootObject{o}
+					}
+					return c.at(in(m))
+				}})
 		}
 	}
 	return list
+}
+
+// bootMembers are the members of objects that boot answers use, as they are in JSON.
+var bootMembers = []string{`"kernel_append_params"`, `"root_device"`, `"ip_address"`}
+
+// bootObject decodes an object only if it may have one of bootMembers. Few have, and to decode
+// those of one node costs as much as to read it.
+type bootObject struct{ document[ingot.Object] }
+
+func (o bootObject) Scan(src any) error {
+	text, ok := src.(string)
+	if ok && !slices.ContainsFunc(bootMembers, func(name string) bool {
+		return strings.Contains(text, name)
+	}) {
+		*o.v = ingot.Object{}
+		return nil
+	}
+	return o.document.Scan(src)
 }
 
 // machines is the statement of Machine.
@@ -42,8 +65,8 @@ var machines = (&table[machine]{columns: machineColumns,
 // Machine returns the port with that address and its node, NotFound if there is none. Every DHCP
 // packet and every boot script needs them, so they have only the fields that those use: of the
 // node UUID, Name, Driver, DriverInfo, InstanceInfo, Properties, ProvisionState, LastError,
-// BootIntent, Attempt and Instance; of the port Address, PXEEnabled and Extra. They can not be
-// stored again.
+// BootIntent, Attempt and Instance; of the port Address, PXEEnabled and Extra. Objects have at
+// least the members kernel_append_params, root_device and ip_address. Neither can be stored again.
 //
 // It is one prepared statement outside of a transaction, a snapshot by itself, and does not
 // watch ctx, which would cost two more goroutines and a fifth of the time.

@@ -1,6 +1,7 @@
 package store_test
 
 import (
+	"encoding/json"
 	"slices"
 	"strconv"
 	"sync"
@@ -15,7 +16,10 @@ import (
 func TestAMachineIsWhatBootAnswersNeed(t *testing.T) {
 	t.Parallel()
 	s := open(t)
-	n := create(t, s, fullNode())
+	n := fullNode()
+	n.DriverInfo["kernel_append_params"] = "quiet"
+	n.Properties["root_device"] = ingot.Object{"size": json.Number("500")}
+	create(t, s, n)
 	p := newPort(1, n, "52:54:00:AA:00:01")
 	p.Extra = ingot.Object{"ip_address": "10.0.0.7"}
 	createPort(t, s, p)
@@ -25,7 +29,7 @@ func TestAMachineIsWhatBootAnswersNeed(t *testing.T) {
 		t.Fatal(err)
 	}
 	wantNode := &ingot.Node{UUID: n.UUID, Name: n.Name, Driver: n.Driver,
-		DriverInfo: n.DriverInfo, InstanceInfo: n.InstanceInfo, Properties: n.Properties,
+		DriverInfo: n.DriverInfo, InstanceInfo: ingot.Object{}, Properties: n.Properties,
 		ProvisionState: n.ProvisionState, LastError: n.LastError, BootIntent: n.BootIntent,
 		Attempt: n.Attempt, Instance: n.Instance}
 	if diff := cmp.Diff(wantNode, gotNode); diff != "" {

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -29,9 +28,10 @@ var journal = table[ingot.Entry]{name: "journal", label: "Entry", key: "seq",
 // JournalQuery selects entries, in the order in which they were appended. It is an alias, so
 // that who asks for a journal need not import the store.
 type JournalQuery = struct {
-	Node  string // UUID; "" is any
-	MAC   string // "" is any
-	After int64  // entries with a greater Seq only
+	Node string // UUID; "" is any
+	// MAC is a port's address, "" any. Without a node it selects entries of machines unknown then.
+	MAC   string
+	After int64 // entries with a greater Seq only
 	// Limit is the greatest number of entries, the oldest ones first; 0 is no limit.
 	Limit int
 	// Last is the greatest number of entries, the newest ones; 0 is no limit. They come in the
@@ -71,22 +71,12 @@ func (s *Store) AppendJournal(ctx context.Context, entries []ingot.Entry) error 
 // statement, and SQLite takes 32766 arguments.
 const rowsOfInsert = 32
 
-// insertEntries is a statement that stores so many entries and returns their numbers.
+// insertEntries is a statement that stores so many entries and returns their numbers. Its places
+// have no numbers: those count as names, and the driver looks up each of them in a list.
 func insertEntries(count int) string {
-	var b strings.Builder
-	b.WriteString("INSERT INTO journal (time, node, mac, attempt, source, level, text, data) VALUES")
-	for i := range count {
-		if i > 0 {
-			b.WriteByte(',')
-		}
-		for j := range 8 {
-			b.WriteString([]string{" ($", ", $"}[min(j, 1)])
-			b.WriteString(strconv.Itoa(8*i + j + 1))
-		}
-		b.WriteByte(')')
-	}
-	b.WriteString(" RETURNING seq")
-	return b.String()
+	const row = "(?, ?, ?, ?, ?, ?, ?, ?)"
+	return insertOrFail + ` INTO journal (time, node, mac, attempt, source, level, text, data)
+		VALUES ` + row + strings.Repeat(", "+row, count-1) + ` RETURNING seq`
 }
 
 // appendEntries stores entries and puts their numbers into seqs.
@@ -173,6 +163,9 @@ func (s *Store) Journal(ctx context.Context, q JournalQuery) ([]ingot.Entry, err
 	}
 	if q.MAC != "" {
 		w.add("mac = ?", q.MAC)
+	}
+	if q.MAC != "" && q.Node == "" {
+		w.add("node = ''")
 	}
 	order, limit := "seq", q.Limit
 	if q.Last > 0 {

@@ -13,6 +13,10 @@ import (
 	sqlite3 "modernc.org/sqlite/lib"
 )
 
+// insertOrFail starts an insertion of several rows that is undone with its whole transaction. Other
+// ones can be undone alone, for which SQLite copies every page they change.
+const insertOrFail = "INSERT OR FAIL"
+
 // connect opens the file for one writer and several readers.
 func connect(ctx context.Context, path string) (writer, reader *sql.DB, err error) {
 	if err := create(path); err != nil {

@@ -18,7 +18,7 @@ CREATE TABLE journal (
     text    TEXT NOT NULL,
     data    TEXT
 );
-CREATE INDEX journal_mac ON journal (mac, seq);
+CREATE INDEX journal_mac ON journal (mac, seq) WHERE node = '';
 CREATE INDEX journal_node ON journal (node, seq);
 CREATE TABLE leases (
     mac        TEXT NOT NULL PRIMARY KEY,
