@@ -17,6 +17,8 @@ type Network struct {
 	Pool   dhcp.Pool    // addresses to give out; may be empty: reservations only
 	Router netip.Addr   // invalid: none is told
 	DNS    []netip.Addr
+	// Prefix6 is the network of 64 bits that IPv6 addresses are of. Invalid: none are given.
+	Prefix6 netip.Prefix
 }
 
 // Site is what every DHCP answer says about us and the networks of the machines.

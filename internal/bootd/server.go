@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"time"
 
+	"golang.org/x/net/ipv6"
 	"golang.org/x/sync/errgroup"
 
 	"ingot/internal/dhcp"
@@ -51,6 +52,12 @@ type Config struct {
 	// RouterAdverts ends the wait of iPXE for IPv6, see [dhcp.RA]. Needs Interface, and is
 	// done in the modes server and proxy only.
 	RouterAdverts bool
+	// IPv6 answers DHCPv6, too, and makes the advertisements say so. Needs Interface, with an
+	// IPv6 address.
+	IPv6 bool
+	// Prefix6 is the network of 64 bits on Interface that IPv6 addresses are of. Invalid: that
+	// of the interface's first one.
+	Prefix6 netip.Prefix
 }
 
 // A Server is the sockets of one conductor. All fields but Machine are needed. Listen opens the
@@ -64,6 +71,7 @@ type Server struct {
 	Log     *slog.Logger
 
 	site   Site
+	site6  Site6
 	leases *leases
 	seen   neighbours
 	cached programCache   // what TFTP serves
@@ -73,6 +81,7 @@ type Server struct {
 	tftp     net.PacketConn
 	dhcp     net.PacketConn
 	proxyFor net.PacketConn   // port 4011
+	dhcp6    *ipv6.PacketConn // nil: none
 	adverts  *dhcp.Advertiser // nil: none
 }
 
@@ -107,9 +116,18 @@ func (s *Server) Listen(ctx context.Context) (err error) {
 			return err
 		}
 	}
+	if s.IPv6 {
+		if s.dhcp6, err = dhcp.Listen6(ctx, s.Interface); err != nil {
+			return err
+		}
+	}
 	if s.RouterAdverts {
 		// Without IPv6 on the interface only iPXE notices: that is slow, no reason to stop.
-		adverts, err := dhcp.Advertise(ctx, s.Interface, dhcp.RA{Log: s.Log})
+		ra := dhcp.RA{Log: s.Log}
+		if s.IPv6 {
+			ra.Managed, ra.Prefix = true, s.site6.Networks[0]
+		}
+		adverts, err := dhcp.Advertise(ctx, s.Interface, ra)
 		if err != nil {
 			s.Log.Warn("each start of iPXE takes 13 to 16 s longer", "error", err)
 		}
@@ -137,6 +155,9 @@ func (s *Server) Close() {
 			c.Close()
 		}
 	}
+	if s.dhcp6 != nil {
+		s.dhcp6.Close()
+	}
 	if s.adverts != nil {
 		s.adverts.Close()
 	}
@@ -163,6 +184,10 @@ func (s *Server) Run(ctx context.Context) error {
 	if s.proxyFor != nil {
 		d := &dhcp.Server{Handler: s.handleProxy, Log: s.Log}
 		g.Go(func() error { return d.Serve(ctx, s.proxyFor) })
+	}
+	if s.dhcp6 != nil {
+		d := &dhcp.Server6{Handler: s.handleDHCP6, Log: s.Log}
+		g.Go(func() error { return d.Serve(ctx, s.dhcp6) })
 	}
 	if s.adverts != nil {
 		g.Go(func() error { return s.adverts.Run(ctx) })
@@ -199,7 +224,7 @@ func (s *Server) setSite() error {
 	if s.site.Lease == 0 {
 		s.site.Lease = time.Hour
 	}
-	prefixes, err := addresses(s.Interface)
+	prefixes, err := addresses(s.Interface, netip.Addr.Is4)
 	if err != nil {
 		return ingot.Errorf(ingot.Invalid, "addresses of boot.interface %q: %w", s.Interface, err)
 	}
@@ -229,11 +254,14 @@ func (s *Server) setSite() error {
 		}
 	}
 	s.leases = &leases{store: s.Store, site: s.site}
+	if s.IPv6 && s.site.Mode != ModeOff {
+		return s.setSite6()
+	}
 	return nil
 }
 
-// addresses lists the IPv4 addresses of an interface, of all but loopback if it has no name.
-func addresses(iface string) ([]netip.Prefix, error) {
+// addresses lists the addresses of a kind of an interface, of all but loopback if it has no name.
+func addresses(iface string, kind func(netip.Addr) bool) ([]netip.Prefix, error) {
 	var list []net.Addr
 	var err error
 	if iface == "" {
@@ -250,7 +278,7 @@ func addresses(iface string) ([]netip.Prefix, error) {
 	var found []netip.Prefix
 	for _, a := range list {
 		p, err := netip.ParsePrefix(a.String())
-		if err == nil && p.Addr().Is4() && (iface != "" || !p.Addr().IsLoopback()) {
+		if err == nil && kind(p.Addr()) && (iface != "" || !p.Addr().IsLoopback()) {
 			found = append(found, p)
 		}
 	}

@@ -36,6 +36,8 @@ func (s *site) host(t *testing.T, suffix, hardware string) string {
 	if hardware != "" {
 		ip("-n", ns, "link", "set", "v1", "address", hardware)
 	}
+	// The address of the link is there at once, without a look whether others have it.
+	ip("netns", "exec", ns, "sh", "-c", "echo 0 >/proc/sys/net/ipv6/conf/v1/accept_dad")
 	ip("-n", ns, "link", "set", "v1", "up")
 	return ns
 }

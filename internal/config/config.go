@@ -138,6 +138,8 @@ type DHCP struct {
 	LeaseTime     Duration  `toml:"lease_time"`
 	AnswerUnknown bool      `toml:"answer_unknown"`
 	RouterAdverts bool      `toml:"router_advertisements"`
+	IPv6          bool      `toml:"ipv6"`
+	Range6        string    `toml:"range6"`
 	Networks      []Network `toml:"network"`
 }
 
@@ -147,6 +149,7 @@ type Network struct {
 	Range  string   `toml:"range"`
 	Router string   `toml:"router"`
 	DNS    []string `toml:"dns"`
+	Range6 string   `toml:"range6"`
 }
 
 // Default is the configuration of an empty file.
@@ -339,6 +342,9 @@ func (c *Config) checkDHCP(complain func(string, ...any)) {
 	if c.Boot.Interface == "" {
 		complain("boot.dhcp.mode is %q, so boot.interface has to name the network interface", d.Mode)
 	}
+	if _, err := ParseRange6(d.Range6); err != nil {
+		complain("boot.dhcp.range6: %v", err)
+	}
 	if d.Mode == "server" {
 		if _, _, err := ParseRange(d.Range); err != nil && (d.Range != "" || len(d.Networks) == 0) {
 			complain("boot.dhcp.range: %v", err)
@@ -364,6 +370,9 @@ func (n Network) check(complain func(string, ...any)) {
 	if a, err := ParseAddress(n.Router); err != nil || a.IsValid() && !subnet.Contains(a) {
 		complain("boot.dhcp.network %s: router %q; write an IPv4 address of the subnet", n.Subnet,
 			n.Router)
+	}
+	if _, err := ParseRange6(n.Range6); err != nil {
+		complain("boot.dhcp.network %s: range6 %v", n.Subnet, err)
 	}
 	for _, server := range n.DNS {
 		if a, err := ParseAddress(server); err != nil || !a.IsValid() {
@@ -398,4 +407,17 @@ func ParseRange(s string) (first, last netip.Addr, err error) {
 			"%q is not a range; write for example \"10.0.0.100-10.0.0.200\"", s)
 	}
 	return first, last, nil
+}
+
+// ParseRange6 reads an IPv6 network of 64 bits; "" is none.
+func ParseRange6(s string) (netip.Prefix, error) {
+	if s == "" {
+		return netip.Prefix{}, nil
+	}
+	p, err := netip.ParsePrefix(s)
+	if err != nil || !p.Addr().Is6() || p.Bits() != 64 {
+		return netip.Prefix{}, fmt.Errorf("%q is no network of 64 bits; write for example "+
+			"\"fd00:0:0:1::/64\"", s)
+	}
+	return p.Masked(), nil
 }

@@ -84,6 +84,8 @@ func TestBadConfigurationSaysWhatToDo(t *testing.T) {
 			"is not a range"},
 		"range upside down": {"[boot]\ninterface = \"br0\"\n[boot.dhcp]\nmode = \"server\"\n" +
 			"range = \"10.0.0.9-10.0.0.1\"\n", "is not a range"},
+		"range of IPv6 that is too small": {"[boot]\ninterface = \"br0\"\n[boot.dhcp]\n" +
+			"mode = \"proxy\"\nrange6 = \"fd00::/80\"\n", "no network of 64 bits"},
 		"relayed network without subnet": {"[boot]\ninterface = \"br0\"\n[boot.dhcp]\n" +
 			"mode = \"server\"\n[[boot.dhcp.network]]\nsubnet = \"10.1.0.0\"\n", "write for example"},
 		"relayed network with a router elsewhere": {"[boot]\ninterface = \"br0\"\n[boot.dhcp]\n" +

@@ -23,9 +23,13 @@ import (
 // start. An advertisement without the M and O flags (RFC 4861 section 4.2) ends it at once,
 // whatever else it has. Lifetime 0 keeps all other hosts from taking us for a router.
 type RA struct {
-	// Prefix is advertised on-link and for autonomous addresses, if valid. Leave it out unless
+	// Prefix is advertised as on-link and for autonomous addresses, if valid. Leave it out unless
 	// machines shall have IPv6 addresses of it.
 	Prefix netip.Prefix
+
+	// Managed tells hosts to ask DHCPv6 for address and options (flags M and O); Prefix is then
+	// on-link only, so that a host has the one address it was given.
+	Managed bool
 
 	// Interval between unsolicited advertisements. Default 200 s (RFC 4861 allows 1800).
 	Interval time.Duration
@@ -42,12 +46,19 @@ const spacing = 100 * time.Millisecond
 func (ra RA) Packet(mac net.HardwareAddr) []byte {
 	b := make([]byte, 16) // RFC 4861 section 4.2: hop limit, flags, lifetime, timers all 0
 	b[0] = byte(ipv6.ICMPTypeRouterAdvertisement)
+	if ra.Managed {
+		b[5] = 0x80 | 0x40
+	}
 	if len(mac) == 6 {
 		b = append(append(b, 1, 1), mac...) // section 4.6.1, source link-layer address
 	}
 	if ra.Prefix.IsValid() && ra.Prefix.Addr().Is6() {
 		const onLink, autonomous, day = 0x80, 0x40, 24 * 60 * 60
-		b = append(b, 3, 4, byte(ra.Prefix.Bits()), onLink|autonomous) // section 4.6.2
+		flags := byte(onLink)
+		if !ra.Managed {
+			flags |= autonomous
+		}
+		b = append(b, 3, 4, byte(ra.Prefix.Bits()), flags) // section 4.6.2
 		b = binary.BigEndian.AppendUint32(b, 2*day)
 		b = binary.BigEndian.AppendUint32(b, day)
 		b = append(b, 0, 0, 0, 0)

@@ -146,6 +146,15 @@ func TestAdvertisementHasNoRouterAndNoDHCPv6(t *testing.T) {
 	}
 }
 
+// With DHCPv6 the flags M and O say so, and nobody makes further addresses of the prefix.
+func TestManagedAdvertisementSendsHostsToDHCPv6(t *testing.T) {
+	t.Parallel()
+	got := dhcp.RA{Managed: true, Prefix: netip.MustParsePrefix("fd77::/64")}.Packet(nil)
+	if got[5] != 0xc0 || got[16+3] != 0x80 {
+		t.Errorf("advertisement % x", got)
+	}
+}
+
 func FuzzRequest(f *testing.F) {
 	p, err := dhcpv4.NewDiscovery(mac, dhcpv4.WithUserClass("iPXE", false),
 		dhcpv4.WithOption(dhcpv4.OptClientArch(iana.EFI_BC)))

@@ -1,5 +1,5 @@
-// Package dhcp carries DHCPv4 packets between one network interface and a function, and tells
-// what kind of firmware sent them. It also sends the router advertisement that ends a wait of
+// Package dhcp carries DHCPv4 and DHCPv6 packets between one network interface and a function, and
+// tells what kind of firmware sent them. It also sends the router advertisement that ends a wait of
 // iPXE.
 //
 // What to answer is the caller's: the package has no leases, no options and no boot files of

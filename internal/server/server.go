@@ -172,6 +172,10 @@ func (s *server) sockets(files bootd.Files) (*bootd.Server, error) {
 	if c.DNS, err = addresses(b.DHCP.DNS); err != nil {
 		return nil, ingot.Errorf(ingot.Invalid, "boot.dhcp.dns has %w", err)
 	}
+	c.IPv6 = b.DHCP.IPv6
+	if c.Prefix6, err = config.ParseRange6(b.DHCP.Range6); err != nil {
+		return nil, ingot.Errorf(ingot.Invalid, "boot.dhcp.range6: %w", err)
+	}
 	if c.Mode == bootd.ModeServer {
 		if c.Pool, err = pool(b.DHCP.Range); err != nil {
 			return nil, ingot.Errorf(ingot.Invalid, "boot.dhcp.range: %w", err)
@@ -200,6 +204,9 @@ func relayed(n config.Network, dns []netip.Addr) (bootd.Network, error) {
 		return r, err
 	}
 	if r.Router, err = config.ParseAddress(n.Router); err != nil {
+		return r, err
+	}
+	if r.Prefix6, err = config.ParseRange6(n.Range6); err != nil {
 		return r, err
 	}
 	if len(n.DNS) > 0 {
