@@ -497,6 +497,8 @@ func TestMemoryDoesNotGrowWithTheImage(t *testing.T) {
 }
 
 func FuzzOpen(f *testing.F) {
+	f.Add(packedBy(f, disk(2000), "xz"))
+	f.Add(packedBy(f, disk(2000), "zstd"))
 	f.Fuzz(func(t *testing.T, file []byte) {
 		opt := options(t)
 		opt.AllowedPaths = []string{t.TempDir()}

@@ -19,7 +19,10 @@ import (
 	"io"
 	"iter"
 	"math/bits"
+	"runtime"
 	"sync"
+
+	"golang.org/x/sync/errgroup"
 )
 
 // ErrUnsupported is matched by errors about well-formed images that this package refuses.
@@ -183,6 +186,9 @@ func (m *Image) readRun(p []byte, off int64) (int, error) {
 		return 0, err
 	}
 	if c.kind == compressedCluster {
+		if n, err := m.readWhole(p, off); n > 0 || err != nil {
+			return n, err
+		}
 		into := m.within(off)
 		n := int(min(int64(len(p)), m.ClusterSize()-into))
 		return n, m.readCompressed(p[:n], c, into)
@@ -202,6 +208,31 @@ func (m *Image) readRun(p []byte, off int64) (int, error) {
 		n += int(min(int64(len(p)-n), m.header.unit()))
 	}
 	return n, m.readPlain(p[:n], host)
+}
+
+// readWhole fills p with the compressed clusters that begin at off and lie in p as a whole, if
+// there are several: each can be decompressed by itself, so all processors take part. The memory
+// is that of a decompressor for each.
+func (m *Image) readWhole(p []byte, off int64) (int, error) {
+	size := m.ClusterSize()
+	if m.within(off) != 0 || int64(len(p)) < 2*size {
+		return 0, nil
+	}
+	var group errgroup.Group
+	group.SetLimit(runtime.GOMAXPROCS(0))
+	n := int64(0)
+	for ; n+size <= int64(len(p)); n += size {
+		c, err := m.clusterAt(off + n)
+		if err != nil || c.kind != compressedCluster {
+			break // who reads on from there meets it again
+		}
+		to := p[n : n+size]
+		group.Go(func() error { return m.inflate.cluster(to, m.r, c) })
+	}
+	if err := group.Wait(); err != nil {
+		return 0, err
+	}
+	return int(n), nil
 }
 
 // readPlain reads from the file. QEMU may leave the last cluster of a file shorter than a

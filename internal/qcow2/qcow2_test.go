@@ -426,6 +426,15 @@ func TestMemoryDoesNotGrowWithTheImage(t *testing.T) {
 }
 
 func FuzzOpen(f *testing.F) {
+	divided := filepath.Join(f.TempDir(), "divided.qcow2")
+	run(f, "qemu-img", "create", "-q", "-f", "qcow2", "-o", "extended_l2=on,cluster_size=16k",
+		divided, "256k")
+	run(f, "qemu-io", "-f", "qcow2", "-c", "write -P 65 1k 512", "-c", "write -z 4k 1k", divided)
+	seed, err := os.ReadFile(divided)
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(seed)
 	f.Fuzz(func(t *testing.T, b []byte) {
 		image, err := qcow2.Open(bytes.NewReader(b), int64(len(b)))
 		if err != nil {
