@@ -9,6 +9,11 @@
 // It has no write side, and it does not drop privileges or open port 69 itself; the caller
 // passes a socket to [Server.Serve].
 //
-// Read [Server] first, then transfer.go, where one transfer from beginning to end is.
+// All transfers share their sockets and are told apart by the client's address and port; packets
+// go in and out in batches (recvmmsg, sendmmsg, UDP_SEGMENT), so the package is for Linux. The
+// price is that the port of transfers can be learned by asking for a file.
+//
+// Read [Server] first, then transfer.go, the state machine of one transfer, then service.go,
+// which feeds it, then socket.go.
 // [Get] is the client side, for tests and simulated machines.
 package tftp

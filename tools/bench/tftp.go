@@ -44,9 +44,9 @@ func measureTFTP(ctx context.Context, b *bench) (s section, err error) {
 		Title: "TFTP: boot programs for many machines, windows for one",
 		How: fmt.Sprintf(`Median of %d rounds of %s for each server, in turn, on loopback.
 %d clients of one process fetch 1 MiB in blocks of %d bytes over and over, one block at a time
-(lockstep), each file from a new port. CPU: user and system time of the server, for each GB that arrived, with its children: looked at
-every %s, so of each child (tftpd-hpa has one for each file) a little is missing. The clients
-are the same for all and drop the content unread.
+(lockstep), each file from a new port; the clients are the same for all and drop the content
+unread. CPU: user and system time of the server for each GB that arrived, with its children. Those
+are looked at every %s, so of each (tftpd-hpa has one for each file) a little is missing.
 ingot is bin/ingot serve, in both modes of boot.tftp_single_port.
 Windows: one client; yardstick: the same without a window. Delay: %s in each direction, by a
 relay in user space.
