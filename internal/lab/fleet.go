@@ -293,6 +293,14 @@ func (l *Lab) DeployFleet(ctx context.Context, first, last int, info map[string]
 	return l.WaitFleet(ctx, first, last, "active")
 }
 
+// UndeployFleet frees machines, all at once, and returns when all are available.
+func (l *Lab) UndeployFleet(ctx context.Context, first, last int) error {
+	if err := l.provision(ctx, first, last, "deleted"); err != nil {
+		return err
+	}
+	return l.WaitFleet(ctx, first, last, "available")
+}
+
 // provision asks for a verb on every machine of a range.
 func (l *Lab) provision(ctx context.Context, first, last int, verb string) error {
 	c, err := l.Client()
@@ -324,7 +332,8 @@ func (l *Lab) WaitFleet(ctx context.Context, first, last int, state string) erro
 			case !wanted[n.Name]:
 			case n.ProvisionState == state:
 				count++
-			case n.ProvisionState == "deploy failed", n.ProvisionState == "enroll" && n.LastError != "":
+			case n.ProvisionState == "deploy failed", n.ProvisionState == "error",
+				n.ProvisionState == "enroll" && n.LastError != "":
 				return fmt.Errorf("%s is in state %s: %s", n.Name, n.ProvisionState, n.LastError)
 			}
 			return nil

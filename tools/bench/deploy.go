@@ -130,7 +130,7 @@ func deployOnce(ctx context.Context, l *lab.Lab, m *sim.Machine) (timeline, erro
 	if err := group.Wait(); err != nil {
 		return timeline{}, err
 	}
-	entries, err := journalOf(ctx, l, m)
+	entries, err := journalOf(ctx, l, m.Spec().Name)
 	if err != nil {
 		return timeline{}, err
 	}
@@ -157,14 +157,14 @@ func switchOff(ctx context.Context, l *lab.Lab, m *sim.Machine) error {
 }
 
 // journalOf returns the journal until the node was active.
-func journalOf(ctx context.Context, l *lab.Lab, m *sim.Machine) ([]ingot.Entry, error) {
+func journalOf(ctx context.Context, l *lab.Lab, node string) ([]ingot.Entry, error) {
 	c, err := l.Client()
 	if err != nil {
 		return nil, err
 	}
 	var all []ingot.Entry
 	for after := int64(0); ; after = all[len(all)-1].Seq {
-		page, err := c.Journal(ctx, m.Spec().Name, after, 5*time.Second)
+		page, err := c.Journal(ctx, node, after, 5*time.Second)
 		if err != nil {
 			return nil, err
 		}

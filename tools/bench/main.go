@@ -34,6 +34,7 @@ var sections = []struct {
 	{"tftp", measureTFTP},
 	{"deploy", measureDeploy},
 	{"dhcp", measureDHCP},
+	{"many", measureMany},
 	{"idle", measureIdle},
 }
 

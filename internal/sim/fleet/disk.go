@@ -1,6 +1,7 @@
 package fleet
 
 import (
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"sync"
@@ -86,13 +87,19 @@ func (d *disk) bootable() bool {
 	return sector[510] == 0x55 && sector[511] == 0xaa
 }
 
-// digest is the SHA-256 of the whole disk.
-func (d *disk) digest() string {
+// digest is the SHA-256 of the whole disk; "" if not all of it was kept, or the context ended.
+func (d *disk) digest(ctx context.Context) string {
+	if d.keep < d.size {
+		return ""
+	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	hash := sha256.New()
 	var zeros [chunk]byte
 	for off := int64(0); off < d.size; off += chunk {
+		if ctx.Err() != nil {
+			return ""
+		}
 		have := d.chunks[off/chunk]
 		if have == nil {
 			have = &zeros

@@ -46,7 +46,7 @@ type Event struct {
 	Stage   Stage  `json:"stage"`
 	// Text is the address, the kernel's command line, the error: what belongs to the stage.
 	Text string `json:"text,omitempty"`
-	// SHA256 is the digest of the whole disk in hexadecimal, of stage Disk.
+	// SHA256 is the digest of the whole disk in hexadecimal, of stage Disk where all is kept.
 	SHA256 string `json:"sha256,omitempty"`
 }
 

@@ -213,7 +213,7 @@ func (m *Machine) bootDisk(ctx context.Context) ending {
 	if !m.disk.bootable() {
 		return nextDevice
 	}
-	m.arrive(Event{Stage: Disk, SHA256: m.disk.digest()})
+	m.arrive(Event{Stage: Disk, SHA256: m.disk.digest(ctx)})
 	<-ctx.Done()
 	return ended
 }
