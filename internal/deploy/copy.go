@@ -45,6 +45,8 @@ type copier struct {
 	size    int64 // of the disk
 	workers int
 	count   counters
+	drive   []byte // config drive to add, or none
+	seed    string
 
 	jobs chan job
 	// free holds idle buffers; nil stands for one that has not been needed yet.
@@ -120,7 +122,8 @@ func (c *copier) fill(ctx context.Context, w *chunk) (eof bool, err error) {
 			return false, err
 		}
 		if read := c.count.read.Add(n); read > c.size {
-			return false, tooLarge(&TooLargeError{Image: read, Disk: c.size})
+			_, partition := c.disk.(section)
+			return false, tooLarge(&TooLargeError{Image: read, Disk: c.size, Partition: partition})
 		}
 		if !zero {
 			w.fill += int(n)

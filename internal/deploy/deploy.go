@@ -4,7 +4,8 @@
 // has for them, with memory that depends on the number of workers alone. Where the content
 // comes from and whether it is the right one is the business of a [Source] (package image);
 // how bytes get to the disk that of a [Disk] (package iscsi). Both are declared here, where
-// they are used. Partition images and config drives are not handled.
+// they are used. [WritePartitions] makes partitions by a [Plan] and copies a partition image into
+// one of them.
 //
 // A disk that was not written completely must not boot. Firmware and boot loaders find their
 // way from the first sectors, so these are blanked first and written last, after the source has
@@ -13,12 +14,14 @@ package deploy
 
 import (
 	"context"
+	"encoding/binary"
 	"fmt"
 	"io"
 	"time"
 
 	"golang.org/x/sync/errgroup"
 
+	"ingot/internal/disk"
 	"ingot/internal/ingot"
 )
 
@@ -57,6 +60,11 @@ type Options struct {
 	// Workers is the number of writes in flight. Default 8, which hides the latency of a
 	// network disk. Memory is one MiB for each, and two more.
 	Workers int
+	// ConfigDrive, if not empty, is a file system image of at most ConfigDriveSize bytes. WriteImage
+	// adds a partition for it at the end of the disk to the image's own partition table.
+	ConfigDrive []byte
+	// Seed makes the identifier of that partition, as in a Request.
+	Seed string
 }
 
 // Result says what a copy did. All sizes are bytes of the image.
@@ -68,6 +76,11 @@ type Result struct {
 	Duration time.Duration
 	// Digest names the content, as the source verified it.
 	Digest string
+	// Filesystem is the one that the image begins with, of those whose UUID is known; the zero
+	// value if there is none.
+	Filesystem disk.Filesystem
+	// DiskID is the disk signature in the image's boot sector, 0 if there is none.
+	DiskID uint32
 }
 
 const (
@@ -93,8 +106,10 @@ type TooLargeError struct {
 	Image int64
 	// Known tells which of both Image is.
 	Known bool
-	// Disk is the size of the disk in bytes.
+	// Disk is the size of the disk in bytes, or of the root partition.
 	Disk int64
+	// Partition tells that it is the root partition.
+	Partition bool
 }
 
 // Error returns both sizes and the way out.
@@ -103,11 +118,15 @@ func (e *TooLargeError) Error() string {
 	if !e.Known {
 		atLeast = "at least "
 	}
+	if e.Partition {
+		return fmt.Sprintf("the image has %s%d bytes, but the root partition has only %d; raise "+
+			"root_gb or choose a smaller image", atLeast, e.Image, e.Disk)
+	}
 	return fmt.Sprintf("the image has %s%d bytes, but the disk has only %d; choose a larger disk "+
 		"(root_device hints) or a smaller image", atLeast, e.Image, e.Disk)
 }
 
-// WriteImage copies src to the beginning of disk. It may be repeated after any error, and the
+// WriteImage copies src to the beginning of d. It may be repeated after any error, and the
 // result does not depend on what the disk held before.
 //
 // The order makes sure that whatever happens, the machine finds either nothing to boot or the
@@ -119,21 +138,23 @@ func (e *TooLargeError) Error() string {
 //     one would find the partition table of the previous owner at the end of the disk.
 //  2. Everything but the head is written. Other parts of the disk beyond the image are left
 //     alone; to erase them is the business of cleaning.
-//  3. When the source has verified the content, the head follows.
+//  3. When the source has verified the content, the head follows. If there is a config drive,
+//     it and a moved backup GPT are written before, and its entry is in the head.
 //
 // In between the disk is synced. An image that is not a multiple of the block size is padded
 // with zeros. An image that is too large is a *[TooLargeError]. Other errors come from src and
 // disk; those of the disk have the kind Unavailable.
-func WriteImage(ctx context.Context, disk Disk, src Source, opt Options) (Result, error) {
+func WriteImage(ctx context.Context, d Disk, src Source, opt Options) (Result, error) {
 	start := time.Now()
-	if err := fits(disk, src); err != nil {
+	if err := fits(d, src, opt); err != nil {
 		return Result{}, err
 	}
 	workers := opt.Workers
 	if workers < 1 {
 		workers = defaultWorkers
 	}
-	c := newCopier(disk, src, workers)
+	c := newCopier(d, src, workers)
+	c.drive, c.seed = opt.ConfigDrive, opt.Seed
 	report := startReporter(&c.count, src.Size(), opt.Progress)
 	err := c.run(ctx)
 	report.stop()
@@ -147,11 +168,18 @@ func WriteImage(ctx context.Context, disk Disk, src Source, opt Options) (Result
 	return c.result(start), fmt.Errorf("write image to disk: %w", err)
 }
 
-func fits(disk Disk, src Source) error {
-	block, size := int64(disk.BlockSize()), disk.Size()
+func fits(d Disk, src Source, opt Options) error {
+	block, size := int64(d.BlockSize()), d.Size()
 	if block < 512 || block > granule || block&(block-1) != 0 || size%block != 0 || size <= 0 {
 		return ingot.Errorf(ingot.Invalid, "the disk has %d bytes in blocks of %d; blocks must "+
 			"be a power of two from 512 to %d bytes and fill the disk", size, block, granule)
+	}
+	if n := int64(len(opt.ConfigDrive)); n > ConfigDriveSize {
+		return ingot.Errorf(ingot.Invalid, "the config drive has %d bytes; at most %d fit into its "+
+			"partition", n, ConfigDriveSize)
+	}
+	if len(opt.ConfigDrive) > 0 && src.Size() > size-ConfigDriveSize {
+		return noRoom(src.Size(), size)
 	}
 	if src.Size() > size {
 		return tooLarge(&TooLargeError{Image: src.Size(), Known: true, Disk: size})
@@ -163,7 +191,7 @@ func tooLarge(e *TooLargeError) error { return &ingot.Error{Kind: ingot.Invalid,
 
 // run copies in the order that WriteImage promises.
 func (c *copier) run(ctx context.Context) error {
-	if err := c.blank(ctx); err != nil {
+	if err := blank(ctx, c.disk); err != nil {
 		return err
 	}
 	group, gctx := errgroup.WithContext(ctx)
@@ -180,22 +208,28 @@ func (c *copier) run(ctx context.Context) error {
 	if err := c.sync(ctx); err != nil {
 		return err
 	}
+	if err := c.addDrive(ctx); err != nil {
+		return err
+	}
 	if err := c.writeHead(ctx); err != nil {
 		return err
 	}
 	return c.sync(ctx)
 }
 
-// blank is the first step of WriteImage.
-func (c *copier) blank(ctx context.Context) error {
-	if err := c.zero(ctx, span{0, min(headSize, c.size)}); err != nil {
-		return err
+// blank is the first step of WriteImage: whatever was there, nothing finds it any more.
+func blank(ctx context.Context, d Disk) error {
+	size := d.Size()
+	backup := min(int64(backupSectors*d.BlockSize()), size)
+	for _, s := range []span{{0, min(headSize, size)}, {size - backup, backup}} {
+		if err := d.WriteZeroes(ctx, s.off, s.n); err != nil {
+			return ingot.Errorf(ingot.Unavailable, "zero %d bytes at %d: %w", s.n, s.off, err)
+		}
 	}
-	backup := min(int64(backupSectors*c.disk.BlockSize()), c.size)
-	if err := c.zero(ctx, span{c.size - backup, backup}); err != nil {
-		return err
+	if err := d.Sync(ctx); err != nil {
+		return ingot.Errorf(ingot.Unavailable, "sync: %w", err)
 	}
-	return c.sync(ctx)
+	return nil
 }
 
 func (c *copier) writeHead(ctx context.Context) error {
@@ -206,11 +240,19 @@ func (c *copier) writeHead(ctx context.Context) error {
 }
 
 func (c *copier) result(start time.Time) Result {
-	return Result{
+	r := Result{
 		Read:     c.count.read.Load(),
 		Written:  c.count.written.Load(),
 		Zeroed:   c.count.zeroed.Load(),
 		Duration: time.Since(start),
 		Digest:   c.src.Digest(),
 	}
+	if c.head != nil {
+		head := c.head.buf[:c.head.fill]
+		r.Filesystem, _ = disk.Identify(head)
+		if len(head) >= 512 && head[510] == 0x55 && head[511] == 0xAA {
+			r.DiskID = binary.LittleEndian.Uint32(head[440:])
+		}
+	}
+	return r
 }
