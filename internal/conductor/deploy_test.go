@@ -582,7 +582,10 @@ func TestWhatCannotBeHonouredIsRefusedBeforeAnythingHappens(t *testing.T) {
 			n.Properties["root_device"] = ingot.Object{"colour": "red"}
 		},
 		"Missing are: ['ramdisk']": func(n *ingot.Node) { n.InstanceInfo["kernel"] = "http://k" },
-		"image_type is partition": func(n *ingot.Node) {
+		"root_gb": func(n *ingot.Node) {
+			n.InstanceInfo["kernel"], n.InstanceInfo["ramdisk"] = "http://k", "http://r"
+		},
+		"set kernel and ramdisk": func(n *ingot.Node) {
 			n.InstanceInfo["image_type"] = "partition"
 		},
 		"image_source": func(n *ingot.Node) { delete(n.InstanceInfo, "image_source") },

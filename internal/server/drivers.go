@@ -49,7 +49,8 @@ func (s *server) table(files *bootfile.Cache, bootURL string) (*driver.Table, er
 	if err != nil {
 		return nil, err
 	}
-	write := iscsi.New(iscsi.Options{Image: images})
+	write := iscsi.New(iscsi.Options{Image: images,
+		DefaultBootMode: s.cfg.Deploy.DefaultBootMode})
 	return &driver.Table{
 		Hardware: enabled,
 		Power:    map[string]driver.Power{ipmi.Name: bmc.Power(), fake.Name: fake.Power{}},

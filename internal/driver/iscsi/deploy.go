@@ -37,6 +37,9 @@ type Options struct {
 	// LetGoTimeout is how long a ramdisk that heard of the end may take to say Completed; 0 is
 	// 5 minutes.
 	LetGoTimeout time.Duration
+	// DefaultBootMode is that of nodes which do not say: uefi or bios; "" is uefi. It decides
+	// about the kind of partition table.
+	DefaultBootMode string
 }
 
 const (
@@ -226,7 +229,12 @@ func (d *Deploy) copy(ctx context.Context, t *driver.Task) error {
 		"%d bytes in blocks of %d", disk.Size(), disk.BlockSize()),
 		Data: ingot.Object{"bytes": disk.Size(), "address": t.Node.Attempt.Target.Address}})
 
-	r, err := deploy.WriteImage(ctx, disk, src, deploy.Options{Progress: copyProgress(t)})
+	var r deploy.Result
+	if driver.IsPartitionImage(t.Node) {
+		r, err = d.writePartitions(ctx, t, disk, deploy.Contents{Image: src})
+	} else {
+		r, err = deploy.WriteImage(ctx, disk, src, deploy.Options{Progress: copyProgress(t)})
+	}
 	if errors.Is(err, iscsi.ErrLost) {
 		return ingot.Errorf(ingot.Unavailable, "%w; look at the machine's console and at the "+
 			"provisioning network, then deploy again", err)
@@ -234,6 +242,7 @@ func (d *Deploy) copy(ctx context.Context, t *driver.Task) error {
 	if err != nil {
 		return err
 	}
+	record(t.Node, r)
 	t.Note(ingot.Entry{Source: "image", Text: fmt.Sprintf("image written and verified (%s): "+
 		"%d bytes, %d of them zeros, in %s", r.Digest, r.Read, r.Zeroed,
 		r.Duration.Round(time.Millisecond)),

@@ -20,24 +20,16 @@ func (d *Deploy) Validate(_ context.Context, t *driver.Task) error {
 	if _, err := roothint.Parse(hints); err != nil {
 		return ingot.Errorf(ingot.Invalid, "%s of node %s: %w", where, n.UUID, err)
 	}
-	for _, key := range []string{"kernel", "ramdisk"} {
-		if given(n.InstanceInfo[key]) {
-			return partitionImage(n, "instance_info has "+key)
+	if driver.IsPartitionImage(n) {
+		if _, err := d.request(n); err != nil {
+			return err
 		}
-	}
-	if driver.Text(n.InstanceInfo, "image_type") == "partition" {
-		return partitionImage(n, "image_type is partition")
 	}
 	if given(n.InstanceInfo["configdrive"]) {
 		return ingot.Errorf(ingot.Invalid, "a config drive was given for node %s, which deploy "+
 			"interface iscsi cannot write yet; deploy without one", n.UUID)
 	}
 	return nil
-}
-
-func partitionImage(n *ingot.Node, why string) error {
-	return ingot.Errorf(ingot.Invalid, "deploy interface iscsi writes whole-disk images only, "+
-		"but %s for node %s", why, n.UUID)
 }
 
 // given tells whether a value asks for something.

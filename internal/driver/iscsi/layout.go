@@ -1,0 +1,170 @@
+package iscsi
+
+import (
+	"context"
+	"math"
+	"strconv"
+	"strings"
+	"time"
+
+	"ingot/internal/deploy"
+	"ingot/internal/disk"
+	"ingot/internal/driver"
+	"ingot/internal/ingot"
+)
+
+// defaultEphemeralFormat is what Ironic makes, and the only kind that can be made here.
+const defaultEphemeralFormat = "ext4"
+
+// Keys of driver_internal_info. The first two are Ironic's.
+const (
+	infoRootID    = "root_uuid_or_disk_id"
+	infoWholeDisk = "is_whole_disk_image"
+	// infoKept names the attempt that found the ephemeral partition to be preserved in its place.
+	// What was found is gone from the disk as soon as it is written to.
+	infoKept = "ephemeral_partition_kept"
+)
+
+// request reads which partitions instance_info asks for.
+func (d *Deploy) request(n *ingot.Node) (deploy.Request, error) {
+	if !driver.BootsFromNetwork(n) {
+		return deploy.Request{}, ingot.Errorf(ingot.Invalid, "the image of node %s is a partition "+
+			"image, which boots with a kernel and a ramdisk of its own from the network: set kernel "+
+			"and ramdisk in instance_info and no boot_option:local, or use a whole-disk image, "+
+			"which has a boot loader (image_type whole-disk)", n.UUID)
+	}
+	r := deploy.Request{Seed: n.UUID, ConfigDrive: given(n.InstanceInfo["configdrive"])}
+	for _, size := range []struct {
+		key  string
+		unit float64
+		to   *int64
+	}{{"root_gb", 1 << 30, &r.Root}, {"swap_mb", 1 << 20, &r.Swap},
+		{"ephemeral_gb", 1 << 30, &r.Ephemeral}} {
+		text := strings.TrimSpace(driver.Text(n.InstanceInfo, size.key))
+		value, err := strconv.ParseFloat(text, 64)
+		if text != "" && (err != nil || math.IsNaN(value) || value > math.MaxInt64/2/size.unit) {
+			return deploy.Request{}, ingot.Errorf(ingot.Invalid, "instance_info/%s of node %s is "+
+				"%.40q; it must be a number", size.key, n.UUID, text)
+		}
+		*size.to = int64(math.Ceil(max(0, value*size.unit)))
+	}
+	if r.Root == 0 {
+		return deploy.Request{}, ingot.Errorf(ingot.Invalid, "instance_info/root_gb of node %s is "+
+			"missing: the size of the root partition that the image goes to, in GiB", n.UUID)
+	}
+	if f := driver.Text(n.InstanceInfo, "ephemeral_format"); r.Ephemeral > 0 && f != "" &&
+		!strings.EqualFold(f, defaultEphemeralFormat) {
+		return deploy.Request{}, ingot.Errorf(ingot.Invalid, "instance_info/ephemeral_format of "+
+			"node %s is %.40q; only ext4 can be made", n.UUID, f)
+	}
+	if preserves(n) && r.Ephemeral == 0 {
+		return deploy.Request{}, ingot.Errorf(ingot.Invalid, "instance_info of node %s has "+
+			"preserve_ephemeral and no ephemeral_gb", n.UUID)
+	}
+	var err error
+	r.Label, err = d.label(n)
+	return r, err
+}
+
+// label is the kind of partition table: what is asked for, or what suits the boot mode.
+func (d *Deploy) label(n *ingot.Node) (disk.Label, error) {
+	for _, o := range []ingot.Object{n.InstanceInfo, n.Properties} {
+		switch l := disk.Label(strings.ToLower(driver.Capability(o, "disk_label"))); l {
+		case "":
+		case disk.MBR, disk.GPT:
+			return l, nil
+		default:
+			return "", ingot.Errorf(ingot.Invalid, "capability disk_label of node %s is %.40q; known "+
+				"are msdos and gpt", n.UUID, l)
+		}
+	}
+	if driver.BootMode(n, d.o.DefaultBootMode) == driver.UEFI {
+		return disk.GPT, nil
+	}
+	return disk.MBR, nil
+}
+
+func preserves(n *ingot.Node) bool {
+	yes, _ := strconv.ParseBool(strings.ToLower(driver.Text(n.InstanceInfo, "preserve_ephemeral")))
+	return yes
+}
+
+// target is the machine's disk, which can be looked at as well.
+type target interface {
+	deploy.Disk
+	ReadAt(p []byte, off int64) (int, error)
+}
+
+// writePartitions makes the partitions of a partition image on the machine's disk.
+func (d *Deploy) writePartitions(ctx context.Context, t *driver.Task, to target,
+	c deploy.Contents) (deploy.Result, error) {
+	r, err := d.request(t.Node)
+	if err != nil {
+		return deploy.Result{}, err
+	}
+	plan, err := deploy.NewPlan(r, to.Size(), to.BlockSize())
+	if err != nil {
+		return deploy.Result{}, err
+	}
+	t.Note(ingot.Entry{Source: "image", Text: "partitions: " + plan.String()})
+	if preserves(t.Node) {
+		if err := checkKept(ctx, t, to, plan); err != nil {
+			return deploy.Result{}, err
+		}
+		c.KeepEphemeral = true
+	}
+	c.Now = time.Now()
+	result, err := deploy.WritePartitions(ctx, to, plan, c,
+		deploy.Options{Progress: copyProgress(t)})
+	if err == nil && result.Filesystem.UUID == "" {
+		// The kernel would find no root, on a console that nobody watches.
+		err = ingot.Errorf(ingot.Invalid, "the image was written, but it begins with no file system "+
+			"that is known (ext2 to ext4, xfs, btrfs, vfat): a partition image is the content of a "+
+			"root partition; for a whole-disk image set image_type to whole-disk")
+	}
+	return result, err
+}
+
+// checkKept makes sure that the ephemeral partition to be preserved is there, and puts on record
+// that it was: the table that proves it is the first thing that a deployment overwrites, and
+// the step may be repeated after that.
+func checkKept(ctx context.Context, t *driver.Task, to target, plan deploy.Plan) error {
+	info := internalInfo(t.Node)
+	if info[infoKept] == t.Node.Attempt.ID {
+		return nil
+	}
+	head := make([]byte, min(disk.HeadSize, to.Size()))
+	if _, err := to.ReadAt(head, 0); err != nil {
+		return ingot.Errorf(ingot.Unavailable, "read the disk's partition table: %w", err)
+	}
+	if err := plan.CheckKept(head); err != nil {
+		return err
+	}
+	info[infoKept] = t.Node.Attempt.ID
+	t.Note(ingot.Entry{Source: "image", Text: "the ephemeral partition stays as it is"})
+	return t.Save(ctx)
+}
+
+// record tells the node what was written: its boot script and Ironic's clients want to know.
+func record(n *ingot.Node, r deploy.Result) {
+	info, whole := internalInfo(n), !driver.IsPartitionImage(n)
+	info[infoWholeDisk] = whole
+	delete(info, infoKept)
+	delete(info, infoRootID)
+	switch {
+	case !whole:
+		info[infoRootID] = r.Filesystem.UUID
+		if n.Instance != nil {
+			n.Instance.RootUUID = r.Filesystem.UUID
+		}
+	case r.DiskID != 0:
+		info[infoRootID] = "0x" + strconv.FormatUint(uint64(r.DiskID)|1<<32, 16)[1:]
+	}
+}
+
+func internalInfo(n *ingot.Node) ingot.Object {
+	if n.DriverInternalInfo == nil {
+		n.DriverInternalInfo = ingot.Object{}
+	}
+	return n.DriverInternalInfo
+}
