@@ -20,6 +20,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"sync"
 	"time"
 
 	"ingot/internal/ingot"
@@ -104,6 +105,8 @@ type Image struct {
 	disk   *qcow2.Image
 	off    int64
 	extent qcow2.Extent
+	// release ends the use of file.
+	release func()
 }
 
 // Open makes the image of ref readable. For qcow2 this includes fetching and verifying all of
@@ -215,8 +218,10 @@ func (o opener) openDisk(file *os.File) (*Image, error) {
 		file.Close()
 		return nil, ingot.Errorf(ingot.Invalid, "%w", err)
 	}
+	inUse.add(file.Name(), 1)
 	return &Image{
 		digest: o.ref.Digest, format: QCOW2, size: disk.Size(), file: file, disk: disk,
+		release: sync.OnceFunc(func() { inUse.add(file.Name(), -1) }),
 	}, nil
 }
 
@@ -276,5 +281,6 @@ func (i *Image) Close() error {
 	if i.stream != nil {
 		return i.stream.Close()
 	}
+	i.release()
 	return i.file.Close()
 }

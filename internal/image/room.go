@@ -5,6 +5,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 
 	"ingot/internal/ingot"
@@ -18,9 +19,35 @@ const (
 	roomStep = 32 << 20
 )
 
+// inUse counts who reads which image of the spool, by path. To remove one of those would make
+// no room before it is closed, and the next machine would have to fetch it again. It is package
+// state for the same reason as downloads.
+var inUse = users{count: make(map[string]int)}
+
+type users struct {
+	mu    sync.Mutex
+	count map[string]int // guarded by mu
+}
+
+// add says that the file of that path has one user more, or with -1 one less.
+func (u *users) add(path string, n int) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.count[path] += n; u.count[path] == 0 {
+		delete(u.count, path)
+	}
+}
+
+// has tells whether someone reads the file.
+func (u *users) has(path string) bool {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.count[path] > 0
+}
+
 // makeRoom sees to it that size bytes can be written in dir, at the cost of the images that were
-// fetched the longest ago: they can be fetched again. Who reads one of them is not disturbed. A
-// size below zero is unknown.
+// fetched the longest ago and that nobody reads: they can be fetched again. A size below zero is
+// unknown.
 func makeRoom(dir string, size int64) error {
 	var fs syscall.Statfs_t
 	if err := syscall.Statfs(dir, &fs); err != nil {
@@ -66,8 +93,8 @@ func spooledImages(dir string) ([]spooledImage, error) {
 	var images []spooledImage
 	for _, path := range paths {
 		info, err := os.Stat(path)
-		if err != nil || strings.HasSuffix(path, tempMark) {
-			continue // gone meanwhile, or being written
+		if err != nil || strings.HasSuffix(path, tempMark) || inUse.has(path) {
+			continue // gone meanwhile, being written, or being read
 		}
 		images = append(images, spooledImage{path, info.Size(), info.ModTime().UnixNano()})
 	}

@@ -218,3 +218,26 @@ func TestProgressReachesTheEnd(t *testing.T) {
 		t.Errorf("last progress %d of %d, want %d of %[3]d", done, total, size)
 	}
 }
+
+func TestAnImageThatIsReadIsNotRemovedToMakeRoom(t *testing.T) {
+	t.Parallel()
+	file := qcow2Of(t, disk(1<<20))
+	url, _ := serve(t, file)
+	opt := options(t)
+	ref := image.Reference{Source: url, Digest: sha256Of(file), Format: image.QCOW2}
+	i, err := image.Open(t.Context(), ref, opt)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer i.Close()
+	if got, err := image.Removable(opt.SpoolDir); err != nil || len(got) > 0 {
+		t.Errorf("removable while it is read: %q, %v; want nothing", got, err)
+	}
+	for range 2 {
+		i.Close() // the second one counts for nothing
+	}
+	want := []string{spoolPath(opt, ref.Digest)}
+	if got, err := image.Removable(opt.SpoolDir); err != nil || !slices.Equal(got, want) {
+		t.Errorf("removable when it is closed: %q, %v; want %q", got, err, want)
+	}
+}
