@@ -80,9 +80,19 @@ func (s *Server) sendFile(w http.ResponseWriter, r *http.Request, f *os.File) {
 		http.Error(w, "boot file cannot be read", http.StatusInternalServerError)
 		return
 	}
-	start := time.Now()
 	// No guessing of types: firmware takes what it asked for.
 	w.Header().Set("Content-Type", "application/octet-stream")
+	if r.Method != http.MethodHead {
+		client := clientOf(r)
+		if err := s.downloads.enter(r.Context(), client); err != nil {
+			w.Header().Set("Retry-After", "10")
+			http.Error(w, "too many downloads at once: "+err.Error(),
+				http.StatusServiceUnavailable)
+			return
+		}
+		defer s.downloads.leave(client)
+	}
+	start := time.Now()
 	m := &meter{ResponseWriter: w}
 	http.ServeContent(m, r, "", info.ModTime(), f)
 	if r.Method == http.MethodHead || m.status >= 300 {
@@ -99,9 +109,15 @@ func (s *Server) sendFile(w http.ResponseWriter, r *http.Request, f *os.File) {
 }
 
 func (s *Server) noteRequest(r *http.Request, level, text string, data ingot.Object) {
-	if from, err := netip.ParseAddrPort(r.RemoteAddr); err == nil {
-		s.noteAddress(from.Addr().Unmap(), level, "http", text, data)
+	if client := clientOf(r); client.IsValid() {
+		s.noteAddress(client, level, "http", text, data)
 	}
+}
+
+// clientOf is the address that a request came from.
+func clientOf(r *http.Request) netip.Addr {
+	from, _ := netip.ParseAddrPort(r.RemoteAddr) // always one with net/http on TCP
+	return from.Addr().Unmap()
 }
 
 // meter counts the bytes of an answer. It passes ReadFrom on, so that files go out by sendfile.
@@ -137,7 +153,7 @@ func (m *meter) ReadFrom(r io.Reader) (int64, error) {
 func (m *meter) Unwrap() http.ResponseWriter { return m.ResponseWriter }
 
 // httpServer bounds what a client can hold: headers in size and time, idle connections in time.
-// The length of a download is not bounded: firmware may be slow.
+// The length of a download is not bounded: firmware may be slow. See transfer.go for what is.
 func (s *Server) httpServer() *http.Server {
 	return &http.Server{
 		Handler:           s.routes(),

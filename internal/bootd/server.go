@@ -77,6 +77,8 @@ type Server struct {
 	cached programCache   // what TFTP serves
 	told   journal.Hourly // what the log was told of, by name
 
+	downloads transfers
+
 	http     net.Listener
 	tftp     net.PacketConn
 	dhcp     net.PacketConn
@@ -97,7 +99,7 @@ func (s *Server) Listen(ctx context.Context) (err error) {
 		return err
 	}
 	var lc net.ListenConfig
-	if s.http, err = lc.Listen(ctx, "tcp", s.HTTPListen); err != nil {
+	if s.http, err = listenHTTP(ctx, s.HTTPListen, stallTime); err != nil {
 		return fmt.Errorf("listen for HTTP of machines (boot.http_listen): %w", err)
 	}
 	if s.TFTPListen != "" {

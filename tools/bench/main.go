@@ -30,6 +30,7 @@ var sections = []struct {
 	run  func(context.Context, *bench) (section, error)
 }{
 	{"script", measureScript},
+	{"http", measureHTTP},
 	{"iscsi", measureISCSI},
 	{"tftp", measureTFTP},
 	{"deploy", measureDeploy},

@@ -1,0 +1,150 @@
+package bootd
+
+import (
+	"container/list"
+	"context"
+	"net"
+	"net/netip"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"ingot/internal/ingot"
+)
+
+// Bounds of downloads over HTTP.
+const (
+	// maxTransfers are sent at once. With more, each gets so little that firmware gives up.
+	maxTransfers = 256
+	// maxTransfersOf one address are sent at once, so that nobody takes all of them. A machine
+	// needs one or two; machines behind one address take turns.
+	maxTransfersOf = 8
+	// maxWaiting of one address wait in the line; more are refused.
+	maxWaiting = 128
+)
+
+// stallTime is how long a client may take nothing at all. Slowness is no reason to end a download.
+const stallTime = 2 * time.Minute
+
+// transfers is a line before a counter: first come, first served, except that a client who has
+// as many transfers as one may have lets others pass. The zero value is free.
+type transfers struct {
+	mu      sync.Mutex
+	running int                      // guarded by mu, as all below
+	of      map[netip.Addr]*transfer // clients with anything running or waiting
+	waiting list.List                // of *waiter, the oldest first
+}
+
+// transfer counts what a client has.
+type transfer struct{ running, waiting int }
+
+type waiter struct {
+	client  netip.Addr
+	admit   chan struct{} // closed when its turn has come
+	element *list.Element // nil once it has
+}
+
+// enter waits for a turn, which leave ends. Errors: Unavailable if the client has too many waiting,
+// or that of ctx.
+func (t *transfers) enter(ctx context.Context, client netip.Addr) error {
+	w, err := t.join(client)
+	if err != nil {
+		return err
+	}
+	select {
+	case <-w.admit:
+		return nil
+	case <-ctx.Done():
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if w.element == nil { // its turn came meanwhile
+		t.end(client)
+		return ctx.Err()
+	}
+	t.waiting.Remove(w.element)
+	t.of[client].waiting--
+	t.forget(client)
+	return ctx.Err()
+}
+
+func (t *transfers) join(client netip.Addr) (*waiter, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.of == nil {
+		t.of = map[netip.Addr]*transfer{}
+	}
+	c := t.of[client]
+	if c == nil {
+		c = &transfer{}
+		t.of[client] = c
+	}
+	if c.waiting >= maxWaiting {
+		return nil, ingot.Errorf(ingot.Unavailable, "%d downloads of %s wait already", c.waiting,
+			client)
+	}
+	c.waiting++
+	w := &waiter{client: client, admit: make(chan struct{})}
+	w.element = t.waiting.PushBack(w)
+	t.advance()
+	return w, nil
+}
+
+// leave ends a turn.
+func (t *transfers) leave(client netip.Addr) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.end(client)
+}
+
+// end needs mu.
+func (t *transfers) end(client netip.Addr) {
+	t.running--
+	t.of[client].running--
+	t.forget(client)
+	t.advance()
+}
+
+// forget drops a client who has nothing here any more. Needs mu.
+func (t *transfers) forget(client netip.Addr) {
+	if *t.of[client] == (transfer{}) {
+		delete(t.of, client)
+	}
+}
+
+// advance admits whoever may be. Needs mu.
+func (t *transfers) advance() {
+	for e := t.waiting.Front(); e != nil && t.running < maxTransfers; {
+		w, next := e.Value.(*waiter), e.Next()
+		if c := t.of[w.client]; c.running < maxTransfersOf {
+			t.waiting.Remove(e)
+			w.element = nil
+			t.running++
+			c.running++
+			c.waiting--
+			close(w.admit)
+		}
+		e = next
+	}
+}
+
+// listenHTTP listens for machines, on IPv4 and IPv6 where the address leaves that open. The kernel
+// ends a connection whose peer has taken nothing for the time of stall: tcp(7), TCP_USER_TIMEOUT,
+// which connections inherit. A deadline in the program would interrupt sendfile for it, and would
+// not tell slow from stalled.
+func listenHTTP(ctx context.Context, address string, stall time.Duration) (net.Listener, error) {
+	lc := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
+		var err error
+		if e := c.Control(func(fd uintptr) {
+			err = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT,
+				int(stall.Milliseconds()))
+		}); e != nil {
+			return e
+		}
+		return err
+	}}
+	lc.SetMultipathTCP(false) // has no such option
+	return lc.Listen(ctx, "tcp", address)
+}
