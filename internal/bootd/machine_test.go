@@ -310,6 +310,16 @@ func TestRealFirmwareGetsToItsScriptWithoutWaits(t *testing.T) {
 			t.Logf("power on to script %.1f s; iPXE: DISCOVER to ACK %.1f s, ACK to script %.1f s",
 				script.Sub(start).Seconds(), ack.Time.Sub(offer.Time).Seconds(),
 				script.Sub(ack.Time).Seconds())
+			// A second DISCOVER would be the wait for a ProxyDHCP server.
+			discovers := 0
+			for _, e := range s.journal.all() {
+				if strings.Contains(e.Text, "DHCP DISCOVER") && strings.Contains(e.Text, "(iPXE)") {
+					discovers++
+				}
+			}
+			if discovers != 1 {
+				t.Errorf("iPXE sent %d DISCOVERs before it took the offer", discovers)
+			}
 			if wait := script.Sub(ack.Time); wait > 10*time.Second {
 				t.Errorf("iPXE waited %s between its address and its script", wait)
 			}

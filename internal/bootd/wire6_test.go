@@ -9,7 +9,6 @@ import (
 	"testing"
 
 	"ingot/internal/bootd"
-	"ingot/internal/sim"
 )
 
 // ownAddress6 is the enrolled machine's: fd77::/64 and its MAC.
@@ -55,17 +54,4 @@ func TestForeignDHCPv6ClientLearnsItsScript(t *testing.T) {
 		delete(missing, lines.Text())
 	}
 	s.journal.wait(t, "DHCPv6 REQUEST answered with REPLY: "+ownAddress6, "iPXE")
-}
-
-// The firmware of a UEFI machine boots iPXE and that its script, nothing of it over IPv4.
-func TestRealFirmwareBootsOverIPv6(t *testing.T) {
-	t.Parallel()
-	if testing.Short() {
-		t.Skip("boots virtual machines")
-	}
-	// In mode proxy and without another server nobody gives an IPv4 address.
-	s := newSite(t, bootd.ModeProxy, func(c *bootd.Config) { c.IPv6 = true })
-	script := s.boot(t, sim.MachineSpec{Firmware: sim.UEFI, NICROM: sim.NoROM}, "snponly.efi")
-	t.Logf("script at %s", script)
-	s.journal.wait(t, "DHCPv6 REQUEST answered with REPLY: "+ownAddress6, "tftp://[fd77::1]/snponly.efi")
 }

@@ -154,6 +154,10 @@ func TestEveryMessageIsAnsweredOnTheWire(t *testing.T) {
 	c, us := s.client(t, mac), netip.MustParseAddr("10.77.0.1")
 	offer := c.ask(everyone, dhcpv4.MessageTypeDiscover)
 	wantKind(t, offer, dhcpv4.MessageTypeOffer)
+	// No look whether somebody has the address, by ping or by ARP: either leaves an entry there.
+	if got := s.run(t, "ip", "neigh", "show", offer.YourIPAddr.String()); got != "" {
+		t.Errorf("the server looked for the address before it offered it: %s", got)
+	}
 	mine := dhcpv4.WithOption(dhcpv4.OptRequestedIPAddress(offer.YourIPAddr))
 	other := dhcpv4.WithOption(dhcpv4.OptRequestedIPAddress(net.IPv4(10, 99, 0, 7)))
 	ours := dhcpv4.WithOption(dhcpv4.OptServerIdentifier(us.AsSlice()))
