@@ -6,9 +6,8 @@ import (
 	"net/netip"
 	"net/url"
 
-	"github.com/insomniacslk/dhcp/iana"
-
 	"ingot/internal/dhcp"
+	"ingot/internal/driver/pxe"
 	"ingot/internal/ingot"
 )
 
@@ -40,21 +39,15 @@ type Boot struct {
 	Why string
 }
 
-// programs names the boot program by the architecture of option 93 (RFC 4578 section 2.1, as
-// assigned by IANA). All of them are stock builds of iPXE; what they do is decided by script.
-//
-// snponly.efi and not ipxe.efi for UEFI: it uses the firmware's own network driver, which by
-// then has proven to work, and starts about five seconds earlier.
-var programs = map[iana.Arch]string{
-	iana.INTEL_X86PC:     "undionly.kpxe",
-	iana.EFI_BC:          "snponly.efi", // 7: what x86-64 UEFI sends, in spite of its name
-	iana.EFI_X86_64:      "snponly.efi", // 9: what the RFC has for x86-64, sent by some
-	iana.EFI_X86_64_HTTP: "snponly.efi", // 16: UEFI HTTP boot
-}
-
 // decide tells what a machine's firmware shall load. base is our HTTP address,
 // "http://10.77.0.1:8080". It is a pure function of its arguments.
 func decide(m Machine, c dhcp.Client, base string) Boot {
+	// A node with the boot interface pxe boots the programs of that one also from an iPXE in the
+	// card's ROM, which is then no more than a PXE ROM; as in Ironic.
+	plain, programs := false, ipxePrograms
+	if m.Node != nil && m.Node.Interfaces["boot"] == pxe.PlainName {
+		plain, programs = true, pxePrograms
+	}
 	switch {
 	case c.Class == dhcp.ClassOther && !c.IPXE:
 		// An operating system renews its address. A boot file would be no harm, but there is
@@ -68,7 +61,7 @@ func decide(m Machine, c dhcp.Client, base string) Boot {
 	case !m.Port.PXEEnabled:
 		return Boot{Why: "pxe_enabled of the port is false"}
 
-	case c.IPXE:
+	case c.IPXE && !plain:
 		// iPXE is there already: from the NIC's ROM, or loaded by one of the cases below, which
 		// the wire does not tell apart. It gets its script whatever the boot intent: "boot the
 		// local disk" is a script too, and quicker than a firmware's time-outs.
@@ -95,7 +88,8 @@ func decide(m Machine, c dhcp.Client, base string) Boot {
 		return Boot{File: base + programPath + program, Why: "UEFI HTTP boot"}
 
 	default:
-		// PXE of BIOS or UEFI: one file by TFTP, which then asks again as iPXE.
+		// PXE of BIOS or UEFI: one file by TFTP. iPXE then asks again as iPXE, PXELINUX and GRUB
+		// ask for their configuration by TFTP.
 		return Boot{File: program, TFTP: true, Why: "PXE " + c.Arch.String()}
 	}
 }

@@ -30,6 +30,10 @@ func (s *Server) routes() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /files/{digest}/{name}", s.serveFile)
 	mux.HandleFunc("GET "+programPath+"{name}", s.serveProgram)
+	for _, pattern := range []string{"/{name}", programPath + "autoexec.ipxe",
+		"/pxelinux.cfg/{name}", "/grub/{name}"} {
+		mux.HandleFunc("GET "+pattern, s.serveTree)
+	}
 	if s.Machine != nil {
 		mux.Handle("/v1/", s.Machine)
 	}

@@ -22,8 +22,11 @@ import (
 	"time"
 
 	"ingot/internal/bootd"
+	"ingot/internal/config"
 	"ingot/internal/dhcp"
+	"ingot/internal/driver/pxe"
 	"ingot/internal/ingot"
+	"ingot/internal/netboot"
 	"ingot/internal/sim"
 	"ingot/internal/store"
 )
@@ -120,7 +123,12 @@ func TestMain(m *testing.M) {
 // printer is a journal that writes to standard output, one JSON object a line.
 type printer struct{ out *json.Encoder }
 
-func (p printer) Add(e ingot.Entry) { p.out.Encode(e) }
+func (p printer) Add(e ingot.Entry) {
+	if e.Time.IsZero() {
+		e.Time = time.Now() // as the journal does
+	}
+	p.out.Encode(e)
+}
 
 // serve runs a server until standard input ends. Every script is: fetch the boot file, say so.
 func serve(text string) error {
@@ -139,6 +147,11 @@ func serve(text string) error {
 	s := &bootd.Server{Config: o.Config, Store: st, Journal: log, Files: directory(o.Files),
 		Log: slog.New(slog.NewTextHandler(os.Stderr, nil))}
 	s.Machine = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if strings.HasSuffix(r.URL.Path, "/pass_deploy_info") {
+			log.Add(ingot.Entry{Time: time.Now(), Source: "test", Text: "ramdisk called " + r.URL.Path})
+			w.WriteHeader(http.StatusAccepted)
+			return
+		}
 		if r.URL.Path != "/v1/drivers/ipmi/vendor_passthru/ipxe_config" ||
 			r.FormValue("port_address") != mac {
 			http.NotFound(w, r)
@@ -151,6 +164,8 @@ func serve(text string) error {
 	if err := s.Listen(ctx); err != nil {
 		return err
 	}
+	s.Boot = pxe.New(pxe.Options{Log: s.Log, Note: log.Add, Env: netboot.Env{
+		BaseURLs: []string{s.URL()}, Driver: "ipmi", KernelArgs: "console=ttyS0 panic=30"}})
 	go func() {
 		io.Copy(io.Discard, os.Stdin)
 		cancel()
@@ -162,6 +177,7 @@ func serve(text string) error {
 // site is a network with a running bootd and one enrolled machine.
 type site struct {
 	*sim.Network
+	dir     string // of boot files
 	config  bootd.Config
 	store   *store.Store
 	journal *journal
@@ -192,11 +208,12 @@ func newSite(t *testing.T, mode bootd.Mode, changes ...func(*bootd.Config)) *sit
 	sum := sha256.Sum256(s.content)
 	s.digest = hex.EncodeToString(sum[:])
 	dir := t.TempDir()
+	s.dir = dir
 	if err := os.WriteFile(filepath.Join(dir, s.digest), s.content, 0o600); err != nil {
 		t.Fatal(err)
 	}
 	s.config = bootd.Config{Interface: n.Bridge(), HTTPListen: ":8080", TFTPListen: ":69",
-		Programs: []string{"/usr/lib/ipxe"}, Mode: mode, RouterAdverts: true,
+		Programs: config.Default().Boot.TFTPFiles, Mode: mode, RouterAdverts: true,
 		Pool: dhcp.Pool{First: netip.MustParseAddr("10.77.0.100"),
 			Last: netip.MustParseAddr("10.77.0.200")}}
 	for _, change := range changes {

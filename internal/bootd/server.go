@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"ingot/internal/dhcp"
+	"ingot/internal/driver/pxe"
 	"ingot/internal/ingot"
 	"ingot/internal/journal"
 	"ingot/internal/store"
@@ -34,7 +35,7 @@ type Config struct {
 	TFTPListen string
 	// TFTPSinglePort answers transfers from TFTPListen itself, see [tftp.Server].
 	TFTPSinglePort bool
-	// Programs are the directories of undionly.kpxe, snponly.efi and ipxe.efi.
+	// Programs are the directories of boot programs, see programNames.
 	Programs []string
 
 	// Mode of DHCP. Empty is off.
@@ -60,7 +61,7 @@ type Config struct {
 	Prefix6 netip.Prefix
 }
 
-// A Server is the sockets of one conductor. All fields but Machine are needed. Listen opens the
+// A Server is the sockets of one conductor. All fields but Machine and Boot are needed. Listen opens the
 // sockets, Run answers.
 type Server struct {
 	Config
@@ -68,6 +69,7 @@ type Server struct {
 	Journal Journal
 	Files   Files
 	Machine http.Handler // calls of machines below /v1/; nil: none
+	Boot    *pxe.Boot    // tells boot loaders what to boot; nil: no configurations
 	Log     *slog.Logger
 
 	site   Site

@@ -6,13 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
-	"maps"
 	"net"
 	"net/netip"
 	"os"
-	"path/filepath"
-	"slices"
 	"strings"
 	"sync"
 
@@ -20,29 +16,8 @@ import (
 	"ingot/internal/tftp"
 )
 
-// programNames is the whole TFTP tree, and the tree below programPath: boot programs. What a
-// machine may boot with them is decided later, by script.
-var programNames = map[string]bool{"undionly.kpxe": true, "snponly.efi": true, "ipxe.efi": true}
-
-// openProgram opens a boot program by name, from the first directory that has it. The error kind
-// is NotFound if there is none.
-func (s *Server) openProgram(name string) (*os.File, error) {
-	if !programNames[name] {
-		return nil, ingot.Errorf(ingot.NotFound, "it is no boot program; there are %s",
-			strings.Join(slices.Sorted(maps.Keys(programNames)), ", "))
-	}
-	for _, dir := range s.Programs {
-		f, err := os.Open(filepath.Join(dir, name))
-		if err == nil || !errors.Is(err, fs.ErrNotExist) {
-			return f, err
-		}
-	}
-	return nil, ingot.Errorf(ingot.NotFound, "it is in none of %v; install the package ipxe or "+
-		"set boot.tftp_files", s.Programs)
-}
-
-// program is a boot program in memory: hundreds of machines may want it at once.
-type program struct {
+// loaded is a boot program in memory: hundreds of machines may want it at once.
+type loaded struct {
 	info os.FileInfo // of the file when it was read
 	data []byte
 }
@@ -53,7 +28,7 @@ const maxProgram = 16 << 20
 // programCache is the boot programs in memory. The zero value is empty.
 type programCache struct {
 	mu    sync.Mutex // guards named
-	named map[string]program
+	named map[string]loaded
 }
 
 // read returns the bytes of an open file, from memory if it is the one that was read last.
@@ -70,15 +45,23 @@ func (p *programCache) read(name string, f *os.File, info os.FileInfo) ([]byte, 
 		return nil, fmt.Errorf("read %s: %w", f.Name(), err)
 	}
 	if p.named == nil {
-		p.named = make(map[string]program)
+		p.named = make(map[string]loaded)
 	}
-	p.named[name] = program{info, data}
+	p.named[name] = loaded{info, data}
 	return data, nil
 }
 
-// serveTFTP is the handler of the TFTP server.
-func (s *Server) serveTFTP(_ context.Context, r tftp.Request) (c tftp.Content, err error) {
-	f, err := s.openProgram(r.Path)
+// serveTFTP is the handler of the TFTP server: configurations, kernels and ramdisks under their
+// digest, and boot programs.
+func (s *Server) serveTFTP(ctx context.Context, r tftp.Request) (c tftp.Content, err error) {
+	text, ok, err := s.configFile(ctx, r.Path, r.Client.Addr().Unmap())
+	if err != nil {
+		return c, err
+	}
+	if ok {
+		return tftp.Content{Reader: strings.NewReader(text), Size: int64(len(text))}, nil
+	}
+	f, err := s.openFile(r.Path)
 	if ingot.KindOf(err) == ingot.NotFound {
 		return c, fmt.Errorf("%w: %w", tftp.ErrNotFound, err)
 	}
@@ -94,7 +77,7 @@ func (s *Server) serveTFTP(_ context.Context, r tftp.Request) (c tftp.Content, e
 		return c, fmt.Errorf("look at %s: %w", f.Name(), err)
 	}
 	c.Size = info.Size()
-	if c.Size > maxProgram {
+	if _, isProgram := programNames[r.Path]; !isProgram || c.Size > maxProgram {
 		c.Reader, c.Close = f, f.Close
 		return c, nil
 	}
@@ -102,6 +85,19 @@ func (s *Server) serveTFTP(_ context.Context, r tftp.Request) (c tftp.Content, e
 	data, err := s.cached.read(r.Path, f, info)
 	c.Reader = bytes.NewReader(data)
 	return c, err
+}
+
+// openFile opens files/<digest>/<name>, or a boot program.
+func (s *Server) openFile(path string) (*os.File, error) {
+	rest, held := strings.CutPrefix(path, "files/")
+	if !held {
+		return s.openProgram(path)
+	}
+	digest, name, _ := strings.Cut(rest, "/")
+	if name == "" || strings.Contains(name, "/") {
+		return nil, ingot.Errorf(ingot.NotFound, "boot files are files/<sha256>/<name>")
+	}
+	return s.Files.Open(digest)
 }
 
 // noteTFTP writes what became of a transfer to the journal. Size probes and starts are traffic,
@@ -112,6 +108,9 @@ func (s *Server) noteTFTP(e tftp.Event) {
 	case tftp.Done:
 		text = fmt.Sprintf("TFTP: %s sent, %d bytes", e.Request.Path, e.Bytes)
 	case tftp.Refused:
+		if probed(e.Request.Path) && errors.Is(e.Err, tftp.ErrNotFound) {
+			return
+		}
 		level, text = ingot.LevelWarning, fmt.Sprintf("TFTP: %s refused: %v", e.Request.Path, e.Err)
 	case tftp.Aborted, tftp.Lost:
 		level = ingot.LevelWarning

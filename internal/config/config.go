@@ -185,9 +185,11 @@ func Default() Config {
 		Boot: Boot{
 			HTTPListen: ":8080",
 			TFTPListen: ":69",
-			TFTPFiles:  []string{"/usr/lib/ipxe"},
-			Cache:      "/var/lib/ingot/boot",
-			Unknown:    "exit",
+			TFTPFiles: []string{"/usr/lib/ipxe", "/usr/lib/PXELINUX",
+				"/usr/lib/syslinux/modules/bios", "/usr/lib/shim",
+				"/usr/lib/grub/x86_64-efi-signed", "/usr/lib/grub/arm64-efi-signed"},
+			Cache:   "/var/lib/ingot/boot",
+			Unknown: "exit",
 			DHCP: DHCP{
 				Mode: "off", LeaseTime: Duration(time.Hour), DNS: []string{},
 				RouterAdverts: true, Networks: []Network{},

@@ -36,6 +36,9 @@ func (a *answer) grub(env *Env) string {
 			line("boot")
 			line("fi")
 			line("fi")
+			if device == "" {
+				device = "the server of this configuration"
+			}
 			line("echo ", quoted("ingot: no boot from ", device))
 		}
 		pause(a.pauses()[4], "restart")

@@ -385,3 +385,93 @@ func TestTheDeployScriptSaysWhichDiskIsMeant(t *testing.T) {
 		}
 	}
 }
+
+// The other boot loaders are told the same in their own words.
+func TestConfigurationsOfOtherLoadersAreThoseOnRecord(t *testing.T) {
+	t.Parallel()
+	retry := env()
+	retry.Unknown = netboot.UnknownRetry
+	for name, loader := range map[string]netboot.Loader{
+		"pxelinux.cfg": netboot.PXELINUX, "grub.cfg": netboot.GRUB,
+	} {
+		for _, c := range []struct {
+			intent ingot.BootIntent
+			state  string
+		}{
+			{ingot.BootDeploy, "wait call-back"}, {ingot.BootInstance, "active"},
+			{ingot.BootDisk, "active"}, {ingot.BootNone, "available"},
+			{ingot.BootError, "deploy failed"}, {ingot.BootDeploy, "dreaming"},
+		} {
+			golden(t, "loader/"+strings.ReplaceAll(c.state, " ", "-")+"_"+string(c.intent)+"."+name,
+				loader.Render(node(c.intent, c.state), env(), ask))
+		}
+		golden(t, "loader/unknown-machine."+name, loader.Render(nil, env(), ask))
+		golden(t, "loader/unknown-machine-retry."+name, loader.Render(nil, retry, ask))
+	}
+}
+
+// pxelinuxWords are the keywords a configuration may have, at the beginning of a line.
+var pxelinuxWords = map[string]bool{"SAY": true, "NOESCAPE": true, "ALLOWOPTIONS": true,
+	"ONERROR": true, "PROMPT": true, "TIMEOUT": true, "DEFAULT": true, "LABEL": true,
+	"KERNEL": true, "INITRD": true, "APPEND": true, "SYSAPPEND": true, "LOCALBOOT": true}
+
+// grubLine is a line in which every value is within single quotes.
+var grubLine = regexp.MustCompile(`^(echo '[^']*'|sleep [0-9]+|reboot|halt|boot|fi|exit 1|` +
+	`if (linux|initrd)( '[^']*')+; then)$`)
+
+// FuzzLoaders asks that foreign text adds no command and no keyword to a configuration.
+func FuzzLoaders(f *testing.F) {
+	f.Add("rack1\nAPPEND init=/bin/sh")
+	f.Add("'; reboot; echo '")
+	f.Add("a\\ \r\x00\xffLABEL x")
+	f.Fuzz(func(t *testing.T, s string) {
+		var nodes []*ingot.Node
+		for _, intent := range append([]ingot.BootIntent{"odd"}, intents...) {
+			evil := node(intent, "deploying")
+			poison(evil, s)
+			nodes = append(nodes, evil)
+		}
+		r := netboot.Request{MAC: s, Trace: s}
+		for _, n := range append(nodes, nil) {
+			for line := range strings.Lines(netboot.GRUB.Render(n, env(), r)) {
+				if !grubLine.MatchString(strings.TrimSuffix(line, "\n")) {
+					t.Errorf("GRUB: %q", line)
+				}
+			}
+			for line := range strings.Lines(netboot.PXELINUX.Render(n, env(), r)) {
+				word, _, _ := strings.Cut(strings.TrimSuffix(line, "\n"), " ")
+				if !pxelinuxWords[word] || strings.ContainsAny(line, "\r\x00") {
+					t.Errorf("PXELINUX: %q", line)
+				}
+			}
+		}
+	})
+}
+
+// GRUB and PXELINUX stop at a prompt when a configuration ends without an end.
+func TestNoConfigurationEndsAtAPrompt(t *testing.T) {
+	t.Parallel()
+	retry := env()
+	retry.Unknown = netboot.UnknownRetry
+	for _, e := range []netboot.Env{env(), retry, {}} {
+		for _, intent := range append([]ingot.BootIntent{"odd", "unknown"}, intents...) {
+			n := node(intent, "deploying")
+			if intent == "unknown" {
+				n = nil
+			}
+			grub := netboot.GRUB.Render(n, e, ask)
+			if last := grub[strings.LastIndex(strings.TrimSpace(grub), "\n")+1:]; last != "reboot\n" &&
+				last != "halt\n" && last != "exit 1\n" {
+				t.Errorf("intent %s: GRUB ends with %q", intent, last)
+			}
+			p := netboot.PXELINUX.Render(n, e, ask)
+			_, rest, _ := strings.Cut(p, "\nDEFAULT ")
+			label, _, _ := strings.Cut(rest, "\n")
+			if label == "" || !strings.Contains(p, "\nLABEL "+label+"\n") ||
+				!strings.Contains(p, "\nONERROR again\n") || !strings.Contains(p, "\nLABEL again\n") ||
+				strings.Contains(p, "PROMPT 1") != strings.Contains(p, "\nTIMEOUT ") {
+				t.Errorf("intent %s: PXELINUX\n%s", intent, p)
+			}
+		}
+	}
+}

@@ -37,7 +37,7 @@ func (s *server) table(files *bootfile.Cache, bootURL string) (*driver.Table, er
 		enabled = append(enabled, hardware[i])
 	}
 	bmc := ipmi.New(ipmi.Options{DefaultBootMode: s.cfg.Deploy.DefaultBootMode})
-	boot := pxe.New(pxe.Options{
+	s.boot.Boot = pxe.New(pxe.Options{
 		Files: files, Env: netboot.Env{
 			BaseURLs: []string{bootURL}, KernelArgs: s.cfg.Deploy.KernelAppend,
 			Driver: scriptDriver(enabled), Unknown: netboot.Unknown(s.cfg.Boot.Unknown),
@@ -57,7 +57,9 @@ func (s *server) table(files *bootfile.Cache, bootURL string) (*driver.Table, er
 		Management: map[string]driver.Management{
 			ipmi.Name: bmc.Management(), fake.Name: fake.Management{},
 		},
-		Boot:   map[string]driver.Boot{pxe.Name: boot, fake.Name: fake.Boot{}},
+		Boot: map[string]driver.Boot{
+			pxe.Name: s.boot.Boot, pxe.PlainName: s.boot.Boot, fake.Name: fake.Boot{},
+		},
 		Deploy: map[string]driver.Deploy{iscsi.Name: write, fake.Name: fake.Deploy{}},
 	}, nil
 }

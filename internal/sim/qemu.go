@@ -16,6 +16,9 @@ import (
 const (
 	ovmfCode = "/usr/share/OVMF/OVMF_CODE_4M.fd"
 	ovmfVars = "/usr/share/OVMF/OVMF_VARS_4M.fd"
+	// With Secure Boot on and the keys of Microsoft.
+	secureCode = "/usr/share/OVMF/OVMF_CODE_4M.ms.fd"
+	secureVars = "/usr/share/OVMF/OVMF_VARS_4M.ms.fd"
 )
 
 // A qemu is one life of a machine, from a start of its firmware to the next or to power off.
@@ -68,8 +71,14 @@ func (m *Machine) qemuArgs(order bootOrder) []string {
 		}
 	}
 	if s.Firmware == UEFI {
-		return append(args, "-machine", "q35",
-			"-drive", "if=pflash,format=raw,unit=0,readonly=on,file="+ovmfCode,
+		code, board := ovmfCode, "q35"
+		if s.SecureBoot {
+			// Only code in system management mode may write to the variables.
+			code, board = secureCode, "q35,smm=on"
+			args = append(args, "-global", "driver=cfi.pflash01,property=secure,value=on")
+		}
+		return append(args, "-machine", board,
+			"-drive", "if=pflash,format=raw,unit=0,readonly=on,file="+code,
 			"-drive", "if=pflash,format=raw,unit=1,file="+quote(m.path("vars.fd")))
 	}
 	// Without graphics SeaBIOS and what it boots speak on the serial port.
@@ -198,7 +207,11 @@ func (m *Machine) prepareFiles() error {
 	if m.spec.Firmware != UEFI {
 		return nil
 	}
-	vars, err := os.ReadFile(ovmfVars)
+	source := ovmfVars
+	if m.spec.SecureBoot {
+		source = secureVars
+	}
+	vars, err := os.ReadFile(source)
 	if err != nil {
 		return fmt.Errorf("UEFI firmware for machine %s: %w; install it with scripts/packages.sh",
 			m.spec.Name, err)

@@ -69,8 +69,10 @@ type MachineSpec struct {
 	NICROM   NICROM   // default IPXEROM
 	UUID     string   // default: made of the name, so it stays over runs
 	MAC      string   // default: made of the name, so it stays over runs
-	User     string   // of the BMC, 16 bytes at most; default "admin"
-	Password string   // of the BMC, 20 bytes at most; default "secret"
+	// SecureBoot has UEFI firmware with the usual keys (Microsoft's) enforce signatures.
+	SecureBoot bool
+	User       string // of the BMC, 16 bytes at most; default "admin"
+	Password   string // of the BMC, 20 bytes at most; default "secret"
 }
 
 var machineName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9.-]{0,62}$`)
@@ -102,6 +104,9 @@ func (s MachineSpec) WithDefaults() (MachineSpec, error) {
 func (s MachineSpec) check() error {
 	if s.Firmware != BIOS && s.Firmware != UEFI {
 		return fmt.Errorf("firmware %q is neither %q nor %q", s.Firmware, BIOS, UEFI)
+	}
+	if s.SecureBoot && s.Firmware != UEFI {
+		return errors.New("secure boot needs UEFI firmware")
 	}
 	if s.DiskBus != Virtio && s.DiskBus != AHCI {
 		return fmt.Errorf("disk bus %q is neither %q nor %q", s.DiskBus, Virtio, AHCI)

@@ -42,7 +42,7 @@ type Options struct {
 // Hardware is the hardware type ipmi.
 func Hardware() driver.Hardware {
 	return driver.Hardware{Name: "ipmi", Supported: map[string][]string{
-		"power": {Name}, "management": {Name}, "boot": {"ipxe"}, "deploy": {"iscsi"},
+		"power": {Name}, "management": {Name}, "boot": {"ipxe", "pxe"}, "deploy": {"iscsi"},
 	}}
 }
 

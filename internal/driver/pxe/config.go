@@ -2,7 +2,8 @@ package pxe
 
 import (
 	"context"
-	"fmt"
+	"encoding/binary"
+	"encoding/hex"
 	"math/rand/v2"
 
 	"ingot/internal/driver"
@@ -122,6 +123,9 @@ func (b *Boot) Answer(l netboot.Loader, m Machine) string {
 	return l.Render(m.Node, b.o.Env, r)
 }
 
+// Chain is boot.ipxe, the one script that is the same for all machines: it asks for theirs.
+func (b *Boot) Chain() string { return netboot.BootIPXE(b.o.Env) }
+
 // nobody answers a request that names no machine.
 func (b *Boot) nobody(m Machine, problem string) string {
 	r := netboot.Request{Trace: newTrace()}
@@ -152,4 +156,8 @@ func (b *Boot) note(m Machine, level, text, trace string) {
 }
 
 // newTrace names one answer, on the console and in the journal.
-func newTrace() string { return fmt.Sprintf("%08x", rand.Uint32()) }
+func newTrace() string {
+	var b [4]byte
+	binary.BigEndian.PutUint32(b[:], rand.Uint32())
+	return hex.EncodeToString(b[:])
+}

@@ -1,5 +1,7 @@
-// Package pxe is the boot interface `ipxe`: machines boot from the network with iPXE, told by a
-// script that is computed on each request (netboot). It chooses kernel and ramdisk, has them
+// Package pxe is the boot interfaces `ipxe` and `pxe`: machines boot from the network with iPXE, or
+// with PXELINUX (BIOS) and shim and GRUB (UEFI, Secure Boot), told by a text that is computed on
+// each request (netboot). Which of the two a node has decides the boot program that DHCP names and
+// nothing else: all of them are answered alike. It chooses kernel and ramdisk, has them
 // held (bootfile), records the boot intent and sets the boot device; it never touches power.
 // The script goes out through the driver passthru method ipxe_config, as in the specification
 // "iPXE dynamic configuration".
@@ -20,8 +22,11 @@ import (
 	"ingot/internal/netboot"
 )
 
-// Name is the name of the boot interface.
-const Name = "ipxe"
+// The names of the boot interfaces.
+const (
+	Name      = "ipxe"
+	PlainName = "pxe"
+)
 
 // Holder makes a file available to machines; *bootfile.Cache is one.
 type Holder interface {
@@ -39,7 +44,7 @@ type Options struct {
 	Note func(e ingot.Entry)
 }
 
-// Boot is the boot interface ipxe.
+// Boot is the boot interfaces ipxe and pxe.
 type Boot struct {
 	o    Options
 	told journal.Hourly // what was warned of
@@ -51,7 +56,7 @@ var (
 	_ driver.Properties     = (*Boot)(nil)
 )
 
-// New returns the boot interface.
+// New returns the boot interface, which is both.
 func New(o Options) *Boot { return &Boot{o: o} }
 
 // Properties are the driver_info keys of the boot interface.
@@ -86,7 +91,7 @@ func (b *Boot) Validate(_ context.Context, t *driver.Task) error {
 	n := t.Node
 	if !slices.ContainsFunc(t.Ports, func(p *ingot.Port) bool { return p.PXEEnabled }) {
 		return ingot.Errorf(ingot.Invalid, "Node %s does not have any port associated with it; "+
-			"boot interface ipxe needs one with pxe_enabled: baremetal port create --node %s MAC",
+			"boot interfaces ipxe and pxe need one with pxe_enabled: baremetal port create --node %s MAC",
 			n.UUID, n.UUID)
 	}
 	var missing []string

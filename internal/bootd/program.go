@@ -1,0 +1,94 @@
+package bootd
+
+import (
+	"errors"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/insomniacslk/dhcp/iana"
+
+	"ingot/internal/ingot"
+)
+
+// program is a boot program: stock builds of distributions, as they are.
+type program struct {
+	file string // its name in the package, where it is another one
+	pkg  string // Debian's package
+}
+
+// programNames are the boot programs of the TFTP tree and of the tree below programPath. What a
+// machine may boot with them is decided later, by script. Names are those that firmware and the
+// programs themselves ask for: shim loads grubx64.efi from where it came from.
+var programNames = map[string]program{
+	"undionly.kpxe":     {pkg: "ipxe"},
+	"snponly.efi":       {pkg: "ipxe"},
+	"ipxe.efi":          {pkg: "ipxe"},
+	"snponly-arm64.efi": {pkg: "ipxe (of a distribution that has arm64 builds)"},
+
+	"pxelinux.0":  {pkg: "pxelinux"},
+	"lpxelinux.0": {pkg: "pxelinux"},
+	"ldlinux.c32": {pkg: "syslinux-common"},
+
+	"bootx64.efi": {file: "shimx64.efi.signed", pkg: "shim-signed"},
+	"grubx64.efi": {file: "grubnetx64.efi.signed", pkg: "grub-efi-amd64-signed"},
+	"mmx64.efi":   {file: "mmx64.efi.signed", pkg: "shim-helpers-amd64-signed"},
+
+	"bootaa64.efi": {file: "shimaa64.efi.signed", pkg: "shim-signed:arm64"},
+	"grubaa64.efi": {file: "grubnetaa64.efi.signed", pkg: "grub-efi-arm64-signed"},
+	"mmaa64.efi":   {file: "mmaa64.efi.signed", pkg: "shim-helpers-arm64-signed"},
+}
+
+// The boot program of each boot interface by the architecture of option 93 (RFC 4578 section 2.1,
+// as assigned by IANA).
+//
+// ipxe: snponly.efi and not ipxe.efi for UEFI. It uses the firmware's own network driver, which by
+// then has proven to work, and starts about five seconds earlier.
+//
+// pxe: PXELINUX for BIOS; for UEFI the signed shim, which loads the signed GRUB and so boots
+// machines with Secure Boot. UEFI HTTP boot gets iPXE all the same: the GRUB of Debian 12 finds no
+// configuration over HTTP and ends at its prompt.
+var (
+	ipxePrograms = map[iana.Arch]string{
+		iana.INTEL_X86PC:     "undionly.kpxe",
+		iana.EFI_BC:          "snponly.efi", // 7: what x86-64 UEFI sends, in spite of its name
+		iana.EFI_X86_64:      "snponly.efi", // 9: what the RFC has for x86-64, sent by some
+		iana.EFI_X86_64_HTTP: "snponly.efi", // 16: UEFI HTTP boot
+		iana.EFI_ARM64:       "snponly-arm64.efi",
+		iana.EFI_ARM64_HTTP:  "snponly-arm64.efi",
+	}
+	pxePrograms = map[iana.Arch]string{
+		iana.INTEL_X86PC:     "pxelinux.0",
+		iana.EFI_BC:          "bootx64.efi",
+		iana.EFI_X86_64:      "bootx64.efi",
+		iana.EFI_X86_64_HTTP: "snponly.efi",
+		iana.EFI_ARM64:       "bootaa64.efi",
+		iana.EFI_ARM64_HTTP:  "snponly-arm64.efi",
+	}
+)
+
+// openProgram opens a boot program by name, from the first directory that has it. The error kind
+// is NotFound if there is none.
+func (s *Server) openProgram(name string) (*os.File, error) {
+	p, ok := programNames[name]
+	if !ok {
+		return nil, ingot.Errorf(ingot.NotFound, "it is no boot program; there are %s",
+			strings.Join(slices.Sorted(maps.Keys(programNames)), ", "))
+	}
+	for _, dir := range s.Programs {
+		for _, file := range []string{name, p.file} {
+			if file == "" {
+				continue
+			}
+			f, err := os.Open(filepath.Join(dir, file))
+			if err == nil || !errors.Is(err, fs.ErrNotExist) {
+				return f, err
+			}
+		}
+	}
+	return nil, ingot.Errorf(ingot.NotFound, "it is in none of %v; install the package %s or "+
+		"set boot.tftp_files", s.Programs, p.pkg)
+}

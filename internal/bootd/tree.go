@@ -1,0 +1,177 @@
+package bootd
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/http"
+	"net/netip"
+	"path"
+	"strconv"
+	"strings"
+
+	"ingot/internal/driver/pxe"
+	"ingot/internal/ingot"
+	"ingot/internal/netboot"
+)
+
+// The tree that boot loaders look into for their configuration, by TFTP and by HTTP. None of it
+// is on a disk: each file is computed when it is asked for.
+//
+//	boot.ipxe                     for DHCP servers that name one URL for all machines
+//	autoexec.ipxe                 signed iPXE: the script of the machine with the client's address
+//	pxelinux.cfg/UUID             PXELINUX asks by the firmware's UUID,
+//	pxelinux.cfg/01-MAC           by MAC,
+//	pxelinux.cfg/0A4D0007         by address in hex, shortened digit by digit,
+//	pxelinux.cfg/default          and at last here
+//	grub/grub.cfg-01-MAC          GRUB asks by MAC (builds that can),
+//	grub/grub.cfg                 else here
+//	MAC.conf                      GRUB, as Ironic names it
+//
+// A machine nobody knows is answered, too, where it named itself or asked for the last resort: a
+// boot loader without a configuration ends at a prompt.
+//
+// configFile computes a file; false if there is none of that name.
+func (s *Server) configFile(ctx context.Context, name string, from netip.Addr) (string, bool,
+	error) {
+	if s.Boot == nil {
+		return "", false, nil
+	}
+	dir, file := path.Split(name)
+	mac := ""
+	loader := netboot.GRUB
+	switch {
+	case name == "boot.ipxe":
+		return s.Boot.Chain(), true, nil
+	case name == "autoexec.ipxe":
+		return s.answerAt(ctx, netboot.IPXE, from)
+	case dir == "pxelinux.cfg/":
+		return s.pxelinuxFile(ctx, file, from)
+	case (dir == "grub/" || dir == "") && file == "grub.cfg":
+		return s.answerAt(ctx, netboot.GRUB, from)
+	case (dir == "grub/" || dir == "") && strings.HasPrefix(file, "grub.cfg-"):
+		mac = file[len("grub.cfg-"):]
+	case dir == "" && strings.HasSuffix(file, ".conf"):
+		mac = strings.TrimSuffix(file, ".conf")
+	default:
+		return "", false, nil
+	}
+	clean, err := netboot.ParseMAC(mac)
+	if err != nil {
+		return "", false, nil
+	}
+	return s.answerMAC(ctx, loader, clean)
+}
+
+// pxelinuxFile is one of the names that PXELINUX tries, most specific first.
+func (s *Server) pxelinuxFile(ctx context.Context, file string, from netip.Addr) (string, bool,
+	error) {
+	switch {
+	case file == "default":
+		return s.answerAt(ctx, netboot.PXELINUX, from)
+	case len(file) == 36:
+		// The firmware's UUID, which is a node's only where somebody made it so. Else PXELINUX
+		// goes on to the MAC.
+		n, err := s.Store.Node(ctx, strings.ToLower(file))
+		if ingot.KindOf(err) == ingot.NotFound {
+			return "", false, nil
+		}
+		if err != nil {
+			return "", false, fmt.Errorf("look up node %s: %w", file, err)
+		}
+		return s.Boot.Answer(netboot.PXELINUX, pxe.Machine{UUID: n.UUID, Node: n}), true, nil
+	case len(file) == 8:
+		a, ok := hexAddress(file)
+		if !ok || s.macAt(ctx, a) == "" {
+			return "", false, nil
+		}
+		return s.answerAt(ctx, netboot.PXELINUX, a)
+	}
+	mac, err := netboot.ParseMAC(file)
+	if err != nil {
+		return "", false, nil
+	}
+	return s.answerMAC(ctx, netboot.PXELINUX, mac)
+}
+
+// hexAddress reads an IPv4 address in eight hex digits.
+func hexAddress(s string) (netip.Addr, bool) {
+	n, err := strconv.ParseUint(s, 16, 32)
+	return netip.AddrFrom4([4]byte{byte(n >> 24), byte(n >> 16), byte(n >> 8), byte(n)}), err == nil
+}
+
+// answerAt answers the machine that has an address.
+func (s *Server) answerAt(ctx context.Context, l netboot.Loader, a netip.Addr) (string, bool,
+	error) {
+	return s.answerMAC(ctx, l, s.macAt(ctx, a))
+}
+
+// answerMAC answers the machine with a MAC; "" is one nobody knows.
+func (s *Server) answerMAC(ctx context.Context, l netboot.Loader, mac string) (string, bool,
+	error) {
+	m := pxe.Machine{MAC: mac}
+	if hw, err := net.ParseMAC(mac); err == nil {
+		known, err := s.machine(ctx, hw)
+		if err != nil {
+			return "", false, err
+		}
+		m.Node, m.Port = known.Node, known.Port
+	}
+	return s.Boot.Answer(l, m), true, nil
+}
+
+// macAt tells who has an address: as seen here, else by the leases, which other conductors gave,
+// too. "" if nobody knows.
+func (s *Server) macAt(ctx context.Context, a netip.Addr) string {
+	if mac := s.seen.mac(a); mac != "" {
+		return mac
+	}
+	leases, err := s.Store.Leases(ctx)
+	if err != nil {
+		s.Log.Error("look up who has an address", "address", a, "error", err)
+		return ""
+	}
+	for _, l := range leases {
+		if l.Address == a.String() {
+			return l.MAC
+		}
+	}
+	return ""
+}
+
+// serveTree serves the tree by HTTP.
+func (s *Server) serveTree(w http.ResponseWriter, r *http.Request) {
+	from, err := netip.ParseAddrPort(r.RemoteAddr)
+	if err != nil {
+		http.Error(w, "who asks?", http.StatusBadRequest)
+		return
+	}
+	name := strings.TrimPrefix(strings.TrimPrefix(r.URL.Path, programPath), "/")
+	text, ok, err := s.configFile(r.Context(), name, from.Addr().Unmap())
+	switch {
+	case err != nil:
+		s.Log.Error("compute boot configuration", "path", r.URL.Path, "error", err)
+		http.Error(w, "the configuration cannot be computed", http.StatusInternalServerError)
+		return
+	case !ok:
+		http.NotFound(w, r)
+		return
+	}
+	w.Header().Set("Content-Type", "text/plain")
+	w.Header().Set("Content-Length", strconv.Itoa(len(text)))
+	w.Header().Set("Cache-Control", "no-store")
+	if r.Method != http.MethodHead {
+		// An error is the client's: it has gone.
+		_, _ = w.Write([]byte(text))
+	}
+}
+
+// probed tells whether boot loaders ask for a path as a matter of course, and do without it.
+func probed(name string) bool {
+	for _, prefix := range []string{"pxelinux.cfg/", "grub/", "revocations", "shim_certificate"} {
+		if strings.HasPrefix(name, prefix) {
+			return true
+		}
+	}
+	return name == "autoexec.ipxe"
+}
