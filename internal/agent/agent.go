@@ -187,7 +187,8 @@ func (d deploy) export() (target, error) {
 	if c.err != nil {
 		return target{}, c.err
 	}
-	t := target{root: targetRoot, iqn: d.params.IQN, disk: c.disk, about: c.disk.String()}
+	t := target{root: targetRoot, iqn: d.params.IQN, disk: c.disk, about: c.disk.String(),
+		serial: newSerial()}
 	if c.remark != "" {
 		t.about += ": " + c.remark
 		say("%s", t.about)

@@ -2,6 +2,7 @@ package agent
 
 import (
 	"crypto/rand"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"os"
@@ -23,13 +24,23 @@ func NewCredentials() Credentials {
 	return Credentials{User: "ingot", Secret: rand.Text()}
 }
 
+// newSerial makes up a unit serial number.
+func newSerial() string {
+	var b [16]byte
+	_, _ = rand.Read(b[:])
+	return hex.EncodeToString(b[:])
+}
+
 // A target is an exported disk: an entry of the kernel's target (LIO) in configfs.
 type target struct {
 	root  string // configfs directory of the target: /sys/kernel/config/target
 	iqn   string
 	disk  Disk
 	login Credentials // zero: no CHAP
-	about string      // the disk and why it was chosen, for people
+	// serial is the unit serial number, hexadecimal and another one for each boot: an initiator
+	// that connects again must see whether it still has this disk, as it left it.
+	serial string
+	about  string // the disk and why it was chosen, for people
 }
 
 // A setting is one write to an attribute of configfs.
@@ -51,6 +62,7 @@ func (t target) settings() []setting {
 	list := []setting{
 		{back + "/control", "udev_path=/dev/" + t.disk.Name},
 		{back + "/enable", "1"},
+		{back + "/wwn/vpd_unit_serial", t.serial},
 	}
 	if t.disk.Discards {
 		// Only then: UNMAP and WRITE SAME to a disk without discard end in an internal target

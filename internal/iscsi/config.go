@@ -50,6 +50,9 @@ type Config struct {
 	// ReconnectTimeout is how long to try to get a lost connection back and go on; 30 s.
 	// Negative: a session whose connection is lost has ended.
 	ReconnectTimeout time.Duration
+	// OnReconnect, if set, is called after a lost connection was replaced: why it was lost, and
+	// for how long there was none. No command is sent before it returns.
+	OnReconnect func(reason error, outage time.Duration)
 
 	// QueueDepth is how many commands may be in flight at once; 16. The target's command
 	// window may hold it lower.

@@ -116,11 +116,10 @@ func (l *link) learn(ctx context.Context) (d disk, err error) {
 	if err != nil {
 		return d, err
 	}
-	zeroed, err := d.parseCapacity(buf[:n])
-	if err != nil {
+	if err := d.parseCapacity(buf[:n]); err != nil {
 		return d, err
 	}
-	return d, l.learnPages(ctx, &d, zeroed)
+	return d, l.learnPages(ctx, &d)
 }
 
 // awaitReady asks the disk whether it is ready until it says yes, or no for good.
@@ -144,8 +143,8 @@ func (l *link) awaitReady(ctx context.Context) error {
 }
 
 // learnPages reads the vital product data that tells which disk it is and bounds transfers and
-// zeroing. Disks need not have it. zeroed is LBPRZ: unmapped blocks read as zeros.
-func (l *link) learnPages(ctx context.Context, d *disk, zeroed bool) error {
+// zeroing. Disks need not have it.
+func (l *link) learnPages(ctx context.Context, d *disk) error {
 	d.zeroing = zeroTrial
 	supported, err := l.vpd(ctx, vpdSupported)
 	if err != nil {
@@ -167,9 +166,7 @@ func (l *link) learnPages(ctx context.Context, d *disk, zeroed bool) error {
 		case vpdBlockLimits:
 			d.parseLimits(content)
 		case vpdProvisioning:
-			if zeroed && parseProvisioning(content) {
-				d.zeroing = zeroUnmap
-			}
+			d.parseProvisioning(content)
 		}
 	}
 	return nil

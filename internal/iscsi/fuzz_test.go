@@ -110,15 +110,30 @@ func FuzzDisk(f *testing.F) {
 		if err := d.parseInquiry(data); err == nil && len(d.vendor) > 8 {
 			t.Errorf("vendor %q", d.vendor)
 		}
-		if _, err := d.parseCapacity(data); err == nil {
+		if err := d.parseCapacity(data); err == nil {
 			if d.blocks <= 0 || d.blocks > (1<<63-1)/int64(d.blockSize) {
 				t.Errorf("%d blocks of %d", d.blocks, d.blockSize)
 			}
 		}
 		d.parseLimits(vpdPage(vpdBlockLimits, data))
-		if d.maxTransfer < 0 || d.maxWriteSame < 0 {
-			t.Errorf("limits %d, %d", d.maxTransfer, d.maxWriteSame)
+		if d.maxTransfer < 0 || d.maxWriteSame < 0 || d.maxUnmap < 0 {
+			t.Errorf("limits %d, %d, %d", d.maxTransfer, d.maxWriteSame, d.maxUnmap)
 		}
-		parseProvisioning(vpdPage(vpdProvisioning, data))
+		d.parseProvisioning(vpdPage(vpdProvisioning, data))
+		if d.zeroing == zeroFree && d.maxUnmap == 0 {
+			t.Error("would free no blocks at a time, for ever")
+		}
+		parseKeys(data)
+		next := int64(1000)
+		extents, err := parseStatus(data, next)
+		for _, x := range extents {
+			if x.block != next || x.count <= 0 {
+				t.Errorf("extents %v", extents)
+			}
+			next += x.count
+		}
+		if err == nil && len(extents) == 0 {
+			t.Error("no extent, for ever")
+		}
 	})
 }

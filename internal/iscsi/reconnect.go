@@ -75,6 +75,9 @@ func (s *Session) startReconnect(ctx context.Context, reason error) {
 // reconnect replaces the lost link, or ends the session.
 func (s *Session) reconnect(ctx context.Context, since time.Time, reason error) {
 	next, err := s.dialAgain(ctx)
+	if err == nil && s.cfg.OnReconnect != nil {
+		s.cfg.OnReconnect(reason, time.Since(since))
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.stop()

@@ -15,12 +15,14 @@ const (
 	actionRegister    = 0x06 // service action of cdbReserveOut: and ignore existing key
 	cdbInquiry        = 0x12
 	cdbSyncCache10    = 0x35
+	cdbUnmap          = 0x42
 	cdbRead16         = 0x88
 	cdbWrite16        = 0x8a
 	cdbSyncCache16    = 0x91
 	cdbWriteSame16    = 0x93
 	cdbServiceIn16    = 0x9e
 	actionReadCap16   = 0x10 // service action of cdbServiceIn16
+	actionLBAStatus   = 0x12 // service action of cdbServiceIn16
 	writeSameUnmapBit = 0x08 // byte 1 of WRITE SAME(16)
 )
 
@@ -54,7 +56,9 @@ type disk struct {
 
 	maxTransfer  int64 // blocks of one READ or WRITE; 0 is no limit
 	maxWriteSame int64 // blocks of one WRITE SAME; 0 is no limit
+	maxUnmap     int64 // blocks of one UNMAP; 0 is that the disk does not have it
 
+	freed   bool     // freed blocks read as zeros (LBPRZ)
 	zeroing zeroMode // the best one that the disk offers
 }
 
@@ -123,22 +127,23 @@ func ascii(b []byte) string {
 	return strings.Map(clean, strings.Trim(string(b), " \x00"))
 }
 
-// parseCapacity reads READ CAPACITY(16) data (SBC-3 5.16.2) and returns the LBPRZ bit.
-func (d *disk) parseCapacity(b []byte) (zeroed bool, err error) {
+// parseCapacity reads READ CAPACITY(16) data (SBC-3 5.16.2).
+func (d *disk) parseCapacity(b []byte) error {
 	if len(b) < 12 {
-		return false, fmt.Errorf("%w: READ CAPACITY data of %d bytes", errProtocol, len(b))
+		return fmt.Errorf("%w: READ CAPACITY data of %d bytes", errProtocol, len(b))
 	}
 	last := binary.BigEndian.Uint64(b)
 	size := binary.BigEndian.Uint32(b[8:])
 	if size < minBlockSize || size > maxBlockSize || size&(size-1) != 0 {
-		return false, fmt.Errorf("the disk has blocks of %d bytes; supported are powers of two "+
+		return fmt.Errorf("the disk has blocks of %d bytes; supported are powers of two "+
 			"from %d to %d", size, minBlockSize, maxBlockSize)
 	}
 	if last >= 1<<63/uint64(size)-1 {
-		return false, fmt.Errorf("%w: a disk of %d blocks of %d bytes", errProtocol, last, size)
+		return fmt.Errorf("%w: a disk of %d blocks of %d bytes", errProtocol, last, size)
 	}
 	d.blockSize, d.blocks = int(size), int64(last)+1
-	return len(b) > 14 && b[14]&0x40 != 0, nil
+	d.freed = len(b) > 14 && b[14]&0x40 != 0
+	return nil
 }
 
 // vpdPage takes the content off a page of vital product data, or nil if it is another page.
@@ -168,13 +173,83 @@ func (d *disk) parseLimits(page []byte) {
 	if len(page) >= 8 {
 		d.maxTransfer = int64(binary.BigEndian.Uint32(page[4:]))
 	}
+	if len(page) >= 20 {
+		d.maxUnmap = int64(binary.BigEndian.Uint32(page[16:]))
+	}
 	if len(page) >= 40 {
 		n := binary.BigEndian.Uint64(page[32:])
 		d.maxWriteSame = int64(min(n, 1<<62))
 	}
 }
 
-// parseProvisioning reads the LBPWS bit of the Logical Block Provisioning page (SBC-3 6.5.4).
-func parseProvisioning(page []byte) bool {
-	return len(page) >= 2 && page[1]&0x40 != 0
+// parseProvisioning chooses from the Logical Block Provisioning page (SBC-3 6.5.4) how to free
+// blocks: by WRITE SAME (LBPWS) before UNMAP (LBPU), which may do less than it was asked for.
+func (d *disk) parseProvisioning(page []byte) {
+	const lbpu, lbpws = 0x80, 0x40
+	if len(page) < 2 || page[1]&lbpu == 0 {
+		d.maxUnmap = 0
+	}
+	switch {
+	case len(page) < 2 || !d.freed:
+	case page[1]&lbpws != 0:
+		d.zeroing = zeroUnmap
+	case d.maxUnmap > 0:
+		d.zeroing = zeroFree
+	}
+}
+
+const (
+	// unmapLen is the parameter list of an UNMAP of one range, SBC-3 5.28.
+	unmapLen = 24
+	// statusLen is room for 32 extents of GET LBA STATUS data.
+	statusLen = 8 + 32*16
+)
+
+// unmapTask is UNMAP of one range. tgt says of each that it took none of the parameter list.
+func unmapTask(block, count int64) task {
+	list := make([]byte, unmapLen)
+	binary.BigEndian.PutUint16(list, unmapLen-2)
+	binary.BigEndian.PutUint16(list[2:], unmapLen-8)
+	binary.BigEndian.PutUint64(list[8:], uint64(block))
+	binary.BigEndian.PutUint32(list[16:], uint32(count))
+	return task{op: fmt.Sprintf("free %d blocks at block %d", count, block),
+		cdb: [16]byte{0: cdbUnmap, 8: unmapLen}, out: list, unchecked: true}
+}
+
+// extent is a run of blocks that are all freed or all not.
+type extent struct {
+	block, count int64
+	freed        bool
+}
+
+// parseStatus reads GET LBA STATUS data (SBC-3 5.3.2): extents without gaps from the given block
+// on. The last one may exceed what was asked about.
+func parseStatus(b []byte, block int64) ([]extent, error) {
+	if len(b) < 8 {
+		return nil, fmt.Errorf("%w: GET LBA STATUS data of %d bytes", errProtocol, len(b))
+	}
+	var list []extent
+	for b = b[8:]; len(b) >= 16; b = b[16:] {
+		first, count := binary.BigEndian.Uint64(b), int64(binary.BigEndian.Uint32(b[8:]))
+		if count == 0 {
+			break // padding
+		}
+		if first > 1<<62 || int64(first) > block {
+			return nil, fmt.Errorf("%w: GET LBA STATUS data leaves block %d out",
+				errProtocol, block)
+		}
+		end := int64(first) + count
+		if end <= block {
+			return nil, fmt.Errorf("%w: GET LBA STATUS data goes back to block %d",
+				errProtocol, first)
+		}
+		// 1 is deallocated, 2 anchored: reserved, but reads the same.
+		status := b[12] & 0xf
+		list = append(list, extent{block, end - block, status == 1 || status == 2})
+		block = end
+	}
+	if len(list) == 0 {
+		return nil, fmt.Errorf("%w: GET LBA STATUS data without an extent", errProtocol)
+	}
+	return list, nil
 }

@@ -9,6 +9,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -274,6 +275,46 @@ func allocated(t *testing.T, path string) int64 {
 		t.Fatal(err)
 	}
 	return stat.Blocks * 512
+}
+
+func TestUnmapIsUsedWhereWriteSameCannotFree(t *testing.T) {
+	t.Parallel()
+	target := iscsitest.Start(t, iscsitest.Options{Size: 16 << 20, Thin: true})
+	proxy := iscsitest.StartProxy(t, target.Addr)
+	var unmaps, sames atomic.Int64
+	proxy.Filter(func(toTarget bool, b []byte) {
+		switch {
+		case len(b) < 54:
+		case toTarget && b[0] == scsiCommand && b[32] == 0x42:
+			unmaps.Add(1)
+		case toTarget && b[0] == scsiCommand && b[32] == writeSame16:
+			sames.Add(1)
+		case !toTarget && b[0] == dataIn && b[49] == 0xb2: // logical block provisioning
+			b[53] &^= 0x40 // no freeing by WRITE SAME
+		}
+	})
+	cfg := config(target)
+	cfg.Address = proxy.Addr
+	s := dial(t, cfg)
+	want := random(3, int(s.Size()))
+	if _, err := s.WriteAt(want, 0); err != nil {
+		t.Fatal(err)
+	}
+	before := allocated(t, target.Backing)
+	clear(want[1<<20+77 : 13<<20+5])
+	if err := s.WriteZeroes(t.Context(), 1<<20+77, 12<<20-72); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Sync(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	sameFile(t, target.Backing, 0, want)
+	if unmaps.Load() == 0 || sames.Load() != 0 {
+		t.Errorf("%d UNMAPs and %d WRITE SAMEs", unmaps.Load(), sames.Load())
+	}
+	if after := allocated(t, target.Backing); after > before-8<<20 {
+		t.Errorf("%d bytes allocated before, %d after", before, after)
+	}
 }
 
 func TestReadOnlyDiskSaysThatItIsWriteProtected(t *testing.T) {

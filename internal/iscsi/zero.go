@@ -13,14 +13,18 @@ type zeroMode int32
 
 const (
 	zeroUnmap  zeroMode = iota // WRITE SAME that may free the blocks, where the disk promises zeros
+	zeroFree                   // UNMAP, and zeros where the disk has not freed the blocks
 	zeroTrial                  // WRITE SAME of a zero block, until compared with zeroBuffer
 	zeroSame                   // WRITE SAME of a zero block, found to be the faster one
 	zeroBuffer                 // plain writes of zeros
 )
 
-// next is what to do when the disk refuses m.
-func (m zeroMode) next() zeroMode {
-	if m == zeroUnmap {
+// zeroingAfter is what to do when the disk refuses mode.
+func (d *disk) zeroingAfter(mode zeroMode) zeroMode {
+	switch {
+	case mode == zeroUnmap && d.maxUnmap > 0:
+		return zeroFree
+	case mode < zeroTrial:
 		return zeroTrial
 	}
 	return zeroBuffer
@@ -30,6 +34,8 @@ const (
 	// maxSameBytes bounds one WRITE SAME, so that slow targets (some write block by block) end
 	// within the command timeout.
 	maxSameBytes = 16 << 20
+	// maxFreeBytes bounds one UNMAP: it moves no data, but makes the context be looked at.
+	maxFreeBytes = 256 << 20
 	// zeroChunk is how much is zeroed by plain writes between two looks at the context, and in
 	// each half of the comparison. A multiple of every block size.
 	zeroChunk = 4 << 20
@@ -38,9 +44,9 @@ const (
 // zeros is what plain zeroing writes; nothing ever writes to it.
 var zeros [zeroChunk]byte
 
-// WriteZeroes makes n bytes at off read as zeros: by WRITE SAME(16), freeing the blocks where the
-// disk promises that freed blocks read as zeros; by writing zeros where the disk does not know that
-// command, or turns out to be slower at it.
+// WriteZeroes makes n bytes at off read as zeros: where the disk promises that freed blocks read as
+// zeros, by freeing them (WRITE SAME(16) or UNMAP, whichever it has); else by WRITE SAME(16); by
+// writing zeros where the disk does not know that command, or turns out to be slower at it.
 // Alignment is free, as for WriteAt. If ctx ends during a command, so does the session.
 func (s *Session) WriteZeroes(ctx context.Context, off, n int64) error {
 	if err := s.inside("zero", off, n); err != nil {
@@ -60,6 +66,7 @@ func (s *Session) WriteZeroes(ctx context.Context, off, n int64) error {
 
 // zeroBlocks zeroes whole blocks, n bytes at off, in the best way that the disk has.
 func (s *Session) zeroBlocks(ctx context.Context, off, n int64) error {
+	size := int64(s.disk.blockSize)
 	for n > 0 {
 		var count int64
 		var err error
@@ -70,6 +77,9 @@ func (s *Session) zeroBlocks(ctx context.Context, off, n int64) error {
 		case mode == zeroTrial && n >= 2*zeroChunk:
 			count = 2 * zeroChunk
 			err = s.compareZeroing(ctx, off)
+		case mode == zeroFree:
+			count = min(n, maxFreeBytes, s.disk.maxUnmap*size)
+			err = s.free(ctx, off/size, count/size)
 		default:
 			count = min(n, s.sameBytes())
 			err = s.writeSame(ctx, off, count, mode)
@@ -78,9 +88,42 @@ func (s *Session) zeroBlocks(ctx context.Context, off, n int64) error {
 		case err == nil:
 			off, n = off+count, n-count
 		case refusesZeroing(err):
-			s.zeroing.CompareAndSwap(int32(mode), int32(mode.next()))
+			s.zeroing.CompareAndSwap(int32(mode), int32(s.disk.zeroingAfter(mode)))
 		default:
 			return err
+		}
+	}
+	return nil
+}
+
+// free unmaps a range of blocks and zeroes what is not free after that: UNMAP is a wish, and a disk
+// may ignore it, often at the ends of a range that its granularity does not divide (SBC-3 4.7.3.4).
+func (s *Session) free(ctx context.Context, block, count int64) error {
+	if _, err := s.do(ctx, unmapTask(block, count)); err != nil {
+		return err
+	}
+	for end := block + count; block < end; {
+		buf := make([]byte, statusLen)
+		cdb := blockCDB(cdbServiceIn16, block, statusLen)
+		cdb[1] = actionLBAStatus
+		op := fmt.Sprintf("ask which blocks are free at block %d", block)
+		n, err := s.do(ctx, task{op: op, cdb: cdb, in: buf})
+		if err != nil {
+			return err
+		}
+		extents, err := parseStatus(buf[:n], block)
+		if err != nil {
+			return fmt.Errorf("%s: %w", op, err)
+		}
+		size := int64(s.disk.blockSize)
+		for _, x := range extents {
+			x.count = min(x.count, end-x.block)
+			if !x.freed && x.count > 0 {
+				if err := s.writeZeros(ctx, x.block*size, x.count*size); err != nil {
+					return err
+				}
+			}
+			block = x.block + x.count
 		}
 	}
 	return nil

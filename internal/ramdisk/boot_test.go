@@ -15,10 +15,13 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"ingot/internal/ingot"
+	initiator "ingot/internal/iscsi"
+	"ingot/internal/iscsi/iscsitest"
 	"ingot/internal/ramdisk"
 	"ingot/internal/roothint"
 )
@@ -237,6 +240,9 @@ func lendAndComplete(t *testing.T, built ramdisk.Result, kind diskKind) {
 	}
 	t.Logf("32 MiB written in %.2f s", time.Since(start).Seconds())
 
+	useInitiator(t, iscsi, initiator.CHAP{Username: "ingot", Secret: secret})
+	copy(content, head(t, disk, 1<<20)) // what it left there, checked there
+
 	for range 2 { // a conductor that was restarted says it again
 		if answer := tell(t, outcome, "done\n"); answer != "ok\n" {
 			t.Errorf("answer to done is %q, want ok", answer)
@@ -253,6 +259,59 @@ func lendAndComplete(t *testing.T, built ramdisk.Result, kind diskKind) {
 	}
 	if got := head(t, disk, len(content)); !bytes.Equal(got, content) {
 		t.Error("the disk does not hold what was written")
+	}
+}
+
+// useInitiator is our own initiator against the kernel's target: digests, zeroing by whatever the
+// disk has, and a connection that is cut in the middle of a write and of a read.
+func useInitiator(t *testing.T, address string, login initiator.CHAP) {
+	t.Helper()
+	proxy := iscsitest.StartProxy(t, address)
+	s, err := initiator.Dial(t.Context(), initiator.Config{
+		Address: proxy.Addr, Target: "iqn.2008-10.org.openstack:a-node", LUN: 1, CHAP: &login,
+		HeaderDigest: initiator.DigestRequired, DataDigest: initiator.DigestRequired,
+		DialTimeout: time.Minute, ReconnectTimeout: 2 * time.Minute,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := s.Close(t.Context()); err != nil {
+			t.Error(err)
+		}
+	}()
+	cutAfter := func(n int64) {
+		var passed atomic.Int64
+		proxy.Filter(func(_ bool, b []byte) {
+			if end := passed.Add(int64(len(b))); end >= n && end-int64(len(b)) < n {
+				proxy.Cut()
+			}
+		})
+	}
+	const off = 100 << 20
+	want := make([]byte, 16<<20)
+	rand.Read(want)
+	cutAfter(5 << 20)
+	if _, err := s.WriteAt(want, off); err != nil {
+		t.Fatal(err)
+	}
+	clear(want[1<<20+5 : 9<<20+777])
+	if err := s.WriteZeroes(t.Context(), off+1<<20+5, 8<<20+772); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.WriteAt(want[:1<<20], 0); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Sync(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	got := make([]byte, len(want))
+	cutAfter(3 << 20)
+	if _, err := s.ReadAt(got, off); err != nil || !bytes.Equal(got, want) {
+		t.Errorf("our initiator read something else than it wrote (%v)", err)
+	}
+	if n := proxy.Accepted(); n != 3 {
+		t.Errorf("%d connections, want 3: each cut makes one more, and digests cost none", n)
 	}
 }
 

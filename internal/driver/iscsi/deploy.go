@@ -209,7 +209,14 @@ func (d *Deploy) copy(ctx context.Context, t *driver.Task) error {
 	}
 	defer src.Close()
 
-	disk, err := iscsi.Dial(ctx, config(t.Node.Attempt.Target))
+	cfg := config(t.Node.Attempt.Target)
+	cfg.OnReconnect = func(reason error, outage time.Duration) {
+		t.Note(ingot.Entry{Source: "iscsi", Level: ingot.LevelWarning, Text: fmt.Sprintf(
+			"connected to the machine's disk again after %v, and going on: %v",
+			outage.Round(time.Millisecond), reason),
+			Data: ingot.Object{"seconds": outage.Seconds()}})
+	}
+	disk, err := iscsi.Dial(ctx, cfg)
 	if err != nil {
 		return ingot.Errorf(ingot.Unavailable, "connect to the machine's disk: %w", err)
 	}
