@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"sync/atomic"
 	"testing"
 
 	"ingot/internal/deploy"
@@ -46,6 +47,46 @@ func TestImagesArriveOnARealTarget(t *testing.T) {
 				checkDisk(t, &memDisk{content: written}, want)
 			}
 		})
+	}
+}
+
+func TestImageArrivesThoughTheConnectionIsCut(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, 40*mib+1536)
+	garbage := newMemDisk(48*mib, 512)
+	want := expected(garbage, s.content)
+	backing := filepath.Join(t.TempDir(), "disk")
+	if err := os.WriteFile(backing, garbage.content, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	target := iscsitest.Start(t, iscsitest.Options{Backing: backing})
+	proxy := iscsitest.StartProxy(t, target.Addr)
+	var passed atomic.Int64
+	proxy.Filter(func(toTarget bool, b []byte) {
+		const every = 12 * mib // more than is in flight at once: each time some of it gets through
+		if end := passed.Add(int64(len(b))); toTarget && end/every != (end-int64(len(b)))/every {
+			proxy.Cut()
+		}
+	})
+	session, err := iscsi.Dial(t.Context(), iscsi.Config{
+		Address: proxy.Addr, Target: target.IQN, LUN: target.LUN,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer session.Close(context.WithoutCancel(t.Context()))
+	source := s.open(t, "packed.qcow2", t.TempDir())
+	defer source.Close()
+	if _, err := deploy.WriteImage(t.Context(), session, source, deploy.Options{}); err != nil {
+		t.Fatal(err)
+	}
+	written, err := os.ReadFile(backing)
+	if err != nil {
+		t.Fatal(err)
+	}
+	checkDisk(t, &memDisk{content: written}, want)
+	if n := proxy.Accepted(); n < 2 {
+		t.Errorf("%d connections: it was not cut", n)
 	}
 }
 

@@ -31,7 +31,8 @@ type Config struct {
 
 	// HeaderDigest and DataDigest say whether PDUs carry a CRC32C beyond the checksum of TCP (RFC
 	// 7143 13.1); DigestAllowed. Ask for them where routers or cards between us and the target
-	// are not to be trusted. They cost us little; many targets pay more.
+	// are not to be trusted. They cost us 0.15 s of processor time for 1 GiB, and
+	// many targets more.
 	HeaderDigest, DataDigest Digest
 
 	// DialTimeout bounds Dial, from the TCP connection until the disk is ready; 30 s.
@@ -52,7 +53,7 @@ type Config struct {
 	ReconnectTimeout time.Duration
 	// OnReconnect, if set, is called after a lost connection was replaced: why it was lost, and
 	// for how long there was none. No command is sent before it returns.
-	OnReconnect func(reason error, outage time.Duration)
+	OnReconnect func(reason error, outage time.Duration) `json:"-"`
 
 	// QueueDepth is how many commands may be in flight at once; 16. The target's command
 	// window may hold it lower.

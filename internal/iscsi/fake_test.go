@@ -38,6 +38,7 @@ const (
 
 	testUnitReady = 0x00
 	inquiry       = 0x12
+	unmap         = 0x42
 	reserveOut    = 0x5f
 	write16       = 0x8a
 	writeSame16   = 0x93
@@ -67,6 +68,17 @@ type fake struct {
 	window uint32 // commands admitted beyond cmdSN
 	ready  int    // how often TEST UNIT READY is answered with not ready first
 	text   string // operational text of the login, keys separated by spaces
+
+	pages map[byte][]byte // vital product data without headers; nil if there is none
+	freed bool            // freed blocks read as zeros
+}
+
+// thin makes the disk offer UNMAP of at most so many blocks, and nothing else to free blocks by.
+func (f *fake) thin(blocks uint32) {
+	limits := make([]byte, 60)
+	binary.BigEndian.PutUint32(limits[16:], blocks)
+	f.pages = map[byte][]byte{0: {0, 0xb0, 0xb2}, 0xb0: limits, 0xb2: {0, 0x80, 0, 0}}
+	f.freed = true
 }
 
 // errEnd ends a script when the initiator has gone.
@@ -186,6 +198,10 @@ func (f *fake) command() *pdu {
 				f.respond(p, good, nil)
 			}
 		case inquiry:
+			if page := f.pages[cdb[2]]; cdb[1] == 1 && page != nil {
+				f.dataIn(p, append([]byte{0, cdb[2], 0, byte(len(page))}, page...), true)
+				continue
+			}
 			if cdb[1] == 1 {
 				f.sense(p, 0x5, 0x24, 0)
 				continue
@@ -196,7 +212,13 @@ func (f *fake) command() *pdu {
 		case reserveOut:
 			f.sense(p, 0x5, 0x20, 0) // has no reservations
 		case readCapacity:
+			if cdb[1] != 0x10 {
+				return p
+			}
 			data := make([]byte, 32)
+			if f.freed {
+				data[14] = 0x40
+			}
 			binary.BigEndian.PutUint64(data, fakeBlocks-1)
 			binary.BigEndian.PutUint32(data[8:], 512)
 			f.dataIn(p, data, true)

@@ -17,39 +17,52 @@ import (
 func FuzzReadLoop(f *testing.F) {
 	f.Add([]byte{})
 	f.Fuzz(func(t *testing.T, wire []byte) {
-		ours, theirs := net.Pipe()
-		defer theirs.Close()
-		cfg, err := Config{Address: "a:1", Target: "iqn.x:y"}.withDefaults()
-		if err != nil {
-			t.Fatal(err)
-		}
-		s := newLink(cfg, &login{conn: ours}, rfcDefaults())
-		s.fail(ErrClosed) // the goroutines are not the point: the reader runs here
-		<-s.stopped
-		s.in = bufio.NewReader(bytes.NewReader(wire))
-		memory := make([]byte, 3*4096)
-		tasks := []*task{
-			{in: memory[4096:8192:8192]}, {out: make([]byte, 64<<10)}, {},
-		}
-		for tag, task := range tasks {
-			task.tag, task.done = uint32(tag), make(chan struct{})
-			s.tasks[uint32(tag)] = task
-		}
-		if err := s.readLoop(); err == nil {
-			t.Error("the reader ended without a reason")
-		}
-		if n := tasks[0].received; n > 4096 {
-			t.Errorf("received %d bytes", n)
-		}
-		if slices.Max(memory[:4096]) != 0 || slices.Max(memory[8192:]) != 0 {
-			t.Error("wrote outside of the caller's memory")
-		}
-		for _, item := range s.replies {
-			if item.task != nil && item.offset+item.length > len(item.task.out) {
-				t.Errorf("queued %d bytes at %d", item.length, item.offset)
-			}
+		for _, digest := range []Digest{DigestNone, crc32c} {
+			fuzzReadLoop(t, wire, digest)
 		}
 	})
+}
+
+func fuzzReadLoop(t *testing.T, wire []byte, digest Digest) {
+	ours, theirs := net.Pipe()
+	defer theirs.Close()
+	cfg, err := Config{Address: "a:1", Target: "iqn.x:y"}.withDefaults()
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := rfcDefaults()
+	p.headerDigest, p.dataDigest = digest, digest
+	s := newLink(cfg, &login{conn: ours}, p)
+	s.fail(ErrClosed) // the goroutines are not the point: the reader runs here
+	<-s.stopped
+	s.in = bufio.NewReader(bytes.NewReader(wire))
+	memory := make([]byte, 3*4096)
+	tasks := []*task{
+		{in: memory[4096:8192:8192]}, {out: make([]byte, 64<<10)}, {},
+	}
+	for tag, task := range tasks {
+		task.tag, task.done = uint32(tag), make(chan struct{})
+		s.tasks[uint32(tag)] = task
+	}
+	if err := s.readLoop(); err == nil {
+		t.Error("the reader ended without a reason")
+	}
+	if n := tasks[0].received; n > 4096 {
+		t.Errorf("received %d bytes", n)
+	}
+	if slices.Max(memory[:4096]) != 0 || slices.Max(memory[8192:]) != 0 {
+		t.Error("wrote outside of the caller's memory")
+	}
+	for _, item := range s.replies {
+		if item.task != nil && item.offset+item.length > len(item.task.out) {
+			t.Errorf("queued %d bytes at %d", item.length, item.offset)
+		}
+	}
+	for _, task := range tasks {
+		if task.complete {
+			_ = task.outcome() // whatever it says
+		}
+	}
 }
 
 // FuzzLoginText parses a login text and settles every pair of it.

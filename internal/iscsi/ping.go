@@ -102,6 +102,15 @@ func tune(conn net.Conn, cfg Config) error {
 	})
 }
 
+// explain adds to the kernel's way to say that PingTimeout is over what it means.
+func explain(err error) error {
+	if errors.Is(err, unix.ETIMEDOUT) {
+		return fmt.Errorf("the target's machine is silent, it may be without power or network: %w",
+			err)
+	}
+	return err
+}
+
 // control runs a function on the file descriptor of a connection.
 func control(conn syscall.Conn, do func(fd int) error) error {
 	raw, err := conn.SyscallConn()

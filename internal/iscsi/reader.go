@@ -23,7 +23,7 @@ func (l *link) readLoop() error {
 			if errors.Is(err, io.EOF) {
 				return errors.New("the target closed the connection")
 			}
-			return fmt.Errorf("receive: %w", err)
+			return fmt.Errorf("receive: %w", explain(err))
 		}
 		if err := l.dispatch(&h); err != nil {
 			return err

@@ -47,7 +47,7 @@ var senseText = map[uint16]string{
 	0x0800: "the target cannot reach its disk; look at its log",
 	0x0c00: "write error; replace the disk",
 	0x0c02: "write error, reallocation failed; replace the disk",
-	0x1100: "unrecovered read error; replace the disk",
+	0x1100: "unrecovered read error; the target's disk is broken, or full (tgt says this of writes)",
 	0x2000: "the disk does not know this command",
 	0x2100: "the block address is out of range; the disk is smaller than was assumed",
 	0x2400: "the disk does not take a field of this command",

@@ -7,6 +7,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -314,6 +315,29 @@ func TestUnmapIsUsedWhereWriteSameCannotFree(t *testing.T) {
 	}
 	if after := allocated(t, target.Backing); after > before-8<<20 {
 		t.Errorf("%d bytes allocated before, %d after", before, after)
+	}
+}
+
+func TestFullDiskIsAnErrorOfTheDiskAndNotOfTheSession(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size=2m"); err != nil {
+		t.Fatalf("mount a tmpfs: %v; run the tests as root", err)
+	}
+	t.Cleanup(func() { _ = unix.Unmount(dir, unix.MNT_DETACH) })
+	target := iscsitest.Start(t, iscsitest.Options{Backing: filepath.Join(dir, "disk")})
+	cfg, proxy := proxied(t, target)
+	s := dial(t, cfg)
+	_, err := s.WriteAt(random(1, 8<<20), 0)
+	var sense *iscsi.SenseError
+	if !errors.As(err, &sense) || errors.Is(err, iscsi.ErrLost) {
+		t.Fatalf("got %v", err)
+	}
+	if !strings.Contains(err.Error(), "broken, or full") {
+		t.Errorf("unclear: %v", err)
+	}
+	if _, err := s.ReadAt(make([]byte, 512), 0); err != nil || proxy.Accepted() != 1 {
+		t.Errorf("the session did not survive: %v", err)
 	}
 }
 

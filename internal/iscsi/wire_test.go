@@ -5,11 +5,16 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"net"
+	"os/exec"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"ingot/internal/iscsi"
 )
@@ -245,6 +250,67 @@ func TestWriteSameIsGivenUpOnce(t *testing.T) {
 	got := []byte{<-seen, <-seen, <-seen}
 	if !slices.Equal(got, want) || len(seen) != 0 {
 		t.Errorf("commands %x and %d more, want %x", got, len(seen), want)
+	}
+}
+
+func TestWhatUnmapDidNotFreeIsZeroed(t *testing.T) {
+	t.Parallel()
+	const blocks = 1000 // what one UNMAP takes
+	type command struct {
+		op    byte
+		block uint64
+		count uint32
+	}
+	seen := make(chan command, 100)
+	cfg := serve(t, func(f *fake) {
+		f.thin(blocks)
+		f.login()
+		for {
+			p := f.command()
+			if p.opcode() != scsiCommand {
+				return
+			}
+			cdb := p.cdb()
+			switch cdb[0] {
+			case unmap:
+				block := binary.BigEndian.Uint64(p.data[8:])
+				count := binary.BigEndian.Uint32(p.data[16:])
+				seen <- command{unmap, block, count}
+				f.respond(p, good, nil)
+			case readCapacity: // with the service action of GET LBA STATUS
+				// Told in two answers; the disk has not freed blocks 90 to 110.
+				data := make([]byte, 8+2*16)
+				extent := func(i int, from, to uint64, status byte) {
+					b := data[8+i*16:]
+					binary.BigEndian.PutUint64(b, from)
+					binary.BigEndian.PutUint32(b[8:], uint32(to-from))
+					b[12] = status
+				}
+				if block := binary.BigEndian.Uint64(cdb[2:]); block < 110 {
+					extent(0, block-5, 90, 1)
+					extent(1, 90, 110, 0)
+				} else {
+					extent(0, block, block+1e6, 2)
+				}
+				f.dataIn(p, data, true)
+			case write16:
+				seen <- command{write16, binary.BigEndian.Uint64(cdb[2:]),
+					binary.BigEndian.Uint32(cdb[10:])}
+				f.respond(p, good, nil)
+			default:
+				f.t.Errorf("command %x", cdb)
+				return
+			}
+		}
+	})
+	s := dial(t, cfg)
+	if err := s.WriteZeroes(t.Context(), 50*512, 1500*512); err != nil {
+		t.Fatal(err)
+	}
+	got := []command{<-seen, <-seen, <-seen}
+	want := []command{{unmap, 50, blocks}, {write16, 90, 20}, {unmap, 50 + blocks, 500}}
+	if !slices.Equal(got, want) || len(seen) > 0 {
+		t.Errorf("commands %v and %d more, want %v", got, len(seen), want)
 	}
 }
 
@@ -486,6 +552,56 @@ func TestTargetThatAnswersNoPingIsGivenUp(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 	<-gone
+}
+
+func TestMachineWithoutPowerIsNoticedInTheMiddleOfAWrite(t *testing.T) {
+	t.Parallel()
+	result := make(chan error)
+	go func() {
+		// This thread is in a network of its own, and ends with the goroutine.
+		runtime.LockOSThread()
+		result <- func() error {
+			if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+				return fmt.Errorf("%w; run the tests as root", err)
+			}
+			lo := func(state string) error {
+				return exec.Command("ip", "link", "set", "lo", state).Run()
+			}
+			if err := lo("up"); err != nil {
+				return err
+			}
+			writing := make(chan struct{})
+			cfg := serve(t, func(f *fake) {
+				f.text = "ImmediateData=No"
+				f.login()
+				f.ask(f.command(), 1, 0, 64<<10)
+				close(writing)
+				f.read() // takes no more than a header
+				<-t.Context().Done()
+			})
+			cfg.CommandTimeout = time.Hour
+			cfg.PingInterval, cfg.PingTimeout = 100*time.Millisecond, time.Second
+			s, err := iscsi.Dial(t.Context(), cfg)
+			if err != nil {
+				return err
+			}
+			defer func() { _ = s.Close(context.Background()) }()
+			failed := make(chan error)
+			go func() {
+				_, err := s.WriteAt(make([]byte, 1<<20), 0)
+				failed <- err
+			}()
+			<-writing
+			if err := lo("down"); err != nil {
+				return err
+			}
+			return <-failed
+		}()
+	}()
+	err := <-result
+	if !errors.Is(err, iscsi.ErrLost) || !strings.Contains(err.Error(), "without power") {
+		t.Errorf("got %v", err)
+	}
 }
 
 func TestUnansweredCommandEndsWithTheTimeout(t *testing.T) {

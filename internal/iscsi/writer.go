@@ -37,7 +37,7 @@ func (l *link) writeLoop() error {
 		err := l.send(w, item, unsolicited)
 		l.sent(item.task)
 		if err != nil {
-			return fmt.Errorf("send: %w", err)
+			return fmt.Errorf("send: %w", explain(err))
 		}
 	}
 }

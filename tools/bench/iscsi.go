@@ -24,7 +24,7 @@ import (
 )
 
 const (
-	imageSize = gibi
+	imageSize = 2 * gibi
 	imageRuns = 3
 	// memoryDir is a file system in memory: the disk of this host is no part of what is measured,
 	// and on virtual hosts its speed varies tenfold.
@@ -36,8 +36,9 @@ func measureISCSI(ctx context.Context, b *bench) (section, error) {
 	s := section{
 		Title: "Image to iSCSI target (tgt on loopback, its disk in memory)",
 		How: fmt.Sprintf(`Median of %d runs of each, taken in turns, after one run of ingot that fills the
-target's file and is checked byte by byte. Images of 1 GiB: raw of random bytes, and qcow2 of which
-every other 64 MiB are a hole. Each run is a process of its own, from exec to exit: rate, user
+target's file and is checked byte by byte. Images of 2 GiB: raw of random bytes, and raw and qcow2
+of which every other 64 MiB are a hole. Both writers are user-space initiators; that of qemu-img is
+libiscsi. Each run is a process of its own, from exec to exit: rate, user
 and system time, peak of resident memory. Ingot also verifies the SHA-256 of the image, keeps
 the head of the disk for last and flushes the target several times; qemu-img verifies nothing
 and flushes once, at the end (-t writeback). Growth is ingot's peak less what its process had
@@ -57,7 +58,8 @@ before it opened the image.
 		return s, err
 	}
 	defer t.stop()
-	for _, prepare := range []func(context.Context, string) (sample, error){rawSample, qcow2Sample} {
+	for _, prepare := range []func(context.Context, string) (sample, error){rawSample,
+		halfSample, qcow2Sample} {
 		fmt.Fprintln(b.progress, "  making an image")
 		i, err := prepare(ctx, dir)
 		if err != nil {
@@ -101,6 +103,13 @@ func rawSample(_ context.Context, dir string) (sample, error) {
 	path := filepath.Join(dir, "random.raw")
 	s := sample{name: "raw", path: path, format: image.Raw, content: path}
 	return s.finish(randomFile(path, imageSize))
+}
+
+// halfSample makes an image of which half are holes.
+func halfSample(_ context.Context, dir string) (sample, error) {
+	path := filepath.Join(dir, "half.raw")
+	s := sample{name: "raw, half empty", path: path, format: image.Raw, content: path}
+	return s.finish(randomFile(path, 64*mebi))
 }
 
 // qcow2Sample makes an image of which half are holes.
