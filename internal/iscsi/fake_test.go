@@ -159,12 +159,13 @@ func (f *fake) send(p *pdu) {
 	}
 }
 
-// login goes through both stages.
-func (f *fake) login() {
+// login goes through both stages, and returns the initiator's ISID.
+func (f *fake) login() []byte {
 	p := f.read()
 	f.cmdSN = p.u32(24)
 	f.loginReply(p, "AuthMethod=None TargetPortalGroupTag=1", final|1)
 	f.loginReply(f.read(), f.text, final|1<<2|3)
+	return p.h[8:14]
 }
 
 func (f *fake) loginReply(to *pdu, text string, flags byte) {

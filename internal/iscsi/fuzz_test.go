@@ -38,7 +38,7 @@ func fuzzReadLoop(t *testing.T, wire []byte, digest Digest) {
 	s.in = bufio.NewReader(bytes.NewReader(wire))
 	memory := make([]byte, 3*4096)
 	tasks := []*task{
-		{in: memory[4096:8192:8192]}, {out: make([]byte, 64<<10)}, {},
+		{in: memory[4096:8192:8192]}, {out: make([]byte, 64<<10)}, {}, {function: resetUnit},
 	}
 	for tag, task := range tasks {
 		task.tag, task.done = uint32(tag), make(chan struct{})

@@ -47,6 +47,8 @@ type task struct {
 	out []byte // what is written; nil for other commands
 	// unchecked residuals are those of commands whose effect is asked for by another one.
 	unchecked bool
+	// function makes this a task management request (RFC 7143 11.5) and no SCSI command.
+	function byte
 
 	tag     uint32
 	timeout time.Duration // Config.CommandTimeout if 0
@@ -56,8 +58,8 @@ type task struct {
 	writing  bool // the writer is sending from out
 	complete bool // the outcome is known
 	queued   int  // R2Ts in the outbox
-	status   byte
-	received int // bytes of Data-In
+	status   byte // of a task management request the response, RFC 7143 11.6.1
+	received int  // bytes of Data-In
 	residual residual
 	sense    []byte
 	err      error
@@ -243,6 +245,8 @@ func (t *task) outcome() error {
 		return fmt.Errorf("%s: %w", t.op, t.err)
 	case t.status == statusGood:
 		return t.checkResidual()
+	case t.function != 0:
+		return &StatusError{Op: t.op, Status: t.status}
 	case t.status == statusCheck:
 		sense, err := parseSense(t.op, t.sense)
 		if err != nil {

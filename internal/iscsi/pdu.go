@@ -14,11 +14,13 @@ type opcode byte
 const (
 	opNopOut         opcode = 0x00
 	opCommand        opcode = 0x01
+	opManageRequest  opcode = 0x02
 	opLoginRequest   opcode = 0x03
 	opDataOut        opcode = 0x05
 	opLogoutRequest  opcode = 0x06
 	opNopIn          opcode = 0x20
 	opResponse       opcode = 0x21
+	opManageResponse opcode = 0x22
 	opLoginResponse  opcode = 0x23
 	opDataIn         opcode = 0x25
 	opLogoutResponse opcode = 0x26
@@ -38,6 +40,9 @@ const (
 	flagUnderflow = 0x02 // byte 1 of a response: the residual count says what is missing
 	flagOverflow  = 0x04 // byte 1 of a response: the residual count says what was too much
 	flagStatus    = 0x01 // byte 1 of Data-In: the status is in this PDU
+
+	// resetUnit is the task management function LOGICAL UNIT RESET, RFC 7143 11.5.1.
+	resetUnit = 5
 
 	// noTag is the reserved value of both task tags, RFC 7143 11.2.1.8.
 	noTag = 0xffffffff

@@ -44,6 +44,8 @@ func (l *link) dispatch(h *header) error {
 		return l.readyToTransfer(h)
 	case opResponse:
 		return l.response(h)
+	case opManageResponse:
+		return l.managed(h)
 	case opNopIn:
 		return l.nopIn(h)
 	case opLogoutResponse:
@@ -75,7 +77,8 @@ func (l *link) advance(h *header, status bool) {
 func (l *link) inFlight(h *header) (*task, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if t := l.tasks[h.tag()]; t != nil {
+	t := l.tasks[h.tag()]
+	if t != nil && (t.function != 0) == (h.opcode() == opManageResponse) {
 		return t, nil
 	}
 	return nil, fmt.Errorf("%w: PDU %#02x for a command that is not in flight",
@@ -155,6 +158,20 @@ func (l *link) response(h *header) error {
 	}
 	t.residual = residualOf(h)
 	l.finish(t, h[3], senseOf(data))
+	return nil
+}
+
+// managed ends a task management request (RFC 7143 11.6).
+func (l *link) managed(h *header) error {
+	l.advance(h, true)
+	t, err := l.inFlight(h)
+	if err != nil {
+		return err
+	}
+	if err := l.readData(h, nil); err != nil {
+		return fmt.Errorf("receive: %w", err)
+	}
+	l.finish(t, h[2], nil)
 	return nil
 }
 

@@ -173,11 +173,27 @@ func (s *Session) recognize(ctx context.Context, l *link) error {
 		}
 	}
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	if forgot && s.written != s.flushed {
+	gone := forgot && s.written != s.flushed
+	s.mu.Unlock()
+	if gone {
 		return errForgot
 	}
-	return nil
+	return l.settleDown(ctx)
+}
+
+// settleDown makes sure that no command of the link before is still under way: it could come after
+// our repetition of it, and even after what is written next to the same place. The login should
+// have ended them all (RFC 7143 6.3.5), but tgt lets one finish that its disk is working on.
+// A target that knows no reset of a unit is trusted to have.
+func (l *link) settleDown(ctx context.Context) error {
+	_, err := l.do(ctx, task{op: "reset the unit", function: resetUnit})
+	var refused *StatusError
+	if err != nil && !errors.As(err, &refused) {
+		return err
+	}
+	err = l.awaitReady(ctx) // takes the unit attention about it
+	l.reset.Store(false)
+	return err
 }
 
 // same refuses a disk that is not d. Serial number and designators are compared as bytes; a target

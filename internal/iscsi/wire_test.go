@@ -604,6 +604,55 @@ func TestMachineWithoutPowerIsNoticedInTheMiddleOfAWrite(t *testing.T) {
 	}
 }
 
+func TestRepetitionWaitsForTheEndOfWhatWasUnderWay(t *testing.T) {
+	t.Parallel()
+	for name, response := range map[string]byte{"reset": 0, "not supported": 5} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			first := true
+			wrote := make(chan []byte, 10)
+			var isid []byte
+			cfg := serve(t, func(f *fake) {
+				f.text = "InitialR2T=No MaxRecvDataSegmentLength=8192"
+				isid = append(isid, f.login()...)
+				if first {
+					first = false
+					wrote <- f.command().data
+					return // the answer is lost
+				}
+				p := f.command()
+				if p.opcode() != 0x02 || p.h[0]&0x40 == 0 || p.h[1] != final|5 {
+					f.t.Errorf("no reset of the unit but %x", p.h)
+				}
+				f.ping(3) // whoever does not wait says something else next
+				if pong := f.read(); pong.opcode() != nopOut {
+					f.t.Errorf("%x before the reset was answered", pong.h)
+				}
+				reply := &pdu{}
+				reply.h[0], reply.h[1], reply.h[2] = 0x22, final, response
+				copy(reply.h[16:20], p.h[16:20])
+				f.send(reply)
+				f.statSN++
+				p = f.command()
+				wrote <- p.data
+				f.respond(p, good, nil)
+				f.drain()
+			})
+			cfg.ReconnectTimeout = time.Minute
+			want := random(1, 4096)
+			if _, err := dial(t, cfg).WriteAt(want, 0); err != nil {
+				t.Fatal(err)
+			}
+			if !slices.Equal(<-wrote, want) || !slices.Equal(<-wrote, want) || len(wrote) > 0 {
+				t.Error("other data arrived")
+			}
+			if !slices.Equal(isid[:6], isid[6:]) {
+				t.Errorf("the session was not replaced but another one opened: %x", isid)
+			}
+		})
+	}
+}
+
 func TestUnansweredCommandEndsWithTheTimeout(t *testing.T) {
 	t.Parallel()
 	cfg := serve(t, func(f *fake) {

@@ -70,6 +70,9 @@ func (l *link) next() (item outgoing, unsolicited int, ok bool) {
 			l.commands[0] = nil
 			l.commands = l.commands[1:]
 			t.writing = true
+			if t.function != 0 {
+				return outgoing{header: l.management(t), task: t}, 0, true
+			}
 			item, unsolicited = l.command(t)
 			l.cmdSN++
 			return item, unsolicited, true
@@ -77,6 +80,20 @@ func (l *link) next() (item outgoing, unsolicited int, ok bool) {
 		l.wake.Wait()
 	}
 	return item, 0, false
+}
+
+// management builds the header of a task management request, which takes no place in the order
+// of commands (RFC 7143 11.5).
+func (l *link) management(t *task) header {
+	h := newHeader(opManageRequest)
+	h[0] |= flagImmediate
+	h[1] = flagFinal | t.function
+	copy(h[8:16], l.lun[:])
+	h.setTag(t.tag)
+	h.setTransferTag(noTag) // in its place: no task is referred to
+	h.setCmdSN(l.cmdSN)
+	h.setExpStatSN(l.expStatSN)
+	return h
 }
 
 // command builds the header of a SCSI Command PDU (RFC 7143 11.3). The entry covers the data that
