@@ -49,7 +49,8 @@ type Config struct {
 	// machines stall for longer than that.
 	PingTimeout time.Duration
 	// ReconnectTimeout is how long to try to get a lost connection back and go on; 30 s.
-	// Negative: a session whose connection is lost has ended.
+	// Negative: a session whose connection is lost has ended. While it may go on, a reservation
+	// key of ours is registered with the disk, which keeps nobody off it.
 	ReconnectTimeout time.Duration
 	// OnReconnect, if set, is called after a lost connection was replaced: why it was lost, and
 	// for how long there was none. No command is sent before it returns.

@@ -29,7 +29,8 @@ func Dial(ctx context.Context, cfg Config) (*Session, error) {
 		fmt.Errorf("%s did not answer within %v; check that it is an iSCSI portal: %w",
 			cfg.Address, cfg.DialTimeout, context.DeadlineExceeded))
 	defer cancel()
-	s := &Session{cfg: cfg, isid: newISID(), slots: make(chan struct{}, cfg.QueueDepth)}
+	s := &Session{cfg: cfg, isid: newISID(), slots: make(chan struct{}, cfg.QueueDepth),
+		first: make(chan struct{}, 1)}
 	if s.link, err = dialLink(ctx, cfg, s.isid); err != nil {
 		return nil, err
 	}

@@ -21,7 +21,8 @@
 // writes that are in its memory only, so one that was restarted since may have forgotten what was
 // written after the last Sync. Such a session ends with ErrLost, and the caller writes everything
 // again; it goes on if nothing was written since the last Sync. How a restart is noticed is told
-// at bearWitness. A target that cannot keep a reservation key and reports no reset either is
+// at bearWitness. Before anything is repeated the unit is reset, so that nothing of the link before
+// can still be under way. A target that cannot keep a reservation key and reports no reset either is
 // trusted.
 //
 // Read first: Dial in dial.go, then do in session.go.

@@ -23,6 +23,7 @@ type Session struct {
 	disk disk
 
 	slots     chan struct{} // one for each command in flight, Config.QueueDepth in all
+	first     chan struct{} // room for one: the command that tries out a new link
 	unaligned sync.Mutex    // held while blocks are read, changed and written back
 	zeroing   atomic.Int32  // zeroMode
 
@@ -49,15 +50,41 @@ func (s *Session) do(ctx context.Context, t task) (received int, err error) {
 		return 0, fmt.Errorf("%s: %w", t.op, context.Cause(ctx))
 	}
 	for {
-		l, err := s.current(ctx)
-		if err != nil {
-			return 0, fmt.Errorf("%s: %w", t.op, err)
-		}
-		received, err := l.do(ctx, t)
-		if err == nil || !errors.Is(err, ErrLost) && !errors.Is(err, ErrClosed) {
-			return received, s.settle(l, t, err)
+		received, lost, err := s.try(ctx, t)
+		if !lost {
+			return received, err
 		}
 	}
+}
+
+// try runs a command on the link that there is; lost tells that it has no answer because the link
+// was lost. As long as no command got through since an earlier loss they go one at a time: more at
+// once would all be under way, and none done, when a bad network cuts the connection again.
+func (s *Session) try(ctx context.Context, t task) (received int, lost bool, err error) {
+	l, err := s.current(ctx)
+	if err != nil {
+		return 0, false, fmt.Errorf("%s: %w", t.op, err)
+	}
+	if s.untried() {
+		select {
+		case s.first <- struct{}{}:
+			defer func() { <-s.first }()
+		case <-ctx.Done():
+			return 0, false, fmt.Errorf("%s: %w", t.op, context.Cause(ctx))
+		}
+	}
+	received, err = l.do(ctx, t)
+	if errors.Is(err, ErrLost) || errors.Is(err, ErrClosed) {
+		return 0, true, err
+	}
+	return received, false, s.settle(l, t, err)
+}
+
+// untried tells whether no command got through since the connection was lost.
+func (s *Session) untried() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return !s.outage.IsZero()
 }
 
 // settle notes that the target has answered a command. If the disk said in between that it lost

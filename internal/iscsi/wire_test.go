@@ -161,6 +161,46 @@ func TestBusyAndUnitAttentionAreTriedAgain(t *testing.T) {
 	}
 }
 
+func TestPowerOnOfTheDiskEndsASessionWithUnflushedData(t *testing.T) {
+	t.Parallel()
+	for name, tc := range map[string]struct {
+		flush  bool
+		ascq   byte
+		forgot bool
+	}{
+		"power on":                 {ascq: 0x01, forgot: true},
+		"power on after a flush":   {flush: true, ascq: 0x01},
+		"reset by other initiator": {ascq: 0x03},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			cfg := serve(t, func(f *fake) {
+				f.login()
+				f.respond(f.command(), good, nil)
+				if tc.flush {
+					f.respond(f.command(), good, nil)
+				}
+				f.sense(f.command(), 0x6, 0x29, tc.ascq)
+				f.drain()
+			})
+			s := dial(t, cfg)
+			if _, err := s.WriteAt(make([]byte, 512), 0); err != nil {
+				t.Fatal(err)
+			}
+			if tc.flush {
+				if err := s.Sync(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+			}
+			_, err := s.WriteAt(make([]byte, 512), 512)
+			if tc.forgot != errors.Is(err, iscsi.ErrLost) ||
+				tc.forgot && !strings.Contains(err.Error(), "write everything again") {
+				t.Errorf("got %v", err)
+			}
+		})
+	}
+}
+
 func TestCheckConditionIsToldInWords(t *testing.T) {
 	t.Parallel()
 	sense := []struct {
