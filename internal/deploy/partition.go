@@ -51,6 +51,12 @@ func WritePartitions(ctx context.Context, d Disk, p Plan, c Contents, opt Option
 	if err != nil {
 		return r, err
 	}
+	if r.Filesystem.UUID == "" {
+		// The kernel would find no root, on a console that nobody watches.
+		return r, ingot.Errorf(ingot.Invalid, "the image begins with no file system that is known "+
+			"(ext2 to ext4, xfs, btrfs, vfat): a partition image is the content of a root partition; "+
+			"for a whole-disk image set image_type to whole-disk")
+	}
 	if err := p.fill(ctx, d, c); err != nil {
 		return r, err
 	}

@@ -17,6 +17,7 @@ import (
 	"sync"
 	"time"
 
+	"ingot/internal/configdrive"
 	"ingot/internal/deploy"
 	"ingot/internal/driver"
 	"ingot/internal/image"
@@ -208,6 +209,13 @@ func (d *Deploy) copy(ctx context.Context, t *driver.Task) error {
 		return err
 	}
 	defer src.Close()
+	var drive []byte
+	if c := t.Node.InstanceInfo["configdrive"]; given(c) {
+		drive, err = configdrive.Image(ctx, d.o.Image.Client, c, t.Node.UUID)
+		if err != nil {
+			return err
+		}
+	}
 
 	cfg := config(t.Node.Attempt.Target)
 	cfg.OnReconnect = func(reason error, outage time.Duration) {
@@ -238,9 +246,11 @@ func (d *Deploy) copy(ctx context.Context, t *driver.Task) error {
 
 	var r deploy.Result
 	if driver.IsPartitionImage(t.Node) {
-		r, err = d.writePartitions(ctx, t, disk, deploy.Contents{Image: src})
+		r, err = d.writePartitions(ctx, t, disk, deploy.Contents{Image: src,
+			ConfigDrive: drive})
 	} else {
-		r, err = deploy.WriteImage(ctx, disk, src, deploy.Options{Progress: copyProgress(t)})
+		r, err = deploy.WriteImage(ctx, disk, src, deploy.Options{Progress: copyProgress(t),
+			ConfigDrive: drive, Seed: t.Node.UUID})
 	}
 	if errors.Is(err, iscsi.ErrLost) {
 		return ingot.Errorf(ingot.Unavailable, "%w; look at the machine's console and at the "+

@@ -114,15 +114,7 @@ func (d *Deploy) writePartitions(ctx context.Context, t *driver.Task, to target,
 		c.KeepEphemeral = true
 	}
 	c.Now = time.Now()
-	result, err := deploy.WritePartitions(ctx, to, plan, c,
-		deploy.Options{Progress: copyProgress(t)})
-	if err == nil && result.Filesystem.UUID == "" {
-		// The kernel would find no root, on a console that nobody watches.
-		err = ingot.Errorf(ingot.Invalid, "the image was written, but it begins with no file system "+
-			"that is known (ext2 to ext4, xfs, btrfs, vfat): a partition image is the content of a "+
-			"root partition; for a whole-disk image set image_type to whole-disk")
-	}
-	return result, err
+	return deploy.WritePartitions(ctx, to, plan, c, deploy.Options{Progress: copyProgress(t)})
 }
 
 // checkKept makes sure that the ephemeral partition to be preserved is there, and puts on record

@@ -3,6 +3,7 @@ package iscsi
 import (
 	"context"
 
+	"ingot/internal/configdrive"
 	"ingot/internal/driver"
 	"ingot/internal/image"
 	"ingot/internal/ingot"
@@ -25,9 +26,10 @@ func (d *Deploy) Validate(_ context.Context, t *driver.Task) error {
 			return err
 		}
 	}
-	if given(n.InstanceInfo["configdrive"]) {
-		return ingot.Errorf(ingot.Invalid, "a config drive was given for node %s, which deploy "+
-			"interface iscsi cannot write yet; deploy without one", n.UUID)
+	if drive := n.InstanceInfo["configdrive"]; given(drive) {
+		if err := configdrive.Check(drive); err != nil {
+			return ingot.Errorf(ingot.Invalid, "node %s: %w", n.UUID, err)
+		}
 	}
 	return nil
 }

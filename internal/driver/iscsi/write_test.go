@@ -1,0 +1,191 @@
+package iscsi_test
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+
+	"ingot/internal/disk"
+	"ingot/internal/driver"
+	"ingot/internal/driver/iscsi"
+	"ingot/internal/image"
+	"ingot/internal/ingot"
+	"ingot/internal/iscsi/iscsitest"
+)
+
+const mib = 1 << 20
+
+// written runs the step write_image for an image on a real target, and returns how it ended.
+func written(t *testing.T, target *iscsitest.Target, content []byte, info ingot.Object,
+	tk *driver.Task) error {
+	t.Helper()
+	dir := t.TempDir()
+	path := filepath.Join(dir, "image")
+	if err := os.WriteFile(path, content, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	sum := sha256.Sum256(content)
+	host, text, _ := net.SplitHostPort(target.Addr)
+	port, _ := strconv.Atoi(text)
+	n := tk.Node
+	n.InstanceInfo = ingot.Object{"image_source": "file://" + path,
+		"image_checksum": hex.EncodeToString(sum[:])}
+	for k, v := range info {
+		n.InstanceInfo[k] = v
+	}
+	n.Attempt.Target = &ingot.ISCSITarget{Address: host, Port: port, IQN: target.IQN,
+		LUN: int(target.LUN)}
+	n.Attempt.Written = false
+	d := iscsi.New(iscsi.Options{OutcomePort: 1,
+		Image: image.Options{AllowedPaths: []string{dir}, SpoolDir: filepath.Join(dir, "spool")}})
+	if err := d.Validate(t.Context(), tk); err != nil {
+		t.Fatal(err)
+	}
+	_, err := d.Execute(t.Context(), tk, ingot.Step{Interface: "deploy", Name: "write_image"})
+	return err
+}
+
+// partitions reads the table of the target's disk and the content of the named partition.
+func partitions(t *testing.T, target *iscsitest.Target, number int) (disk.Table, []byte) {
+	t.Helper()
+	all, err := os.ReadFile(target.Backing)
+	if err != nil {
+		t.Fatal(err)
+	}
+	table, err := disk.Parse(all[:disk.HeadSize], int64(len(all)), 512)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range table.Partitions {
+		if p.Number == number {
+			return table, all[p.Start:p.End()]
+		}
+	}
+	t.Fatalf("no partition %d in %+v", number, table)
+	return table, nil
+}
+
+func TestAWholeDiskImageGetsItsConfigDrive(t *testing.T) {
+	t.Parallel()
+	content := make([]byte, 4*mib)
+	rand.Read(content[mib:])
+	table := disk.Table{Label: disk.MBR, Size: 4 * mib, Sector: 512, ID: disk.GUID{1, 2, 3, 4},
+		Partitions: []disk.Partition{{Number: 1, Start: mib, Size: 2 * mib, Type: disk.Linux}}}
+	if _, err := table.Encode(content[:mib]); err != nil {
+		t.Fatal(err)
+	}
+	target := iscsitest.Start(t, iscsitest.Options{Size: 96 * mib})
+	tk := task("deploying", nil)
+	err := written(t, target, content, ingot.Object{"configdrive": ingot.Object{
+		"meta_data": ingot.Object{"hostname": "web1"}}}, tk)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, drive := partitions(t, target, 2)
+	checkDrive(t, drive)
+	info := tk.Node.DriverInternalInfo
+	if info["root_uuid_or_disk_id"] != "0x04030201" || info["is_whole_disk_image"] != true {
+		t.Errorf("internal info %v", info)
+	}
+}
+
+func checkDrive(t *testing.T, drive []byte) {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "drive")
+	if err := os.WriteFile(path, drive, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := exec.Command("blkid", "-p", path).CombinedOutput(); err != nil ||
+		!strings.Contains(string(out), `LABEL="config-2"`) {
+		t.Errorf("blkid: %v %s", err, out)
+	}
+	out, err := exec.Command("isoinfo", "-R", "-i", path, "-x",
+		"/openstack/latest/meta_data.json").Output()
+	if err != nil || !strings.Contains(string(out), `"hostname":"web1"`) {
+		t.Errorf("isoinfo: %v %s", err, out)
+	}
+}
+
+func TestAnEphemeralPartitionSurvivesARebuildAndItsRepetition(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "root")
+	if out, err := exec.Command("mke2fs", "-q", "-t", "ext4", "-O", "^has_journal", path,
+		"4M").CombinedOutput(); err != nil {
+		t.Fatalf("mke2fs: %v\n%s", err, out)
+	}
+	root, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	info := func(keep bool) ingot.Object {
+		return ingot.Object{"kernel": "http://k", "ramdisk": "http://r", "root_gb": "0.0045",
+			"ephemeral_gb": 0.0166, "preserve_ephemeral": keep,
+			"configdrive": ingot.Object{"meta_data": ingot.Object{"hostname": "web1"}}}
+	}
+	target := iscsitest.Start(t, iscsitest.Options{Size: 96 * mib})
+	tk := task("deploying", nil)
+	tk.Node.Instance = &ingot.Instance{}
+	saves := 0
+	tk.Save = func(context.Context) error { saves++; return nil }
+	if err := written(t, target, root, info(true), tk); err == nil ||
+		!strings.Contains(err.Error(), "no ephemeral partition to preserve") {
+		t.Fatalf("an empty disk: %v", err)
+	}
+	if all, _ := os.ReadFile(target.Backing); len(bytes.Trim(all, "\x00")) != 0 || saves != 0 {
+		t.Error("something was written or saved before the refusal")
+	}
+	if err := written(t, target, root, info(false), tk); err != nil {
+		t.Fatal(err)
+	}
+	table, drive := partitions(t, target, 2)
+	checkDrive(t, drive)
+	if table.Label != disk.GPT || tk.Node.Instance.RootUUID == "" ||
+		tk.Node.Instance.RootUUID != tk.Node.DriverInternalInfo["root_uuid_or_disk_id"] {
+		t.Errorf("%s table, root %q", table.Label, tk.Node.Instance.RootUUID)
+	}
+	mark := func() {
+		f, err := os.OpenFile(target.Backing, os.O_RDWR, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		if _, err := f.WriteAt([]byte("precious"), 10*mib); err != nil {
+			t.Fatal(err)
+		}
+	}
+	kept := func() {
+		t.Helper()
+		if _, p := partitions(t, target, 1); !bytes.HasPrefix(p[9*mib:], []byte("precious")) {
+			t.Error("the ephemeral partition was written to")
+		}
+	}
+	mark()
+	// A conductor that dies in the middle: the table is gone, the record is there.
+	failed := bytes.Repeat([]byte{1}, 4*mib)
+	if err := written(t, target, failed, info(true), tk); err == nil {
+		t.Fatal("an image without a file system was taken for good")
+	}
+	if all, _ := os.ReadFile(target.Backing); len(bytes.Trim(all[:mib], "\x00")) != 0 {
+		t.Error("there is a partition table, though the image was refused")
+	}
+	if saves == 0 {
+		t.Error("that the partition was there is not on record")
+	}
+	if err := written(t, target, root, info(true), tk); err != nil {
+		t.Fatal(err)
+	}
+	kept()
+	if err := written(t, target, root, info(true), tk); err != nil {
+		t.Fatal(err)
+	}
+	kept()
+}
