@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"ingot/internal/auth"
 	"ingot/internal/journal"
 	"ingot/internal/rpc"
 	"ingot/internal/store"
@@ -30,6 +31,9 @@ type Options struct {
 	PublicURL string
 	// MaxLimit is the greatest number of items of one page; default 1000.
 	MaxLimit int
+	// Auth verifies who asks; default: nobody is asked who they are (noauth). Machine asks nobody
+	// in any case.
+	Auth *auth.Basic
 	// Observe is told about every answered request, for metrics; default: nobody. It must be
 	// safe for concurrent use.
 	Observe func(Observation)
@@ -122,7 +126,7 @@ func (a *API) mux(table []route, machine bool) *http.ServeMux {
 	if _, taken := byPath[rootPattern]; !taken {
 		mux.HandleFunc(rootPattern, notFound)
 	}
-	mux.HandleFunc("/", notFound)
+	mux.Handle("/", a.identified(machine, http.HandlerFunc(notFound)))
 	return mux
 }
 
@@ -153,6 +157,11 @@ func (s *resource) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if rt != nil {
 		exchangeOf(r).route = rt.pattern
 	}
+	stranger, err := s.stranger(r, rt)
+	if err != nil {
+		writeError(w, r, s.api.o.Log, err)
+		return
+	}
 	minor, err := negotiate(w.Header(), r.Header)
 	if err != nil && !s.unversioned() {
 		writeError(w, r, s.api.o.Log, err)
@@ -172,7 +181,7 @@ func (s *resource) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	c := &call{Request: r, api: s.api, route: rt, minor: minor, base: s.api.base(r),
-		machine: s.machine, suffixed: exchangeOf(r).suffixed}
+		machine: s.machine || stranger, suffixed: exchangeOf(r).suffixed}
 	if err := c.parseQuery(); err != nil {
 		writeError(w, r, s.api.o.Log, err)
 		return

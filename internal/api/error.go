@@ -50,6 +50,11 @@ func writeError(w http.ResponseWriter, r *http.Request, log *slog.Logger, err er
 			object{{"faultcode", "Client"}, {"faultstring", limit.text}})
 		return
 	}
+	var refused *authError
+	if errors.As(err, &refused) {
+		refused.write(w)
+		return
+	}
 	kind := ingot.KindOf(err)
 	status, known := statusOf[kind]
 	id := exchangeOf(r).id

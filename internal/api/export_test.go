@@ -19,13 +19,25 @@ func RouteTable() string {
 			args = []string{"*"}
 		}
 		audience := "clients"
-		if rt.machine {
+		switch {
+		case rt.machine:
 			audience = "machines"
+		case rt.public:
+			audience = "all"
 		}
 		fmt.Fprintf(&b, "%-6s %-55s 1.%-2d %-8s %s [%s]\n", rt.method, rt.pattern, max(rt.minor, 1),
 			audience, rt.policy, strings.Join(args, " "))
 	}
 	return b.String()
+}
+
+// Routes lists method and pattern of every route.
+func Routes() []string {
+	rows := make([]string, len(routes))
+	for i, rt := range routes {
+		rows[i] = rt.method + " " + rt.pattern
+	}
+	return rows
 }
 
 // Patch decodes a patch document and applies it to a JSON object.

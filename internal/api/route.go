@@ -21,6 +21,8 @@ type route struct {
 	handle func(*call) (reply, error)
 	// machine: machines may call it without credentials.
 	machine bool
+	// public: anybody may call it; it tells what this service is.
+	public bool
 	// args are the query arguments it takes.
 	args []arg
 	// anyArg: every query argument is taken, it belongs to a passthru method.
@@ -49,8 +51,8 @@ var (
 var routes = append(resourceRoutes, passthruRoutes()...)
 
 var resourceRoutes = []route{
-	{method: http.MethodGet, pattern: rootPattern, handle: showRoot},
-	{method: http.MethodGet, pattern: "/v1", handle: showV1},
+	{method: http.MethodGet, pattern: rootPattern, handle: showRoot, public: true},
+	{method: http.MethodGet, pattern: "/v1", handle: showV1, public: true},
 
 	{method: http.MethodGet, pattern: "/v1/nodes", policy: "baremetal:node:list",
 		handle: listNodes, args: slices.Concat(pageArgs, nodeFilters, fieldsArg, detailArg)},

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/gophercloud/gophercloud/v2"
+	"github.com/gophercloud/gophercloud/v2/openstack/baremetal/httpbasic"
 	"github.com/gophercloud/gophercloud/v2/openstack/baremetal/noauth"
 	"github.com/gophercloud/gophercloud/v2/openstack/baremetal/v1/nodes"
 	"github.com/gophercloud/gophercloud/v2/openstack/baremetal/v1/ports"
@@ -31,14 +32,27 @@ type Client struct {
 	service  *gophercloud.ServiceClient
 }
 
+// Credentials are what an API with authentication asks for; the zero value is for one without.
+type Credentials struct {
+	User     string
+	Password ingot.Secret
+}
+
 // Dial prepares a client for the API at base; it does not connect yet.
-func Dial(base string) (*Client, error) {
+func Dial(base string, as Credentials) (*Client, error) {
 	u, err := url.Parse(base)
 	if err != nil || u.Scheme == "" || u.Host == "" {
 		return nil, usage("%q is not a URL of the API; write for example %s", base, defaultURL)
 	}
 	base = strings.TrimSuffix(strings.TrimSuffix(u.String(), "/"), "/v1")
-	service, err := noauth.NewBareMetalNoAuth(noauth.EndpointOpts{IronicEndpoint: base + "/v1/"})
+	var service *gophercloud.ServiceClient
+	if as.User == "" {
+		service, err = noauth.NewBareMetalNoAuth(noauth.EndpointOpts{IronicEndpoint: base + "/v1/"})
+	} else {
+		service, err = httpbasic.NewBareMetalHTTPBasic(httpbasic.EndpointOpts{
+			IronicEndpoint: base + "/v1/", IronicUser: as.User,
+			IronicUserPassword: as.Password.Reveal()})
+	}
 	if err != nil {
 		return nil, fmt.Errorf("prepare client: %w", err)
 	}

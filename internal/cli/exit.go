@@ -68,6 +68,10 @@ func explain(endpoint string, err error) error {
 	case errors.As(err, &answer):
 		code := ExitError
 		switch answer.Actual {
+		case http.StatusUnauthorized:
+			return &exitError{code, fmt.Errorf("the API at %s wants to know who asks (%s); set "+
+				"INGOT_USER and INGOT_PASSWORD, or --user and --password-file", endpoint,
+				refusal(answer.Body))}
 		case http.StatusNotFound:
 			code = ExitNotFound
 		case http.StatusConflict:
@@ -79,6 +83,19 @@ func explain(endpoint string, err error) error {
 			"serve` running there? Set --url or INGOT_URL to where it is", endpoint, err)}
 	}
 	return err
+}
+
+// refusal reads why credentials were not accepted.
+func refusal(body []byte) string {
+	var answer struct {
+		Error struct {
+			Message string `json:"message"`
+		} `json:"error"`
+	}
+	if json.Unmarshal(body, &answer) != nil || answer.Error.Message == "" {
+		return http.StatusText(http.StatusUnauthorized)
+	}
+	return answer.Error.Message
 }
 
 // fault reads the doubly encoded error document of the API; for any other body it names the

@@ -11,12 +11,14 @@ import (
 
 	"github.com/gophercloud/gophercloud/v2/openstack/baremetal/v1/nodes"
 	"github.com/spf13/cobra"
+
+	"ingot/internal/ingot"
 )
 
 // options are shared by all client commands.
 type options struct {
-	url    string
-	output string
+	url, user, passwordFile string
+	output                  string
 }
 
 // client checks the common options and prepares the client.
@@ -24,7 +26,24 @@ func (o *options) client() (*Client, error) {
 	if o.output != "table" && o.output != "json" {
 		return nil, usage("--output %q is not known; table or json", o.output)
 	}
-	return Dial(o.url)
+	password := ingot.Secret(fromEnvironment("INGOT_PASSWORD", "OS_PASSWORD"))
+	if o.passwordFile != "" {
+		text, err := os.ReadFile(o.passwordFile)
+		if err != nil {
+			return nil, usage("--password-file: %v", err)
+		}
+		password = ingot.Secret(strings.TrimRight(string(text), "\r\n"))
+	}
+	return Dial(o.url, Credentials{o.user, password})
+}
+
+// fromEnvironment returns our variable, else that of the baremetal client if it is set up for the
+// same kind of authentication: what else is in it is meant for others.
+func fromEnvironment(ours, theirs string) string {
+	if v := os.Getenv(ours); v != "" || os.Getenv("OS_AUTH_TYPE") != "http_basic" {
+		return v
+	}
+	return os.Getenv(theirs)
 }
 
 // progress is where live progress goes: beside the result, so that -o json stays clean.
@@ -55,6 +74,10 @@ func NodeCommand() *cobra.Command {
 	}
 	cmd.PersistentFlags().StringVar(&o.url, "url", base,
 		"base URL of the API (environment: INGOT_URL)")
+	cmd.PersistentFlags().StringVar(&o.user, "user", fromEnvironment("INGOT_USER", "OS_USERNAME"),
+		"user, for an API with authentication (environment: INGOT_USER)")
+	cmd.PersistentFlags().StringVar(&o.passwordFile, "password-file", "",
+		"file with the user's password (environment, the password itself: INGOT_PASSWORD)")
 	cmd.PersistentFlags().StringVarP(&o.output, "output", "o", "table", "table or json")
 	cmd.AddCommand(createCommand(o), listCommand(o), showCommand(o), deployCommand(o),
 		undeployCommand(o), deleteCommand(o), powerCommand(o), journalCommand(o))

@@ -78,7 +78,16 @@ type API struct {
 	Listen    string `toml:"listen"`
 	PublicURL string `toml:"public_url"`
 	MaxLimit  int    `toml:"max_limit"`
+	// AuthStrategy is one of the two below.
+	AuthStrategy string `toml:"auth_strategy"`
+	UserFile     string `toml:"http_basic_auth_user_file"`
 }
+
+// Values of AuthStrategy.
+const (
+	NoAuth    = "noauth"
+	HTTPBasic = "http_basic"
+)
 
 // Conductor configures who works on nodes, and how long things may take.
 type Conductor struct {
@@ -157,7 +166,8 @@ func Default() Config {
 	return Config{
 		Log:   Log{Level: "info", Format: "text"},
 		Store: Store{Path: "/var/lib/ingot/ingot.db"},
-		API:   API{Listen: "127.0.0.1:6385", MaxLimit: 1000},
+		API: API{Listen: "127.0.0.1:6385", MaxLimit: 1000, AuthStrategy: NoAuth,
+			UserFile: "/etc/ingot/htpasswd"},
 		Conductor: Conductor{
 			EnabledHardwareTypes:      []string{"ipmi"},
 			WorkersPoolSize:           300,
@@ -285,6 +295,10 @@ func (c *Config) Check() error {
 	oneOf("boot.dhcp.mode", c.Boot.DHCP.Mode, "off", "server", "proxy")
 	oneOf("boot.unknown_machine", c.Boot.Unknown, "exit", "retry")
 	oneOf("deploy.default_boot_mode", c.Deploy.DefaultBootMode, "uefi", "bios")
+	oneOf("api.auth_strategy", c.API.AuthStrategy, NoAuth, HTTPBasic)
+	if c.API.AuthStrategy == HTTPBasic && c.API.UserFile == "" {
+		complain("api.http_basic_auth_user_file is empty, which auth_strategy http_basic needs")
+	}
 	listen("api.listen", c.API.Listen)
 	listen("boot.http_listen", c.Boot.HTTPListen)
 	listen("boot.tftp_listen", c.Boot.TFTPListen)

@@ -37,7 +37,8 @@ func (c *Config) environment(environ []string) error {
 }
 
 // clientVariables are read by the command line client, not by the server.
-var clientVariables = map[string]bool{"INGOT_URL": true}
+var clientVariables = map[string]bool{"INGOT_URL": true, "INGOT_USER": true,
+	"INGOT_PASSWORD": true}
 
 // collect maps "api_listen" to the field of [api] listen.
 func collect(keys map[string]reflect.Value, path string, v reflect.Value) {

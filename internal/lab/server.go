@@ -71,7 +71,7 @@ type Server struct {
 
 // Client returns a client of the API inside the namespace.
 func (s *Server) Client() (*cli.Client, error) {
-	c, err := cli.Dial("http://" + apiAddress)
+	c, err := cli.Dial("http://"+apiAddress, cli.Credentials{})
 	if err != nil {
 		return nil, err
 	}

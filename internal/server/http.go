@@ -63,7 +63,8 @@ func (s *server) handler() http.Handler {
 	clients := s.api.Handler()
 	operators := map[string]http.Handler{
 		"/healthcheck": http.HandlerFunc(s.health),
-		"/metrics":     promhttp.HandlerFor(s.metrics.registry, promhttp.HandlerOpts{}),
+		"/metrics": s.identified(promhttp.HandlerFor(s.metrics.registry,
+			promhttp.HandlerOpts{})),
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		h, found := operators[r.URL.Path]
@@ -71,6 +72,21 @@ func (s *server) handler() http.Handler {
 			h = clients
 		}
 		h.ServeHTTP(w, r)
+	})
+}
+
+// identified asks for credentials where the API does.
+func (s *server) identified(next http.Handler) http.Handler {
+	if s.auth == nil {
+		return next
+	}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if _, err := s.auth.Check(r); err != nil {
+			w.Header().Set("WWW-Authenticate", `Basic realm="Baremetal API"`)
+			http.Error(w, err.Error(), http.StatusUnauthorized)
+			return
+		}
+		next.ServeHTTP(w, r)
 	})
 }
 

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"ingot/internal/api"
+	"ingot/internal/auth"
 	"ingot/internal/bootd"
 	"ingot/internal/bootfile"
 	"ingot/internal/conductor"
@@ -60,6 +61,7 @@ type server struct {
 	journal   *journal.Journal
 	boot      *bootd.Server
 	conductor *conductor.Conductor
+	auth      *auth.Basic // nil is noauth
 	api       *api.API
 	metrics   *metrics
 	listener  net.Listener
@@ -113,9 +115,14 @@ func (s *server) build(ctx context.Context) error {
 		KeepPowerOnFailure: !s.cfg.Deploy.PowerOffOnFailed,
 	})
 	s.metrics = newMetrics(s.store, s.journal)
+	if s.auth, err = s.authentication(); err != nil {
+		s.boot.Close()
+		return err
+	}
 	s.api = api.New(api.Options{
 		Store: s.store, Journal: s.journal, Conductor: s.conductor, Log: s.log,
 		PublicURL: s.cfg.API.PublicURL, MaxLimit: s.cfg.API.MaxLimit, Observe: s.metrics.request,
+		Auth: s.auth,
 	})
 	s.boot.Machine = s.api.Machine()
 	s.listener, err = (&net.ListenConfig{}).Listen(ctx, "tcp", s.cfg.API.Listen)
@@ -125,6 +132,28 @@ func (s *server) build(ctx context.Context) error {
 			"Set [api] listen or --listen to a free address", err)
 	}
 	return nil
+}
+
+// authentication is what the configuration asks for; nil is noauth.
+func (s *server) authentication() (*auth.Basic, error) {
+	if s.cfg.API.AuthStrategy == config.HTTPBasic {
+		return auth.New(s.cfg.API.UserFile, s.log)
+	}
+	if !isLoopback(s.cfg.API.Listen) {
+		s.log.Warn("the API has no authentication and listens beyond loopback: whoever reaches it "+
+			"may erase machines; set [api] auth_strategy to http_basic", "api", s.cfg.API.Listen)
+	}
+	return nil, nil
+}
+
+// isLoopback tells whether nobody from outside reaches a listener.
+func isLoopback(listen string) bool {
+	host, _, err := net.SplitHostPort(listen)
+	if err != nil {
+		return false
+	}
+	a, err := netip.ParseAddr(host)
+	return host == "localhost" || err == nil && a.IsLoopback()
 }
 
 // host is the name of this conductor.
@@ -264,13 +293,11 @@ func loopback(cfg config.Config) error {
 		if socket.listen == "" {
 			continue // not opened
 		}
-		host, _, err := net.SplitHostPort(socket.listen)
-		if err != nil {
+		if _, _, err := net.SplitHostPort(socket.listen); err != nil {
 			return ingot.Errorf(ingot.Invalid, "%s is %q; write host:port", socket.key,
 				socket.listen)
 		}
-		a, err := netip.ParseAddr(host)
-		if host != "localhost" && (err != nil || !a.IsLoopback()) {
+		if !isLoopback(socket.listen) {
 			return ingot.Errorf(ingot.Invalid, "%s is %q: the sandbox has no authentication and "+
 				"listens on loopback only; use --config for anything else", socket.key,
 				socket.listen)

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"os"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -52,10 +53,17 @@ func (l *logged) Write(p []byte) (int, error) {
 // ready.
 func start(t *testing.T) *sandbox {
 	t.Helper()
+	return startWith(t, func(*config.Config) {})
+}
+
+// startWith lets the caller change the configuration.
+func startWith(t *testing.T, change func(c *config.Config)) *sandbox {
+	t.Helper()
 	ctx, stop := context.WithCancel(context.Background())
 	s := &sandbox{T: t, data: t.TempDir(), stop: stop, ended: make(chan error, 1)}
 	log := &logged{at: make(chan string, 1)}
 	cfg := config.Dev(s.data, "127.0.0.1:0")
+	change(&cfg)
 	go func() { s.ended <- server.Run(ctx, cfg, log) }()
 	t.Cleanup(func() {
 		stop()
@@ -342,5 +350,47 @@ func TestASandboxStaysOnLoopback(t *testing.T) {
 				t.Errorf("error %v, want one that names %s", err, c.value)
 			}
 		})
+	}
+}
+
+// annsPassword is "s3cret", as `htpasswd -nbBC 4 ann s3cret` writes it.
+const annsPassword = "ann:$2y$04$uUQgbcnROEx6wqmpivXzrevpIiGHCTHuGp4Tct55C.tq4bXeX1cEy\n"
+
+func TestWithAuthenticationTheCommandsTakeCredentials(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	users, password := filepath.Join(dir, "htpasswd"), filepath.Join(dir, "password")
+	for path, text := range map[string]string{users: annsPassword, password: "s3cret\n"} {
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s := startWith(t, func(c *config.Config) {
+		c.API.AuthStrategy, c.API.UserFile = config.HTTPBasic, users
+	})
+	if got := s.status("/metrics"); got != http.StatusUnauthorized {
+		t.Errorf("metrics: %d", got)
+	}
+	code, _, problem := s.node("list")
+	if code != cli.ExitError || !strings.Contains(problem, "INGOT_USER and INGOT_PASSWORD") {
+		t.Errorf("without credentials: %d %s", code, problem)
+	}
+	code, _, problem = s.node("list --user ann --password-file " + password)
+	if code != cli.ExitOK {
+		t.Errorf("with credentials: %d %s", code, problem)
+	}
+}
+
+func TestAUserFileThatCannotBeUsedStopsTheStart(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	cfg := config.Dev(dir, "127.0.0.1:0")
+	cfg.API.AuthStrategy, cfg.API.UserFile = config.HTTPBasic, filepath.Join(dir, "htpasswd")
+	if err := os.WriteFile(cfg.API.UserFile, []byte("ann:{SHA}x\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	err := server.Run(t.Context(), cfg, io.Discard)
+	if err == nil || !strings.Contains(err.Error(), "line 1: the hash is not bcrypt") {
+		t.Errorf("error %v", err)
 	}
 }
