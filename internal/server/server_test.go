@@ -375,7 +375,7 @@ func TestWithAuthenticationTheCommandsTakeCredentials(t *testing.T) {
 	if code != cli.ExitError || !strings.Contains(problem, "INGOT_USER and INGOT_PASSWORD") {
 		t.Errorf("without credentials: %d %s", code, problem)
 	}
-	code, _, problem = s.node("list --user ann --password-file " + password)
+	code, _, problem = s.node("list", "--user", "ann", "--password-file", password)
 	if code != cli.ExitOK {
 		t.Errorf("with credentials: %d %s", code, problem)
 	}
