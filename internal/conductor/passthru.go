@@ -118,6 +118,11 @@ func (c *Conductor) CallNode(ctx context.Context, ident string, call rpc.Call) (
 			return rpc.Reply{}, err
 		case !found:
 		case m.Exclusive:
+			if r, ok := p.(driver.Refuser); ok {
+				if refused, err := r.Refuse(ctx, t.dt, m.Name, call.Args); refused {
+					return reply(m, driver.Result{}), err
+				}
+			}
 			return c.callExclusive(ctx, t.node.UUID, m, call)
 		default:
 			r, err := p.CallNode(ctx, t.dt, m.Name, call.Args)

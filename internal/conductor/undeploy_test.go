@@ -345,3 +345,29 @@ func TestAbortKeepsItsReason(t *testing.T) {
 	all.Wait()
 	x.failed("the deployment was aborted by request while waiting in step deploy")
 }
+
+func TestAStrangersCallDoesNotNeedTheReservation(t *testing.T) {
+	t.Parallel()
+	x := newMetal(t)
+	x.m.set(func(m *machine) {
+		m.tweak = func(string, ingot.Object) ingot.Object { return nil }
+	})
+	c, _ := x.start()
+	x.provision(c, "n1", "deploy")
+	x.state("n1", "wait call-back")
+	held, err := x.store.Reserve(t.Context(), "n1", "host1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, method := range []string{"pass_deploy_info", "pass_deploy_status"} {
+		_, err := c.CallNode(t.Context(), "n1", rpc.Call{Method: method, HTTPMethod: "POST",
+			PublicOnly: true, Args: ingot.Object{"address": "127.0.0.1", "iqn": "i", "key": "guess",
+				"status": "Completed"}})
+		if err == nil || !strings.Contains(err.Error(), "Deploy key is not correct") {
+			t.Errorf("%s: %v", method, err)
+		}
+	}
+	if n := x.node("n1"); n.Generation != held.Generation {
+		t.Error("a call without the key wrote to the row")
+	}
+}

@@ -126,6 +126,13 @@ type NodePassthru interface {
 	CallNode(ctx context.Context, t *Task, method string, args ingot.Object) (Result, error)
 }
 
+// Refuser is an optional ability of NodePassthru: Refuse tells, from the node as it was read and
+// without its reservation, that an exclusive call would change nothing, and how it is answered
+// then. So a stranger cannot keep a node reserved by calls.
+type Refuser interface {
+	Refuse(ctx context.Context, t *Task, method string, args ingot.Object) (refused bool, err error)
+}
+
 // Finder lets a driver-level method look up the machine that is asking. Both return
 // ingot.NotFound for machines nobody knows. NodeByMAC returns the port with that address alone,
 // and both of them as far only as boot answers need them (store.Machine).

@@ -52,6 +52,16 @@ func (d *Deploy) CallNode(_ context.Context, t *driver.Task, method string,
 	return driver.Result{}, ingot.Errorf(ingot.Invalid, "No handler for method %s", method)
 }
 
+// Refuse answers calls without the deploy key of the attempt.
+func (d *Deploy) Refuse(ctx context.Context, t *driver.Task, method string,
+	args ingot.Object) (bool, error) {
+	if t.Node.Attempt != nil && hasKey(t.Node.Attempt, args) {
+		return false, nil
+	}
+	_, err := d.CallNode(ctx, t, method, args)
+	return true, err
+}
+
 // deployInfo records where the disk is (S2.3).
 func deployInfo(t *driver.Task, args ingot.Object) (driver.Result, error) {
 	n, failure := t.Node, failureOf(args)
@@ -162,11 +172,14 @@ func demand(method string, args ingot.Object, keys ...string) error {
 		strings.Join(missing, ", "))
 }
 
-// checkKey compares in constant time: the caller is not known yet.
+// hasKey compares in constant time: the caller is not known yet.
+func hasKey(a *ingot.Attempt, args ingot.Object) bool {
+	key, given := a.Key.Reveal(), driver.Text(args, "key")
+	return key != "" && subtle.ConstantTimeCompare([]byte(key), []byte(given)) == 1
+}
+
 func checkKey(t *driver.Task, args ingot.Object, method string) error {
-	key := t.Node.Attempt.Key.Reveal()
-	given := driver.Text(args, "key")
-	if key != "" && subtle.ConstantTimeCompare([]byte(key), []byte(given)) == 1 {
+	if hasKey(t.Node.Attempt, args) {
 		return nil
 	}
 	t.Log.Warn("call of a ramdisk with a wrong deploy key", "method", method)

@@ -58,6 +58,7 @@ type Deploy struct{ o Options }
 var (
 	_ driver.Deploy       = (*Deploy)(nil)
 	_ driver.NodePassthru = (*Deploy)(nil)
+	_ driver.Refuser      = (*Deploy)(nil)
 	_ driver.Waiter       = (*Deploy)(nil)
 	_ driver.Copier       = (*Deploy)(nil)
 	_ driver.Preflight    = (*Deploy)(nil)
