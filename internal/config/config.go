@@ -101,6 +101,7 @@ type Conductor struct {
 	SyncPowerStateInterval    Duration `toml:"sync_power_state_interval"`
 	ForcePowerStateDuringSync bool     `toml:"force_power_state_during_sync"`
 	PowerStateChangeTimeout   Duration `toml:"power_state_change_timeout"`
+	BMCTimeout                Duration `toml:"bmc_timeout"`
 	GracefulShutdownTimeout   Duration `toml:"graceful_shutdown_timeout"`
 	HeartbeatInterval         Duration `toml:"heartbeat_interval"`
 	HeartbeatTimeout          Duration `toml:"heartbeat_timeout"`
@@ -177,6 +178,7 @@ func Default() Config {
 			SyncPowerStateInterval:    Duration(2 * time.Minute),
 			ForcePowerStateDuringSync: true,
 			PowerStateChangeTimeout:   Duration(time.Minute),
+			BMCTimeout:                Duration(10 * time.Second),
 			GracefulShutdownTimeout:   Duration(time.Minute),
 			HeartbeatInterval:         Duration(3 * time.Second),
 			HeartbeatTimeout:          Duration(10 * time.Second),

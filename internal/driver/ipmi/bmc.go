@@ -26,6 +26,9 @@ const (
 	closeTimeout = time.Second
 	// insufficientPrivilege is a completion code (IPMI 2.0, table 5-2).
 	insufficientPrivilege types.CompletionCode = 0xd4
+	// busyPause is how long a BMC that is busy is left alone at first; each time twice as long.
+	busyPause    = 250 * time.Millisecond
+	maxBusyPause = 2 * time.Second
 )
 
 // bmc is one session with a BMC: what we ask of one, and nothing else.
@@ -71,7 +74,7 @@ var devices = []struct {
 	{"safe", types.BootDeviceSelectorForceHardDriveSafe},
 }
 
-// ask runs fn in a session of its own. Errors are ingot.Unavailable and tell which BMC it is,
+// ask runs fn in a session of its own, again while the BMC says that it is busy. Errors are ingot.Unavailable and tell which BMC it is,
 // and what to check if it did not even let us in.
 func (f *Family) ask(ctx context.Context, t *driver.Task, what string,
 	fn func(ctx context.Context, b bmc) error) error {
@@ -98,11 +101,31 @@ func (f *Family) ask(ctx context.Context, t *driver.Task, what string,
 			t.Log.Debug("end of IPMI session failed", "bmc", i.address(), "error", err)
 		}
 	}()
-	if err := fn(ctx, session{c}); err != nil {
+	err = fn(ctx, session{c})
+	for pause := busyPause; busy(err) && wait(ctx, pause); pause = min(2*pause, maxBusyPause) {
+		err = fn(ctx, session{c})
+	}
+	if err != nil {
 		t.Log.Debug("IPMI command failed", "bmc", i.address(), "error", oneLine(err))
 		return f.failed(ctx, i, what, err)
 	}
 	return nil
+}
+
+// busy tells whether the BMC asks to be asked again later.
+func busy(err error) bool {
+	var answer *types.ResponseError
+	return errors.As(err, &answer) && answer.CompletionCode() == types.CodeNodeBusy
+}
+
+// wait waits, false if the time of ctx is over before.
+func wait(ctx context.Context, pause time.Duration) bool {
+	select {
+	case <-ctx.Done():
+		return false
+	case <-time.After(pause):
+		return true
+	}
 }
 
 // failed tells what a command that failed after the login means for a person.
@@ -113,6 +136,9 @@ func (f *Family) failed(ctx context.Context, i info, what string, err error) err
 		return ingot.Errorf(ingot.Unavailable, "BMC %s refused to %s: privilege level %s is not "+
 			"enough for it; set a higher ipmi_priv_level and use a user who has it",
 			i.address(), what, i.privilege)
+	case busy(err):
+		return ingot.Errorf(ingot.Unavailable, "BMC %s was asked to %s and said for %s that it is "+
+			"busy; try again, or restart it if it stays so", i.address(), what, f.o.Timeout)
 	case errors.As(err, &answer):
 		return ingot.Errorf(ingot.Unavailable, "BMC %s refused to %s (%v); look at its log and "+
 			"try again", i.address(), what, answer)

@@ -28,6 +28,7 @@ type chassis struct {
 	mu       sync.Mutex
 	on       bool
 	stuck    bool // takes commands and does nothing
+	busy     int  // so many questions are answered with "node busy"
 	flags    types.BootOptionParam_BootFlags
 	switched []string
 }
@@ -41,6 +42,10 @@ func (c *chassis) set(change func(c *chassis)) {
 func (c *chassis) PowerState(context.Context) (bool, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if c.busy > 0 {
+		c.busy--
+		return false, types.CodeNodeBusy
+	}
 	return c.on, nil
 }
 
@@ -324,5 +329,20 @@ func TestDriverInfoIsChecked(t *testing.T) {
 		"ipmi_port": 6230.0, "ipmi_priv_level": "operator", "ipmi_bridging": "no"}}}
 	if err := family(ipmi.Options{}).Power().Validate(t.Context(), ok); err != nil {
 		t.Error(err)
+	}
+}
+
+func TestABMCThatIsBusyIsAskedAgain(t *testing.T) {
+	t.Parallel()
+	ch, tk := simulate(t)
+	ch.set(func(c *chassis) { c.on, c.busy = true, 2 })
+	state, err := family(ipmi.Options{}).Power().PowerState(t.Context(), tk)
+	if err != nil || state != ingot.PowerOn {
+		t.Errorf("%q, %v", state, err)
+	}
+	ch.set(func(c *chassis) { c.busy = 1000 })
+	_, err = family(ipmi.Options{Timeout: time.Second}).Power().PowerState(t.Context(), tk)
+	if ingot.KindOf(err) != ingot.Unavailable || !strings.Contains(err.Error(), "busy") {
+		t.Errorf("error %v", err)
 	}
 }
