@@ -36,11 +36,9 @@ func (s *server) table(files *bootfile.Cache, bootURL string) (*driver.Table, er
 		}
 		enabled = append(enabled, hardware[i])
 	}
-	bmc := ipmi.New(ipmi.Options{DefaultBootMode: s.cfg.Deploy.DefaultBootMode})
-	s.boot.Boot = pxe.New(pxe.Options{
 	bmc := ipmi.New(ipmi.Options{DefaultBootMode: s.cfg.Deploy.DefaultBootMode,
 		Timeout: time.Duration(s.cfg.Conductor.BMCTimeout)})
-	boot := pxe.New(pxe.Options{
+	s.boot.Boot = pxe.New(pxe.Options{
 		Files: files, Env: netboot.Env{
 			BaseURLs: []string{bootURL}, KernelArgs: s.cfg.Deploy.KernelAppend,
 			Driver: scriptDriver(enabled), Unknown: netboot.Unknown(s.cfg.Boot.Unknown),
