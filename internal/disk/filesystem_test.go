@@ -11,27 +11,34 @@ import (
 
 func TestFileSystemsAreIdentifiedAsBlkidDoes(t *testing.T) {
 	t.Parallel()
-	for _, mkfs := range [][]string{
-		{"mke2fs", "-q", "-F", "-t", "ext2"}, {"mke2fs", "-q", "-F", "-t", "ext3"},
-		{"mke2fs", "-q", "-F", "-t", "ext4"}, {"mkfs.vfat", "-F", "32"},
-		{"mkfs.vfat", "-F", "16"}, {"mkfs.xfs", "-q"}, {"mkfs.btrfs", "-q"},
+	for _, c := range []struct {
+		size int64
+		mkfs []string
+	}{
+		{8 * mib, []string{"mke2fs", "-q", "-F", "-t", "ext2"}},
+		{8 * mib, []string{"mke2fs", "-q", "-F", "-t", "ext3"}},
+		{8 * mib, []string{"mke2fs", "-q", "-F", "-t", "ext4"}},
+		{40 * mib, []string{"mkfs.vfat", "-F", "32"}}, {16 * mib, []string{"mkfs.vfat", "-F", "16"}},
+		{320 * mib, []string{"mkfs.xfs", "-q"}}, {128 * mib, []string{"mkfs.btrfs", "-q"}},
 	} {
 		path := filepath.Join(t.TempDir(), "fs")
-		if err := os.WriteFile(path, nil, 0o600); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.Truncate(path, 320*mib); err != nil {
-			t.Fatal(err)
-		}
-		run(t, mkfs[0], append(mkfs[1:], path)...)
-		want := strings.TrimSpace(run(t, "blkid", "-p", "-o", "value", "-s", "UUID", path))
-		all, err := os.ReadFile(path)
+		f, err := os.Create(path)
 		if err != nil {
 			t.Fatal(err)
 		}
-		got, ok := disk.Identify(all[:mib])
+		defer f.Close()
+		if err := f.Truncate(c.size); err != nil {
+			t.Fatal(err)
+		}
+		run(t, c.mkfs[0], append(c.mkfs[1:], path)...)
+		want := strings.TrimSpace(run(t, "blkid", "-p", "-o", "value", "-s", "UUID", path))
+		head := make([]byte, mib)
+		if _, err := f.ReadAt(head, 0); err != nil {
+			t.Fatal(err)
+		}
+		got, ok := disk.Identify(head)
 		if !ok || got.UUID != want {
-			t.Errorf("%v: %+v, want UUID %s", mkfs, got, want)
+			t.Errorf("%v: %+v, want UUID %s", c.mkfs, got, want)
 		}
 	}
 	if got, ok := disk.Identify(make([]byte, mib)); ok {
