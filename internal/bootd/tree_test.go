@@ -260,3 +260,20 @@ func TestProbesLeaveNoWarnings(t *testing.T) {
 		}
 	}
 }
+
+func TestS1_5_DHCPNamesTheMethodAndNoStaticScript(t *testing.T) {
+	t.Parallel()
+	hw, _ := net.ParseMAC(known)
+	for _, intent := range []ingot.BootIntent{ingot.BootDeploy, ingot.BootInstance, ingot.BootDisk,
+		ingot.BootNone, ingot.BootError} {
+		m := Machine{MAC: hw, Port: &ingot.Port{PXEEnabled: true},
+			Node: &ingot.Node{Driver: "ipmi", BootIntent: intent}}
+		for _, arch := range []iana.Arch{iana.INTEL_X86PC, iana.EFI_BC} {
+			got := decide(m, dhcp.Client{Class: dhcp.ClassPXE, Arch: arch, IPXE: true}, "http://x:8080")
+			if got.File != "http://x:8080/v1/drivers/ipmi/vendor_passthru/ipxe_config?port_address="+
+				known || got.TFTP {
+				t.Errorf("intent %s: %+v", intent, got)
+			}
+		}
+	}
+}

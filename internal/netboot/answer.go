@@ -42,9 +42,10 @@ func answerFor(n *ingot.Node, env *Env, r Request) answer {
 		return unknownMachine(env, r)
 	}
 	a := answer{label: n.Label(), driver: n.Driver, mac: r.MAC, trace: "trace " + r.Trace,
-		seed: n.UUID + r.MAC + r.Trace}
+		seed: n.UUID}
 	if n.Attempt != nil {
 		a.trace = "attempt " + n.Attempt.ID
+		a.seed += n.Attempt.ID
 	}
 	d := Decide(n)
 	if d.Problem != "" && d.Intent != ingot.BootError {
@@ -89,7 +90,7 @@ func unknownMachine(env *Env, r Request) answer {
 		mac = "it did not name"
 	}
 	a := answer{label: "unknown", driver: env.Driver, mac: r.MAC, trace: "trace " + r.Trace,
-		seed: r.MAC + r.Trace}.problem("no node has a port with the address " + mac +
+		seed: r.MAC}.problem("no node has a port with the address " + mac +
 		"; to manage this machine enroll a node and create the port")
 	if env.Unknown == UnknownRetry && len(env.BaseURLs) > 0 && env.Driver != "" {
 		a.end = endAgain
