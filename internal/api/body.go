@@ -25,6 +25,9 @@ func (c *call) decode() (any, error) {
 }
 
 func (c *call) decodeUpTo(limit int64) (any, error) {
+	if c.Body == http.NoBody {
+		return nil, nil
+	}
 	body := http.MaxBytesReader(nil, c.Body, limit)
 	defer body.Close()
 	data, err := io.ReadAll(body)

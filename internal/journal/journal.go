@@ -53,6 +53,7 @@ type Journal struct {
 	store   Store
 	log     *slog.Logger
 	queue   chan ingot.Entry
+	full    chan struct{} // told when a whole batch is in the queue
 	dropped atomic.Int64
 	told    int64 // how many drops were logged; used by Run only
 
@@ -64,7 +65,7 @@ type Journal struct {
 // New returns a journal that writes once Run runs; until then entries wait in the queue.
 func New(s Store, log *slog.Logger) *Journal {
 	return &Journal{store: s, log: log, queue: make(chan ingot.Entry, QueueSize),
-		waiting: map[string]*waiters{}}
+		full: make(chan struct{}, 1), waiting: map[string]*waiters{}}
 }
 
 // Add puts an entry on record soon; it never waits. Time is now if it is not set, Level is info,
@@ -83,6 +84,12 @@ func (j *Journal) Add(e ingot.Entry) {
 	case j.queue <- e:
 	default:
 		j.dropped.Add(1)
+	}
+	if len(j.queue) >= BatchSize {
+		select {
+		case j.full <- struct{}{}:
+		default:
+		}
 	}
 }
 
@@ -192,7 +199,8 @@ func grace(ctx context.Context, d time.Duration) (context.Context, context.Cance
 	return longer, func() { stop(); cancel() }
 }
 
-// gather waits for an entry and a little longer for more. It returns none when ctx has ended.
+// gather waits for an entry and a little longer for more. It returns none when ctx has ended. It
+// sleeps while they come: to be woken by each would cost whoever adds it more than adding.
 func (j *Journal) gather(ctx context.Context) []ingot.Entry {
 	var batch []ingot.Entry
 	select {
@@ -201,19 +209,16 @@ func (j *Journal) gather(ctx context.Context) []ingot.Entry {
 	case e := <-j.queue:
 		batch = append(batch, e)
 	}
-	full := time.NewTimer(BatchTime)
-	defer full.Stop()
-	for len(batch) < BatchSize {
+	if len(j.queue) < BatchSize {
+		wait := time.NewTimer(BatchTime)
+		defer wait.Stop()
 		select {
-		case e := <-j.queue:
-			batch = append(batch, e)
-		case <-full.C:
-			return batch
+		case <-wait.C:
+		case <-j.full: // or was, before the last batch: then this one is small
 		case <-ctx.Done():
-			return j.take(batch)
 		}
 	}
-	return batch
+	return j.take(batch)
 }
 
 // take adds what is in the queue now.
