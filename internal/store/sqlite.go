@@ -109,3 +109,17 @@ func orphan(err error) bool {
 func busy(err error) bool {
 	return code(err)&0xff == sqlite3.SQLITE_BUSY
 }
+
+// obstacle says what to do about a file system that takes no writes, "" if that is not the
+// problem. The same call works once the obstacle is gone.
+func obstacle(err error) string {
+	switch code(err) & 0xff {
+	case sqlite3.SQLITE_FULL:
+		return "the file system of the database is full: make room there"
+	case sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM,
+		sqlite3.SQLITE_IOERR:
+		return "the database cannot be used: see to it that its file system is writable and " +
+			"its disk sound"
+	}
+	return ""
+}

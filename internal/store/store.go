@@ -177,5 +177,8 @@ func explain(doing string, err error) error {
 	if busy(err) {
 		return ingot.Errorf(ingot.Unavailable, "%s: %w; try again", doing, err)
 	}
+	if remedy := obstacle(err); remedy != "" {
+		return ingot.Errorf(ingot.Unavailable, "%s: %w; %s, then try again", doing, err, remedy)
+	}
 	return fmt.Errorf("%s: %w", doing, err)
 }
