@@ -198,18 +198,9 @@ func (c *Conductor) free(ctx context.Context, host string) error {
 		return err
 	}
 	for _, n := range left {
-		if n.TargetPowerState == "" || shallBeOff(n) {
-			continue
-		}
 		// Before the reservation ends, so that whoever is killed here is followed by one that
 		// finds it again.
-		t, err := c.newTask(ctx, n)
-		if err != nil {
-			return err
-		}
-		t.interruptPower()
-		err = t.save(ctx)
-		if k := ingot.KindOf(err); err != nil && k != ingot.Stale && k != ingot.NotFound {
+		if err := c.forgetPower(ctx, n); err != nil {
 			return err
 		}
 	}
@@ -219,6 +210,23 @@ func (c *Conductor) free(ctx context.Context, host string) error {
 	c.o.Log.Info("released nodes of a conductor that is no more", "of", host,
 		"nodes", len(left))
 	return nil
+}
+
+// forgetPower records that a power action nobody carries out any more was interrupted.
+func (c *Conductor) forgetPower(ctx context.Context, n *ingot.Node) error {
+	if n.TargetPowerState == "" || shallBeOff(n) {
+		return nil
+	}
+	t, err := c.newTask(ctx, n)
+	if err != nil {
+		return err
+	}
+	t.interruptPower()
+	err = t.save(ctx)
+	if k := ingot.KindOf(err); k == ingot.Stale || k == ingot.NotFound {
+		return nil
+	}
+	return err
 }
 
 func (c *Conductor) heartbeat(ctx context.Context) error {

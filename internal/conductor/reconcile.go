@@ -26,6 +26,9 @@ func (c *Conductor) resumeAbandoned(ctx context.Context) error {
 		return err
 	}
 	for _, n := range c.orphans(mine) {
+		if err := c.forgetPower(ctx, n); err != nil {
+			return err
+		}
 		c.o.Log.Warn("freed a node that nobody works on", "node", n.UUID)
 		c.release(ctx, n)
 	}
@@ -94,6 +97,16 @@ func (c *Conductor) freeDead(ctx context.Context) error {
 type suspect struct {
 	generation int64
 	since      time.Time
+}
+
+// suspect has the next look at the nodes free this one.
+func (c *Conductor) suspect(n *ingot.Node) {
+	c.activeMu.Lock()
+	defer c.activeMu.Unlock()
+	if c.suspects == nil {
+		c.suspects = map[string]suspect{}
+	}
+	c.suspects[n.UUID] = suspect{generation: n.Generation}
 }
 
 // orphans returns the nodes without a task. One look is not enough, because a task comes to be

@@ -198,7 +198,8 @@ func (c *Conductor) release(ctx context.Context, n *ingot.Node) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), writeTimeout)
 	defer cancel()
 	if err := c.o.Store.Release(ctx, n); err != nil {
-		// resumeAbandoned tries again.
+		// resumeAbandoned tries again, at once: nobody else can be at work on this generation.
+		c.suspect(n)
 		c.o.Log.Error("release of the node failed", "node", n.UUID, "error", err)
 	}
 }
