@@ -1,5 +1,6 @@
 // Package statements checks that doc/statements.md is complete and true: every statement of the
-// two seeds has its row, every row names tests that exist or says in words what is not built.
+// two seeds and every fault has its row, every row names tests that exist or says in words what is
+// not built. A statement's test says in its name which one it shows.
 package statements
 
 import (
@@ -16,8 +17,8 @@ const (
 	document = root + "/doc/statements.md"
 )
 
-// counts are the numbers of statements: S1.1 to S1.11, S2.1 to S2.9.
-var counts = map[string]int{"S1": 11, "S2": 9}
+// counts are the numbers of rows: S1.1 to S1.11, S2.1 to S2.9, F.1 to F.41 for the faults.
+var counts = map[string]int{"S1": 11, "S2": 9, "F": 41}
 
 // row is a line of a table: id, what is stated, tests, what is not built.
 type row struct{ id, stated, tests, missing string }
@@ -34,7 +35,7 @@ func rows(t *testing.T) []row {
 		for i := range cells {
 			cells[i] = strings.TrimSpace(cells[i])
 		}
-		if !regexp.MustCompile(`^S\d+\.\d+$`).MatchString(cells[0]) {
+		if !regexp.MustCompile(`^(S\d+|F)\.\d+$`).MatchString(cells[0]) {
 			continue
 		}
 		if len(cells) != 4 {
@@ -72,8 +73,8 @@ func TestEveryStatementHasOneRow(t *testing.T) {
 }
 
 // reference is a test as the document names it: `directory.TestName` or
-// `directory.TestName/subtest`.
-var reference = regexp.MustCompile("`([\\w/]+)\\.(Test\\w+)(?:/(\\w+))?`")
+// `directory.TestName/subtest`. Fuzz targets are named like tests.
+var reference = regexp.MustCompile("`([\\w/]+)\\.((?:Test|Fuzz)\\w+)(?:/(\\w+))?`")
 
 func TestNamedTestsExist(t *testing.T) {
 	t.Parallel()
@@ -84,12 +85,27 @@ func TestNamedTestsExist(t *testing.T) {
 		}
 		for _, ref := range refs {
 			source := testSource(t, ref[1])
-			if !strings.Contains(source, "\nfunc "+ref[2]+"(t *testing.T) {") {
+			if !strings.Contains(source, "\nfunc "+ref[2]+"(t *testing.T) {") &&
+				!strings.Contains(source, "\nfunc "+ref[2]+"(f *testing.F) {") {
 				t.Errorf("%s: %s has no test %s", r.id, ref[1], ref[2])
 			}
 			if ref[3] != "" && !strings.Contains(source, `"`+ref[3]+`"`) {
 				t.Errorf("%s: %s has no subtest %s", r.id, ref[1], ref[3])
 			}
+		}
+	}
+}
+
+// TestStatementsAreInTheNamesOfTests: who reads that a test failed reads what is broken.
+func TestStatementsAreInTheNamesOfTests(t *testing.T) {
+	t.Parallel()
+	for _, r := range rows(t) {
+		prefix := strings.ReplaceAll(r.id, ".", "_") + "_"
+		if !strings.HasPrefix(r.id, "S") {
+			continue
+		}
+		if !strings.Contains(r.tests, ".Test"+prefix) && !strings.Contains(r.tests, "/"+prefix) {
+			t.Errorf("%s: no test or subtest is named %s...", r.id, prefix)
 		}
 	}
 }
