@@ -49,6 +49,9 @@ type Options struct {
 	Copies int
 	// CallbackTimeout is how long a ramdisk may take to call back; 0 is for ever.
 	CallbackTimeout time.Duration
+	// BootRetryTimeout is how long a ramdisk may take to call before its machine is booted again,
+	// at first: each boot has twice the time of the one before. 0 is for ever.
+	BootRetryTimeout time.Duration
 	// CheckInterval is how often deadlines and abandoned work are looked for; 0 is 10 s.
 	CheckInterval time.Duration
 	// HeartbeatInterval is how often the conductor says that it lives; 0 is 10 s.
@@ -138,6 +141,7 @@ func New(o Options) *Conductor {
 	c.reconcilers = []*reconciler{
 		c.resumer, c.usher,
 		newReconciler("deadlines", o.CheckInterval, c.checkDeadlines),
+		newReconciler("boot retry", o.CheckInterval, c.retryBoots),
 		newReconciler("switch off", o.PowerTimeout, c.switchOff),
 		newReconciler("power recovery", o.PowerRecoveryInterval, c.recoverPower),
 	}

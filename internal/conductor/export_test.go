@@ -1,6 +1,11 @@
 package conductor
 
-import "errors"
+import (
+	"errors"
+	"time"
+
+	"ingot/internal/ingot"
+)
 
 // CrashWhen makes the conductor behave as a killed process from the moment on at which the
 // function says so: it is asked before each write of a row. Call it before Run.
@@ -30,3 +35,6 @@ func (c *Conductor) Wake() {
 		r.wake()
 	}
 }
+
+// BootDue is bootDue.
+func BootDue(c *Conductor, n *ingot.Node, now time.Time) bool { return c.bootDue(n, now) }

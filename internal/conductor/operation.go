@@ -178,12 +178,16 @@ func (t *task) wait(ctx context.Context, op operation, s ingot.Step, out driver.
 	if timeout == 0 {
 		timeout = t.c.o.CallbackTimeout
 	}
-	text := "waiting for " + t.waitsFor(s)
-	t.node.WaitUntil = nil
-	if timeout > 0 {
-		until := time.Now().UTC().Add(timeout)
+	now := time.Now().UTC()
+	if until := t.node.WaitUntil; until != nil && until.After(now) {
+		timeout = until.Sub(now) // the wait began before, see bootAgain
+	} else if t.node.WaitUntil = nil; timeout > 0 {
+		until := now.Add(timeout)
 		t.node.WaitUntil = &until
-		text += fmt.Sprintf(", at most %s", timeout)
+	}
+	text := "waiting for " + t.waitsFor(s)
+	if timeout > 0 {
+		text += fmt.Sprintf(", at most %s", timeout.Round(time.Second/10))
 	}
 	t.later(ingot.Entry{Source: "step", Text: text, Data: ingot.Object{"step": s.Name}})
 	t.save(ctx)

@@ -189,21 +189,7 @@ func (c *Conductor) checkDeadlines(ctx context.Context) error {
 		if lifecycle.State(n.ProvisionState) != lifecycle.WaitCallBack {
 			continue
 		}
-		if err := c.pool.enter(); err != nil {
-			return err
-		}
-		if !c.pool.hire() {
-			c.pool.leave()
-			return nil // the next pass finds it again
-		}
-		t, err := c.tryReserve(ctx, n.UUID)
-		if err != nil {
-			c.dismiss()
-			c.pool.leave()
-			continue // it called back at the last moment, or is gone; the next pass looks again
-		}
-		c.pool.spawn(func(ctx context.Context) {
-			defer c.dismiss()
+		free, err := c.attend(ctx, n.UUID, func(ctx context.Context, t *task) {
 			defer t.release(ctx)
 			// Only now the row cannot change any more.
 			if u := t.node.WaitUntil; u == nil || u.After(now) ||
@@ -216,8 +202,36 @@ func (c *Conductor) checkDeadlines(ctx context.Context) error {
 			}
 			t.failed(ctx, operations[lifecycle.Deploying], why)
 		})
+		if !free {
+			return err
+		}
 	}
 	return nil
+}
+
+// attend lets a worker do something about a node that waits; fn releases the node. Someone who
+// has the node already, because its machine called at this moment, means that there is nothing
+// to do. free tells whether there was a worker; if not, the next pass finds the node again.
+func (c *Conductor) attend(ctx context.Context, uuid string,
+	fn func(ctx context.Context, t *task)) (free bool, err error) {
+	if err := c.pool.enter(); err != nil {
+		return false, err
+	}
+	if !c.pool.hire() {
+		c.pool.leave()
+		return false, nil
+	}
+	t, err := c.tryReserve(ctx, uuid)
+	if err != nil {
+		c.dismiss()
+		c.pool.leave()
+		return true, nil
+	}
+	c.pool.spawn(func(ctx context.Context) {
+		defer c.dismiss()
+		fn(ctx, t)
+	})
+	return true, nil
 }
 
 // machineSources are the journal's sources that speak of what a machine did itself.
@@ -236,8 +250,12 @@ func (t *task) timeoutText(ctx context.Context) string {
 	if n.ProvisionUpdatedAt != nil {
 		since = *n.ProvisionUpdatedAt
 	}
-	return fmt.Sprintf("Timeout reached while waiting for callback: waited %s for %s (%s). %s "+
-		"Check %s.", time.Since(since).Round(time.Second), what, t.position(),
+	boots := ""
+	if n.Attempt != nil && n.Attempt.Boots > 1 {
+		boots = fmt.Sprintf(" after boot %d of the machine", n.Attempt.Boots)
+	}
+	return fmt.Sprintf("Timeout reached while waiting for callback: waited %s%s for %s (%s). %s "+
+		"Check %s.", time.Since(since).Round(time.Second), boots, what, t.position(),
 		t.lastSeen(ctx, since), check)
 }
 

@@ -97,6 +97,7 @@ type Conductor struct {
 	WorkersPoolSize           int      `toml:"workers_pool_size"`
 	MaxConcurrentDeploy       int      `toml:"max_concurrent_deploy"`
 	DeployCallbackTimeout     Duration `toml:"deploy_callback_timeout"`
+	BootRetryTimeout          Duration `toml:"boot_retry_timeout"`
 	CheckInterval             Duration `toml:"check_provision_state_interval"`
 	SyncPowerStateInterval    Duration `toml:"sync_power_state_interval"`
 	ForcePowerStateDuringSync bool     `toml:"force_power_state_during_sync"`
@@ -174,6 +175,7 @@ func Default() Config {
 			WorkersPoolSize:           300,
 			MaxConcurrentDeploy:       16,
 			DeployCallbackTimeout:     Duration(30 * time.Minute),
+			BootRetryTimeout:          Duration(10 * time.Minute),
 			CheckInterval:             Duration(10 * time.Second),
 			SyncPowerStateInterval:    Duration(2 * time.Minute),
 			ForcePowerStateDuringSync: true,

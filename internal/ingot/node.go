@@ -133,6 +133,11 @@ type Attempt struct {
 	Completed bool
 	// Written tells that the image is on the disk and was flushed.
 	Written bool
+	// Boots counts how often the deployment has started the machine into its ramdisk, earlier
+	// attempts included.
+	Boots int
+	// BootedAt is when it did so last; zero before, and in rows of binaries that did not count.
+	BootedAt time.Time
 }
 
 // Format prints the attempt's name alone, for every verb: fmt passes over the methods of its

@@ -106,6 +106,7 @@ func (s *server) build(ctx context.Context) error {
 		Workers:            c.WorkersPoolSize,
 		Copies:             c.MaxConcurrentDeploy,
 		CallbackTimeout:    time.Duration(c.DeployCallbackTimeout),
+		BootRetryTimeout:   time.Duration(c.BootRetryTimeout),
 		CheckInterval:      time.Duration(c.CheckInterval),
 		HeartbeatInterval:  time.Duration(c.HeartbeatInterval),
 		PowerSyncInterval:  time.Duration(c.SyncPowerStateInterval),

@@ -5,6 +5,7 @@ import (
 	"database/sql/driver"
 	"encoding/json"
 	"fmt"
+	"time"
 
 	"ingot/internal/ingot"
 )
@@ -21,6 +22,8 @@ type attemptRow struct {
 	Target    *targetRow `json:"target,omitempty"`
 	Completed bool       `json:"completed,omitempty"`
 	Written   bool       `json:"written,omitempty"`
+	Boots     int        `json:"boots,omitempty"`
+	BootedAt  time.Time  `json:"booted_at,omitzero"`
 }
 
 type targetRow struct {
@@ -38,7 +41,7 @@ func (a attempt) Value() (driver.Value, error) {
 		return nil, nil
 	}
 	row := attemptRow{ID: v.ID, Key: v.Key.Reveal(), Kernel: v.Kernel, Ramdisk: v.Ramdisk,
-		Completed: v.Completed, Written: v.Written}
+		Completed: v.Completed, Written: v.Written, Boots: v.Boots, BootedAt: v.BootedAt}
 	if t := v.Target; t != nil {
 		row.Target = &targetRow{Address: t.Address, Port: t.Port, IQN: t.IQN, LUN: t.LUN,
 			Username: t.Username, Password: t.Password.Reveal()}
@@ -64,7 +67,8 @@ func (a attempt) Scan(src any) error {
 		return fmt.Errorf("decode attempt: %w", err)
 	}
 	v := &ingot.Attempt{ID: row.ID, Key: ingot.Secret(row.Key), Kernel: row.Kernel,
-		Ramdisk: row.Ramdisk, Completed: row.Completed, Written: row.Written}
+		Ramdisk: row.Ramdisk, Completed: row.Completed, Written: row.Written,
+		Boots: row.Boots, BootedAt: row.BootedAt}
 	if t := row.Target; t != nil {
 		v.Target = &ingot.ISCSITarget{Address: t.Address, Port: t.Port, IQN: t.IQN, LUN: t.LUN,
 			Username: t.Username, Password: ingot.Secret(t.Password)}

@@ -146,11 +146,20 @@ func (d *Deploy) bootRamdisk(ctx context.Context, t *driver.Task) (driver.Outcom
 	if err := d.look(ctx, n, ref); err != nil {
 		return driver.Done, err
 	}
+	boots := 1
+	if n.Attempt != nil {
+		boots += n.Attempt.Boots
+	}
 	n.Attempt = driver.NewAttempt()
+	n.Attempt.Boots = boots
 	if err := t.Driver.Boot.PrepareRamdisk(ctx, t); err != nil {
 		return driver.Done, err
 	}
-	return driver.Outcome{Wait: true}, t.SetPower(ctx, ingot.Rebooting)
+	if err := t.SetPower(ctx, ingot.Rebooting); err != nil {
+		return driver.Done, err
+	}
+	n.Attempt.BootedAt = time.Now().UTC()
+	return driver.Outcome{Wait: true}, nil
 }
 
 // Preflight looks whether there is an image.

@@ -1,0 +1,157 @@
+package conductor_test
+
+import (
+	"maps"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"ingot/internal/conductor"
+	"ingot/internal/ingot"
+	"ingot/internal/rpc"
+)
+
+func TestWhenAMachineIsBootedAgain(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.o.BootRetryTimeout = 10 * time.Minute
+	c := conductor.New(w.o)
+	start := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	after := func(minutes int) *time.Time {
+		at := start.Add(time.Duration(minutes) * time.Minute)
+		return &at
+	}
+	for _, tc := range []struct {
+		name   string
+		at     int // minutes after the start
+		change func(n *ingot.Node)
+		want   bool
+	}{
+		{"too early", 9, func(*ingot.Node) {}, false},
+		{"in time", 10, func(*ingot.Node) {}, true},
+		{"would be cut short by the deadline", 21, func(*ingot.Node) {}, false},
+		{"no deadline", 1000, func(n *ingot.Node) { n.WaitUntil = nil }, true},
+		{"second boot, too early", 19, func(n *ingot.Node) { n.Attempt.Boots = 2 }, false},
+		{"second boot", 20, func(n *ingot.Node) { n.Attempt.Boots = 2 }, true},
+		{"third boot", 1000, func(n *ingot.Node) { n.Attempt.Boots, n.WaitUntil = 3, nil }, false},
+		{"has called", 10, func(n *ingot.Node) { n.Attempt.Target = &ingot.ISCSITarget{} }, false},
+		{"another state", 10, func(n *ingot.Node) { n.ProvisionState = "deploying" }, false},
+		{"no attempt", 10, func(n *ingot.Node) { n.Attempt = nil }, false},
+		{"given up", 10, func(n *ingot.Node) { n.WaitUntil = n.ProvisionUpdatedAt }, false},
+		{"row of an older binary", 10, func(n *ingot.Node) {
+			n.Attempt.Boots, n.Attempt.BootedAt = 0, time.Time{}
+		}, false},
+	} {
+		n := &ingot.Node{ProvisionState: "wait call-back", ProvisionUpdatedAt: after(0),
+			WaitUntil: after(30), Attempt: &ingot.Attempt{Boots: 1, BootedAt: start}}
+		tc.change(n)
+		if got := conductor.BootDue(c, n, *after(tc.at)); got != tc.want {
+			t.Errorf("%s: %v", tc.name, got)
+		}
+	}
+}
+
+// mute keeps the ramdisk silent in the first boots of its machine, and returns the keys that it
+// was given in them.
+func (x *metal) mute(boots int) (keys func() []string) {
+	var mu sync.Mutex
+	var silent []string
+	x.m.set(func(m *machine) {
+		m.tweak = func(_ string, args ingot.Object) ingot.Object {
+			mu.Lock()
+			defer mu.Unlock()
+			if len(silent) == boots {
+				return args
+			}
+			silent = append(silent, args["key"].(string))
+			return nil
+		}
+	})
+	return func() []string {
+		mu.Lock()
+		defer mu.Unlock()
+		return append([]string(nil), silent...)
+	}
+}
+
+func TestAMachineWhoseRamdiskDoesNotCallIsBootedAgain(t *testing.T) {
+	t.Parallel()
+	x := newMetal(t)
+	x.o.BootRetryTimeout, x.o.CheckInterval = 100*time.Millisecond, 20*time.Millisecond
+	keys := x.mute(2)
+	c, _ := x.start()
+	x.provision(c, "n1", "deploy")
+	x.deployed()
+	if k := keys(); len(k) != 2 || k[0] == k[1] {
+		t.Errorf("%d boots with different keys", len(k))
+	}
+	for _, want := range []string{" of boot 1. The machine was last seen ",
+		"boot 2 of at most 3", "boot 3 of at most 3"} {
+		if strings.Count(x.journal("n1"), want) != 1 {
+			t.Errorf("not once %q in\n%s", want, x.journal("n1"))
+		}
+	}
+}
+
+func TestS2_7_BootsOfOneDeploymentShareItsDeadline(t *testing.T) {
+	t.Parallel()
+	x := newMetal(t)
+	x.o.BootRetryTimeout, x.o.CheckInterval = 50*time.Millisecond, 20*time.Millisecond
+	x.o.CallbackTimeout = time.Hour
+	keys := x.mute(1000)
+	c, _ := x.start()
+	x.provision(c, "n1", "deploy")
+	waits := func(boots int) *ingot.Node {
+		return x.until("n1", "boot", func(n *ingot.Node) bool {
+			return n.ProvisionState == "wait call-back" && n.Reservation == "" &&
+				n.Attempt.Boots >= boots
+		})
+	}
+	first, last := waits(1), waits(3)
+	if first.WaitUntil == nil || last.WaitUntil == nil || !first.WaitUntil.Equal(*last.WaitUntil) {
+		t.Errorf("the deadline moved from %v to %v", first.WaitUntil, last.WaitUntil)
+	}
+	// The keys of earlier boots open nothing.
+	for _, key := range keys()[:2] {
+		_, err := c.CallNode(t.Context(), "n1", rpc.Call{Method: "pass_deploy_info",
+			HTTPMethod: "POST", PublicOnly: true, Args: ingot.Object{"key": key, "iqn": "iqn.x",
+				"address": "192.0.2.1"}})
+		if ingot.KindOf(err) != ingot.Invalid {
+			t.Errorf("old key: %v", err)
+		}
+	}
+	// There is no fourth boot, and the time of the third ends with the deployment's.
+	n := x.node("n1")
+	soon := time.Now().Add(100 * time.Millisecond)
+	n.WaitUntil = &soon
+	if err := x.store.UpdateNode(t.Context(), n); err != nil {
+		t.Fatal(err)
+	}
+	x.failed("after boot 3 of the machine")
+}
+
+func TestABootRetrySurvivesAKilledConductorAtEveryWrite(t *testing.T) {
+	t.Parallel()
+	x := newMetal(t)
+	x.o.BootRetryTimeout, x.o.CheckInterval = 50*time.Millisecond, 20*time.Millisecond
+	for at := int64(1); at <= 8; at++ { // what follows is a deployment like any other
+		x.wiped()
+		x.m.set(func(m *machine) { m.events = nil })
+		keys := x.mute(1)
+		if !x.killedAt(at, "deploy") {
+			t.Fatalf("it takes less than %d writes", at)
+		}
+		if len(keys()) != 1 {
+			t.Errorf("killed before write %d: %d silent boots", at, len(keys()))
+		}
+		c, stop := x.start()
+		x.provision(c, "n1", "delete")
+		n := x.state("n1", "available")
+		n.InstanceInfo = maps.Clone(x.info)
+		if _, err := c.UpdateNode(t.Context(), n, rpc.UpdateOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		stop()
+	}
+}
