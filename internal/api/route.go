@@ -90,6 +90,13 @@ var resourceRoutes = []route{
 		handle: listPorts, args: slices.Concat(pageArgs, fieldsArg, detailArg, portFilters)},
 	{method: http.MethodGet, pattern: "/v1/nodes/{ident}/ports/detail",
 		policy: "baremetal:port:list", handle: listPortDetails, args: pageArgs},
+	{method: http.MethodGet, pattern: "/v1/nodes/{ident}/history", minor: historyMinor,
+		policy: "baremetal:node:history:get", handle: listHistory,
+		args: slices.Concat(pageArgs, detailArg)},
+	{method: http.MethodGet, pattern: "/v1/nodes/{ident}/history/detail", minor: historyMinor,
+		policy: "baremetal:node:history:get", handle: listHistoryDetails, args: pageArgs},
+	{method: http.MethodGet, pattern: "/v1/nodes/{ident}/history/{entry}", minor: historyMinor,
+		policy: "baremetal:node:history:get", handle: showHistory},
 	{method: http.MethodGet, pattern: journalPattern, policy: "baremetal:node:get",
 		handle: showJournal, args: []arg{{"after", 1}, {"limit", 1}, {"wait", 1}}},
 

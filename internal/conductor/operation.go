@@ -162,7 +162,7 @@ func (t *task) failed(ctx context.Context, op operation, why string) {
 		return
 	}
 	t.plan()
-	t.setError(why)
+	t.setError(aboutProvisioning, why)
 	t.save(ctx)
 }
 
@@ -226,6 +226,7 @@ func failPlain(_ context.Context, t *task) error { return t.enter(lifecycle.Fail
 // endDeploy leaves nothing of the attempt but the name in the journal.
 func endDeploy(t *task) error {
 	t.later(ingot.Entry{Source: "step", Text: "deployed"})
+	t.remember(ingot.SeverityInfo, aboutProvisioning, "deployed")
 	t.node.Attempt = nil
 	return t.enter(lifecycle.Done)
 }
@@ -282,6 +283,7 @@ func endDelete(t *task) error {
 	if err := t.enter(lifecycle.Clean); err != nil {
 		return err
 	}
+	t.remember(ingot.SeverityInfo, aboutProvisioning, "undeployed")
 	return endClean(t)
 }
 

@@ -86,7 +86,8 @@ func (t *task) power(ctx context.Context, target ingot.PowerState) {
 	case err != nil && ctx.Err() != nil:
 		t.interruptPower()
 	case err != nil:
-		t.setError(fmt.Sprintf("Failed to change power state to '%s'. Error: %v", target, err))
+		t.setError(aboutPower, fmt.Sprintf("Failed to change power state to '%s'. Error: %v",
+			target, err))
 		t.later(ingot.Entry{Source: "power", Level: ingot.LevelError, Text: err.Error()})
 	}
 	t.save(ctx)
@@ -95,7 +96,8 @@ func (t *task) power(ctx context.Context, target ingot.PowerState) {
 // interruptPower ends a power action of a conductor that ended; nobody knows how far it came.
 func (t *task) interruptPower() {
 	t.node.TargetPowerState = ""
-	t.setError("A power action was interrupted by the end of the conductor; ask for it again.")
+	t.setError(aboutPower,
+		"A power action was interrupted by the end of the conductor; ask for it again.")
 	t.later(ingot.Entry{Source: "power", Level: ingot.LevelWarning, Text: t.node.LastError})
 }
 
@@ -337,7 +339,7 @@ func (c *Conductor) powerFailed(ctx context.Context, n *ingot.Node, cause error)
 			n.UUID, ingot.PowerError, n.PowerState, cause)
 		t.node.PowerState, t.node.Maintenance = ingot.PowerError, true
 		t.node.MaintenanceReason, t.node.Fault = text, ingot.FaultPower
-		t.setError(text)
+		t.setError(aboutMonitoring, text)
 		t.later(ingot.Entry{Source: "power", Level: ingot.LevelError,
 			Text: fmt.Sprintf("the BMC failed %d times in a row; the node is in maintenance "+
 				"until it answers: %v", count, cause)})

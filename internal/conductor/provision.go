@@ -247,7 +247,7 @@ func prepareAbort(_ context.Context, t *task, _ rpc.ProvisionRequest) error {
 func (t *task) giveUp(why string) {
 	now := time.Now().UTC()
 	t.node.WaitUntil, t.node.ProvisionUpdatedAt = &now, &now
-	t.setError(why)
+	t.setError(aboutProvisioning, why)
 }
 
 // givenUp tells whether the wait ended by giveUp. The deadline of any other wait is later than

@@ -40,7 +40,9 @@ type task struct {
 	attempt string
 	// notes wait for the write that makes them true.
 	notes []ingot.Entry
-	lost  bool
+	// history waits for the next write, too.
+	history []ingot.History
+	lost    bool
 	// resumed tells that the machine has called back: the next step is not run for the first
 	// time.
 	resumed bool
@@ -172,7 +174,7 @@ func (t *task) save(ctx context.Context) error {
 	defer cancel()
 	err := t.c.alive()
 	if err == nil {
-		err = t.c.o.Store.UpdateNode(ctx, t.node)
+		err = t.c.o.Store.UpdateNode(ctx, t.node, t.history...)
 	}
 	if err != nil {
 		t.lost = true
@@ -182,7 +184,7 @@ func (t *task) save(ctx context.Context) error {
 	for _, e := range t.notes {
 		t.note(e)
 	}
-	t.notes = nil
+	t.notes, t.history = nil, nil
 	return nil
 }
 
@@ -247,8 +249,26 @@ func (t *task) plan(steps ...ingot.Step) {
 	t.node.Steps, t.node.Step, t.node.WaitUntil = steps, 0, nil
 }
 
-// setError records why something failed, cut to what is kept.
-func (t *task) setError(text string) {
+// What an entry of a node's history is about, as in Ironic.
+const (
+	aboutProvisioning = "provisioning"
+	aboutPower        = "power"
+	aboutMonitoring   = "monitoring"
+)
+
+// setError records why something failed, cut to what is kept. What is on record already, because
+// its end was cut short, is told once in the history.
+func (t *task) setError(about, text string) {
 	// A rune that is cut in half is dropped.
-	t.node.LastError = strings.ToValidUTF8(text[:min(len(text), maxLastError)], "")
+	text = strings.ToValidUTF8(text[:min(len(text), maxLastError)], "")
+	if t.node.LastError != text {
+		t.remember(ingot.SeverityError, about, text)
+	}
+	t.node.LastError = text
+}
+
+// remember adds to the node's history with the next save.
+func (t *task) remember(s ingot.Severity, about, event string) {
+	t.history = append(t.history, ingot.History{Severity: s, Type: about, Event: event,
+		Conductor: t.c.o.Host})
 }

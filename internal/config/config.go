@@ -99,6 +99,7 @@ type Conductor struct {
 	DeployCallbackTimeout     Duration `toml:"deploy_callback_timeout"`
 	BootRetryTimeout          Duration `toml:"boot_retry_timeout"`
 	CheckInterval             Duration `toml:"check_provision_state_interval"`
+	HistoryMaxEntries         int      `toml:"node_history_max_entries"`
 	SyncPowerStateInterval    Duration `toml:"sync_power_state_interval"`
 	ForcePowerStateDuringSync bool     `toml:"force_power_state_during_sync"`
 	PowerStateChangeTimeout   Duration `toml:"power_state_change_timeout"`
@@ -177,6 +178,7 @@ func Default() Config {
 			DeployCallbackTimeout:     Duration(30 * time.Minute),
 			BootRetryTimeout:          Duration(10 * time.Minute),
 			CheckInterval:             Duration(10 * time.Second),
+			HistoryMaxEntries:         300,
 			SyncPowerStateInterval:    Duration(2 * time.Minute),
 			ForcePowerStateDuringSync: true,
 			PowerStateChangeTimeout:   Duration(time.Minute),
@@ -317,6 +319,10 @@ func (c *Config) Check() error {
 	}
 	if c.Conductor.WorkersPoolSize < 1 {
 		complain("conductor.workers_pool_size is %d; at least 1", c.Conductor.WorkersPoolSize)
+	}
+	if c.Conductor.HistoryMaxEntries < 1 {
+		complain("conductor.node_history_max_entries is %d; at least 1",
+			c.Conductor.HistoryMaxEntries)
 	}
 	if c.Conductor.MaxConcurrentDeploy < 1 {
 		complain("conductor.max_concurrent_deploy is %d; at least 1",

@@ -35,7 +35,7 @@ func Run(ctx context.Context, cfg config.Config, w io.Writer) error {
 	log.Info("starting", "store", cfg.Store.Path, "api", cfg.API.Listen)
 	st, err := store.Open(ctx, store.Options{
 		Path: cfg.Store.Path, ConductorLease: time.Duration(cfg.Conductor.HeartbeatTimeout),
-		Log: log,
+		HistoryKeep: cfg.Conductor.HistoryMaxEntries, Log: log,
 	})
 	if err != nil {
 		return err

@@ -318,11 +318,15 @@ func (s *Store) CountNodes(ctx context.Context) (counts map[string]int, err erro
 
 // UpdateNode stores n as the caller changed it, except ID, UUID, CreatedAt and Reservation, and
 // sets its Generation and UpdatedAt. The row must be as it was read: same Generation, same
-// Reservation. Stale if it is not; NotFound if it is gone; Conflict as in CreateNode.
-func (s *Store) UpdateNode(ctx context.Context, n *ingot.Node) error {
+// Reservation. Stale if it is not; NotFound if it is gone; Conflict as in CreateNode. What is
+// added to its history at the same time is given UUID and time.
+func (s *Store) UpdateNode(ctx context.Context, n *ingot.Node, added ...ingot.History) error {
 	updated := *n
 	err := s.write(ctx, "update node "+n.UUID, func(tx *tx) error {
-		return updateNode(ctx, tx, &updated)
+		if err := updateNode(ctx, tx, &updated); err != nil {
+			return err
+		}
+		return appendHistory(ctx, tx, n.ID, s.keepHistory, added)
 	})
 	if duplicate(err) {
 		return s.nodeConflict(ctx, n, err)
@@ -370,7 +374,7 @@ func lostNode(ctx context.Context, tx *tx, n *ingot.Node) error {
 		"please read it again and retry.", n.UUID)
 }
 
-// DeleteNode removes a node with its ports and its journal. Guard and errors as in UpdateNode.
+// DeleteNode removes a node with its ports, its history and its journal. Guard and errors as in UpdateNode.
 func (s *Store) DeleteNode(ctx context.Context, n *ingot.Node) error {
 	return s.write(ctx, "delete node "+n.UUID, func(tx *tx) error {
 		return deleteNode(ctx, tx, n)

@@ -38,6 +38,8 @@ type Options struct {
 	// JournalKeep is how many of the newest entries a node's journal keeps; default 2000, and
 	// up to a tenth more between two trims.
 	JournalKeep int
+	// HistoryKeep is how many of the newest entries a node's history keeps; default 300.
+	HistoryKeep int
 	// Log receives migrations; default: nothing is logged.
 	Log *slog.Logger
 }
@@ -46,6 +48,7 @@ type Options struct {
 const (
 	defaultConductorLease = 60 * time.Second
 	defaultJournalKeep    = 2000
+	defaultHistoryKeep    = 300
 )
 
 // Store is an open database. Its methods may be called concurrently.
@@ -58,7 +61,9 @@ type Store struct {
 
 	lease time.Duration
 	keep  int
-	log   *slog.Logger
+	// keepHistory is Options.HistoryKeep.
+	keepHistory int
+	log         *slog.Logger
 
 	client     *sql.Stmt // clientQuery
 	findLeases *sql.Stmt
@@ -77,13 +82,16 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	if o.Path == "" {
 		return nil, ingot.Errorf(ingot.Invalid, "open store: no path; set path in [store]")
 	}
-	s := &Store{lease: o.ConductorLease, keep: o.JournalKeep, log: o.Log,
-		untrimmed: map[string]int{}}
+	s := &Store{lease: o.ConductorLease, keep: o.JournalKeep, keepHistory: o.HistoryKeep,
+		log: o.Log, untrimmed: map[string]int{}}
 	if s.lease <= 0 {
 		s.lease = defaultConductorLease
 	}
 	if s.keep <= 0 {
 		s.keep = defaultJournalKeep
+	}
+	if s.keepHistory <= 0 {
+		s.keepHistory = defaultHistoryKeep
 	}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)

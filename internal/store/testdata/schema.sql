@@ -26,6 +26,18 @@ CREATE TABLE leases (
     expires_at BIGINT NOT NULL
 );
 CREATE UNIQUE INDEX leases_address ON leases (address);
+CREATE TABLE node_history (
+    id         INTEGER PRIMARY KEY AUTOINCREMENT,
+    uuid       TEXT NOT NULL,
+    node_id    BIGINT NOT NULL REFERENCES nodes (id) ON DELETE CASCADE,
+    created_at BIGINT NOT NULL,
+    severity   TEXT NOT NULL,
+    event_type TEXT NOT NULL,
+    event      TEXT NOT NULL,
+    conductor  TEXT NOT NULL
+);
+CREATE INDEX node_history_node_id ON node_history (node_id, id);
+CREATE UNIQUE INDEX node_history_uuid ON node_history (uuid);
 CREATE TABLE nodes (
     id                     INTEGER PRIMARY KEY AUTOINCREMENT,
     generation             BIGINT NOT NULL,
