@@ -64,8 +64,8 @@ var machines = (&table[machine]{columns: machineColumns,
 
 // Machine returns the port with that address and its node, NotFound if there is none. Every DHCP
 // packet and every boot script needs them, so they have only the fields that those use: of the
-// node UUID, Name, Driver, DriverInfo, InstanceInfo, Properties, ProvisionState, LastError,
-// BootIntent, Attempt and Instance; of the port Address, PXEEnabled and Extra. Objects have at
+// node UUID, Name, Driver, DriverInfo, InstanceInfo, Properties, Interfaces, ProvisionState,
+// LastError, BootIntent, Attempt and Instance; of the port Address, PXEEnabled and Extra. Objects have at
 // least the members kernel_append_params, root_device and ip_address. Neither can be stored again.
 //
 // It is one prepared statement outside of a transaction, a snapshot by itself, and does not

@@ -31,7 +31,7 @@ func TestAMachineIsWhatBootAnswersNeed(t *testing.T) {
 	wantNode := &ingot.Node{UUID: n.UUID, Name: n.Name, Driver: n.Driver,
 		DriverInfo: n.DriverInfo, InstanceInfo: ingot.Object{}, Properties: n.Properties,
 		ProvisionState: n.ProvisionState, LastError: n.LastError, BootIntent: n.BootIntent,
-		Attempt: n.Attempt, Instance: n.Instance}
+		Attempt: n.Attempt, Instance: n.Instance, Interfaces: n.Interfaces}
 	if diff := cmp.Diff(wantNode, gotNode); diff != "" {
 		t.Errorf("node (-want +got):\n%s", diff)
 	}

@@ -40,7 +40,7 @@ var nodes = table[ingot.Node]{name: "nodes", label: "Node", key: "uuid", columns
 	{name: "properties", use: boot, at: func(n *node) any { return object(&n.Properties) }},
 	{name: "extra", at: func(n *node) any { return object(&n.Extra) }},
 	{name: "network_data", at: func(n *node) any { return object(&n.NetworkData) }},
-	{name: "interfaces",
+	{name: "interfaces", use: boot,
 		at: func(n *node) any { return document[map[string]string]{&n.Interfaces, "{}"} }},
 	{name: "power_state", use: optional,
 		at: func(n *node) any { return textOrNull(&n.PowerState) }},
