@@ -111,7 +111,7 @@ func addressText(a netip.Addr) string {
 }
 
 // offer answers DISCOVER: the address is held for a minute, so that two machines that start
-// together are not offered the same one.
+// together are not offered the same one here.
 func (s *Server) offer(ctx context.Context, q *dhcpv4.DHCPv4, w want) (*dhcpv4.DHCPv4, error) {
 	a, err := s.leases.offer(ctx, w)
 	switch ingot.KindOf(err) {
@@ -139,7 +139,7 @@ func (s *Server) request(ctx context.Context, q *dhcpv4.DHCPv4, w want) (
 	*dhcpv4.DHCPv4, error,
 ) {
 	if !s.meant(q) {
-		// The client took another server's offer. The hold on ours ends by itself.
+		s.leases.unhold(w.MAC) // it took another server's offer
 		return nil, nil
 	}
 	if !isSet(w.wish) {

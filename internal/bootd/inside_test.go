@@ -326,6 +326,9 @@ func TestDeclinedAddressIsNotOfferedAgain(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, serverMode())
 	first := r.ask(t, firmware(t, dhcpv4.MessageTypeDiscover, known, "", "", 0)).YourIPAddr
+	r.ask(t, request(t, known, func(p *dhcpv4.DHCPv4) {
+		p.UpdateOption(dhcpv4.OptRequestedIPAddress(first))
+	}))
 	q := firmware(t, dhcpv4.MessageTypeDecline, known, "", "", 0)
 	q.UpdateOption(dhcpv4.OptRequestedIPAddress(first))
 	if a := r.ask(t, q); a != nil {
@@ -495,47 +498,145 @@ func TestRebootingMachineNobodyEnrolledIsNotRefused(t *testing.T) {
 	}
 }
 
-// Two conductors on one store are asked about the same machines at the same time.
-func TestConductorsNeverOfferDifferentAddresses(t *testing.T) {
+// Two conductors on one store hear the same machines at the same time. Each offers what it holds,
+// machines take one of the two offers, and the pool has an address for each and no more.
+func TestConductorsNeverLeaseOneAddressTwice(t *testing.T) {
 	t.Parallel()
+	const machines = 32
 	c := serverMode()
 	c.AnswerUnknown = true
 	c.Pool = pool("10.77.0.100", "10.77.0.131")
 	r := newRig(t, c)
 	other := &Server{Config: r.Config, Store: r.Store, Journal: r.journal, Log: r.Log,
-		site: r.site, http: r.http, leases: &leases{store: r.Store, site: r.site}}
+		site: r.site, http: r.http}
+	other.site.Address = netip.MustParseAddr("10.77.0.2")
+	other.leases = &leases{store: r.Store, site: other.site}
+	conductors := []*Server{r.Server, other}
+	tell := func(s *Server, q *dhcpv4.DHCPv4) *dhcpv4.DHCPv4 {
+		a, err := s.handleDHCP(t.Context(), q)
+		if err != nil {
+			t.Error(err)
+		}
+		return a
+	}
+	// exchange returns the address that the machine got; it may be sent back to the start.
+	exchange := func(mac string, chosen int) string {
+		offers := [2]*dhcpv4.DHCPv4{}
+		for i, s := range conductors {
+			offers[i] = tell(s, firmware(t, dhcpv4.MessageTypeDiscover, mac, "", "", 0))
+		}
+		if offers[chosen] == nil {
+			return ""
+		}
+		q := request(t, mac, func(p *dhcpv4.DHCPv4) {
+			p.UpdateOption(dhcpv4.OptServerIdentifier(conductors[chosen].site.Address.AsSlice()))
+			p.UpdateOption(dhcpv4.OptRequestedIPAddress(offers[chosen].YourIPAddr))
+		})
+		got := ""
+		for i, s := range conductors {
+			switch a := tell(s, q); {
+			case a != nil && i != chosen:
+				t.Errorf("%s: both conductors answered one request", mac)
+			case a != nil && a.MessageType() == dhcpv4.MessageTypeAck:
+				got = a.YourIPAddr.String()
+			}
+		}
+		return got
+	}
 	var mu sync.Mutex
-	offers := map[string]map[string]bool{} // MAC -> addresses
 	holder := map[string]string{}
 	var wait sync.WaitGroup
-	for i := range 32 {
-		for _, s := range []*Server{r.Server, other} {
-			wait.Go(func() {
-				mac := fmt.Sprintf("02:00:00:00:00:%02x", i)
-				a, err := s.handleDHCP(t.Context(), firmware(t, dhcpv4.MessageTypeDiscover, mac, "", "", 0))
-				if err != nil || a == nil {
-					t.Errorf("%s: %v, %v", mac, a, err)
-					return
-				}
-				mu.Lock()
-				defer mu.Unlock()
-				if offers[mac] == nil {
-					offers[mac] = map[string]bool{}
-				}
-				address := a.YourIPAddr.String()
-				offers[mac][address] = true
-				if h := holder[address]; h != "" && h != mac {
-					t.Errorf("%s is offered to %s and %s", address, h, mac)
-				}
-				holder[address] = mac
-			})
-		}
+	for i := range machines {
+		wait.Go(func() {
+			mac := fmt.Sprintf("02:00:00:00:00:%02x", i)
+			got := ""
+			for try := 0; got == "" && try < 1000; try++ {
+				got = exchange(mac, (i+try)%2)
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			if got == "" || holder[got] != "" {
+				t.Errorf("%s got %q, which %q has", mac, got, holder[got])
+			}
+			holder[got] = mac
+		})
 	}
 	wait.Wait()
-	for mac, addresses := range offers {
-		if len(addresses) != 1 {
-			t.Errorf("%s was offered %v", mac, addresses)
+	leases, err := r.Store.Leases(t.Context())
+	if err != nil || len(leases) != machines {
+		t.Fatalf("%d leases in the store, %v", len(leases), err)
+	}
+	for _, l := range leases {
+		if holder[l.Address] != l.MAC {
+			t.Errorf("%s is leased to %s, the one who was told so is %s", l.Address, l.MAC,
+				holder[l.Address])
 		}
+	}
+}
+
+// A request that both conductors get, as a renewal by broadcast is, ends with one lease and no
+// refusal.
+func TestOneRequestAtTwoConductorsIsNotRefused(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, serverMode())
+	other := &leases{store: r.Store, site: r.site}
+	hw, err := net.ParseMAC(known)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := want{Machine: Machine{MAC: hw}, network: &r.site.Networks[0],
+		wish: netip.MustParseAddr("10.77.0.111")}
+	for _, l := range []*leases{r.leases, other} { // both with the rows as they were at first
+		if d, err := l.confirm(t.Context(), w); err != nil || d < 59*time.Minute {
+			t.Errorf("leased for %s, %v", d, err)
+		}
+	}
+}
+
+func TestOfferIsHeldInMemoryAndForAWhile(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, serverMode())
+	r.ask(t, firmware(t, dhcpv4.MessageTypeDiscover, known, "", "", 0))
+	if all, err := r.Store.Leases(t.Context()); err != nil || len(all) != 0 {
+		t.Errorf("an offer was written: %v, %v", all, err)
+	}
+	var h holds
+	now := time.Now()
+	a, b := netip.MustParseAddr("10.77.0.100"), netip.MustParseAddr("10.77.0.101")
+	h.put(a, known, now)
+	if h.of(known, now) != a || h.byOther(a, known, now) || !h.byOther(a, second, now) {
+		t.Errorf("%s is not held for who was offered it: %+v", a, h)
+	}
+	h.put(b, known, now)
+	if h.byOther(a, second, now) || !h.byOther(b, second, now) {
+		t.Errorf("one machine holds two addresses: %+v", h)
+	}
+	now = now.Add(hold)
+	if h.of(known, now).IsValid() || h.byOther(b, second, now) {
+		t.Errorf("held for ever: %+v", h)
+	}
+	h.put(b, second, now)
+	h.drop(known)
+	if h.of(second, now) != b {
+		t.Errorf("the end of an expired hold ended another one: %+v", h)
+	}
+}
+
+func TestHoldsAreBounded(t *testing.T) {
+	t.Parallel()
+	var h holds
+	now := time.Now()
+	a := netip.MustParseAddr("10.0.0.0")
+	for i := range maxHolds + 10 {
+		h.put(a, fmt.Sprint(i), now)
+		a = a.Next()
+	}
+	if len(h.offers) != maxHolds || len(h.addresses) != maxHolds {
+		t.Errorf("%d holds, %d machines", len(h.offers), len(h.addresses))
+	}
+	h.put(a, known, now.Add(hold))
+	if len(h.offers) != 1 || len(h.addresses) != 1 {
+		t.Errorf("%d holds, %d machines after all expired", len(h.offers), len(h.addresses))
 	}
 }
 
@@ -544,6 +645,7 @@ func TestLeaseThatIsYoungIsToldAsItIs(t *testing.T) {
 	r := newRig(t, serverMode())
 	a := r.ask(t, firmware(t, dhcpv4.MessageTypeDiscover, known, "", "", 0))
 	renew := request(t, known, func(p *dhcpv4.DHCPv4) { p.ClientIPAddr = a.YourIPAddr })
+	r.ask(t, renew)
 	for _, d := range []struct{ left, least, most time.Duration }{
 		{40 * time.Minute, 39 * time.Minute, 40 * time.Minute}, // of 60
 		{20 * time.Minute, time.Hour, time.Hour},

@@ -3,8 +3,8 @@ package bootd
 import (
 	"context"
 	"fmt"
+	"net"
 	"net/netip"
-	"slices"
 	"sync"
 	"time"
 
@@ -16,6 +16,9 @@ const (
 	// hold is how long an offered address waits for the machine's request. Firmware answers
 	// within seconds; EDK2 takes four.
 	hold = time.Minute
+	// maxHolds bounds the memory. Addresses that are offered beyond it are not held: a request
+	// may then be refused, and the machine starts again.
+	maxHolds = 65536
 	// declinedFor is how long an address that somebody else was found to use is given to nobody.
 	declinedFor = time.Hour
 	// readFor is how old our picture of reservations and of the leases of others may be when an
@@ -30,16 +33,19 @@ type want struct {
 	wish    netip.Addr // may be invalid
 }
 
-// leases chooses addresses and keeps them in the store, where every conductor sees them.
+// leases chooses addresses. What is offered is held in memory only, as RFC 2131 section 3.1 allows;
+// what is leased is in the store, where every conductor sees it. Two conductors may offer one
+// address to two machines, but only one of these gets it.
 type leases struct {
 	store *store.Store
 	site  Site
 
 	mu       sync.Mutex                 // guards the next ones; held while an address is chosen
-	taken    map[netip.Addr]ingot.Lease // what is leased, with the choices not yet written
+	taken    map[netip.Addr]ingot.Lease // what is leased
 	reserved map[netip.Addr]string      // address -> MAC, from ports' extra.ip_address
 	readAt   time.Time                  // of taken and reserved; zero: not yet
-	next     *commit                    // takes changes; nil: there is none
+	held     holds
+	next     *commit // takes changes; nil: there is none
 
 	writing sync.Mutex // held by who writes a commit
 }
@@ -47,108 +53,139 @@ type leases struct {
 // A commit is changes that are written together.
 type commit struct {
 	changes []store.LeaseChange
-	errs    []error // one for each, when done
-	done    bool    // guarded by leases.writing
+	done    chan struct{} // closed when written
+	errs    []error       // one for each, when done
 }
 
 // offer chooses the address of a machine and holds it for a while. Unavailable if there is
 // none.
 func (l *leases) offer(ctx context.Context, w want) (netip.Addr, error) {
-	for try := 0; ; try++ {
-		a, err := l.choose(ctx, w)
-		if err != nil {
-			return netip.Addr{}, err
-		}
-		if old := w.Lease; old.Address == a.String() && old.Expires.After(time.Now()) {
-			return a, nil // leased to it already: nothing to write
-		}
-		err = l.take(ctx, w.lease(a, hold), w.Lease.Address)
-		if err == nil || ingot.KindOf(err) != ingot.Conflict || try == 3 {
-			return a, err
-		}
-		l.forget() // another conductor was at it: look again
-		now, err := l.store.Client(ctx, w.MAC.String())
-		if err != nil {
-			return netip.Addr{}, err
-		}
-		w.Lease = now.Lease
+	a, err := l.choose(ctx, w)
+	if err != nil {
+		return netip.Addr{}, err
 	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	// Only a reserved address may be another one's, who has it until that lease ends.
+	if other, ok := l.taken[a]; ok && other.MAC != w.MAC.String() && other.Expires.After(time.Now()) {
+		return netip.Addr{}, ingot.Errorf(ingot.Conflict, "address %s, reserved for %s, is leased to %s",
+			a, w.MAC, other.MAC)
+	}
+	return a, nil
 }
 
 // confirm leases the wish to the machine and tells for how long, or tells by Conflict that it
 // has to ask anew. A lease of which more than a half is left is told as it is: a machine that
 // asks again and again costs no write.
 func (l *leases) confirm(ctx context.Context, w want) (time.Duration, error) {
-	a, err := l.choose(ctx, w)
-	if err != nil {
-		return 0, err
+	for try := 0; ; try++ {
+		a, err := l.choose(ctx, w)
+		if err != nil {
+			return 0, err
+		}
+		if a != w.wish {
+			return 0, ingot.Errorf(ingot.Conflict, "its address is %s", a)
+		}
+		old := w.Lease
+		left := time.Until(old.Expires).Truncate(time.Second)
+		if old.Address == a.String() && left > l.site.Lease/2 {
+			return left, nil
+		}
+		err = l.take(ctx, w.lease(a, l.site.Lease), old.Address)
+		if err == nil || ingot.KindOf(err) != ingot.Conflict || try == 1 {
+			return l.site.Lease, err
+		}
+		// The same request at another conductor may have been a little earlier: look again.
+		l.forget(w.MAC)
+		now, err := l.store.Client(ctx, w.MAC.String())
+		if err != nil {
+			return 0, err
+		}
+		w.Lease = now.Lease
 	}
-	if a != w.wish {
-		return 0, ingot.Errorf(ingot.Conflict, "its address is %s", a)
-	}
-	old := w.Lease
-	left := time.Until(old.Expires).Truncate(time.Second)
-	if old.Address == a.String() && left > l.site.Lease/2 {
-		return left, nil
-	}
-	return l.site.Lease, l.take(ctx, w.lease(a, l.site.Lease), old.Address)
 }
 
 func (w want) lease(a netip.Addr, d time.Duration) ingot.Lease {
 	return ingot.Lease{Address: a.String(), MAC: w.MAC.String(), Expires: time.Now().Add(d)}
 }
 
-// take writes a change. All that come while a commit is written wait for the next one together:
-// a herd of machines costs few flushes of the disk.
+// take writes a change. All that come while a commit is written go into the next one together: a
+// herd of machines costs few flushes of the disk.
 func (l *leases) take(ctx context.Context, lease ingot.Lease, had string) error {
 	l.mu.Lock()
-	if l.next == nil {
-		l.next = &commit{}
+	first := l.next == nil
+	if first {
+		l.next = &commit{done: make(chan struct{})}
 	}
 	mine, place := l.next, len(l.next.changes)
 	mine.changes = append(mine.changes, store.LeaseChange{Lease: lease, Had: had})
 	l.mu.Unlock()
-
-	l.writing.Lock()
-	defer l.writing.Unlock()
-	if !mine.done {
-		l.mu.Lock()
-		l.next = nil
-		l.mu.Unlock()
-		mine.errs, mine.done = l.store.TakeLeases(ctx, mine.changes), true
+	if first {
+		l.write(ctx, mine)
 	}
+	<-mine.done
 	return mine.errs[place]
 }
 
-// choose tells the address of a machine. In order: the reservation of its port; the address it
-// has or had; the address it wishes, if that is free (a machine that keeps its address over a
-// loss of our rows disturbs nobody); else the pool's choice.
-func (l *leases) choose(ctx context.Context, w want) (netip.Addr, error) {
-	if a, ok := reservation(w.Port); ok && w.network.Prefix.Contains(a) {
-		return a, nil
+// write writes the commit that takes changes, as soon as the one before is written.
+func (l *leases) write(ctx context.Context, c *commit) {
+	l.writing.Lock()
+	defer l.writing.Unlock()
+	l.mu.Lock()
+	l.next = nil
+	l.mu.Unlock()
+	c.errs = l.store.TakeLeases(ctx, c.changes)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for i, change := range c.changes {
+		if c.errs[i] != nil {
+			continue
+		}
+		if had, err := netip.ParseAddr(change.Had); err == nil && l.taken[had].MAC == change.MAC {
+			delete(l.taken, had)
+		}
+		if a, err := netip.ParseAddr(change.Address); err == nil && l.taken != nil {
+			l.taken[a] = change.Lease
+		}
+		l.held.drop(change.MAC)
 	}
+	close(c.done)
+}
+
+// choose tells the address of a machine, and holds it. In order: the reservation of its port; the
+// address it has, was offered or had; the address it wishes, if that is free (a machine that keeps
+// its address over a loss of our rows disturbs nobody); else the pool's choice.
+func (l *leases) choose(ctx context.Context, w want) (netip.Addr, error) {
 	old := w.Lease
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if err := l.read(ctx); err != nil {
 		return netip.Addr{}, err
 	}
+	if a, ok := reservation(w.Port); ok && w.network.Prefix.Contains(a) {
+		return a, nil
+	}
 	now := time.Now()
 	usable := func(a netip.Addr) bool {
 		return w.network.Pool.Contains(a) && a != l.site.Address && a != w.network.Router &&
 			l.reserved[a] == ""
 	}
+	mac := w.MAC.String()
 	had, _ := netip.ParseAddr(old.Address)
 	if usable(had) && old.Expires.After(now) {
+		l.held.drop(mac)
 		return had, nil
 	}
 	free := func(a netip.Addr) bool {
 		other, ok := l.taken[a]
-		return usable(a) && (!ok || other.MAC == w.MAC.String() || !other.Expires.After(now))
+		return usable(a) && (!ok || other.MAC == mac || !other.Expires.After(now)) &&
+			!l.held.byOther(a, mac, now)
 	}
-	a, ok := had, true
+	a, ok := l.held.of(mac, now), true
 	switch {
+	case free(a):
 	case free(had):
+		a = had
 	case free(w.wish):
 		a = w.wish
 	default:
@@ -158,11 +195,12 @@ func (l *leases) choose(ctx context.Context, w want) (netip.Addr, error) {
 		return netip.Addr{}, ingot.Errorf(ingot.Unavailable, "no free address for %s in %s; "+
 			"widen boot.dhcp.range (of that network) or shorten boot.dhcp.lease_time", w.MAC, w.network.Pool)
 	}
-	l.taken[a] = w.lease(a, hold) // before it is written, so that the next choice sees it
+	l.held.put(a, mac, now)
 	return a, nil
 }
 
-// read reads what is set aside and what is leased, if our picture of that is old.
+// read reads what is set aside and what is leased, if our picture of that is old. What is being
+// written meanwhile is held.
 func (l *leases) read(ctx context.Context) error {
 	if time.Since(l.readAt) < readFor {
 		return nil
@@ -176,10 +214,8 @@ func (l *leases) read(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	// Choices that are being written stay; one that was not written in the end blocks its
-	// address for as long as a hold.
 	taken := make(map[netip.Addr]ingot.Lease, len(all))
-	for _, lease := range slices.Concat(l.unwritten(), all) {
+	for _, lease := range all {
 		if a, err := netip.ParseAddr(lease.Address); err == nil && lease.Expires.After(began) {
 			taken[a] = lease
 		}
@@ -188,22 +224,19 @@ func (l *leases) read(ctx context.Context) error {
 	return nil
 }
 
-// unwritten lists the choices of a short while ago.
-func (l *leases) unwritten() []ingot.Lease {
-	var list []ingot.Lease
-	for _, lease := range l.taken {
-		if time.Until(lease.Expires) > hold-readFor && time.Until(lease.Expires) <= hold {
-			list = append(list, lease)
-		}
-	}
-	return list
-}
-
-// forget makes the next choice read again.
-func (l *leases) forget() {
+// forget ends the hold of a machine, and makes the next choice read again.
+func (l *leases) forget(mac net.HardwareAddr) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.held.drop(mac.String())
 	l.readAt = time.Time{}
+}
+
+// unhold ends the hold of a machine that took the offer of another server.
+func (l *leases) unhold(mac net.HardwareAddr) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.held.drop(mac.String())
 }
 
 // reservations reads which addresses are set aside for whom.
@@ -256,6 +289,6 @@ func (l *leases) release(ctx context.Context, m Machine, a netip.Addr) (bool, er
 	if m.Lease.Address == "" || m.Lease.Address != addressText(a) {
 		return false, nil
 	}
-	defer l.forget()
+	defer l.forget(m.MAC)
 	return true, l.store.FreeLease(ctx, m.MAC.String())
 }

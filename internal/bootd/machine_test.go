@@ -361,6 +361,7 @@ func TestRealFirmwareBootsBesideAForeignDHCPServer(t *testing.T) {
 		{"BIOS with iPXE in ROM", sim.MachineSpec{Firmware: sim.BIOS}, ""},
 		{"UEFI by PXE and snponly.efi", sim.MachineSpec{Firmware: sim.UEFI, NICROM: sim.NoROM},
 			"snponly.efi"},
+		{"UEFI by HTTP boot", sim.MachineSpec{Firmware: sim.UEFI, NICROM: sim.HTTPOnly}, ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			s := newSite(t, bootd.ModeProxy)

@@ -187,6 +187,8 @@ func TestEveryMessageIsAnsweredOnTheWire(t *testing.T) {
 	}
 
 	offer = c.ask(everyone, dhcpv4.MessageTypeDiscover)
+	c.ask(everyone, dhcpv4.MessageTypeRequest, ours,
+		dhcpv4.WithOption(dhcpv4.OptRequestedIPAddress(offer.YourIPAddr)))
 	c.send(everyone, dhcpv4.MessageTypeDecline, ours,
 		dhcpv4.WithOption(dhcpv4.OptRequestedIPAddress(offer.YourIPAddr)))
 	s.journal.wait(t, "declined "+offer.YourIPAddr.String())

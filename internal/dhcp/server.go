@@ -78,6 +78,7 @@ func (s *Server) Serve(ctx context.Context, conn net.PacketConn) error {
 		workers = 128
 	}
 	places := make(chan struct{}, workers)
+	var turns turns
 	var wait sync.WaitGroup
 	defer wait.Wait()
 	defer cancel()
@@ -94,10 +95,14 @@ func (s *Server) Serve(ctx context.Context, conn net.PacketConn) error {
 			s.Log.Debug("dhcp receive", "error", err)
 			continue
 		}
-		if mac, ok := hardware(buf[:n]); !ok || !s.limit.pass(mac) {
+		mac, ok := hardware(buf[:n])
+		if !ok || !s.limit.pass(mac) {
 			continue
 		}
-		data := append([]byte(nil), buf[:n]...)
+		p := datagram{from, append([]byte(nil), buf[:n]...)}
+		if !turns.begin(mac, p) {
+			continue
+		}
 		select {
 		case places <- struct{}{}:
 		case <-ctx.Done():
@@ -105,7 +110,9 @@ func (s *Server) Serve(ctx context.Context, conn net.PacketConn) error {
 		}
 		wait.Go(func() {
 			defer func() { <-places }()
-			s.answer(ctx, conn, from, data)
+			for more := true; more && ctx.Err() == nil; p, more = turns.next(mac) {
+				s.answer(ctx, conn, p.from, p.data)
+			}
 		})
 	}
 }

@@ -1,0 +1,36 @@
+package dhcp
+
+import (
+	"testing"
+)
+
+func TestPacketsOfOneClientTakeTurnsInOrder(t *testing.T) {
+	t.Parallel()
+	var turns turns
+	one, two := [6]byte{2, 0, 0, 0, 0, 1}, [6]byte{2, 0, 0, 0, 0, 2}
+	if !turns.begin(one, datagram{}) {
+		t.Fatal("the first packet has to wait")
+	}
+	for i := range byte(maxWaiting + 3) { // the last ones are dropped
+		if turns.begin(one, datagram{data: []byte{i}}) {
+			t.Fatalf("packet %d does not wait", i)
+		}
+	}
+	if !turns.begin(two, datagram{}) {
+		t.Error("another client waits, too")
+	}
+	for i := range byte(maxWaiting) {
+		if p, ok := turns.next(one); !ok || p.data[0] != i {
+			t.Fatalf("turn %d is of %v, %v", i, p.data, ok)
+		}
+	}
+	if _, ok := turns.next(one); ok {
+		t.Error("more packets than may wait")
+	}
+	if !turns.begin(one, datagram{}) {
+		t.Error("a new packet waits for nothing")
+	}
+	if len(turns.waiting) != 2 {
+		t.Errorf("%d clients are remembered", len(turns.waiting))
+	}
+}
