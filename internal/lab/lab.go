@@ -53,6 +53,9 @@ type Lab struct {
 	Files Files
 	// Fleet is the simulated machines; nil if there are none.
 	Fleet *Fleet
+
+	flavour  ramdisk.Flavour
+	packages string // directory of unpacked kernel packages
 }
 
 // Start makes an installation and returns when its server can take work. What an earlier
@@ -94,9 +97,10 @@ func Start(ctx context.Context, o Options) (*Lab, error) {
 	if err != nil {
 		return nil, err
 	}
-	l := &Lab{Lab: machines, Files: files, Server: &Server{
-		network: machines.Network, binary: o.Binary, dir: filepath.Join(dir, "server"),
-	}}
+	l := &Lab{Lab: machines, Files: files, flavour: o.Flavour, packages: packages(o),
+		Server: &Server{
+			network: machines.Network, binary: o.Binary, dir: filepath.Join(dir, "server"),
+		}}
 	err = l.serve(ctx, o)
 	if err == nil && o.Fleet.Machines > 0 {
 		l.Fleet, err = startFleet(ctx, l.Network, o.Binary, o.Fleet)
@@ -134,7 +138,7 @@ func (l *Lab) Close() error {
 func prepare(ctx context.Context, o Options) (Files, error) {
 	begin := time.Now()
 	rd, err := ramdisk.Build(ctx, ramdisk.Options{
-		OutDir: filepath.Join(o.Cache, "ramdisk"), CacheDir: filepath.Join(o.Cache, "packages"),
+		OutDir: filepath.Join(o.Cache, "ramdisk"), CacheDir: packages(o),
 		Flavour: o.Flavour, AgentPath: filepath.Join(filepath.Dir(o.Binary), "ingot-agent"),
 		Progress: func(line string) { fmt.Fprintln(o.Progress, "  "+line) },
 	})
@@ -166,4 +170,21 @@ func nodeOptions(m *sim.Machine) nodes.CreateOpts {
 		},
 		Properties: map[string]any{"capabilities": "boot_mode:" + string(spec.Firmware)},
 	}
+}
+
+func packages(o Options) string { return filepath.Join(o.Cache, "packages") }
+
+// RootImage makes a partition image with its initramfs, for the kernel of the deploy ramdisk.
+func (l *Lab) RootImage(ctx context.Context) (guest.Root, error) {
+	modules, err := ramdisk.Modules(ctx, ramdisk.Options{Flavour: l.flavour, CacheDir: l.packages},
+		"virtio_pci", "virtio_blk", "crc32c_generic", "ext4")
+	if err != nil {
+		return guest.Root{}, err
+	}
+	list := make([]guest.Module, len(modules))
+	for i, m := range modules {
+		list[i] = guest.Module{Name: m.Name, Data: m.Data}
+	}
+	// Beside the other image: where the server may read.
+	return guest.BuildRoot(ctx, filepath.Dir(l.Files.Image.RawPath), list)
 }

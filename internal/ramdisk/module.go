@@ -11,10 +11,10 @@ import (
 	"strings"
 )
 
-// A module is a kernel module in load order.
-type module struct {
-	name string // with underscores
-	data []byte
+// A Module is a kernel module.
+type Module struct {
+	Name string // with underscores
+	Data []byte
 }
 
 // maxModule bounds a module; the largest of Debian's (amdgpu) has 25 MB.
@@ -23,7 +23,7 @@ const maxModule = 64 << 20
 // resolve finds the modules with everything they depend on, dependencies first. It reads the
 // modules' own .modinfo section, so depmod and its index are not needed. What is built into
 // the kernel is not listed.
-func resolve(dir string, roots []string) ([]module, error) {
+func resolve(dir string, roots []string) ([]Module, error) {
 	r := resolver{files: make(map[string]string), state: make(map[string]int)}
 	err := filepath.WalkDir(filepath.Join(dir, "kernel"),
 		func(path string, e fs.DirEntry, err error) error {
@@ -58,7 +58,7 @@ const (
 type resolver struct {
 	files map[string]string
 	state map[string]int
-	order []module
+	order []Module
 }
 
 func (r *resolver) visit(name string) error {
@@ -95,7 +95,7 @@ func (r *resolver) visit(name string) error {
 		}
 	}
 	r.state[name] = done
-	r.order = append(r.order, module{name: name, data: data})
+	r.order = append(r.order, Module{Name: name, Data: data})
 	return nil
 }
 

@@ -108,7 +108,7 @@ func Build(ctx context.Context, opt Options) (Result, error) {
 	}
 	result := Result{KernelVersion: tree.version}
 	for _, m := range modules {
-		result.Modules = append(result.Modules, m.name)
+		result.Modules = append(result.Modules, m.Name)
 	}
 	base := filepath.Join(opt.OutDir, string(flavour.name))
 	if result.Kernel, err = writeFile(base+".kernel", kernel); err != nil {
@@ -120,6 +120,24 @@ func Build(ctx context.Context, opt Options) (Result, error) {
 	opt.Progress(fmt.Sprintf("kernel %s %.1f MB, ramdisk %.1f MB with %d modules",
 		tree.version, mega(result.Kernel), mega(result.Ramdisk), len(modules)))
 	return result, nil
+}
+
+// Modules returns modules of the flavour's kernel by name, and before each what it depends on. It
+// is for the makers of other initramfs for the same kernel; of Options, OutDir and AgentPath do not
+// count.
+func Modules(ctx context.Context, opt Options, names ...string) ([]Module, error) {
+	flavour, err := flavourOf(opt.Flavour)
+	if err != nil {
+		return nil, err
+	}
+	if opt.Progress == nil {
+		opt.Progress = func(string) {}
+	}
+	tree, err := fetchKernel(ctx, flavour.metaPackage, opt.CacheDir, opt.Progress)
+	if err != nil {
+		return nil, err
+	}
+	return resolve(tree.modules, names)
 }
 
 func mega(f File) float64 { return float64(f.Bytes) / 1e6 }
@@ -149,7 +167,7 @@ func readAgent(path string) ([]byte, error) {
 // initramfs packs agent and modules. The modules sit side by side below /lib/modules: the load
 // order is in /etc/modules, so nobody looks for them by name. The target wants /etc/target to keep
 // things in, which it never does here, and complains on the console where there is none.
-func initramfs(agent []byte, modules []module) ([]byte, error) {
+func initramfs(agent []byte, modules []Module) ([]byte, error) {
 	var order strings.Builder
 	entries := []cpio.Entry{
 		cpio.Dir("dev", 0o755), cpio.CharDevice("dev/console", 0o600, 5, 1),
@@ -159,8 +177,8 @@ func initramfs(agent []byte, modules []module) ([]byte, error) {
 		cpio.File("init", 0o755, agent),
 	}
 	for _, m := range modules {
-		name := "lib/modules/" + m.name + ".ko"
-		entries = append(entries, cpio.File(name, 0o644, m.data))
+		name := "lib/modules/" + m.Name + ".ko"
+		entries = append(entries, cpio.File(name, 0o644, m.Data))
 		order.WriteString("/" + name + "\n")
 	}
 	entries = append(entries, cpio.File("etc/modules", 0o644, []byte(order.String())))

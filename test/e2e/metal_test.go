@@ -1,7 +1,11 @@
 package e2e
 
 import (
+	"context"
+	"os"
+	"path/filepath"
 	"testing"
+	"time"
 
 	"ingot/internal/lab"
 	"ingot/internal/ramdisk"
@@ -53,4 +57,67 @@ func TestMachineIsDeployedBesideAForeignDHCPServer(t *testing.T) {
 			t.Errorf("ingot gave the address %s, beside a server that gives them", a)
 		}
 	}
+}
+
+// TestS1_4_APartitionImageBootsItsKernelFromTheNetwork deploys the content of a root partition. Its
+// kernel and ramdisk come from the network at each start, also from a server that was restarted.
+func TestS1_4_APartitionImageBootsItsKernelFromTheNetwork(t *testing.T) {
+	for _, firmware := range []sim.Firmware{sim.BIOS, sim.UEFI} {
+		t.Run(string(firmware), func(t *testing.T) {
+			l, m := start(t, sim.MachineSpec{Firmware: firmware, DiskSize: 4 << 30})
+			root, err := l.RootImage(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			kernel := copyKernel(t, l)
+			enroll(t, l, m)
+			baremetal(t, l, "node", "set", m.Spec().Name,
+				"--instance-info", "image_source=file://"+root.Path,
+				"--instance-info", "image_os_hash_algo=sha256",
+				"--instance-info", "image_os_hash_value="+root.SHA256,
+				"--instance-info", "kernel=file://"+kernel,
+				"--instance-info", "ramdisk=file://"+root.RamdiskPath,
+				"--instance-info", "kernel_append_params=console=ttyS0 quiet panic=-1",
+				"--instance-info", "root_gb=1", "--instance-info", "swap_mb=64",
+				"--instance-info", "ephemeral_gb=1",
+				"--instance-info", `configdrive={"meta_data": {"hostname": "partition"}}`)
+			baremetal(t, l, "node", "deploy", m.Spec().Name, "--wait", "240")
+			booted := func() {
+				t.Helper()
+				ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
+				defer cancel()
+				if err := m.Console().Wait(ctx, root.Marker); err != nil {
+					t.Fatal(err)
+				}
+			}
+			booted()
+			inOrder(t, timeline(t, l, m), []sign{
+				{"script", "asked for its boot script: deploy"},
+				{"image", "image written and verified"},
+				{"script", "asked for its boot script: instance"},
+			})
+			if err := l.Stop(); err != nil {
+				t.Fatal(err)
+			}
+			if err := l.Server.Start(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			baremetal(t, l, "node", "reboot", m.Spec().Name)
+			booted()
+		})
+	}
+}
+
+// copyKernel puts the kernel of the deploy ramdisk where the server may read images.
+func copyKernel(t *testing.T, l *lab.Lab) string {
+	t.Helper()
+	b, err := os.ReadFile(l.Files.Ramdisk.Kernel.Path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(filepath.Dir(l.Files.Image.RawPath), "vmlinuz")
+	if err := os.WriteFile(path, b, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	return path
 }

@@ -150,15 +150,21 @@ func userSpace() ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: run scripts/packages.sh", err)
 	}
+	return pack(program, initScript, []string{"sh", "mount", "cat", "sleep", "poweroff"})
+}
+
+// pack makes a RAM file system of busybox with some applets, a script as process 1, and files.
+func pack(busybox []byte, script string, applets []string, more ...cpio.Entry) ([]byte, error) {
 	entries := []cpio.Entry{
 		cpio.Dir("dev", 0o755), cpio.CharDevice("dev/console", 0o600, 5, 1),
 		cpio.Dir("proc", 0o755), cpio.Dir("sys", 0o755),
-		cpio.Dir("bin", 0o755), cpio.File("bin/busybox", 0o755, program),
-		cpio.File("init", 0o755, []byte(initScript)),
+		cpio.Dir("bin", 0o755), cpio.File("bin/busybox", 0o755, busybox),
+		cpio.File("init", 0o755, []byte(script)),
 	}
-	for _, applet := range []string{"sh", "mount", "cat", "sleep", "poweroff"} {
+	for _, applet := range applets {
 		entries = append(entries, cpio.Symlink("bin/"+applet, "busybox"))
 	}
+	entries = append(entries, more...)
 	var archive bytes.Buffer
 	w := cpio.NewWriter(&archive)
 	for _, e := range entries {
