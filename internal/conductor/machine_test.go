@@ -53,8 +53,10 @@ type machine struct {
 	events []string // what it did: "on", "off", "cycle", "ramdisk", "info", "done"...
 	// tweak, if set, changes what the ramdisk sends; nil arguments: it does not send at all.
 	tweak func(method string, args ingot.Object) ingot.Object
-	ctx   context.Context
-	cond  *conductor.Conductor // that answers now; nil while there is none
+	// loader makes it a ramdisk that installs a boot loader, with this status.
+	loader string
+	ctx    context.Context
+	cond   *conductor.Conductor // that answers now; nil while there is none
 }
 
 // metal is a world with one machine, an image, and a node n1 ready to be deployed on it.
@@ -318,6 +320,14 @@ func (m *machine) ramdisk(ctx context.Context, key string) {
 		return // switched off
 	}
 	m.did(strings.Fields(line)[0])
+	m.mu.Lock()
+	loader := m.loader
+	m.mu.Unlock()
+	if line == "done" && loader != "" {
+		m.post(ctx, "pass_bootloader_install_info", ingot.Object{"key": key, "address": host,
+			"status": loader, "error": ""})
+		return
+	}
 	if line == "done" && m.post(ctx, "pass_deploy_status", ingot.Object{"key": key,
 		"status": "Completed"}) {
 		m.did("Completed")

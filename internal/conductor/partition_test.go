@@ -86,3 +86,33 @@ func TestAnEphemeralPartitionThatIsNotThereStopsADeployment(t *testing.T) {
 		t.Errorf("the disk was written to (%v)", err)
 	}
 }
+
+func TestS1_4_APartitionImageBootsFromItsDisk(t *testing.T) {
+	t.Parallel()
+	x := newMetal(t)
+	local := ingot.Object{"capabilities": "boot_option:local,boot_mode:bios"}
+	x.partitioned(local)
+	c, _ := x.start()
+	x.provision(c, "n1", "deploy")
+	x.failed("no boot loader in its boot sector")
+
+	// A ramdisk of old installs one, and says so instead of Completed.
+	x.m.set(func(m *machine) { m.loader = "FAILED" })
+	x.provision(c, "n1", "deploy")
+	x.failed("boot loader not installed: no reason given")
+	x.m.set(func(m *machine) { m.loader = "SUCCEEDED" })
+	x.provision(c, "n1", "deploy")
+	n := x.state("n1", "active")
+	if n.BootIntent != ingot.BootDisk || n.Instance != nil ||
+		n.DriverInternalInfo["root_uuid_or_disk_id"] != rootUUID {
+		t.Errorf("intent %s, instance %+v, internal info %v", n.BootIntent, n.Instance,
+			n.DriverInternalInfo)
+	}
+	if !strings.Contains(x.journal("n1"), "the ramdisk has installed a boot loader") {
+		t.Error(x.journal("n1"))
+	}
+	out, err := exec.Command("sfdisk", "-d", x.m.target.Backing).CombinedOutput()
+	if err != nil || !strings.Contains(string(out), "type=83, bootable") {
+		t.Errorf("sfdisk: %v\n%s", err, out)
+	}
+}

@@ -359,7 +359,8 @@ func TestAStrangersCallDoesNotNeedTheReservation(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, method := range []string{"pass_deploy_info", "pass_deploy_status"} {
+	for _, method := range []string{"pass_deploy_info", "pass_deploy_status",
+		"pass_bootloader_install_info"} {
 		_, err := c.CallNode(t.Context(), "n1", rpc.Call{Method: method, HTTPMethod: "POST",
 			PublicOnly: true, Args: ingot.Object{"address": "127.0.0.1", "iqn": "i", "key": "guess",
 				"status": "Completed"}})

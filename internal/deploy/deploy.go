@@ -79,6 +79,8 @@ type Result struct {
 	// Filesystem is the one that the image begins with, of those whose UUID is known; the zero
 	// value if there is none.
 	Filesystem disk.Filesystem
+	// BootSector tells that the image begins with one: its first sector ends in 55 AA.
+	BootSector bool
 	// DiskID is the disk signature in the image's boot sector, 0 if there is none.
 	DiskID uint32
 }
@@ -251,6 +253,7 @@ func (c *copier) result(start time.Time) Result {
 		head := c.head.buf[:c.head.fill]
 		r.Filesystem, _ = disk.Identify(head)
 		if len(head) >= 512 && head[510] == 0x55 && head[511] == 0xAA {
+			r.BootSector = true
 			r.DiskID = binary.LittleEndian.Uint32(head[440:])
 		}
 	}

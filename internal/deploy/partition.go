@@ -40,6 +40,9 @@ func WritePartitions(ctx context.Context, d Disk, p Plan, c Contents, opt Option
 			Partition: true})
 	}
 	head := make([]byte, disk.HeadSize)
+	if p.local {
+		copy(head, disk.BootCode())
+	}
 	backup, err := p.Table.Encode(head)
 	if err != nil {
 		return Result{}, ingot.Errorf(ingot.Invalid, "partition table: %w", err)

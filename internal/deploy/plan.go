@@ -29,6 +29,8 @@ type Request struct {
 	Label                 disk.Label
 	Root, Swap, Ephemeral int64
 	ConfigDrive           bool
+	// LocalBoot makes a BIOS start the boot loader in the root partition; MBR only.
+	LocalBoot bool
 	// Seed makes the identifiers: the same seed, the same identifiers.
 	Seed string
 }
@@ -37,11 +39,16 @@ type Request struct {
 type Plan struct {
 	Table disk.Table
 	seed  string
+	local bool
 }
 
 // NewPlan lays the partitions out on a disk of size bytes. An error tells what does not fit.
 func NewPlan(r Request, size int64, sector int) (Plan, error) {
-	p := Plan{seed: r.Seed, Table: disk.Table{Label: r.Label, Size: size, Sector: sector,
+	if r.LocalBoot && r.Label != disk.MBR {
+		return Plan{}, ingot.Errorf(ingot.Invalid, "a BIOS starts a boot loader in a partition only "+
+			"from a table of kind msdos, not %.20q; set disk_label:msdos", r.Label)
+	}
+	p := Plan{seed: r.Seed, local: r.LocalBoot, Table: disk.Table{Label: r.Label, Size: size, Sector: sector,
 		ID: identifier(r.Seed, "disk")}}
 	at := p.Table.First()
 	for _, part := range []struct {
@@ -59,7 +66,8 @@ func NewPlan(r Request, size int64, sector int) (Plan, error) {
 		// What comes next must be aligned; no size is less than asked for.
 		n := (part.size + disk.Align - 1) / disk.Align * disk.Align
 		err := p.Table.Add(disk.Partition{Start: at, Size: n, Type: part.kind,
-			GUID: identifier(r.Seed, part.role), Name: string(part.role)})
+			GUID: identifier(r.Seed, part.role), Name: string(part.role),
+			Active: r.LocalBoot && part.role == Root})
 		if err != nil {
 			return Plan{}, ingot.Errorf(ingot.Invalid, "%w", err)
 		}

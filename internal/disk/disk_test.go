@@ -373,3 +373,17 @@ func FuzzParse(f *testing.F) {
 		}
 	})
 }
+
+// What it does is tested by starting it, in package deploy.
+func TestBootCodeLeavesRoomForTheTable(t *testing.T) {
+	t.Parallel()
+	code := disk.BootCode()
+	if n := len(code); n > 440 {
+		t.Errorf("%d bytes of boot code overwrite the disk signature", n)
+	}
+	for at, text := range map[int]string{0x79: "No active", 0x8F: "Cannot", 0xB2: "The active"} {
+		if !bytes.HasPrefix(code[at:], []byte(text)) {
+			t.Errorf("%q is not where the code looks for it", text)
+		}
+	}
+}

@@ -22,6 +22,13 @@ func IsPartitionImage(n *ingot.Node) bool {
 // for as long as it is active: a partition image that brings a kernel does, unless its
 // boot_option is local (S1.4). A whole-disk image has a boot loader of its own.
 func BootsFromNetwork(n *ingot.Node) bool {
-	return IsPartitionImage(n) && Text(n.InstanceInfo, "kernel") != "" &&
-		!strings.EqualFold(Capability(n.InstanceInfo, "boot_option"), "local")
+	return IsPartitionImage(n) && Text(n.InstanceInfo, "kernel") != "" && !asksLocal(n)
+}
+
+// BootsPartition tells whether the machine boots from its disk by what a partition image brings:
+// boot_option is local.
+func BootsPartition(n *ingot.Node) bool { return IsPartitionImage(n) && asksLocal(n) }
+
+func asksLocal(n *ingot.Node) bool {
+	return strings.EqualFold(Capability(n.InstanceInfo, "boot_option"), "local")
 }

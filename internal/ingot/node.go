@@ -133,6 +133,8 @@ type Attempt struct {
 	Completed bool
 	// Written tells that the image is on the disk and was flushed.
 	Written bool
+	// NeedsLoader tells that the written disk boots only if the ramdisk installs a boot loader.
+	NeedsLoader bool
 	// Boots counts how often the deployment has started the machine into its ramdisk, earlier
 	// attempts included.
 	Boots int

@@ -15,15 +15,16 @@ import (
 type attempt struct{ a **ingot.Attempt }
 
 type attemptRow struct {
-	ID        string     `json:"id"`
-	Key       string     `json:"key,omitempty"`
-	Kernel    ingot.File `json:"kernel"`
-	Ramdisk   ingot.File `json:"ramdisk"`
-	Target    *targetRow `json:"target,omitempty"`
-	Completed bool       `json:"completed,omitempty"`
-	Written   bool       `json:"written,omitempty"`
-	Boots     int        `json:"boots,omitempty"`
-	BootedAt  time.Time  `json:"booted_at,omitzero"`
+	ID          string     `json:"id"`
+	Key         string     `json:"key,omitempty"`
+	Kernel      ingot.File `json:"kernel"`
+	Ramdisk     ingot.File `json:"ramdisk"`
+	Target      *targetRow `json:"target,omitempty"`
+	Completed   bool       `json:"completed,omitempty"`
+	Written     bool       `json:"written,omitempty"`
+	NeedsLoader bool       `json:"needs_loader,omitempty"`
+	Boots       int        `json:"boots,omitempty"`
+	BootedAt    time.Time  `json:"booted_at,omitzero"`
 }
 
 type targetRow struct {
@@ -41,7 +42,8 @@ func (a attempt) Value() (driver.Value, error) {
 		return nil, nil
 	}
 	row := attemptRow{ID: v.ID, Key: v.Key.Reveal(), Kernel: v.Kernel, Ramdisk: v.Ramdisk,
-		Completed: v.Completed, Written: v.Written, Boots: v.Boots, BootedAt: v.BootedAt}
+		Completed: v.Completed, Written: v.Written, NeedsLoader: v.NeedsLoader,
+		Boots: v.Boots, BootedAt: v.BootedAt}
 	if t := v.Target; t != nil {
 		row.Target = &targetRow{Address: t.Address, Port: t.Port, IQN: t.IQN, LUN: t.LUN,
 			Username: t.Username, Password: t.Password.Reveal()}
@@ -68,7 +70,7 @@ func (a attempt) Scan(src any) error {
 	}
 	v := &ingot.Attempt{ID: row.ID, Key: ingot.Secret(row.Key), Kernel: row.Kernel,
 		Ramdisk: row.Ramdisk, Completed: row.Completed, Written: row.Written,
-		Boots: row.Boots, BootedAt: row.BootedAt}
+		NeedsLoader: row.NeedsLoader, Boots: row.Boots, BootedAt: row.BootedAt}
 	if t := row.Target; t != nil {
 		v.Target = &ingot.ISCSITarget{Address: t.Address, Port: t.Port, IQN: t.IQN, LUN: t.LUN,
 			Username: t.Username, Password: ingot.Secret(t.Password)}

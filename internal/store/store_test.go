@@ -88,7 +88,7 @@ func fullNode() *ingot.Node {
 			Ramdisk: ingot.File{SHA256: "bb", Name: "initrd", Size: 8},
 			Target: &ingot.ISCSITarget{Address: "10.0.0.2", Port: 3260, IQN: "iqn.x", LUN: 1,
 				Username: "u", Password: "chapsecret"},
-			Completed: true, Written: true, Boots: 2,
+			Completed: true, Written: true, NeedsLoader: true, Boots: 2,
 			BootedAt: time.Date(2026, 8, 1, 2, 3, 4, 5000, time.UTC)},
 		Instance: &ingot.Instance{Kernel: ingot.File{SHA256: "cc", Name: "vmlinuz", Size: 9},
 			Ramdisk: ingot.File{SHA256: "dd", Name: "initrd", Size: 10}, RootUUID: "ee",

@@ -16,6 +16,8 @@ import (
 const (
 	methodInfo   = "pass_deploy_info"
 	methodStatus = "pass_deploy_status"
+	// methodLoader is of Juno to Mitaka: the ramdisk has installed a boot loader, or could not.
+	methodLoader = "pass_bootloader_install_info"
 )
 
 const (
@@ -28,7 +30,7 @@ const (
 	maxError = 1000
 )
 
-// NodeMethods lists what the ramdisk calls. Both are public: the deploy key is the credential.
+// NodeMethods lists what the ramdisk calls. All are public: the deploy key is the credential.
 func (d *Deploy) NodeMethods() []driver.Method {
 	return []driver.Method{
 		{Name: methodInfo, HTTPMethods: []string{"POST"}, Async: true, Public: true,
@@ -37,6 +39,9 @@ func (d *Deploy) NodeMethods() []driver.Method {
 		{Name: methodStatus, HTTPMethods: []string{"POST"}, Async: true, Public: true,
 			Exclusive: true, Description: "The deploy ramdisk says that it has let go of the " +
 				"disk: key and status Completed; or error and key."},
+		{Name: methodLoader, HTTPMethods: []string{"POST"}, Async: true, Public: true,
+			Exclusive: true, Description: "The deploy ramdisk says how installing a boot loader " +
+				"ended: key, status SUCCEEDED or FAILED, error, address."},
 	}
 }
 
@@ -48,6 +53,8 @@ func (d *Deploy) CallNode(_ context.Context, t *driver.Task, method string,
 		return deployInfo(t, args)
 	case methodStatus:
 		return deployStatus(t, args)
+	case methodLoader:
+		return loaderStatus(t, args)
 	}
 	return driver.Result{}, ingot.Errorf(ingot.Invalid, "No handler for method %s", method)
 }
@@ -72,8 +79,9 @@ func deployInfo(t *driver.Task, args ingot.Object) (driver.Result, error) {
 	if err := demand(methodInfo, args, required...); err != nil {
 		return driver.Result{}, err
 	}
-	if n.ProvisionState != string(lifecycle.WaitCallBack) || n.Attempt == nil {
-		return ignore(t, methodInfo)
+	if n.Attempt == nil || !waits(n) {
+		ignore(t, methodInfo)
+		return driver.Result{}, nil
 	}
 	if err := checkKey(t, args, methodInfo); err != nil {
 		return driver.Result{}, err
@@ -113,14 +121,7 @@ func deployStatus(t *driver.Task, args ingot.Object) (driver.Result, error) {
 	if failure != "" {
 		required = []string{"key"}
 	}
-	if err := demand(methodStatus, args, required...); err != nil {
-		return driver.Result{}, err
-	}
-	waits := n.ProvisionState == string(lifecycle.WaitCallBack)
-	if n.Attempt == nil || !waits && n.ProvisionState != string(lifecycle.Deploying) {
-		return ignore(t, methodStatus)
-	}
-	if err := checkKey(t, args, methodStatus); err != nil {
+	if heard, err := hears(t, methodStatus, args, required...); !heard || err != nil {
 		return driver.Result{}, err
 	}
 	if failure != "" {
@@ -134,18 +135,67 @@ func deployStatus(t *driver.Task, args ingot.Object) (driver.Result, error) {
 		return driver.Result{}, ingot.Errorf(ingot.Invalid,
 			"%s: Completed came before the image was written", methodStatus)
 	}
-	n.Attempt.Completed = true
-	n.Attempt.Key = "" // used up
-	t.Note(ingot.Entry{Source: "agent", Text: "Completed: the ramdisk has let go of the disk"})
-	return driver.Result{Resume: waits}, nil
+	if n.Attempt.NeedsLoader {
+		return driver.Result{Failure: "the image has no boot loader in its boot sector, and the " +
+			"deploy ramdisk installed none: the disk would not boot. Use an image of a file system " +
+			"with SYSLINUX or EXTLINUX installed in it, or a whole-disk image"}, nil
+	}
+	return completed(t, "Completed: the ramdisk has let go of the disk"), nil
+}
+
+// loaderStatus takes the word of a ramdisk that installs a boot loader when it hears that the image
+// is written: success is its last word.
+func loaderStatus(t *driver.Task, args ingot.Object) (driver.Result, error) {
+	if heard, err := hears(t, methodLoader, args, "key", "status"); !heard || err != nil {
+		return driver.Result{}, err
+	}
+	switch status := driver.Text(args, "status"); {
+	case strings.EqualFold(status, "FAILED"):
+		failure := failureOf(args)
+		if failure == "" {
+			failure = "no reason given"
+		}
+		return fail("boot loader not installed: " + failure), nil
+	case !strings.EqualFold(status, "SUCCEEDED"):
+		return driver.Result{}, ingot.Errorf(ingot.Invalid, "%s: status is %q; known are SUCCEEDED "+
+			"and FAILED", methodLoader, clip(status, 64))
+	}
+	if !t.Node.Attempt.Written {
+		return driver.Result{}, ingot.Errorf(ingot.Invalid,
+			"%s: SUCCEEDED came before the image was written", methodLoader)
+	}
+	return completed(t, "the ramdisk has installed a boot loader"), nil
+}
+
+// hears tells whether a call about the end of the deployment counts: what it must have is there,
+// the node is deployed by a ramdisk, and the key is that of the attempt.
+func hears(t *driver.Task, method string, args ingot.Object, required ...string) (bool, error) {
+	if err := demand(method, args, required...); err != nil {
+		return false, err
+	}
+	n := t.Node
+	if n.Attempt == nil || !waits(n) && n.ProvisionState != string(lifecycle.Deploying) {
+		ignore(t, method)
+		return false, nil
+	}
+	return true, checkKey(t, args, method)
+}
+
+func waits(n *ingot.Node) bool { return n.ProvisionState == string(lifecycle.WaitCallBack) }
+
+// completed records that the machine may be power-cycled.
+func completed(t *driver.Task, text string) driver.Result {
+	t.Node.Attempt.Completed = true
+	t.Node.Attempt.Key = "" // used up
+	t.Note(ingot.Entry{Source: "agent", Text: text})
+	return driver.Result{Resume: waits(t.Node)}
 }
 
 // ignore answers a call that comes when nobody waits for it: logged, and no error, as ever.
-func ignore(t *driver.Task, method string) (driver.Result, error) {
+func ignore(t *driver.Task, method string) {
 	t.Log.Warn("call of a ramdisk ignored", "method", method, "state", t.Node.ProvisionState)
 	t.Note(ingot.Entry{Source: "agent", Level: ingot.LevelWarning, Text: method +
 		" ignored: the node does not wait for it (state " + t.Node.ProvisionState + ")"})
-	return driver.Result{}, nil
 }
 
 // fail ends the deployment with what the ramdisk says.

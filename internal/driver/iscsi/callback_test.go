@@ -135,6 +135,81 @@ func TestStatusIsChecked(t *testing.T) {
 	}
 }
 
+func TestABootLoaderThatWasInstalledIsTheEnd(t *testing.T) {
+	t.Parallel()
+	args := func(status string) ingot.Object {
+		return ingot.Object{"key": key, "address": "10.0.0.5", "status": status, "error": "sda is  full"}
+	}
+	const method = "pass_bootloader_install_info"
+	for _, state := range []string{"wait call-back", "deploying"} {
+		var notes []ingot.Entry
+		tk := task(state, &notes)
+		if _, err := call(t, tk, method, args("SUCCEEDED")); ingot.KindOf(err) != ingot.Invalid ||
+			tk.Node.Attempt.Completed {
+			t.Errorf("%s, before the image was written: %v", state, err)
+		}
+		tk.Node.Attempt.Written, tk.Node.Attempt.NeedsLoader = true, true
+		r, err := call(t, tk, method, args("SUCCEEDED"))
+		if err != nil || r.Resume != (state == "wait call-back") || r.Failure != "" ||
+			!tk.Node.Attempt.Completed || tk.Node.Attempt.Key != "" {
+			t.Errorf("%s: %+v, %v, attempt %+v", state, r, err, tk.Node.Attempt)
+		}
+		if len(notes) != 1 || !strings.Contains(notes[0].Text, "installed a boot loader") {
+			t.Errorf("%s: notes %v", state, notes)
+		}
+		if _, err := call(t, tk, method, args("SUCCEEDED")); ingot.KindOf(err) != ingot.Invalid ||
+			!strings.Contains(err.Error(), "Deploy key is not correct") {
+			t.Errorf("%s, repeated: %v", state, err)
+		}
+	}
+	for _, written := range []bool{false, true} {
+		tk := task("wait call-back", nil)
+		tk.Node.Attempt.Written = written
+		r, err := call(t, tk, method, args("FAILED"))
+		if err != nil || r.Resume || tk.Node.Attempt.Completed || r.Failure !=
+			"the deploy ramdisk reports: boot loader not installed: sda is full" {
+			t.Errorf("FAILED: %+v, %v", r, err)
+		}
+	}
+	for want, args := range map[string]ingot.Object{
+		"['key', 'status']":       {"error": "x"},
+		"['status']":              {"key": key},
+		"Deploy key is not":       {"key": key[1:], "status": "FAILED", "error": "x"},
+		"status is \"Completed\"": {"key": key, "status": "Completed"},
+	} {
+		tk := task("wait call-back", nil)
+		tk.Node.Attempt.Written = true
+		r, err := call(t, tk, method, args)
+		if ingot.KindOf(err) != ingot.Invalid || !strings.Contains(err.Error(), want) ||
+			r.Failure != "" || tk.Node.Attempt.Completed {
+			t.Errorf("%v: %+v, error %v, want %q", args, r, err, want)
+		}
+	}
+	for _, state := range []string{"available", "active", "deploy failed"} {
+		for _, status := range []string{"SUCCEEDED", "FAILED"} {
+			var notes []ingot.Entry
+			tk := task(state, &notes)
+			tk.Node.Attempt.Written = true
+			r, err := call(t, tk, method, args(status))
+			if err != nil || r.Resume || r.Failure != "" || tk.Node.Attempt.Completed ||
+				len(notes) != 1 || !strings.Contains(notes[0].Text, "ignored") {
+				t.Errorf("%s, %s: %+v, %v, notes %v", state, status, r, err, notes)
+			}
+		}
+	}
+}
+
+func TestADiskWithoutABootLoaderIsNoSuccess(t *testing.T) {
+	t.Parallel()
+	tk := task("wait call-back", nil)
+	tk.Node.Attempt.Written, tk.Node.Attempt.NeedsLoader = true, true
+	r, err := call(t, tk, "pass_deploy_status", ingot.Object{"key": key, "status": "Completed"})
+	if err != nil || r.Resume || tk.Node.Attempt.Completed ||
+		!strings.Contains(r.Failure, "no boot loader in its boot sector") {
+		t.Errorf("%+v, %v", r, err)
+	}
+}
+
 // listen is a ramdisk that waits for the outcome and answers; it returns the port and what it
 // heard.
 func listen(t *testing.T, answer string) (int, <-chan string) {
@@ -203,15 +278,18 @@ func TestStepsHaveIronicsPriorities(t *testing.T) {
 // FuzzCall feeds what a machine may send: whatever it is, only a call with the key changes the
 // attempt, and what is recorded is within bounds.
 func FuzzCall(f *testing.F) {
-	f.Add(`{"address":"10.0.0.5","iqn":"iqn.x","key":"`+key+`","port":"3260","lun":"1"}`, true)
-	f.Add(`{"key":"`+key+`","status":"Completed"}`, false)
-	f.Add(`{"key":"","error":"x"}`, true)
-	f.Fuzz(func(t *testing.T, body string, info bool) {
+	f.Add(`{"address":"10.0.0.5","iqn":"iqn.x","key":"`+key+`","port":"3260","lun":"1"}`, uint8(0))
+	f.Add(`{"key":"`+key+`","status":"Completed"}`, uint8(1))
+	f.Add(`{"key":"`+key+`","status":"SUCCEEDED","address":"10.0.0.5"}`, uint8(2))
+	f.Add(`{"key":"`+key+`","status":"FAILED","error":"disk is full"}`, uint8(2))
+	f.Add(`{"key":"","error":"x"}`, uint8(0))
+	methods := []string{"pass_deploy_info", "pass_deploy_status", "pass_bootloader_install_info"}
+	f.Fuzz(func(t *testing.T, body string, which uint8) {
 		var args ingot.Object
 		if json.Unmarshal([]byte(body), &args) != nil {
 			return
 		}
-		method := map[bool]string{true: "pass_deploy_info", false: "pass_deploy_status"}[info]
+		method := methods[int(which)%len(methods)]
 		tk := task("wait call-back", nil)
 		tk.Node.Attempt.Written = true
 		r, err := iscsi.New(iscsi.Options{}).CallNode(t.Context(), tk, method, args)

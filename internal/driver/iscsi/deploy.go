@@ -275,6 +275,10 @@ func (d *Deploy) copy(ctx context.Context, t *driver.Task) error {
 		r.Duration.Round(time.Millisecond)),
 		Data: ingot.Object{"bytes": r.Read, "written": r.Written, "zeroed": r.Zeroed,
 			"seconds": r.Duration.Seconds(), "digest": r.Digest}})
+	if t.Node.Attempt.NeedsLoader {
+		t.Note(ingot.Entry{Source: "image", Level: ingot.LevelWarning, Text: "the image has no " +
+			"boot loader in its boot sector; the deploy ramdisk must install one"})
+	}
 	return nil
 }
 

@@ -27,13 +27,22 @@ const (
 
 // request reads which partitions instance_info asks for.
 func (d *Deploy) request(n *ingot.Node) (deploy.Request, error) {
-	if !driver.BootsFromNetwork(n) {
+	local := driver.BootsPartition(n)
+	if !local && !driver.BootsFromNetwork(n) {
 		return deploy.Request{}, ingot.Errorf(ingot.Invalid, "the image of node %s is a partition "+
-			"image, which boots with a kernel and a ramdisk of its own from the network: set kernel "+
-			"and ramdisk in instance_info and no boot_option:local, or use a whole-disk image, "+
-			"which has a boot loader (image_type whole-disk)", n.UUID)
+			"image: set kernel and ramdisk in instance_info, which it boots from the network, or "+
+			"boot_option:local in its capabilities for an image with a boot loader in its boot "+
+			"sector, or use a whole-disk image (image_type whole-disk)", n.UUID)
 	}
-	r := deploy.Request{Seed: n.UUID, ConfigDrive: given(n.InstanceInfo["configdrive"])}
+	uefi := driver.BootMode(n, d.o.DefaultBootMode) == driver.UEFI
+	if local && uefi {
+		return deploy.Request{}, ingot.Errorf(ingot.Invalid, "the image of node %s is a partition "+
+			"image with boot_option:local, but UEFI boots from an EFI system partition, which such "+
+			"an image has not: use a whole-disk image, leave out boot_option:local, or set "+
+			"boot_mode:bios in the capabilities of a machine that boots by a BIOS", n.UUID)
+	}
+	r := deploy.Request{Seed: n.UUID, ConfigDrive: given(n.InstanceInfo["configdrive"]),
+		LocalBoot: local}
 	for _, size := range []struct {
 		key  string
 		unit float64
@@ -62,12 +71,15 @@ func (d *Deploy) request(n *ingot.Node) (deploy.Request, error) {
 			"preserve_ephemeral and no ephemeral_gb", n.UUID)
 	}
 	var err error
-	r.Label, err = d.label(n)
+	if r.Label, err = label(n, uefi); err == nil && local && r.Label != disk.MBR {
+		err = ingot.Errorf(ingot.Invalid, "capability disk_label of node %s is %s, but with "+
+			"boot_option:local a BIOS starts partition images only from msdos", n.UUID, r.Label)
+	}
 	return r, err
 }
 
 // label is the kind of partition table: what is asked for, or what suits the boot mode.
-func (d *Deploy) label(n *ingot.Node) (disk.Label, error) {
+func label(n *ingot.Node, uefi bool) (disk.Label, error) {
 	for _, o := range []ingot.Object{n.InstanceInfo, n.Properties} {
 		switch l := disk.Label(strings.ToLower(driver.Capability(o, "disk_label"))); l {
 		case "":
@@ -78,7 +90,7 @@ func (d *Deploy) label(n *ingot.Node) (disk.Label, error) {
 				"are msdos and gpt", n.UUID, l)
 		}
 	}
-	if driver.BootMode(n, d.o.DefaultBootMode) == driver.UEFI {
+	if uefi {
 		return disk.GPT, nil
 	}
 	return disk.MBR, nil
@@ -143,6 +155,7 @@ func record(n *ingot.Node, r deploy.Result) {
 	info[infoWholeDisk] = whole
 	delete(info, infoKept)
 	delete(info, infoRootID)
+	n.Attempt.NeedsLoader = driver.BootsPartition(n) && !r.BootSector
 	switch {
 	case !whole:
 		info[infoRootID] = r.Filesystem.UUID

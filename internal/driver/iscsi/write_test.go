@@ -189,3 +189,65 @@ func TestAnEphemeralPartitionSurvivesARebuildAndItsRepetition(t *testing.T) {
 	}
 	kept()
 }
+
+func TestLocalBootOfPartitionImages(t *testing.T) {
+	t.Parallel()
+	check := func(info ingot.Object) error {
+		tk := task("available", nil)
+		tk.Node.InstanceInfo = ingot.Object{"image_source": "http://x/root", "root_gb": 1,
+			"image_checksum": strings.Repeat("0", 64), "image_type": "partition"}
+		for k, v := range info {
+			tk.Node.InstanceInfo[k] = v
+		}
+		return iscsi.New(iscsi.Options{}).Validate(t.Context(), tk)
+	}
+	for capabilities, want := range map[string]string{
+		"boot_option:local,boot_mode:bios":                  "",
+		"boot_option:local,boot_mode:bios,disk_label:msdos": "",
+		"boot_option:local,boot_mode:bios,disk_label:gpt":   "only from msdos",
+		"boot_option:local,boot_mode:uefi":                  "EFI system partition",
+		"boot_option:local":                                 "EFI system partition",
+		"":                                                  "set kernel and ramdisk",
+	} {
+		err := check(ingot.Object{"capabilities": capabilities})
+		if want == "" && err != nil || want != "" && (ingot.KindOf(err) != ingot.Invalid ||
+			!strings.Contains(err.Error(), want)) {
+			t.Errorf("%q: %v, want %q", capabilities, err, want)
+		}
+	}
+
+	path := filepath.Join(t.TempDir(), "root")
+	if out, err := exec.Command("mke2fs", "-q", "-t", "ext4", "-O", "^has_journal", path,
+		"4M").CombinedOutput(); err != nil {
+		t.Fatalf("mke2fs: %v\n%s", err, out)
+	}
+	root, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	target := iscsitest.Start(t, iscsitest.Options{Size: 16 * mib})
+	tk := task("deploying", nil)
+	info := ingot.Object{"image_type": "partition", "root_gb": "0.0045", "swap_mb": 1,
+		"capabilities": "boot_option:local,boot_mode:bios"}
+	for _, loader := range []bool{false, true, false} {
+		root[510], root[511] = 0, 0
+		if loader {
+			root[510], root[511] = 0x55, 0xAA
+		}
+		if err := written(t, target, root, info, tk); err != nil {
+			t.Fatal(err)
+		}
+		if tk.Node.Attempt.NeedsLoader == loader {
+			t.Errorf("loader %v: attempt %+v", loader, *tk.Node.Attempt)
+		}
+		all, err := os.ReadFile(target.Backing)
+		if err != nil {
+			t.Fatal(err)
+		}
+		table, _ := partitions(t, target, 2)
+		if !bytes.HasPrefix(all, disk.BootCode()) || table.Label != disk.MBR ||
+			table.Partitions[0].Active || !table.Partitions[1].Active {
+			t.Errorf("%+v", table)
+		}
+	}
+}

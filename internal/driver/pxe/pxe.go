@@ -118,8 +118,7 @@ func (b *Boot) Validate(_ context.Context, t *driver.Task) error {
 // validateInstance asks for both parts of what an instance boots from the network.
 func validateInstance(n *ingot.Node) error {
 	kernel, ramdisk := driver.Text(n.InstanceInfo, "kernel"), driver.Text(n.InstanceInfo, "ramdisk")
-	local := strings.EqualFold(driver.Capability(n.InstanceInfo, "boot_option"), "local")
-	if !driver.IsPartitionImage(n) || local || (kernel == "") == (ramdisk == "") {
+	if !driver.IsPartitionImage(n) || driver.BootsPartition(n) || (kernel == "") == (ramdisk == "") {
 		return nil
 	}
 	missing := "kernel"
