@@ -204,7 +204,7 @@ func (t *task) waitsFor(s ingot.Step) string {
 
 func done(t *task) error { return t.enter(lifecycle.Done) }
 
-// verify asks whether the machine can be switched, and records its power state.
+// verify asks whether the machine can be switched, and records which one it is and its power state.
 func verify(ctx context.Context, t *task) error {
 	if err := t.driver().Power.Validate(ctx, t.dt); err != nil {
 		return err
@@ -214,6 +214,11 @@ func verify(ctx context.Context, t *task) error {
 	state, err := t.driver().Power.PowerState(ctx, t.dt)
 	if err != nil {
 		return err
+	}
+	if i, ok := t.driver().Power.(driver.Identifier); ok {
+		if err := i.Identify(ctx, t.dt); err != nil {
+			return err
+		}
 	}
 	t.node.PowerState = state
 	t.later(ingot.Entry{Source: "power", Text: "the machine is " + string(state)})

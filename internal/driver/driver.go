@@ -41,6 +41,12 @@ type Power interface {
 	SetPower(ctx context.Context, t *Task, target ingot.PowerState) error
 }
 
+// Identifier is an optional ability of Power: Identify puts on record, on Node, which machine it is
+// that the node's controller belongs to. From then on another one is not touched.
+type Identifier interface {
+	Identify(ctx context.Context, t *Task) error
+}
+
 // BootDevice is a boot device and whether it outlasts one boot. Devices: pxe, disk, cdrom,
 // bios, safe.
 type BootDevice struct {

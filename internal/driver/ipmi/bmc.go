@@ -1,6 +1,7 @@
 package ipmi
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -18,8 +19,10 @@ import (
 )
 
 const (
-	// attemptTimeout is how long one packet's answer is waited for before it is sent again.
+	// attemptTimeout is how long one packet's answer is waited for at least before it is sent
+	// again, and attemptsInTime how many such waits make up the time of an operation.
 	attemptTimeout = 2 * time.Second
+	attemptsInTime = 5
 	attempts       = 4
 	// closeTimeout bounds the end of a session. A BMC that misses it ends it by itself after a
 	// minute.
@@ -39,6 +42,8 @@ type bmc interface {
 	setBootFlags(ctx context.Context, f flags) error
 	// keepBootFlags tells the BMC not to forget boot flags after 60 seconds.
 	keepBootFlags(ctx context.Context) error
+	// systemGUID names the machine; "" if the BMC does not know it.
+	systemGUID(ctx context.Context) (string, error)
 }
 
 // action is a command of Chassis Control (IPMI 2.0, 28.3).
@@ -74,8 +79,12 @@ var devices = []struct {
 	{"safe", types.BootDeviceSelectorForceHardDriveSafe},
 }
 
-// ask runs fn in a session of its own, again while the BMC says that it is busy. Errors are ingot.Unavailable and tell which BMC it is,
-// and what to check if it did not even let us in.
+// lossPatience is for how many times Options.Timeout an operation goes on whose session was lost:
+// a BMC that restarts forgets its sessions, and answers nobody for a while.
+const lossPatience = 3
+
+// ask runs fn in a session of its own, and in another one if that is lost on the way. Errors are
+// ingot.Unavailable and tell which BMC it is, and what to check if it did not even let us in.
 func (f *Family) ask(ctx context.Context, t *driver.Task, what string,
 	fn func(ctx context.Context, b bmc) error) error {
 	i, err := parse(t.Node)
@@ -87,12 +96,33 @@ func (f *Family) ask(ctx context.Context, t *driver.Task, what string,
 		return err
 	}
 	defer done()
+	over := time.Now().Add(lossPatience * f.o.Timeout)
+	for had := false; ; {
+		r := f.try(ctx, t, i, what, fn)
+		had = had || r.entered
+		if !had || !r.gone || time.Now().After(over) || !wait(ctx, f.o.PollInterval) {
+			return r.err
+		}
+		t.Log.Warn("IPMI session lost; trying again", "bmc", i.address(), "error", r.err)
+	}
+}
+
+// result is how a session ended.
+type result struct {
+	entered bool // the login succeeded
+	gone    bool // the BMC did not answer, or nothing listens there
+	err     error
+}
+
+// try runs fn in one session, again while the BMC says that it is busy.
+func (f *Family) try(ctx context.Context, t *driver.Task, i info, what string,
+	fn func(ctx context.Context, b bmc) error) result {
 	ctx, cancel := context.WithTimeout(ctx, f.o.Timeout)
 	defer cancel()
-	c, err := connect(ctx, i)
+	c, err := connect(ctx, i, f.o.Timeout)
 	if err != nil {
 		t.Log.Debug("IPMI login failed", "bmc", i.address(), "error", oneLine(err))
-		return f.explain(ctx, i, err)
+		return result{gone: gone(ctx, err), err: f.explain(ctx, i, err)}
 	}
 	defer func() {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeTimeout)
@@ -107,9 +137,15 @@ func (f *Family) ask(ctx context.Context, t *driver.Task, what string,
 	}
 	if err != nil {
 		t.Log.Debug("IPMI command failed", "bmc", i.address(), "error", oneLine(err))
-		return f.failed(ctx, i, what, err)
+		return result{true, gone(ctx, err), f.failed(ctx, i, what, err)}
 	}
-	return nil
+	return result{entered: true}
+}
+
+// gone tells whether err is about a BMC that is not there, as opposed to one that refuses.
+func gone(ctx context.Context, err error) bool {
+	var answer *types.ResponseError
+	return !errors.As(err, &answer) && (silent(ctx, err) || errors.Is(err, syscall.ECONNREFUSED))
 }
 
 // busy tells whether the BMC asks to be asked again later.
@@ -131,7 +167,10 @@ func wait(ctx context.Context, pause time.Duration) bool {
 // failed tells what a command that failed after the login means for a person.
 func (f *Family) failed(ctx context.Context, i info, what string, err error) error {
 	var answer *types.ResponseError
+	var ours *ingot.Error
 	switch {
+	case errors.As(err, &ours):
+		return err
 	case errors.As(err, &answer) && answer.CompletionCode() == insufficientPrivilege:
 		return ingot.Errorf(ingot.Unavailable, "BMC %s refused to %s: privilege level %s is not "+
 			"enough for it; set a higher ipmi_priv_level and use a user who has it",
@@ -144,13 +183,16 @@ func (f *Family) failed(ctx context.Context, i info, what string, err error) err
 			"try again", i.address(), what, answer)
 	case silent(ctx, err):
 		return ingot.Errorf(ingot.Unavailable, "BMC %s stopped answering when it was asked to "+
-			"%s; check that it still has power and a network connection", i.address(), what)
+			"%s; check that it still has power and a network connection. If it is merely slow, set "+
+			"a larger bmc_timeout (it is %s)", i.address(), what, f.o.Timeout)
 	}
 	return ingot.Errorf(ingot.Unavailable, "BMC %s was asked to %s: %s", i.address(), what,
 		oneLine(err))
 }
 
-func connect(ctx context.Context, i info) (*client.Client, error) {
+// connect logs in. Packets are waited for longer when all has more time, because a BMC that needs
+// half a minute for each answer would otherwise never be heard.
+func connect(ctx context.Context, i info, timeout time.Duration) (*client.Client, error) {
 	host := i.host
 	if strings.Contains(host, ":") {
 		host = "[" + host + "]" // go-ipmi joins with a colon
@@ -169,7 +211,7 @@ func connect(ctx context.Context, i info) (*client.Client, error) {
 		"USER":          types.PrivilegeLevelUser,
 		"CALLBACK":      types.PrivilegeLevelCallback,
 	}[i.privilege]
-	c.WithTimeout(attemptTimeout).WithRetry(attempts).WithCipherSuiteID(suites...).
+	c.WithTimeout(max(attemptTimeout, timeout/attemptsInTime)).WithRetry(attempts).WithCipherSuiteID(suites...).
 		WithMaxPrivilegeLevel(level)
 	if i.lan15 {
 		c.WithInterface(client.InterfaceLan)
@@ -199,8 +241,8 @@ func (f *Family) explain(ctx context.Context, i info, err error) error {
 	case silent(ctx, err):
 		return ingot.Errorf(ingot.Unavailable, "BMC %s did not answer within %s; check that it "+
 			"has power and a network connection, that ipmi_address and ipmi_port are right, "+
-			"that IPMI over LAN is enabled, and that no firewall drops UDP", i.address(),
-			f.o.Timeout)
+			"that IPMI over LAN is enabled, and that no firewall drops UDP. If it is merely slow, "+
+			"set a larger bmc_timeout", i.address(), f.o.Timeout)
 	}
 	return ingot.Errorf(ingot.Unavailable, "BMC %s refused the login of user %q; check "+
 		"ipmi_username and ipmi_password, that the user may use IPMI over LAN with "+
@@ -276,4 +318,25 @@ func (s session) keepBootFlags(ctx context.Context) error {
 	return s.c.SetSystemBootOptionsParamFor(ctx, &types.BootOptionParam_BMCBootFlagValidBitClear{
 		DontClearOnCommandReceivedTimeout: true,
 	})
+}
+
+// systemGUID asks Get System GUID (IPMI 2.0, 22.14). The command is optional, and its answer is no
+// name where it was never set: all bytes are 0 or ff then.
+func (s session) systemGUID(ctx context.Context) (string, error) {
+	r, err := s.c.GetSystemGUID(ctx)
+	var answer *types.ResponseError
+	switch {
+	case errors.As(err, &answer) && !busy(err):
+		return "", nil
+	case err != nil:
+		return "", err
+	case r.GUID == [16]byte{} || r.GUID == [16]byte(bytes.Repeat([]byte{0xff}, 16)):
+		return "", nil
+	}
+	// The byte order in which it equals what the firmware tells the operating system.
+	id, err := types.ParseGUID(r.GUID[:], types.GUIDModeSMBIOS)
+	if err != nil {
+		return "", err
+	}
+	return id.String(), nil
 }

@@ -95,9 +95,10 @@ type info struct {
 	port       int
 	password   ingot.Secret
 	privilege  string
-	suites     []int // cipher suites in order of preference
-	lan15      bool  // IPMI 1.5
-	keepTimer  bool  // leave the BMC's boot flag timeout alone
+	suites     []int  // cipher suites in order of preference
+	lan15      bool   // IPMI 1.5
+	guid       string // that a person says: of the machine, "any", or ""
+	keepTimer  bool   // leave the BMC's boot flag timeout alone
 }
 
 func (i info) address() string { return net.JoinHostPort(i.host, strconv.Itoa(i.port)) }
@@ -126,6 +127,8 @@ var properties = map[string]string{
 	"ipmi_cipher_suite": "Cipher suite, a number from 0 to 17. Default: 17, then 3.",
 	"ipmi_protocol_version": "2.0 (default) or 1.5. In 1.5 the password crosses the network " +
 		"nearly unprotected.",
+	guidKey: "System GUID of the machine; power and boot device of another one are left alone. " +
+		"Default: what its BMC said when the node was managed. \"any\" compares nothing.",
 	"ipmi_disable_boot_timeout": "Whether the BMC is told not to forget a boot device after " +
 		"60 seconds. Default true; set false for BMCs that stumble over it.",
 }
@@ -184,6 +187,9 @@ func parse(n *ingot.Node) (info, error) {
 	}
 	if v := driver.Text(di, "ipmi_bridging"); v != "" && v != "no" {
 		return wrong("ipmi_bridging", "is %q, which this version does not support", v)
+	}
+	if i.guid = strings.ToLower(driver.Text(di, guidKey)); !validGUID(i.guid) {
+		return wrong(guidKey, "is %q; it must be a UUID or %q", i.guid, anyGUID)
 	}
 	if driver.Text(di, "ipmi_hex_kg_key") != "" {
 		return wrong("ipmi_hex_kg_key", "is set, which this version does not support")

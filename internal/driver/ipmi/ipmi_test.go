@@ -9,12 +9,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/bougou/go-ipmi/pkg/bmc"
-	"github.com/bougou/go-ipmi/pkg/clock"
 	"github.com/bougou/go-ipmi/pkg/hal"
 	"github.com/bougou/go-ipmi/pkg/hal/mock"
-	"github.com/bougou/go-ipmi/pkg/server"
-	"github.com/bougou/go-ipmi/pkg/transport/udp"
 	"github.com/bougou/go-ipmi/pkg/types"
 
 	"ingot/internal/driver"
@@ -31,6 +27,9 @@ type chassis struct {
 	busy     int  // so many questions are answered with "node busy"
 	flags    types.BootOptionParam_BootFlags
 	switched []string
+	guid     []byte // system GUID; nil: its BMC has no such command
+	// crash, if set, is called once in place of the next change of power.
+	crash func()
 }
 
 func (c *chassis) set(change func(c *chassis)) {
@@ -50,6 +49,14 @@ func (c *chassis) PowerState(context.Context) (bool, error) {
 }
 
 func (c *chassis) SetPower(_ context.Context, on bool) error {
+	c.mu.Lock()
+	crash := c.crash
+	c.crash = nil
+	c.mu.Unlock()
+	if crash != nil {
+		crash()
+		return nil
+	}
 	c.set(func(c *chassis) {
 		c.switched = append(c.switched, map[bool]string{true: "on", false: "off"}[on])
 		c.on = on != c.stuck
@@ -89,36 +96,27 @@ func (b board) Chassis() hal.ChassisHAL { return b.chassis }
 // simulate starts a BMC and returns its machine and a task for a node behind it.
 func simulate(t *testing.T, suites ...types.CipherSuiteID) (*chassis, *driver.Task) {
 	t.Helper()
-	ch := &chassis{Chassis: &mock.Chassis{}}
+	ch, _, tk := simulateWire(t, suites...)
+	return ch, tk
+}
+
+// simulateWire also returns the BMC's network connection.
+func simulateWire(t *testing.T, suites ...types.CipherSuiteID) (*chassis, *wire, *driver.Task) {
+	t.Helper()
 	if len(suites) == 0 {
 		suites = []types.CipherSuiteID{types.CipherSuiteID3, types.CipherSuiteID17}
 	}
-	b := bmc.New(bmc.DeviceInfo{DeviceID: 32, IPMIVersion: 0x20}, [16]byte{1},
-		board{mock.New(), ch}, bmc.WithClock(clock.Real), bmc.WithCipherSuites(suites))
-	user, err := b.Users.Add(2, "admin")
+	conn, err := net.ListenUDP("udp", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
 	if err != nil {
 		t.Fatal(err)
 	}
-	user.SetPassword([]byte("secret"))
-	user.Enabled = true
-	user.ChannelAccess[1] = bmc.UserChannelAccess{
-		MaxPrivilege: bmc.PrivilegeLevelAdministrator, Enabled: true}
-	conn, err := udp.Listen("127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	srv := server.NewServer(b, conn, server.WithCipherSuites(suites))
-	ended := make(chan struct{})
-	go func() {
-		defer close(ended)
-		_ = srv.Serve(context.Background()) // ends with Close
-	}()
+	w := &wire{t: t, ch: &chassis{Chassis: &mock.Chassis{}}, suites: suites, conn: conn}
+	w.start()
 	t.Cleanup(func() {
-		srv.Close()
+		w.stop()
 		conn.Close()
-		<-ended
 	})
-	return ch, task(conn.LocalAddr())
+	return w.ch, w, task(conn.LocalAddr())
 }
 
 func task(addr net.Addr) *driver.Task {

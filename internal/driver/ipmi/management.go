@@ -64,7 +64,7 @@ func (m *Management) SetBootDevice(ctx context.Context, t *driver.Task,
 	}
 	f := flags{device: d.Device, persistent: d.Persistent,
 		efi: driver.BootMode(t.Node, m.f.o.DefaultBootMode) == driver.UEFI}
-	return m.f.ask(ctx, t, "set the boot device", func(ctx context.Context, b bmc) error {
+	return m.f.change(ctx, t, "set the boot device", func(ctx context.Context, b bmc) error {
 		if !i.keepTimer {
 			// BMCs drop boot flags when no reset follows within 60 seconds, and a step may
 			// take longer. Those that do not know the parameter are used as they are.

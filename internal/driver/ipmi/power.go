@@ -16,6 +16,7 @@ type Power struct{ f *Family }
 var (
 	_ driver.Power      = (*Power)(nil)
 	_ driver.Properties = (*Power)(nil)
+	_ driver.Identifier = (*Power)(nil)
 )
 
 // Properties are the driver_info keys of the BMC.
@@ -73,7 +74,7 @@ func (p *Power) SetPower(ctx context.Context, t *driver.Task, target ingot.Power
 func (p *Power) reach(ctx context.Context, t *driver.Task, want ingot.PowerState,
 	a action) error {
 	there := false
-	err := p.f.ask(ctx, t, string(a), func(ctx context.Context, b bmc) error {
+	err := p.f.change(ctx, t, string(a), func(ctx context.Context, b bmc) error {
 		on, err := b.poweredOn(ctx)
 		if err != nil {
 			return err
