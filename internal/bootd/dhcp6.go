@@ -136,8 +136,12 @@ func (s *Server) reply6(q *dhcp.Request6, b Boot) *dhcpv6.Message {
 	}
 	if b.File != "" {
 		r.AddOption(dhcpv6.OptBootFileURL(b.File))
-		for _, class := range q.Options.VendorClasses() {
-			r.AddOption(class) // EDK2's HTTP boot drops an answer without "HTTPClient"
+		if dhcp.Identify6(q.Message).Class == dhcp.ClassHTTP {
+			// EDK2's HTTP boot drops an answer without "HTTPClient". Its PXE takes "PXEClient" for
+			// the offer of a boot server, and asks that for the file on port 4011.
+			for _, class := range q.Options.VendorClasses() {
+				r.AddOption(class)
+			}
 		}
 	}
 	return r

@@ -127,6 +127,10 @@ func TestDHCPv6NamesWhatTheFirmwareLoads(t *testing.T) {
 		!strings.HasSuffix(url, "/programs/snponly.efi") || len(a.Options.VendorClasses()) != 1 {
 		t.Errorf("HTTP boot: %s", a.LongString(0))
 	}
+	a = solicit(knownLinkLocal, "PXEClient:Arch:00007:UNDI:003010")
+	if a.Options.BootFileURL() != "tftp://[fd77::1]/snponly.efi" || len(a.Options.VendorClasses()) != 0 {
+		t.Errorf("PXE: %s", a.LongString(0))
+	}
 	a = solicit(knownLinkLocal, "PXEClient:Arch:00007:UNDI:003010",
 		&dhcpv6.OptUserClass{UserClasses: [][]byte{[]byte("iPXE")}})
 	if !strings.HasSuffix(a.Options.BootFileURL(), "ipxe_config?port_address="+known) {

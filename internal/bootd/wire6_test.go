@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"ingot/internal/bootd"
+	"ingot/internal/sim"
 )
 
 // ownAddress6 is the enrolled machine's: fd77::/64 and its MAC.
@@ -54,4 +55,27 @@ func TestForeignDHCPv6ClientLearnsItsScript(t *testing.T) {
 		delete(missing, lines.Text())
 	}
 	s.journal.wait(t, "DHCPv6 REQUEST answered with REPLY: "+ownAddress6, "iPXE")
+}
+
+// The firmware of a UEFI machine boots iPXE and that gets its script, nothing of it over IPv4: in
+// mode proxy and without another server nobody gives an IPv4 address.
+func TestRealFirmwareBootsOverIPv6(t *testing.T) {
+	t.Parallel()
+	if testing.Short() {
+		t.Skip("boots virtual machines")
+	}
+	s := newSite(t, bootd.ModeProxy, func(c *bootd.Config) { c.IPv6 = true })
+	m, err := s.AddMachine(t.Context(), sim.MachineSpec{Name: "node-0", MAC: mac, Firmware: sim.UEFI,
+		NICROM: sim.PXE6Only})
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.SetBootDevice(sim.BootOverride{Device: sim.PXE})
+	if err := m.PowerOn(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	s.journal.wait(t, "DHCPv6 REQUEST answered with REPLY: "+ownAddress6, "tftp://[fd77::1]/snponly.efi")
+	s.journal.wait(t, "TFTP: snponly.efi sent")
+	s.journal.wait(t, "DHCPv6 REQUEST answered with REPLY: "+ownAddress6, "ipxe_config", "(iPXE)")
+	s.journal.wait(t, "script asked for")
 }

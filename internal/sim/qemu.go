@@ -64,11 +64,8 @@ func (m *Machine) qemuArgs(order bootOrder) []string {
 	default:
 		args = append(args, "-device", "virtio-blk-pci,"+disk)
 	}
-	if s.NICROM == HTTPOnly {
-		for _, version := range []string{"4", "6"} {
-			args = append(args, "-fw_cfg",
-				"name=opt/org.tianocore/IPv"+version+"PXESupport,string=n")
-		}
+	for _, version := range s.NICROM.withoutPXE() {
+		args = append(args, "-fw_cfg", "name=opt/org.tianocore/IPv"+version+"PXESupport,string=n")
 	}
 	if s.Firmware == UEFI {
 		code, board := ovmfCode, "q35"

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net"
 	"regexp"
+	"slices"
 )
 
 // Firmware is what a machine starts with.
@@ -42,12 +43,13 @@ const (
 type NICROM string
 
 // With the iPXE of the distribution a machine asks for scripts by HTTP. Without a ROM a UEFI
-// machine boots by the PXE and then the HTTP of its firmware, or by HTTP alone; a BIOS machine
-// cannot boot from network.
+// machine boots by the PXE and then the HTTP of its firmware, by HTTP alone, or by PXE over IPv6
+// (HTTP comes after it); a BIOS machine cannot boot from network.
 const (
 	IPXEROM  NICROM = "ipxe"
 	NoROM    NICROM = "none"
 	HTTPOnly NICROM = "http"
+	PXE6Only NICROM = "pxe6"
 )
 
 // option is the part of QEMU's -device option that chooses the ROM.
@@ -56,6 +58,11 @@ func (r NICROM) option() string {
 		return ""
 	}
 	return ",romfile="
+}
+
+// withoutPXE lists the versions of IP that the firmware does not use for PXE.
+func (r NICROM) withoutPXE() []string {
+	return map[NICROM][]string{HTTPOnly: {"4", "6"}, PXE6Only: {"4"}}[r]
 }
 
 // MachineSpec describes a machine. Only Name is required.
@@ -114,9 +121,8 @@ func (s MachineSpec) check() error {
 	if s.NIC != VirtioNet && s.NIC != E1000 {
 		return fmt.Errorf("network card %q is neither %q nor %q", s.NIC, VirtioNet, E1000)
 	}
-	if s.NICROM != IPXEROM && s.NICROM != NoROM && s.NICROM != HTTPOnly {
-		return fmt.Errorf("network card ROM %q is none of %q, %q, %q", s.NICROM, IPXEROM, NoROM,
-			HTTPOnly)
+	if roms := []NICROM{IPXEROM, NoROM, HTTPOnly, PXE6Only}; !slices.Contains(roms, s.NICROM) {
+		return fmt.Errorf("network card ROM %q is none of %q", s.NICROM, roms)
 	}
 	if s.MemoryMB < 0 || s.DiskSize < 0 || s.DiskSize%512 != 0 {
 		return fmt.Errorf("%d MiB of memory, %d bytes of disk: sizes are positive, and the disk "+
