@@ -77,7 +77,7 @@ func (s *Server) Serve(ctx context.Context, conn net.PacketConn) error {
 	if workers == 0 {
 		workers = 128
 	}
-	places := make(chan struct{}, workers)
+	places, jobs := make(chan struct{}, workers), make(chan datagram)
 	var turns turns
 	var wait sync.WaitGroup
 	defer wait.Wait()
@@ -99,21 +99,38 @@ func (s *Server) Serve(ctx context.Context, conn net.PacketConn) error {
 		if !ok || !s.limit.pass(mac) {
 			continue
 		}
-		p := datagram{from, append([]byte(nil), buf[:n]...)}
-		if !turns.begin(mac, p) {
+		p := datagram{from, mac, append([]byte(nil), buf[:n]...)}
+		if !turns.begin(p) {
 			continue
 		}
 		select {
+		case jobs <- p:
+			continue
+		default:
+		}
+		select {
+		case jobs <- p:
 		case places <- struct{}{}:
+			wait.Go(func() { s.work(ctx, conn, p, jobs, &turns) })
 		case <-ctx.Done():
 			return nil
 		}
-		wait.Go(func() {
-			defer func() { <-places }()
-			for more := true; more && ctx.Err() == nil; p, more = turns.next(mac) {
-				s.answer(ctx, conn, p.from, p.data)
-			}
-		})
+	}
+}
+
+// work handles a packet and then jobs until ctx ends. A goroutine for each packet would have its
+// stack grown each time, a seventh of the processor.
+func (s *Server) work(ctx context.Context, conn net.PacketConn, p datagram, jobs <-chan datagram,
+	turns *turns) {
+	for {
+		for more := true; more && ctx.Err() == nil; p, more = turns.next(p.mac) {
+			s.answer(ctx, conn, p.from, p.data)
+		}
+		select {
+		case p = <-jobs:
+		case <-ctx.Done():
+			return
+		}
 	}
 }
 

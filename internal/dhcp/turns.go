@@ -12,6 +12,7 @@ const maxWaiting = 8
 // A datagram is a packet as it was received.
 type datagram struct {
 	from net.Addr
+	mac  [6]byte // of the client
 	data []byte
 }
 
@@ -23,18 +24,18 @@ type turns struct {
 }
 
 // begin tells whether a packet is to be handled now. Else it waits for its turn, or is dropped.
-func (t *turns) begin(mac [6]byte, p datagram) bool {
+func (t *turns) begin(p datagram) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.waiting == nil {
 		t.waiting = map[[6]byte][]datagram{}
 	}
-	list, busy := t.waiting[mac]
+	list, busy := t.waiting[p.mac]
 	switch {
 	case !busy:
-		t.waiting[mac] = nil
+		t.waiting[p.mac] = nil
 	case len(list) < maxWaiting:
-		t.waiting[mac] = append(list, p)
+		t.waiting[p.mac] = append(list, p)
 	}
 	return !busy
 }

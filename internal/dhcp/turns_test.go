@@ -1,22 +1,20 @@
 package dhcp
 
-import (
-	"testing"
-)
+import "testing"
 
 func TestPacketsOfOneClientTakeTurnsInOrder(t *testing.T) {
 	t.Parallel()
 	var turns turns
 	one, two := [6]byte{2, 0, 0, 0, 0, 1}, [6]byte{2, 0, 0, 0, 0, 2}
-	if !turns.begin(one, datagram{}) {
+	if !turns.begin(datagram{mac: one}) {
 		t.Fatal("the first packet has to wait")
 	}
 	for i := range byte(maxWaiting + 3) { // the last ones are dropped
-		if turns.begin(one, datagram{data: []byte{i}}) {
+		if turns.begin(datagram{mac: one, data: []byte{i}}) {
 			t.Fatalf("packet %d does not wait", i)
 		}
 	}
-	if !turns.begin(two, datagram{}) {
+	if !turns.begin(datagram{mac: two}) {
 		t.Error("another client waits, too")
 	}
 	for i := range byte(maxWaiting) {
@@ -27,7 +25,7 @@ func TestPacketsOfOneClientTakeTurnsInOrder(t *testing.T) {
 	if _, ok := turns.next(one); ok {
 		t.Error("more packets than may wait")
 	}
-	if !turns.begin(one, datagram{}) {
+	if !turns.begin(datagram{mac: one}) {
 		t.Error("a new packet waits for nothing")
 	}
 	if len(turns.waiting) != 2 {

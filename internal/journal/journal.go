@@ -39,7 +39,7 @@ type Store interface {
 
 // Bounds of what waits to be written.
 const (
-	QueueSize = 4096                  // entries; more are dropped and counted
+	QueueSize = 16384                 // entries, two seconds of 4000 DHCP exchanges; more are dropped
 	BatchSize = 1024                  // entries written at once; a node's many share its pages
 	BatchTime = 50 * time.Millisecond // for which the first entry of a batch waits for others
 	MaxText   = 4096                  // bytes of Entry.Text; the rest is cut off

@@ -33,11 +33,13 @@ func measureDHCP(ctx context.Context, b *bench) (section, error) {
 		How: fmt.Sprintf(`Two network namespaces and a veth pair; the load is one process that is relay and %d PXE clients,
 %d of them in an exchange at a time, each exchange DISCOVER, OFFER, REQUEST, ACK; what is lost
 is sent again after a second. ingot: bin/ingot serve, a node and a port for each client, who is
-told a boot file; the store is on the disk, and each packet has its line in the journal.
-First: no client has a lease, one exchange each. Again: everybody starts over and over for %s.
-Median of %d runs, with a new store each. Yardstick: dnsmasq with --no-ping and --quiet-dhcp, the
-same packets, its leases in a file in memory (/dev/shm), any client, one boot file.
-`, dhcpClients, dhcpWindow, dhcpTime, dhcpRuns),
+told a boot file; the store is below %s, each ACK of a new lease is on that disk
+before it is sent, and each packet has its line in the journal, of which none may be lost.
+First: no client has a lease, one exchange each. Again: everybody starts over and over for %s; its
+lease is young then and ingot writes none, which dnsmasq does. Median of %d runs, with a new store
+each. Yardstick: dnsmasq with --no-ping and --quiet-dhcp, the same packets, its leases in a file
+in memory (/dev/shm), any client, one boot file.
+`, dhcpClients, dhcpWindow, b.dir, dhcpTime, dhcpRuns),
 	}
 	wire, err := newDHCPWire(ctx)
 	if err != nil {
@@ -47,18 +49,25 @@ same packets, its leases in a file in memory (/dev/shm), any client, one boot fi
 	var ours, theirs [2][]float64
 	for range dhcpRuns {
 		for _, server := range []struct {
+			name    string
 			start   func(context.Context, *dhcpWire) (*exec.Cmd, error)
 			results *[2][]float64
-		}{{b.dhcpIngot, &ours}, {b.dhcpDnsmasq, &theirs}} {
+		}{{"ingot", b.dhcpIngot, &ours}, {"dnsmasq", b.dhcpDnsmasq, &theirs}} {
 			cmd, err := server.start(ctx, wire)
 			if err != nil {
 				return s, err
 			}
-			rates, err := wire.load(ctx)
-			if err := errors.Join(err, endProcess(cmd)); err != nil {
-				text, _ := os.ReadFile(filepath.Join(b.temp, dhcpLog))
+			rates, repeats, err := wire.load(ctx)
+			err = errors.Join(err, endProcess(cmd))
+			text, readErr := os.ReadFile(filepath.Join(b.temp, dhcpLog))
+			if bytes.Contains(text, []byte("journal entries lost")) {
+				err = errors.Join(err, errors.New("journal entries were lost"))
+			}
+			if err := errors.Join(err, readErr); err != nil {
 				return s, fmt.Errorf("%q: %w: %s", cmd.Args, err, text)
 			}
+			fmt.Fprintf(b.progress, "%s: %.0f first, %.0f again, %d packets repeated\n",
+				server.name, rates[0], rates[1], repeats)
 			for i := range rates {
 				server.results[i] = append(server.results[i], rates[i])
 			}
@@ -217,30 +226,31 @@ func (w *dhcpWire) command(args ...string) *exec.Cmd {
 	return exec.Command("ip", append([]string{"netns", "exec", w.server}, args...)...)
 }
 
-// load returns the exchanges per second of all clients' first ones, and of those after.
-func (w *dhcpWire) load(ctx context.Context) (rates [2]float64, err error) {
+// load returns the exchanges per second of all clients' first ones, and of those after, and how
+// many packets were not answered within a second.
+func (w *dhcpWire) load(ctx context.Context) (rates [2]float64, repeats int, err error) {
 	l := &dhcpLoad{conn: w.conn}
 	for i := range l.clients {
 		l.clients[i].mac, err = net.ParseMAC(mac(i + 1))
 		if err != nil {
-			return rates, err
+			return rates, l.repeats, err
 		}
 	}
 	if err := l.awaitServer(ctx); err != nil {
-		return rates, err
+		return rates, l.repeats, err
 	}
 	start := time.Now()
 	if err := l.run(ctx, dhcpClients, time.Hour); err != nil {
-		return rates, err
+		return rates, l.repeats, err
 	}
 	rates[0] = float64(l.done) / time.Since(start).Seconds()
 	l.done = 0
 	start = time.Now()
 	if err := l.run(ctx, 1<<30, dhcpTime); err != nil {
-		return rates, err
+		return rates, l.repeats, err
 	}
 	rates[1] = float64(l.done) / time.Since(start).Seconds()
-	return rates, nil
+	return rates, l.repeats, nil
 }
 
 // dhcpLoad is the clients.
@@ -252,6 +262,7 @@ type dhcpLoad struct {
 	started int
 	done    int // whole exchanges
 	open    int
+	repeats int
 }
 
 // dhcpClient is one of them; packet is what it waits for an answer to, nil if for none.
@@ -337,6 +348,7 @@ func (l *dhcpLoad) repeat(now time.Time) {
 	for i := range l.clients {
 		if c := &l.clients[i]; c.packet != nil && now.Sub(c.sent) > time.Second {
 			c.sent = now
+			l.repeats++
 			l.conn.WriteToUDPAddrPort(c.packet, dhcpServer)
 		}
 	}
