@@ -47,7 +47,8 @@ func (c *Conductor) retryBoots(ctx context.Context) error {
 
 // bootDue tells whether the machine is to be started again. Each boot may take twice as long as
 // the one before, so that a machine which is merely slow arrives in the end; and none begins
-// that would be cut short by the deadline, which is that of the whole deployment.
+// that would be cut short by the deadline, which is that of the whole deployment. While there was
+// no conductor, a ramdisk that called was not heard: it calls again.
 func (c *Conductor) bootDue(n *ingot.Node, now time.Time) bool {
 	a, retry := n.Attempt, c.o.BootRetryTimeout
 	switch {
@@ -55,10 +56,17 @@ func (c *Conductor) bootDue(n *ingot.Node, now time.Time) bool {
 		return false
 	case a == nil || a.Target != nil || a.BootedAt.IsZero() || a.Boots < 1 || a.Boots >= maxBoots:
 		return false
-	case now.Sub(a.BootedAt) < retry<<(a.Boots-1):
+	case now.Sub(later(a.BootedAt, c.began)) < retry<<(a.Boots-1):
 		return false
 	}
 	return n.WaitUntil == nil || n.WaitUntil.Sub(now) >= retry
+}
+
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
 }
 
 // bootAgain ends the wait, so that the step which has started the machine is run once more. Its

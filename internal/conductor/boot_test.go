@@ -52,6 +52,21 @@ func TestWhenAMachineIsBootedAgain(t *testing.T) {
 	}
 }
 
+func TestACallThatNobodyCouldHearIsWaitedForAgain(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.o.BootRetryTimeout = 10 * time.Minute
+	c, _ := w.start()
+	n := &ingot.Node{ProvisionState: "wait call-back", Attempt: &ingot.Attempt{Boots: 1,
+		BootedAt: time.Now().Add(-time.Hour)}}
+	if conductor.BootDue(c, n, time.Now()) {
+		t.Error("a conductor that has just started does not know that the ramdisk was silent")
+	}
+	if !conductor.BootDue(c, n, time.Now().Add(time.Hour)) {
+		t.Error("it waits for ever")
+	}
+}
+
 // mute keeps the ramdisk silent in the first boots of its machine, and returns the keys that it
 // was given in them.
 func (x *metal) mute(boots int) (keys func() []string) {

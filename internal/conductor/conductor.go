@@ -80,6 +80,8 @@ type Conductor struct {
 	pool  *pool
 	line  *line // to the steps that copy an image
 	ready chan struct{}
+	// began is when this conductor began to hear machines; set before it is ready.
+	began time.Time
 
 	reconcilers []*reconciler
 	// resumer takes up what waits for a worker, usher who waits in line.
@@ -166,6 +168,7 @@ func (c *Conductor) Run(ctx context.Context) error {
 	if err := c.heartbeat(ctx); err != nil {
 		return err
 	}
+	c.began = time.Now()
 	c.pool.open()
 	close(c.ready)
 
