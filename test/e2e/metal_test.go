@@ -2,6 +2,8 @@ package e2e
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"os"
 	"path/filepath"
 	"testing"
@@ -120,4 +122,38 @@ func copyKernel(t *testing.T, l *lab.Lab) string {
 		t.Fatal(err)
 	}
 	return path
+}
+
+// TestS1_4_APartitionImageBootsByItsOwnLoader deploys the content of a root partition that brings a
+// boot loader, away from where it was made.
+func TestS1_4_APartitionImageBootsByItsOwnLoader(t *testing.T) {
+	l, m := start(t, sim.MachineSpec{Firmware: sim.BIOS})
+	disk, err := os.ReadFile(l.Files.Image.RawPath)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const mib = 1 << 20
+	partition := disk[mib : len(disk)-mib] // as package guest makes it
+	path := filepath.Join(filepath.Dir(l.Files.Image.RawPath), "loader.img")
+	if err := os.WriteFile(path, partition, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.Remove(path) })
+	sum := sha256.Sum256(partition)
+	enroll(t, l, m)
+	baremetal(t, l, "node", "set", m.Spec().Name,
+		"--instance-info", "image_source=file://"+path,
+		"--instance-info", "image_os_hash_algo=sha256",
+		"--instance-info", "image_os_hash_value="+hex.EncodeToString(sum[:]),
+		"--instance-info", "image_type=partition",
+		"--instance-info", "capabilities=boot_option:local",
+		"--instance-info", "root_gb=0.25", "--instance-info", "swap_mb=16")
+	baremetal(t, l, "node", "deploy", m.Spec().Name, "--wait", "240")
+	if err := l.Booted(t.Context(), m); err != nil {
+		t.Fatal(err)
+	}
+	inOrder(t, timeline(t, l, m), []sign{
+		{"image", "partitions: msdos: 1 swap1 16 MiB at 1 MiB, 2 root 256 MiB at 17 MiB"},
+		{"image", "image written and verified"},
+	})
 }
