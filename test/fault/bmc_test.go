@@ -17,7 +17,7 @@ func TestABMCWithAnotherPasswordIsCalledThat(t *testing.T) {
 	s.verb("manage")
 	s.await("enroll")
 	text := s.text("last_error")
-	wantWords(t, "last_error", text, []string{s.machine.bmc.String(), `user "admin"`,
+	wantWords(t, "last_error", text, []string{s.machine.bmcAddr().String(), `user "admin"`,
 		"check ipmi_username and ipmi_password"})
 	if strings.Contains(text+s.journal()+s.log.String(), "guessed-wrong") {
 		t.Error("the password is told")

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -155,24 +156,23 @@ func TestACompressedBombIsNotWritten(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
 	s.enroll()
-	var bomb bytes.Buffer
-	zip := gzip.NewWriter(&bomb)
-	zeros := make([]byte, 1<<20)
-	for i := range 256 { // 255 MiB of zeros in about 256 KiB
-		content := zeros
-		if i == 0 {
-			content = s.image[:1<<20]
-		}
+	pack := func(content []byte) []byte {
+		var packed bytes.Buffer
+		zip := gzip.NewWriter(&packed)
 		if _, err := zip.Write(content); err != nil {
 			t.Fatal(err)
 		}
+		if err := zip.Close(); err != nil {
+			t.Fatal(err)
+		}
+		return packed.Bytes()
 	}
-	if err := zip.Close(); err != nil {
-		t.Fatal(err)
-	}
+	// Parts that follow each other are one file to gzip: 64 GiB of zeros in 64 MiB.
+	bomb := slices.Concat(pack(s.image[:1<<20]),
+		bytes.Repeat(pack(make([]byte, 1<<20)), 64<<10))
 	info := s.goodImage()
-	info["image_source"] = "file://" + s.file("bomb.raw.gz", bomb.Bytes())
-	info["image_os_hash_value"] = digest(bomb.Bytes())
+	info["image_source"] = "file://" + s.file("bomb.raw.gz", bomb)
+	info["image_os_hash_value"] = digest(bomb)
 	s.setImage(info)
 	s.verb("active")
 	s.failed("write_image", "the disk has only 8388608")

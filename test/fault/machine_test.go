@@ -44,12 +44,12 @@ const (
 // side of the protocol.
 type machine struct {
 	*mock.Chassis
-	bmc    net.Addr
 	target *iscsitest.Target
 	// boots is where the network card asks for scripts; the server's boot socket.
 	boots func() string
 
 	mu     sync.Mutex // guards what follows
+	bmc    net.Addr
 	on     bool
 	flags  types.BootOptionParam_BootFlags
 	stop   context.CancelFunc // of what runs now
@@ -82,13 +82,13 @@ func newValve(after int64) *valve {
 	return &valve{after: after, reached: make(chan struct{}), open: make(chan struct{})}
 }
 
-// newMachine plugs a machine in; it is off.
-func newMachine(t *testing.T, boots func() string, disk int64) *machine {
+// newMachine plugs a machine in; it is off. Its disk is in the file backing, "" is a new one.
+func newMachine(t *testing.T, boots func() string, disk int64, backing string) *machine {
 	t.Helper()
 	m := &machine{Chassis: &mock.Chassis{}, boots: boots,
-		target: iscsitest.Start(t, iscsitest.Options{Size: disk, Username: chapName,
-			Secret: chapWord})}
-	m.serveBMC(t)
+		target: iscsitest.Start(t, iscsitest.Options{Size: disk, Backing: backing,
+			Username: chapName, Secret: chapWord})}
+	m.serveBMC(t, bmcUser, bmcWord)
 	t.Cleanup(func() {
 		m.mu.Lock()
 		m.halt()
@@ -107,22 +107,24 @@ type board struct {
 // Chassis is what the BMC switches.
 func (b board) Chassis() hal.ChassisHAL { return b.machine }
 
-func (m *machine) serveBMC(t *testing.T) {
-	t.Helper()
+// serveBMC starts a BMC with one user and no session, at an address of its own.
+func (m *machine) serveBMC(t testing.TB, name, word string) {
 	suites := []types.CipherSuiteID{types.CipherSuiteID3, types.CipherSuiteID17}
 	b := bmc.New(bmc.DeviceInfo{DeviceID: 32, IPMIVersion: 0x20}, [16]byte{1},
 		board{mock.New(), m}, bmc.WithClock(clock.Real), bmc.WithCipherSuites(suites))
-	user, err := b.Users.Add(2, bmcUser)
+	user, err := b.Users.Add(2, name)
 	if err != nil {
-		t.Fatal(err)
+		t.Error(err)
+		return
 	}
-	user.SetPassword([]byte(bmcWord))
+	user.SetPassword([]byte(word))
 	user.Enabled = true
 	user.ChannelAccess[1] = bmc.UserChannelAccess{
 		MaxPrivilege: bmc.PrivilegeLevelAdministrator, Enabled: true}
 	conn, err := udp.Listen("127.0.0.1:0")
 	if err != nil {
-		t.Fatal(err)
+		t.Error(err)
+		return
 	}
 	srv := server.NewServer(b, conn, server.WithCipherSuites(suites))
 	ended := make(chan struct{})
@@ -135,7 +137,16 @@ func (m *machine) serveBMC(t *testing.T) {
 		conn.Close()
 		<-ended
 	})
+	m.mu.Lock()
 	m.bmc = conn.LocalAddr()
+	m.mu.Unlock()
+}
+
+// bmcAddr is where the BMC is now.
+func (m *machine) bmcAddr() net.Addr {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.bmc
 }
 
 // behave sets how the next ramdisk behaves.

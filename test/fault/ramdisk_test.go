@@ -1,9 +1,12 @@
 package fault
 
 import (
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"ingot/internal/config"
 )
@@ -140,4 +143,37 @@ func TestS2_8_ACallWithAnotherKeyIsRefusedAndHarmsNothing(t *testing.T) {
 		wantWords(t, "answer", faultText(t, []byte(<-refused)), []string{"Deploy key is not correct"})
 	}
 	wantWords(t, "journal", s.journal(), []string{"refused: wrong deploy key"})
+}
+
+// The machine's disk promises more than it has, as thin ones do.
+func TestAMachinesDiskThatIsFullFailsTheDeployment(t *testing.T) {
+	t.Parallel()
+	thin := smallDisk(t, 2)
+	s := newSite(t, func(s *site, _ *int64) { s.backing = filepath.Join(thin, "disk") })
+	s.enroll()
+	s.verb("active")
+	s.failed("write_image", "broken, or full")
+	if err := unix.Mount("tmpfs", thin, "tmpfs", unix.MS_REMOUNT, "size=64m"); err != nil {
+		t.Fatal(err)
+	}
+	s.recovers()
+}
+
+func TestARamdiskWithoutTheRightDiskSaysWhichThereAre(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	s.enroll()
+	const none = `no disk matches the root device hints "serial x"; there are: /dev/sda 8.0 GiB`
+	for _, text := range []string{none, "no disk found; check the disk controller",
+		strings.Repeat("x", 100<<10)} {
+		s.machine.behave(manner{report: func(body map[string]any) {
+			body["error"] = text
+		}})
+		s.verb("active")
+		s.failed("the deploy ramdisk reports: " + text[:min(20, len(text))])
+		if got := s.text("last_error"); len(got) > 4096 {
+			t.Errorf("last_error has %d bytes", len(got))
+		}
+	}
+	s.recovers()
 }

@@ -46,6 +46,7 @@ type site struct {
 	cfg     config.Config
 	machine *machine
 	image   []byte
+	backing string // of the machine's disk, see newMachine
 
 	api, boot string // base URLs
 	log       *log
@@ -101,7 +102,7 @@ func newSite(t *testing.T, change ...func(s *site, disk *int64)) *site {
 			t.Logf("server log:\n%s", s.log)
 		}
 	})
-	s.machine = newMachine(t, func() string { return s.boot }, disk)
+	s.machine = newMachine(t, func() string { return s.boot }, disk, s.backing)
 	return s
 }
 
@@ -273,7 +274,7 @@ func wantWords(t *testing.T, where, text string, words []string) {
 
 // driverInfo is the way to the machine's BMC.
 func (s *site) driverInfo() object {
-	host, port, _ := net.SplitHostPort(s.machine.bmc.String())
+	host, port, _ := net.SplitHostPort(s.machine.bmcAddr().String())
 	return object{"ipmi_address": host, "ipmi_port": port, "ipmi_username": bmcUser,
 		"ipmi_password": bmcWord}
 }
