@@ -16,6 +16,7 @@
 package roothint
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
@@ -130,7 +131,7 @@ func parseHint(name string, v any) (hint, error) {
 	switch v := v.(type) {
 	case string:
 		text = strings.TrimSpace(v)
-	case bool, int, int64, float64:
+	case bool, int, int64, float64, json.Number:
 		text = strings.TrimSpace(fmt.Sprint(v))
 		if f, ok := v.(float64); ok {
 			text = strconv.FormatFloat(f, 'f', -1, 64)

@@ -1,6 +1,7 @@
 package roothint_test
 
 import (
+	"encoding/json"
 	"strings"
 	"testing"
 
@@ -87,6 +88,22 @@ func TestWrongHintsAreNamed(t *testing.T) {
 	} {
 		if _, err := roothint.Parse(c.v); err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%v: %v, want %q", c.v, err, c.want)
+		}
+	}
+}
+
+// The store hands numbers out as they were written.
+func TestNumbersOfTheStoreAreHints(t *testing.T) {
+	t.Parallel()
+	hints, err := roothint.Parse(map[string]any{"size": json.Number("500"),
+		"serial": json.Number("12345678901234567890")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for serial, want := range map[string]bool{"12345678901234567890": true,
+		"12345678901234567891": false} {
+		if got := hints.Match(roothint.Facts{Bytes: 500 << 30, Serial: serial}); got != want {
+			t.Errorf("serial %s: %v", serial, got)
 		}
 	}
 }
