@@ -25,7 +25,9 @@ type Contents struct {
 // WritePartitions makes the partitions of the plan and fills them. It may be repeated after any
 // error. The order is that of WriteImage for the whole disk and, inside, for the root partition:
 //
-//  1. The head of the disk and the place of the backup GPT are zeroed: no partition table.
+//  1. The head of the disk and the place of the backup GPT are zeroed: no partition table. If the
+//     ephemeral partition is kept, it stays in a table of its own, by which it can be found after
+//     a failure.
 //  2. The image is written and verified, its head, with the superblock, last.
 //  3. Swap, ephemeral file system and config drive are written.
 //  4. The backup GPT, then the partition table.
@@ -47,7 +49,7 @@ func WritePartitions(ctx context.Context, d Disk, p Plan, c Contents, opt Option
 	if err != nil {
 		return Result{}, ingot.Errorf(ingot.Invalid, "partition table: %w", err)
 	}
-	if err := blank(ctx, d); err != nil {
+	if err := p.begin(ctx, d, c.KeepEphemeral); err != nil {
 		return Result{}, fmt.Errorf("blank the disk: %w", err)
 	}
 	r, err := WriteImage(ctx, section{d, root.Start, root.Size}, c.Image, opt)
@@ -64,6 +66,23 @@ func WritePartitions(ctx context.Context, d Disk, p Plan, c Contents, opt Option
 		return r, err
 	}
 	return r, writeTable(ctx, d, head, backup)
+}
+
+// begin makes sure that nothing boots from the disk. There is no moment without a table that has
+// the ephemeral partition to be kept: it would be lost to its owner if the attempt failed then.
+func (p Plan) begin(ctx context.Context, d Disk, keepEphemeral bool) error {
+	kept, ok := p.Part(Ephemeral)
+	if !keepEphemeral || !ok {
+		return blank(ctx, d)
+	}
+	table := p.Table
+	table.Partitions = []disk.Partition{kept}
+	head := make([]byte, disk.HeadSize)
+	backup, err := table.Encode(head)
+	if err != nil {
+		return ingot.Errorf(ingot.Internal, "partition table: %w", err)
+	}
+	return writeTable(ctx, d, head, backup)
 }
 
 // fill writes the partitions beside the root partition.
@@ -114,7 +133,7 @@ func writeDrive(ctx context.Context, s section, content []byte) error {
 	return nil
 }
 
-// writeTable makes the disk one that boots: everything is on it, the head comes last.
+// writeTable replaces the partition table. The head comes last: it is what firmware believes.
 func writeTable(ctx context.Context, d Disk, head []byte, backup []disk.Extent) error {
 	write := func(e disk.Extent) error {
 		if _, err := d.WriteAt(e.Data, e.Off); err != nil {

@@ -342,6 +342,50 @@ func TestAnEphemeralPartitionIsKeptIfItIsThere(t *testing.T) {
 	}
 }
 
+// An attempt that fails must leave the table by which the next one finds what is to be kept.
+func TestAKeptEphemeralPartitionIsFoundAfterAFailure(t *testing.T) {
+	t.Parallel()
+	image, _ := rootImage(t, "16M")
+	for _, label := range []disk.Label{disk.MBR, disk.GPT} {
+		r := request
+		r.Label = label
+		p := plan(t, r, diskSize, 512)
+		d := newMemDisk(diskSize, 512)
+		write := func(end error, keep bool) error {
+			source := open(t, image)
+			source.end = end
+			_, err := deploy.WritePartitions(t.Context(), d, p, deploy.Contents{Image: source,
+				KeepEphemeral: keep, ConfigDrive: []byte{1}}, deploy.Options{Workers: 1})
+			return err
+		}
+		if err := write(io.EOF, false); err != nil {
+			t.Fatal(err)
+		}
+		copy(d.content[10*mib:], "what the user kept")
+		if err := write(errors.New("wrong checksum"), true); err == nil {
+			t.Fatal("a wrong image was taken for good")
+		}
+		if table, err := disk.Parse(d.content[:mib], diskSize, 512); err != nil ||
+			len(table.Partitions) != 1 {
+			t.Errorf("%s: after a failure there are %+v (%v), want the ephemeral partition alone",
+				label, table.Partitions, err)
+		}
+		for op := 1; ; op++ {
+			d.failAt, d.ops = op, 0
+			err := write(io.EOF, true)
+			if kept := p.CheckKept(d.content[:mib]); kept != nil {
+				t.Errorf("%s, operation %d: %v", label, op, kept)
+			}
+			if err == nil {
+				break
+			}
+		}
+		if !bytes.HasPrefix(d.content[10*mib:], []byte("what the user kept")) {
+			t.Error("the ephemeral partition was written to")
+		}
+	}
+}
+
 func TestConfigDrivesAreAddedToWholeDiskImages(t *testing.T) {
 	t.Parallel()
 	drive := bytes.Repeat([]byte("drive"), 1000)

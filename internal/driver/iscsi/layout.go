@@ -21,7 +21,6 @@ const (
 	infoRootID    = "root_uuid_or_disk_id"
 	infoWholeDisk = "is_whole_disk_image"
 	// infoKept names the attempt that found the ephemeral partition to be preserved in its place.
-	// What was found is gone from the disk as soon as it is written to.
 	infoKept = "ephemeral_partition_kept"
 )
 
@@ -66,11 +65,14 @@ func (d *Deploy) request(n *ingot.Node) (deploy.Request, error) {
 		return deploy.Request{}, ingot.Errorf(ingot.Invalid, "instance_info/ephemeral_format of "+
 			"node %s is %.40q; only ext4 can be made", n.UUID, f)
 	}
-	if preserves(n) && r.Ephemeral == 0 {
+	keep, err := preserves(n)
+	if err != nil {
+		return deploy.Request{}, err
+	}
+	if keep && r.Ephemeral == 0 {
 		return deploy.Request{}, ingot.Errorf(ingot.Invalid, "instance_info of node %s has "+
 			"preserve_ephemeral and no ephemeral_gb", n.UUID)
 	}
-	var err error
 	if r.Label, err = label(n, uefi); err == nil && local && r.Label != disk.MBR {
 		err = ingot.Errorf(ingot.Invalid, "capability disk_label of node %s is %s, but with "+
 			"boot_option:local a BIOS starts partition images only from msdos", n.UUID, r.Label)
@@ -96,9 +98,18 @@ func label(n *ingot.Node, uefi bool) (disk.Label, error) {
 	return disk.MBR, nil
 }
 
-func preserves(n *ingot.Node) bool {
-	yes, _ := strconv.ParseBool(strings.ToLower(driver.Text(n.InstanceInfo, "preserve_ephemeral")))
-	return yes
+// preserves reads preserve_ephemeral, in the words that Ironic takes. Others are refused: taken for
+// a no, a slip would cost the data that was to be kept.
+func preserves(n *ingot.Node) (bool, error) {
+	text := strings.TrimSpace(driver.Text(n.InstanceInfo, "preserve_ephemeral"))
+	switch strings.ToLower(text) {
+	case "1", "t", "true", "on", "y", "yes":
+		return true, nil
+	case "", "0", "f", "false", "off", "n", "no":
+		return false, nil
+	}
+	return false, ingot.Errorf(ingot.Invalid, "instance_info/preserve_ephemeral of node %s is "+
+		"%.40q; it must be true or false", n.UUID, text)
 }
 
 // target is the machine's disk, which can be looked at as well.
@@ -119,19 +130,21 @@ func (d *Deploy) writePartitions(ctx context.Context, t *driver.Task, to target,
 		return deploy.Result{}, err
 	}
 	t.Note(ingot.Entry{Source: "image", Text: "partitions: " + plan.String()})
-	if preserves(t.Node) {
+	if c.KeepEphemeral, err = preserves(t.Node); err != nil {
+		return deploy.Result{}, err
+	}
+	if c.KeepEphemeral {
 		if err := checkKept(ctx, t, to, plan); err != nil {
 			return deploy.Result{}, err
 		}
-		c.KeepEphemeral = true
 	}
 	c.Now = time.Now()
 	return deploy.WritePartitions(ctx, to, plan, c, deploy.Options{Progress: copyProgress(t)})
 }
 
 // checkKept makes sure that the ephemeral partition to be preserved is there, and puts on record
-// that it was: the table that proves it is the first thing that a deployment overwrites, and
-// the step may be repeated after that.
+// that it was: the table that proves it is overwritten by another that does, and the step may be
+// repeated after that was cut off in the middle.
 func checkKept(ctx context.Context, t *driver.Task, to target, plan deploy.Plan) error {
 	info := internalInfo(t.Node)
 	if info[infoKept] == t.Node.Attempt.ID {

@@ -169,17 +169,18 @@ func TestAnEphemeralPartitionSurvivesARebuildAndItsRepetition(t *testing.T) {
 		}
 	}
 	mark()
-	// A conductor that dies in the middle: the table is gone, the record is there.
+	// An attempt that fails leaves nothing to boot, but what is kept can be found by the next.
 	failed := bytes.Repeat([]byte{1}, 4*mib)
 	if err := written(t, target, failed, info(true), tk); err == nil {
 		t.Fatal("an image without a file system was taken for good")
 	}
-	if all, _ := os.ReadFile(target.Backing); len(bytes.Trim(all[:mib], "\x00")) != 0 {
-		t.Error("there is a partition table, though the image was refused")
+	if table, _ := partitions(t, target, 1); len(table.Partitions) != 1 {
+		t.Errorf("though the image was refused, there are %+v", table.Partitions)
 	}
 	if saves == 0 {
 		t.Error("that the partition was there is not on record")
 	}
+	tk.Node.Attempt.ID = "another"
 	if err := written(t, target, root, info(true), tk); err != nil {
 		t.Fatal(err)
 	}
@@ -248,6 +249,29 @@ func TestLocalBootOfPartitionImages(t *testing.T) {
 		if !bytes.HasPrefix(all, disk.BootCode()) || table.Label != disk.MBR ||
 			table.Partitions[0].Active || !table.Partitions[1].Active {
 			t.Errorf("%+v", table)
+		}
+	}
+}
+
+func TestOnlyPlainWordsDecideAboutTheEphemeralPartition(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		word any
+		ok   bool
+	}{{true, true}, {"Yes", true}, {"on", true}, {nil, true}, {"no", true}, {"ture", false},
+		{"preserve", false}, {2, false}} {
+		tk := task("available", nil)
+		tk.Node.InstanceInfo = ingot.Object{"image_source": "http://images/root",
+			"image_checksum": strings.Repeat("0", 64), "kernel": "http://k", "ramdisk": "http://r",
+			"root_gb": 1, "ephemeral_gb": 1, "preserve_ephemeral": c.word}
+		err := iscsi.New(iscsi.Options{}).Validate(t.Context(), tk)
+		if c.ok != (err == nil) || !c.ok && !strings.Contains(err.Error(), "preserve_ephemeral") {
+			t.Errorf("%v: %v", c.word, err)
+		}
+		delete(tk.Node.InstanceInfo, "ephemeral_gb")
+		err = iscsi.New(iscsi.Options{}).Validate(t.Context(), tk)
+		if yes := c.word == true || c.word == "Yes" || c.word == "on"; yes && err == nil {
+			t.Errorf("%v is not taken for a yes", c.word)
 		}
 	}
 }
