@@ -9,6 +9,7 @@ import (
 	"context"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"io"
 	"net/http"
 	"net/url"
@@ -39,11 +40,29 @@ func Check(drive any) error {
 		return err
 	}
 	u, err := url.Parse(text)
-	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
+	if err != nil {
+		return ingot.Errorf(ingot.Invalid, "the address of the config drive is not a URL: %w",
+			reason(err))
+	}
+	if u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
 		return ingot.Errorf(ingot.Invalid, "the config drive is at %.80q; it must be at an http or "+
-			"https URL", text)
+			"https URL", printable(u))
 	}
 	return nil
+}
+
+// printable is u without what may be secret: whoever has a signed URL reads what is in the drive.
+func printable(u *url.URL) string {
+	return (&url.URL{Scheme: u.Scheme, Host: u.Host, Path: u.Path}).String()
+}
+
+// reason strips the URL from an error of net/http or net/url.
+func reason(err error) error {
+	var e *url.Error
+	if errors.As(err, &e) {
+		return e.Err
+	}
+	return err
 }
 
 func isURL(text string) bool { return strings.Contains(text, "://") }
@@ -129,8 +148,7 @@ var gzipMagic = []byte{0x1F, 0x8B}
 func Decode(data []byte) ([]byte, error) {
 	if !bytes.HasPrefix(data, gzipMagic) && !looksLikeImage(data) {
 		var err error
-		text := strings.Join(strings.Fields(string(data)), "")
-		if data, err = base64.StdEncoding.DecodeString(text); err != nil {
+		if data, err = base64.StdEncoding.DecodeString(withoutSpace(data)); err != nil {
 			return nil, ingot.Errorf(ingot.Invalid, "the config drive is neither an image nor gzip "+
 				"nor base64: %w", err)
 		}
@@ -150,6 +168,18 @@ func Decode(data []byte) ([]byte, error) {
 			"system; make it with: genisoimage -R -J -V config-2")
 	}
 	return data, checkSize(int64(len(data)))
+}
+
+// withoutSpace has no intermediate form: data may be 96 MiB of spaces from somewhere.
+func withoutSpace(data []byte) string {
+	var text strings.Builder
+	text.Grow(len(data))
+	for _, b := range data {
+		if b != ' ' && (b < '\t' || b > '\r') {
+			text.WriteByte(b)
+		}
+	}
+	return text.String()
 }
 
 // looksLikeImage tells whether data is a file system that systems take config drives from.
@@ -172,11 +202,11 @@ func fetch(ctx context.Context, client *http.Client, from string) ([]byte, error
 	}
 	answer, err := client.Do(request)
 	if err != nil {
-		return nil, err
+		return nil, reason(err)
 	}
 	defer answer.Body.Close()
 	if answer.StatusCode != http.StatusOK {
-		return nil, ingot.Errorf(ingot.Unavailable, "%s answered %s", request.URL.Redacted(),
+		return nil, ingot.Errorf(ingot.Unavailable, "%s answered %s", printable(request.URL),
 			answer.Status)
 	}
 	const most = MaxSize / 2 * 3 // base64 takes a third more

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -119,6 +120,37 @@ func TestWrongDrivesAreNamed(t *testing.T) {
 			!strings.Contains(err.Error(), want) {
 			t.Errorf("%.30v: %v, want %q", drive, err, want)
 		}
+	}
+}
+
+// The address of a drive is a credential: whoever has it reads the secrets in the drive.
+func TestErrorsDoNotTellTheAddress(t *testing.T) {
+	t.Parallel()
+	site := httptest.NewServer(http.NotFoundHandler())
+	gone := site.URL
+	defer site.Close()
+	closed := httptest.NewServer(http.NotFoundHandler())
+	closed.Close()
+	query := "/drive?temp_url_sig=hidden"
+	for _, drive := range []string{gone + query, closed.URL + query, "ftp://u:hidden@host" + query,
+		"http://u:hidden@" + strings.TrimPrefix(gone, "http://") + query, "http://%zz" + query} {
+		_, err := configdrive.Image(t.Context(), site.Client(), drive, "")
+		if err == nil || strings.Contains(err.Error(), "hidden") {
+			t.Errorf("%s: %v", drive, err)
+		}
+	}
+}
+
+func TestSpaceInBase64CostsNoMoreThanText(t *testing.T) {
+	text := strings.Repeat("A ", 8<<20)
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	if _, err := configdrive.Decode([]byte(text)); err == nil {
+		t.Error("no image, and no error")
+	}
+	runtime.ReadMemStats(&after)
+	if n := int(after.TotalAlloc - before.TotalAlloc); n > 4*len(text) {
+		t.Errorf("%d bytes took %d bytes of memory", len(text), n)
 	}
 }
 
