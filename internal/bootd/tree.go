@@ -9,6 +9,7 @@ import (
 	"path"
 	"strconv"
 	"strings"
+	"time"
 
 	"ingot/internal/driver/pxe"
 	"ingot/internal/ingot"
@@ -22,7 +23,7 @@ import (
 //	autoexec.ipxe                 signed iPXE: the script of the machine with the client's address
 //	pxelinux.cfg/UUID             PXELINUX asks by the firmware's UUID,
 //	pxelinux.cfg/01-MAC           by MAC,
-//	pxelinux.cfg/0A4D0007         by address in hex, shortened digit by digit,
+//	pxelinux.cfg/0A4D0007         by its own address in hex, shortened digit by digit,
 //	pxelinux.cfg/default          and at last here
 //	grub/grub.cfg-01-MAC          GRUB asks by MAC (builds that can),
 //	grub/grub.cfg                 else here
@@ -71,9 +72,9 @@ func (s *Server) pxelinuxFile(ctx context.Context, file string, from netip.Addr)
 		return s.answerAt(ctx, netboot.PXELINUX, from)
 	case len(file) == 36:
 		// The firmware's UUID, which is a node's only where somebody made it so. Else PXELINUX
-		// goes on to the MAC.
+		// goes on to the MAC. A name can be guessed, and is no way to ask.
 		n, err := s.Store.Node(ctx, strings.ToLower(file))
-		if ingot.KindOf(err) == ingot.NotFound {
+		if ingot.KindOf(err) == ingot.NotFound || err == nil && n.UUID != strings.ToLower(file) {
 			return "", false, nil
 		}
 		if err != nil {
@@ -81,8 +82,9 @@ func (s *Server) pxelinuxFile(ctx context.Context, file string, from netip.Addr)
 		}
 		return s.Boot.Answer(netboot.PXELINUX, pxe.Machine{UUID: n.UUID, Node: n}), true, nil
 	case len(file) == 8:
+		// Only its own: addresses are easily tried one by one, and answers have deploy keys.
 		a, ok := hexAddress(file)
-		if !ok || s.macAt(ctx, a) == "" {
+		if !ok || a != from || s.macAt(ctx, a) == "" {
 			return "", false, nil
 		}
 		return s.answerAt(ctx, netboot.PXELINUX, a)
@@ -131,8 +133,11 @@ func (s *Server) macAt(ctx context.Context, a netip.Addr) string {
 		s.Log.Error("look up who has an address", "address", a, "error", err)
 		return ""
 	}
+	now := time.Now()
 	for _, l := range leases {
-		if l.Address == a.String() {
+		// Some are of no machine: declined addresses.
+		_, err := net.ParseMAC(l.MAC)
+		if l.Address == a.String() && err == nil && l.Expires.After(now) {
 			return l.MAC
 		}
 	}

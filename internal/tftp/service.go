@@ -28,10 +28,11 @@ type service struct {
 	transfers []*socket
 	all       []*socket
 
-	mu      sync.Mutex // guards running, its transfers, and sending
-	running map[peer]*transfer
-	wait    sync.WaitGroup // of everything that open and finish start
-	busy    chan struct{}  // there are transfers
+	mu       sync.Mutex // guards running, its transfers, busyTold, and sending
+	running  map[peer]*transfer
+	busyTold time.Time      // when the log was told that there was no place
+	wait     sync.WaitGroup // of everything that open and finish start
+	busy     chan struct{}  // there are transfers
 }
 
 // newService takes over conn.
@@ -179,7 +180,11 @@ func (v *service) accept(s *socket, i int) {
 		v.finish(old, errReplaced)
 	}
 	if !v.server.admit(t.req.Client.Addr()) {
-		v.server.Log.Warn("tftp busy, request not answered", "client", t.req.Client, "path", path)
+		// Once a minute: clients repeat, and everybody can send requests.
+		if t.start.Sub(v.busyTold) >= time.Minute {
+			v.busyTold = t.start
+			v.server.Log.Warn("tftp busy, requests not answered", "client", t.req.Client, "path", path)
+		}
 		return
 	}
 	t.socket = v.transfers[0]
