@@ -32,6 +32,8 @@ type Request6 struct {
 	MACs []net.HardwareAddr
 	// Link is of the client's network, as the relay next to it says; invalid: our own network.
 	Link netip.Addr
+
+	client netip.Addr // as we or the relay next to it saw it
 }
 
 // A Handler6 answers one message; nil is silence. It runs concurrently with nothing.
@@ -45,7 +47,7 @@ type Server6 struct {
 	// Log gets malformed packets at debug level, errors as errors. Required.
 	Log *slog.Logger
 
-	limit limit[netip.Addr] // by sender
+	limit limit[netip.Addr] // by client
 }
 
 // Listen6 opens the socket of a DHCPv6 server on one interface, by name. It needs the rights of
@@ -93,7 +95,7 @@ func (s *Server6) Serve(ctx context.Context, conn *ipv6.PacketConn) error {
 			continue
 		}
 		udp, ok := from.(*net.UDPAddr)
-		if !ok || !s.limit.pass(udp.AddrPort().Addr()) {
+		if !ok {
 			continue
 		}
 		multicast := control != nil && control.Dst.IsMulticast()
@@ -108,12 +110,20 @@ func (s *Server6) Serve(ctx context.Context, conn *ipv6.PacketConn) error {
 // answer handles one datagram. The answer goes to where it came from: clients and relays ask
 // from the port they listen on.
 func (s *Server6) answer(ctx context.Context, data []byte, from netip.Addr, multicast bool) []byte {
+	// A relay speaks for many clients: those are counted, and known only when decoded.
+	relayed := len(data) > 0 && data[0] == byte(dhcpv6.MessageTypeRelayForward)
+	if !relayed && !s.limit.pass(from) {
+		return nil
+	}
 	q, relay, err := Parse6(data, from)
 	if err == nil && relay == nil && !multicast {
 		err = errors.New("client sent to our own address, which nobody told it to") // section 16
 	}
 	if err != nil {
 		s.Log.Debug("dhcpv6 packet ignored", "from", from, "error", err)
+		return nil
+	}
+	if relayed && !s.limit.pass(q.client) {
 		return nil
 	}
 	reply, err := s.Handler(ctx, q)
@@ -168,6 +178,7 @@ func Parse6(data []byte, from netip.Addr) (q *Request6, relay *dhcpv6.RelayMessa
 	if q.Message, err = outer.GetInnerMessage(); err != nil {
 		return nil, nil, fmt.Errorf("decode relayed DHCPv6 message: %w", err)
 	}
+	q.client = peer
 	q.add(fromEUI64(peer))
 	switch id := q.Options.ClientID().(type) {
 	case *dhcpv6.DUIDLLT:
