@@ -20,6 +20,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"math"
 	"net/url"
 	"slices"
 	"strconv"
@@ -62,6 +63,9 @@ const (
 
 // gib is the unit of the size hint.
 const gib = 1 << 30
+
+// maxExact is up to where a float64 tells whole numbers apart: serial numbers are longer.
+const maxExact = 1 << 53
 
 // maxEncoded bounds Encode: a kernel command line has 2048 bytes on x86, for everything.
 const maxEncoded = 512
@@ -193,7 +197,11 @@ func (h *hint) parse() error {
 	case h.name == sizeHint:
 		return h.parseSize()
 	case h.numeric():
-		_, err := number(h.operands[0])
+		n, err := number(h.operands[0])
+		if err == nil && math.Abs(n) > maxExact {
+			return errors.New("a number of so many digits is not compared exactly, and another disk " +
+				"might match; text is compared by s== and its like")
+		}
 		return err
 	}
 	return nil

@@ -82,7 +82,9 @@ func TestWrongHintsAreNamed(t *testing.T) {
 		{map[string]any{"model": "<or>"}, "missing"}, {map[string]any{"model": "s=="}, "missing"},
 		{map[string]any{"size": "0"}, "positive"}, {map[string]any{"size": "big"}, "positive"},
 		{map[string]any{"size": 1.5}, "positive"}, {map[string]any{"size": "<in> 5"}, "for text"},
-		{map[string]any{"serial": ">= abc"}, "s=="}, {map[string]any{"rotational": "maybe"}, "true"},
+		{map[string]any{"serial": ">= abc"}, "s=="},
+		{map[string]any{"serial": "== 12345678901234567890"}, "s=="},
+		{map[string]any{"serial": "!= -inf"}, "s=="}, {map[string]any{"rotational": "maybe"}, "true"},
 		{map[string]any{"size": "<range-in> [1 5]"}, "<range-in>"},
 		{map[string]any{"model": strings.Repeat("x", 600)}, "at most 512"},
 	} {
