@@ -98,7 +98,11 @@ func local(drive any, uuid string) ([]byte, error) {
 // build makes an image of an object.
 func build(d ingot.Object, uuid string) ([]byte, error) {
 	meta := ingot.Object{"uuid": uuid}
-	given, _ := d["meta_data"].(ingot.Object)
+	given, ok := d["meta_data"].(ingot.Object)
+	if !ok && d["meta_data"] != nil {
+		return nil, ingot.Errorf(ingot.Invalid, "config drive: meta_data is %T; it must be an object",
+			d["meta_data"])
+	}
 	for k, v := range given {
 		meta[k] = v
 	}

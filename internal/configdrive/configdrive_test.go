@@ -114,6 +114,7 @@ func TestWrongDrivesAreNamed(t *testing.T) {
 		"no ISO 9660":            base64.StdEncoding.EncodeToString([]byte("text")),
 		"damaged":                base64.StdEncoding.EncodeToString([]byte{0x1F, 0x8B, 1}),
 		"no ISO 9660 or FAT fil": base64.StdEncoding.EncodeToString(huge),
+		"meta_data is string":    ingot.Object{"meta_data": `{"hostname": "web1"}`},
 		"more than 64 MiB":       ingot.Object{"user_data": strings.Repeat("x", 33<<20)},
 	} {
 		if err := configdrive.Check(drive); ingot.KindOf(err) != ingot.Invalid ||
