@@ -296,8 +296,8 @@ func TestAMachineWhoseBMCFailedIsSwitchedOffLater(t *testing.T) {
 	t.Parallel()
 	for _, event := range []string{"deploy", "delete"} {
 		w := newWorld(t)
-		w.o.PowerTimeout, w.o.PowerSyncInterval = 20*time.Millisecond, 10*time.Millisecond
-		w.o.ForcePower = true
+		// Without power sync at first: failed reads would put the node into maintenance.
+		w.o.PowerTimeout, w.o.ForcePower = 20*time.Millisecond, true
 		w.power.err, w.power.state = errors.New("no answer"), ingot.PowerOn
 		c, stop := w.start()
 		from := map[string]string{"deploy": "available", "delete": "active"}[event]
@@ -311,8 +311,9 @@ func TestAMachineWhoseBMCFailedIsSwitchedOffLater(t *testing.T) {
 		}
 		why := n.LastError
 		stop()
-		w.start() // the wish is in the row
 		w.power.set(func(p *power) { p.err = nil })
+		w.o.PowerSyncInterval = 10 * time.Millisecond
+		w.start() // the wish is in the row
 		n = w.until("n1", "power off", func(n *ingot.Node) bool {
 			w.power.mu.Lock()
 			defer w.power.mu.Unlock()
