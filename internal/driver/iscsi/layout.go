@@ -16,12 +16,10 @@ import (
 // defaultEphemeralFormat is what Ironic makes, and the only kind that can be made here.
 const defaultEphemeralFormat = "ext4"
 
-// Keys of driver_internal_info. The first two are Ironic's.
+// Keys of driver_internal_info, Ironic's.
 const (
 	infoRootID    = "root_uuid_or_disk_id"
 	infoWholeDisk = "is_whole_disk_image"
-	// infoKept names the attempt that found the ephemeral partition to be preserved in its place.
-	infoKept = "ephemeral_partition_kept"
 )
 
 // request reads which partitions instance_info asks for.
@@ -134,7 +132,7 @@ func (d *Deploy) writePartitions(ctx context.Context, t *driver.Task, to target,
 		return deploy.Result{}, err
 	}
 	if c.KeepEphemeral {
-		if err := checkKept(ctx, t, to, plan); err != nil {
+		if err := checkKept(t, to, plan); err != nil {
 			return deploy.Result{}, err
 		}
 	}
@@ -142,14 +140,9 @@ func (d *Deploy) writePartitions(ctx context.Context, t *driver.Task, to target,
 	return deploy.WritePartitions(ctx, to, plan, c, deploy.Options{Progress: copyProgress(t)})
 }
 
-// checkKept makes sure that the ephemeral partition to be preserved is there, and puts on record
-// that it was: the table that proves it is overwritten by another that does, and the step may be
-// repeated after that was cut off in the middle.
-func checkKept(ctx context.Context, t *driver.Task, to target, plan deploy.Plan) error {
-	info := internalInfo(t.Node)
-	if info[infoKept] == t.Node.Attempt.ID {
-		return nil
-	}
+// checkKept makes sure that the ephemeral partition to be preserved is there, also when the step is
+// repeated: whatever is written to the disk, its table has that partition.
+func checkKept(t *driver.Task, to target, plan deploy.Plan) error {
 	head := make([]byte, min(disk.HeadSize, to.Size()))
 	if _, err := to.ReadAt(head, 0); err != nil {
 		return ingot.Errorf(ingot.Unavailable, "read the disk's partition table: %w", err)
@@ -157,16 +150,14 @@ func checkKept(ctx context.Context, t *driver.Task, to target, plan deploy.Plan)
 	if err := plan.CheckKept(head); err != nil {
 		return err
 	}
-	info[infoKept] = t.Node.Attempt.ID
 	t.Note(ingot.Entry{Source: "image", Text: "the ephemeral partition stays as it is"})
-	return t.Save(ctx)
+	return nil
 }
 
 // record tells the node what was written: its boot script and Ironic's clients want to know.
 func record(n *ingot.Node, r deploy.Result) {
 	info, whole := internalInfo(n), !driver.IsPartitionImage(n)
 	info[infoWholeDisk] = whole
-	delete(info, infoKept)
 	delete(info, infoRootID)
 	n.Attempt.NeedsLoader = driver.BootsPartition(n) && !r.BootSector
 	switch {
