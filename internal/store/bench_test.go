@@ -182,18 +182,39 @@ func BenchmarkOpen(b *testing.B) {
 	}
 }
 
-// BenchmarkMachine is what a boot answer looks up.
+// BenchmarkMachine is what a boot answer looks up: a machine that is remembered, and one of more
+// than are.
 func BenchmarkMachine(b *testing.B) {
-	bench(b, func(b *testing.B, s *store.Store, size int) {
-		first := &ingot.Port{UUID: uuid(1_000_000), NodeUUID: uuid(size / 2),
-			Address: "52:54:00:00:00:01", PXEEnabled: true}
-		if err := s.CreatePort(b.Context(), first); err != nil {
-			b.Fatal(err)
-		}
-		for b.Loop() {
-			if _, _, err := s.Machine(b.Context(), first.Address); err != nil {
-				b.Fatal(err)
+	const ports = 16384
+	path := filepath.Join(b.TempDir(), "ingot.db")
+	s := openAt(b, path)
+	createPort(b, s, newPort(1, create(b, s, fullNode()), "52:54:00:00:00:00"))
+	db, err := sql.Open("sqlite", path)
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer db.Close()
+	_, err = db.Exec(`WITH RECURSIVE i (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM i WHERE i < $1)
+		INSERT INTO ports (generation, uuid, node_id, address, pxe_enabled, is_smartnic,
+			local_link_connection, extra, internal_info, created_at)
+		SELECT 1, printf('10000000-0000-4000-8000-%012d', i), node_id,
+			printf('52:54:00:00:%02x:%02x', i >> 8, i & 255), pxe_enabled, is_smartnic,
+			local_link_connection, extra, internal_info, created_at FROM i, ports`, ports-1)
+	if err != nil {
+		b.Fatal(err)
+	}
+	for _, c := range []struct {
+		name string
+		of   int
+	}{{"remembered", 1}, {"read", ports}} {
+		b.Run(c.name, func(b *testing.B) {
+			b.ReportAllocs()
+			for i := 0; b.Loop(); i++ {
+				mac := fmt.Sprintf("52:54:00:00:%02x:%02x", i%c.of>>8, i%c.of&0xff)
+				if _, _, err := s.Machine(b.Context(), mac); err != nil {
+					b.Fatal(err)
+				}
 			}
-		}
-	})
+		})
+	}
 }

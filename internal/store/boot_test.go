@@ -2,9 +2,11 @@ package store_test
 
 import (
 	"encoding/json"
+	"errors"
 	"slices"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -69,6 +71,99 @@ func TestAMachineIsNeverOlderThanTheLastWrite(t *testing.T) {
 		})
 	}
 	group.Wait()
+}
+
+// Whatever a reader was shown, or a writer was told is written, is the least that is shown later.
+func TestNoReaderOfAMachineGoesBack(t *testing.T) {
+	t.Parallel()
+	s := open(t)
+	const readers, rounds = 4, 200
+	n := create(t, s, newNode(1))
+	p := newPort(1, n, macA)
+	createPort(t, s, p)
+	var written, shown atomic.Int64 // rounds
+	var writing, reading sync.WaitGroup
+	writing.Go(func() {
+		for round := range int64(rounds) {
+			n.LastError = strconv.FormatInt(round+1, 10)
+			if err := s.UpdateNode(t.Context(), n); err != nil {
+				t.Error(err)
+				return
+			}
+			written.Store(round + 1)
+		}
+	})
+	writing.Go(func() { // moves the port's generation, and what is written beside it
+		for i := range rounds / 4 {
+			p.PXEEnabled = i%2 == 0
+			entry := []ingot.Entry{{Node: n.UUID, Text: "beside"}}
+			err := errors.Join(s.UpdatePort(t.Context(), p), s.AppendJournal(t.Context(), entry))
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			_, got, err := s.Machine(t.Context(), macA)
+			if err != nil || got.PXEEnabled != p.PXEEnabled {
+				t.Errorf("port %+v, %v", got, err)
+				return
+			}
+		}
+	})
+	stop := make(chan struct{})
+	for i := range readers {
+		reading.Go(func() {
+			for {
+				least := max(written.Load(), shown.Load())
+				got, err := look(t, s, i%2 == 0)
+				if err != nil || got < least {
+					t.Errorf("read %d, %v after %d", got, err, least)
+					return
+				}
+				for old := shown.Load(); old < got && !shown.CompareAndSwap(old, got); {
+					old = shown.Load()
+				}
+				select {
+				case <-stop:
+					return
+				default:
+				}
+			}
+		})
+	}
+	writing.Wait()
+	close(stop)
+	reading.Wait()
+}
+
+// look returns the round that macA's node was last written in, 0 for none.
+func look(t *testing.T, s *store.Store, asClient bool) (int64, error) {
+	var n *ingot.Node
+	var err error
+	if asClient {
+		var c store.Client
+		c, err = s.Client(t.Context(), macA)
+		n = c.Node
+	} else {
+		n, _, err = s.Machine(t.Context(), macA)
+	}
+	if err != nil || n.LastError == "" {
+		return 0, err
+	}
+	return strconv.ParseInt(n.LastError, 10, 64)
+}
+
+func TestSeparatorsInFreeTextHarmNothing(t *testing.T) {
+	t.Parallel()
+	s := open(t)
+	n := newNode(1)
+	n.LastError, n.DriverInfo = "a\x1fb", ingot.Object{"kernel_append_params": "c\x1fd"}
+	create(t, s, n)
+	createPort(t, s, newPort(1, n, macA))
+	got, _, err := s.Machine(t.Context(), macA)
+	if err != nil || got.LastError != "a b" ||
+		got.DriverInfo["kernel_append_params"] != "c\x1fd" {
+		t.Errorf("node %+v, %v", got, err)
+	}
 }
 
 func TestEntriesOfALongAppendAreNumberedInOrder(t *testing.T) {

@@ -3,7 +3,6 @@ package store
 import (
 	"context"
 	"strings"
-	"sync"
 	"time"
 
 	"ingot/internal/ingot"
@@ -19,27 +18,6 @@ type Client struct {
 	Lease ingot.Lease
 }
 
-// maxClients bounds how many clients are remembered.
-const maxClients = 8192
-
-// clients remembers rows by their generations, which every write changes: a look at the
-// generations costs a tenth of reading the rows.
-type clients struct {
-	mu    sync.Mutex // guards known
-	known map[string]known
-}
-
-type known struct {
-	version version
-	port    *ingot.Port
-	node    *ingot.Node
-}
-
-// version is the state of a port's and its node's row. ids are never used again.
-type version struct {
-	port, portGeneration, node, nodeGeneration int64
-}
-
 // clientQuery has one row for every MAC. Generations are read anew each time.
 const clientQuery = `SELECT coalesce(ports.id, 0), coalesce(ports.generation, 0),
 		coalesce(nodes.id, 0), coalesce(nodes.generation, 0),
@@ -52,6 +30,7 @@ const clientQuery = `SELECT coalesce(ports.id, 0), coalesce(ports.generation, 0)
 // Client returns what is known of a MAC. Nothing is no error.
 func (s *Store) Client(ctx context.Context, mac string) (Client, error) {
 	mac = strings.ToLower(mac)
+	moment := s.machines.now()
 	var v version
 	var c Client
 	var expires int64
@@ -68,30 +47,16 @@ func (s *Store) Client(ctx context.Context, mac string) (Client, error) {
 	if v.port == 0 {
 		return c, nil
 	}
-	s.clients.mu.Lock()
-	k, ok := s.clients.known[mac]
-	s.clients.mu.Unlock()
-	if !ok || k.version != v {
-		// The rows are of this version or a later one; then the next look reads them again.
-		k = known{version: v}
-		k.node, k.port, err = s.Machine(ctx, mac)
-		if ingot.KindOf(err) == ingot.NotFound {
-			return c, nil // deleted just now
-		}
-		if err != nil {
-			return c, err
-		}
-		s.clients.put(mac, k)
+	r := s.machines.get(mac)
+	if r != nil && r.version == v {
+		c.Port, c.Node = r.port, r.node
+		return c, nil
 	}
-	c.Port, c.Node = k.port, k.node
-	return c, nil
-}
-
-func (l *clients) put(mac string, k known) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.known == nil || len(l.known) >= maxClients {
-		l.known = map[string]known{}
+	// The rows are of this version or a later one.
+	m, err := s.readMachine(ctx, mac, moment)
+	if ingot.KindOf(err) == ingot.NotFound {
+		return c, nil // deleted just now
 	}
-	l.known[mac] = k
+	c.Port, c.Node = m.port, m.node
+	return c, err
 }

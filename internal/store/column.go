@@ -34,7 +34,6 @@ const (
 	fixed                    // written when the row is made, not afterwards
 	sortable                 // a sort key of lists
 	nullable                 // matters to sort keys only
-	boot                     // read by Machine, too
 )
 
 func (u use) has(v use) bool { return u&v != 0 }

@@ -34,7 +34,7 @@ func (s *Store) Heartbeat(ctx context.Context, c ingot.Conductor) error {
 	if c.Hostname == "" {
 		return ingot.Errorf(ingot.Invalid, "a conductor needs a host name")
 	}
-	return s.write(ctx, "record heartbeat of "+c.Hostname, func(tx *tx) error {
+	return s.writeBeside(ctx, "record heartbeat of "+c.Hostname, func(tx *tx) error {
 		_, err := tx.ExecContext(ctx, `
 			INSERT INTO conductors (hostname, conductor_group, drivers, created_at, updated_at)
 			VALUES ($1, $2, $3, $4, $4)
@@ -80,7 +80,7 @@ func (s *Store) alive(c *ingot.Conductor, now time.Time) bool {
 // RemoveConductor forgets a conductor: one that stops in order, or a host that will not come
 // back. Its reservations stay; see ReleaseAll. NotFound if there is none.
 func (s *Store) RemoveConductor(ctx context.Context, hostname string) error {
-	return s.write(ctx, "remove conductor "+hostname, func(tx *tx) error {
+	return s.writeBeside(ctx, "remove conductor "+hostname, func(tx *tx) error {
 		count, err := changed(tx.ExecContext(ctx,
 			`DELETE FROM conductors WHERE hostname = $1`, hostname))
 		if err == nil && count == 0 {

@@ -47,7 +47,7 @@ func (s *Store) AppendJournal(ctx context.Context, entries []ingot.Entry) error 
 	}
 	due := s.dueForTrim(entries)
 	seqs := make([]int64, len(entries))
-	err := s.write(ctx, "append to the journal", func(tx *tx) error {
+	err := s.writeBeside(ctx, "append to the journal", func(tx *tx) error {
 		if err := s.appendEntries(ctx, tx, entries, seqs); err != nil {
 			return err
 		}

@@ -64,7 +64,7 @@ const putLease = `INSERT INTO leases (mac, address, expires_at) VALUES ($1, $2, 
 // learns what the first one gave.
 func (s *Store) TakeLeases(ctx context.Context, changes []LeaseChange) []error {
 	errs := make([]error, len(changes))
-	err := s.write(ctx, fmt.Sprintf("write %d leases", len(changes)), func(tx *tx) error {
+	err := s.writeBeside(ctx, fmt.Sprintf("write %d leases", len(changes)), func(tx *tx) error {
 		look, put := tx.StmtContext(ctx, s.findLeases), tx.StmtContext(ctx, s.putLease)
 		for i, c := range changes {
 			var err error
@@ -130,7 +130,7 @@ func refusal(ctx context.Context, tx *tx, look *sql.Stmt, c LeaseChange) (refusa
 
 // FreeLease ends the lease of a MAC; that there is none is no error.
 func (s *Store) FreeLease(ctx context.Context, mac string) error {
-	return s.write(ctx, "free lease of "+mac, func(tx *tx) error {
+	return s.writeBeside(ctx, "free lease of "+mac, func(tx *tx) error {
 		_, err := tx.ExecContext(ctx, `DELETE FROM leases WHERE mac = $1`, strings.ToLower(mac))
 		return err
 	})

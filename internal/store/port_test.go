@@ -14,7 +14,7 @@ func newPort(i int, n *ingot.Node, mac string) *ingot.Port {
 	return &ingot.Port{UUID: uuid(1000 + i), NodeUUID: n.UUID, Address: mac, PXEEnabled: true}
 }
 
-func createPort(t *testing.T, s *store.Store, p *ingot.Port) *ingot.Port {
+func createPort(t testing.TB, s *store.Store, p *ingot.Port) *ingot.Port {
 	t.Helper()
 	if err := s.CreatePort(t.Context(), p); err != nil {
 		t.Fatal(err)

@@ -57,7 +57,7 @@ type Store struct {
 	reader *sql.DB // several connections, each with its own snapshot
 
 	// Statements of the busiest methods, prepared: parsing costs more than running them.
-	machine, insertOne, insertMany *sql.Stmt
+	machine, version, insertOne, insertMany *sql.Stmt
 
 	lease time.Duration
 	keep  int
@@ -68,7 +68,7 @@ type Store struct {
 	client     *sql.Stmt // clientQuery
 	findLeases *sql.Stmt
 	putLease   *sql.Stmt
-	clients    clients
+	machines   machines
 
 	trimMu sync.Mutex
 	// untrimmed counts entries appended to the journal of a node since it was last trimmed, see
@@ -118,7 +118,8 @@ func (s *Store) prepare(ctx context.Context) error {
 		db   *sql.DB
 		text string
 	}{
-		{&s.machine, s.reader, machines},
+		{&s.machine, s.reader, machineQuery},
+		{&s.version, s.reader, versionQuery},
 		{&s.client, s.reader, clientQuery},
 		{&s.findLeases, s.writer, leases.selectFrom() + " WHERE mac = $1 OR address = $2"},
 		{&s.putLease, s.writer, putLease},
@@ -140,7 +141,7 @@ func (s *Store) Close() error {
 
 // Ping tells whether rows can be read and written now.
 func (s *Store) Ping(ctx context.Context) error {
-	return s.write(ctx, "ping store", func(*tx) error { return nil })
+	return s.writeBeside(ctx, "ping store", func(*tx) error { return nil })
 }
 
 // tx is a transaction, with the one time that everything in it happens at.
@@ -152,6 +153,21 @@ type tx struct {
 // write runs fn in a transaction that nobody else writes beside, and commits it to the disk if
 // fn returns nil.
 func (s *Store) write(ctx context.Context, doing string, fn func(*tx) error) error {
+	var started int64
+	defer func() { s.machines.ended.Add(started) }()
+	return s.writeBeside(ctx, doing, func(tx *tx) error {
+		err := fn(tx)
+		if err == nil {
+			started = 1
+			s.machines.started.Add(started)
+		}
+		return err
+	})
+}
+
+// writeBeside is write for what changes no row of nodes or ports: what is remembered of them
+// stays good.
+func (s *Store) writeBeside(ctx context.Context, doing string, fn func(*tx) error) error {
 	return inTx(ctx, s.writer, sql.TxOptions{}, doing, fn)
 }
 
