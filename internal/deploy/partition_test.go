@@ -297,6 +297,11 @@ func TestWhatDoesNotFitIsToldBeforehand(t *testing.T) {
 	if _, err := deploy.NewPlan(r, diskSize, 512); err == nil {
 		t.Error("an ephemeral partition of 1 MiB")
 	}
+	r.Ephemeral, r.Root, r.Swap = 0, 1<<62, 1<<62 // more than an int64 together
+	if p, err := deploy.NewPlan(r, diskSize, 512); ingot.KindOf(err) != ingot.Invalid ||
+		!strings.Contains(err.Error(), "swap1 of 4398046511104 MiB") {
+		t.Errorf("plan %s: %v", p, err)
+	}
 }
 
 func TestAnEphemeralPartitionIsKeptIfItIsThere(t *testing.T) {

@@ -63,6 +63,11 @@ func NewPlan(r Request, size int64, sector int) (Plan, error) {
 		if part.size <= 0 {
 			continue
 		}
+		if part.size > size { // also keeps the sum from overflowing
+			return Plan{}, ingot.Errorf(ingot.Invalid, "a partition %s of %d MiB is asked for, but "+
+				"the disk has %d MiB; ask for less (root_gb, swap_mb, ephemeral_gb) or choose a "+
+				"larger disk (root_device hints)", part.role, part.size>>20, size>>20)
+		}
 		// What comes next must be aligned; no size is less than asked for.
 		n := (part.size + disk.Align - 1) / disk.Align * disk.Align
 		err := p.Table.Add(disk.Partition{Start: at, Size: n, Type: part.kind,
