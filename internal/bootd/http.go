@@ -22,6 +22,10 @@ type Files interface {
 // programPath is where boot programs are for UEFI HTTP boot.
 const programPath = "/programs/"
 
+// maxFileName bounds the name of a boot file, which any text is good for and the journal keeps.
+// netboot's are no longer.
+const maxFileName = 255
+
 // noteTimeout bounds the look-up of who fetched a file.
 const noteTimeout = 5 * time.Second
 
@@ -45,6 +49,10 @@ func (s *Server) routes() http.Handler {
 // cached for ever, and a range may be continued at another conductor.
 func (s *Server) serveFile(w http.ResponseWriter, r *http.Request) {
 	digest := r.PathValue("digest")
+	if len(r.PathValue("name")) > maxFileName {
+		http.NotFound(w, r)
+		return
+	}
 	f, err := s.Files.Open(digest)
 	if ingot.KindOf(err) == ingot.NotFound {
 		http.Error(w, "no such boot file here", http.StatusNotFound)

@@ -16,6 +16,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -90,6 +91,13 @@ func TestRangesOfBootFiles(t *testing.T) {
 		resp, _ := fetch(t, "GET", url, map[string]string{"Range": bad})
 		if resp.StatusCode != http.StatusRequestedRangeNotSatisfiable {
 			t.Errorf("Range %s: %s", bad, resp.Status)
+		}
+	}
+	for length, want := range map[int]int{255: http.StatusOK, 256: http.StatusNotFound} {
+		name := strings.Repeat("n", length)
+		resp, _ := fetch(t, "GET", strings.TrimSuffix(url, "vmlinuz")+name, nil)
+		if resp.StatusCode != want {
+			t.Errorf("a name of %d bytes: %s", length, resp.Status)
 		}
 	}
 	resp, body := fetch(t, "GET", url, map[string]string{"Range": "bytes=0-1,5-6"})

@@ -80,7 +80,7 @@ var booting = map[lifecycle.State][]ingot.BootIntent{
 	lifecycle.Deploying:    {ingot.BootDeploy, ingot.BootInstance},
 	lifecycle.WaitCallBack: {ingot.BootDeploy, ingot.BootInstance},
 	lifecycle.DeployHold:   {ingot.BootDeploy, ingot.BootInstance},
-	lifecycle.DeployFailed: {},
+	lifecycle.DeployFailed: {ingot.BootInstance}, // of a rebuild that failed before it began
 	lifecycle.Active:       {ingot.BootInstance},
 	lifecycle.Adopting:     {ingot.BootInstance},
 	lifecycle.AdoptFailed:  {},
@@ -129,7 +129,8 @@ func Decide(n *ingot.Node) Decision {
 	case slices.Contains(allowed, n.BootIntent):
 	case state == lifecycle.DeployFailed || state == lifecycle.CleanFailed:
 		return Decision{Intent: ingot.BootError}
-	case state == lifecycle.Deleting && n.BootIntent == ingot.BootInstance:
+	case state == lifecycle.Deleting && (n.BootIntent == ingot.BootInstance ||
+		n.BootIntent == ingot.BootDeploy):
 		return Decision{Intent: ingot.BootNone} // until it is off
 	default:
 		return Decision{ingot.BootNone, `boot intent "` + string(n.BootIntent) +
