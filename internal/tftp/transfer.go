@@ -58,6 +58,13 @@ type transfer struct {
 	timing timing
 }
 
+// Bounds of what a client's own timeout (RFC 2349) may do: it must not keep a place for half an
+// hour for each forged request. Firmware asks for a few seconds.
+const (
+	maxTimeout = 60 // seconds; a longer one is not agreed to
+	maxSilence = time.Minute
+)
+
 // timing says when packets are sent again.
 type timing struct {
 	limit    time.Duration // longest wait
@@ -137,8 +144,8 @@ func (t *transfer) negotiate(s *Server) {
 				agree(o.name, t.content.Size)
 			}
 		case "timeout":
-			// RFC 2349: seconds, 1 to 255. It must be answered with the same value.
-			if n, ok := t.ask.number(o.name, 1, 255); ok {
+			// RFC 2349: seconds, 1 to 255. It must be answered with the same value or not at all.
+			if n, ok := t.ask.number(o.name, 1, maxTimeout); ok {
 				t.timing.limit, t.timing.fixed = time.Duration(n)*time.Second, true
 				t.timing.wait = t.timing.limit
 				agree(o.name, n)
@@ -231,8 +238,8 @@ func (t *transfer) check(now time.Time, retries int) error {
 	if t.phase == opening || now.Before(t.timing.deadline) {
 		return nil
 	}
-	silence := now.Sub(t.timing.began)
-	if silence >= t.timing.limit*time.Duration(retries+1) {
+	silence, limit := now.Sub(t.timing.began), t.timing.limit
+	if silence >= min(limit*time.Duration(retries+1), max(maxSilence, 2*limit)) {
 		return fmt.Errorf("%w for %s", errSilent, silence.Round(time.Millisecond))
 	}
 	if t.phase == offering {
