@@ -133,7 +133,10 @@ func (a *API) mux(table []route, machine bool) *http.ServeMux {
 // canonical returns the path as the table of routes has it: with /v1 in front, without a slash
 // or .json at the end.
 func canonical(p string) (canonical string, suffixed bool) {
-	p = path.Clean("/" + p)
+	if !strings.HasPrefix(p, "/") {
+		p = "/" + p
+	}
+	p = path.Clean(p)
 	if trimmed, ok := strings.CutSuffix(p, ".json"); ok && !strings.HasSuffix(trimmed, "/") {
 		p, suffixed = trimmed, true
 	}
@@ -240,7 +243,7 @@ func (p reply) write(w http.ResponseWriter, c *call) {
 	body := p.raw
 	switch {
 	case p.raw != nil:
-		h.Set("Content-Type", "text/plain")
+		h["Content-Type"] = plainText
 	case p.body != nil:
 		var err error
 		if body, err = encode(p.body); err != nil {

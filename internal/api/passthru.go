@@ -95,8 +95,10 @@ func passthruReply(r rpc.Reply) reply {
 	switch {
 	case r.Async:
 		return reply{status: http.StatusAccepted}
+	case r.Attach && r.Body == nil:
+		return reply{raw: []byte{}}
 	case r.Attach:
-		return reply{raw: append([]byte{}, r.Body...)}
+		return reply{raw: r.Body}
 	}
 	return reply{body: jsonValue{r.Value}}
 }

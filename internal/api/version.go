@@ -24,6 +24,13 @@ const (
 
 func versionString(minor int) string { return "1." + strconv.Itoa(minor) }
 
+// Values of headers that every answer shares. Who adds to one gets a copy, as they have no room.
+var (
+	minVersions = []string{minVersion}
+	maxVersions = []string{versionString(latest)}
+	plainText   = []string{"text/plain"}
+)
+
 // negotiate returns the x of the microversion 1.x that the request asks for and sets the
 // headers of the answer. None asked for is 1.1; "latest" is the greatest one.
 func negotiate(answer, request http.Header) (int, error) {
@@ -39,8 +46,8 @@ func negotiate(answer, request http.Header) (int, error) {
 		return 0, ingot.Errorf(ingot.NotAcceptable,
 			"Invalid value for X-OpenStack-Ironic-API-Version header")
 	}
-	answer.Set(minHeader, minVersion)
-	answer.Set(maxHeader, versionString(latest))
+	answer[minHeader] = minVersions
+	answer[maxHeader] = maxVersions
 	switch {
 	case major != 1:
 		return 0, ingot.Errorf(ingot.NotAcceptable, "Mutually exclusive versions requested. "+
@@ -51,7 +58,11 @@ func negotiate(answer, request http.Header) (int, error) {
 			"version is not supported by this service. The supported version range is: "+
 			"[%s, %s].", asked, minVersion, versionString(latest))
 	}
-	answer.Set(versionHeader, versionString(minor))
+	if minor == 1 { // what machines, which do not ask, get
+		answer[versionHeader] = minVersions
+	} else {
+		answer.Set(versionHeader, versionString(minor))
+	}
 	return minor, nil
 }
 

@@ -89,6 +89,8 @@ type Conductor struct {
 	// backlog tells that some node waits for a worker.
 	backlog atomic.Bool
 
+	passthrus sync.Map // hardware type (string) to []driverPassthru
+
 	// power counts failures to read a power state, by node.
 	powerMu  sync.Mutex
 	powerBad map[string]int

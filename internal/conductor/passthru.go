@@ -75,19 +75,41 @@ func reply(m driver.Method, r driver.Result) rpc.Reply {
 	return rpc.Reply{Async: m.Async, Attach: m.Attach, Value: r.Value, Body: r.Body}
 }
 
+// driverPassthru is an implementation with the methods that it lists.
+type driverPassthru struct {
+	driver.DriverPassthru
+	methods []driver.Method
+}
+
+// driverPassthrus lists what may answer driver calls of a hardware type. It is the same for as
+// long as the conductor lives, and each boot script asks for it.
+func (c *Conductor) driverPassthrus(name string) ([]driverPassthru, error) {
+	if known, ok := c.passthrus.Load(name); ok {
+		return known.([]driverPassthru), nil
+	}
+	impls, err := c.o.Table.Implementations(name)
+	if err != nil {
+		return nil, err
+	}
+	var list []driverPassthru
+	for _, i := range impls {
+		if p, ok := i.(driver.DriverPassthru); ok {
+			list = append(list, driverPassthru{p, p.DriverMethods()})
+		}
+	}
+	c.passthrus.Store(name, list)
+	return list, nil
+}
+
 // CallDriver runs a passthru method of a hardware type.
 func (c *Conductor) CallDriver(ctx context.Context, name string, call rpc.Call) (rpc.Reply,
 	error) {
-	impls, err := c.o.Table.Implementations(name)
+	list, err := c.driverPassthrus(name)
 	if err != nil {
 		return rpc.Reply{}, err
 	}
-	for _, i := range impls {
-		p, ok := i.(driver.DriverPassthru)
-		if !ok {
-			continue
-		}
-		m, found, err := choose(p.DriverMethods(), call)
+	for _, p := range list {
+		m, found, err := choose(p.methods, call)
 		if err != nil {
 			return rpc.Reply{}, err
 		}

@@ -2,7 +2,7 @@ package ingot
 
 import (
 	"crypto/rand"
-	"fmt"
+	"encoding/hex"
 )
 
 // NewUUID returns a random UUID (RFC 9562, version 4), lower case.
@@ -11,5 +11,12 @@ func NewUUID() string {
 	_, _ = rand.Read(b[:]) // never fails, see crypto/rand
 	b[6] = b[6]&0x0f | 0x40
 	b[8] = b[8]&0x3f | 0x80
-	return fmt.Sprintf("%x-%x-%x-%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:])
+	text := make([]byte, 0, 36)
+	for i, part := range [][]byte{b[:4], b[4:6], b[6:8], b[8:10], b[10:]} {
+		if i > 0 {
+			text = append(text, '-')
+		}
+		text = hex.AppendEncode(text, part)
+	}
+	return string(text)
 }

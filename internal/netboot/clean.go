@@ -38,6 +38,13 @@ func chars(more string) *set {
 }
 
 func keep(s string, allowed *set) string {
+	clean := 0
+	for clean < len(s) && s[clean] < 128 && allowed[s[clean]] {
+		clean++
+	}
+	if clean == len(s) { // as nearly all are, and a call for each rune costs
+		return s
+	}
 	return strings.Map(func(r rune) rune {
 		if r < 128 && allowed[r] {
 			return r
