@@ -18,7 +18,7 @@ import (
 const separator = "\x1f"
 
 // machineQuery reads a port and its node as one text: what the driver does for a column costs
-// more than to find the rows. parseMachine is its counterpart.
+// more than to find the rows. machines.parse is its counterpart.
 var machineQuery = "SELECT concat_ws('" + separator + "', " + strings.Join([]string{
 	"ports.id", "ports.generation", "nodes.id", "nodes.generation",
 	"ports.address", "ports.pxe_enabled", "ports.extra",
@@ -49,8 +49,8 @@ type version struct {
 	port, portGeneration, node, nodeGeneration int64
 }
 
-// parseMachine reads the text of machineQuery.
-func parseMachine(text string) (machine, error) {
+// parse reads the text of machineQuery.
+func (l *machines) parse(text string) (machine, error) {
 	n, p := new(ingot.Node), new(ingot.Port)
 	m := machine{node: n, port: p}
 	var column string
@@ -76,7 +76,8 @@ func parseMachine(text string) (machine, error) {
 			return m, err
 		}
 	}
-	if err := (document[map[string]string]{v: &n.Interfaces}).Scan(next()); err != nil {
+	var err error
+	if n.Interfaces, err = l.decodeInterfaces(next()); err != nil {
 		return m, err
 	}
 	if next() != "" {
@@ -105,8 +106,12 @@ func bootObject(into *ingot.Object, text string) error {
 	return object(into).Scan(text)
 }
 
-// maxMachines bounds how many machines are remembered, some 3 KB each.
-const maxMachines = 8192
+const (
+	// maxMachines bounds how many machines are remembered, some 3 KB each.
+	maxMachines = 16384
+	// maxInterfaces bounds how many different values of Node.Interfaces are: fleets have few.
+	maxInterfaces = 64
+)
 
 // machines remembers machines. What is remembered is as good as read if its version is what the
 // rows have now, which costs a third of reading them to find out; and without any look while no
@@ -120,8 +125,10 @@ type machines struct {
 	// they commit, and when they have or could not. Equal, they are a moment of the rows.
 	started, ended atomic.Int64
 
-	mu    sync.Mutex // guards known
+	mu    sync.Mutex // guards what follows
 	known map[string]*remembered
+	// interfaces are the values of Node.Interfaces, by their JSON.
+	interfaces map[string]map[string]string
 }
 
 type remembered struct {
@@ -154,10 +161,38 @@ func (l *machines) put(mac string, m machine, moment int64) {
 	r.moment.Store(moment)
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.known == nil || len(l.known) >= maxMachines {
-		l.known = map[string]*remembered{}
-	}
+	bound(&l.known, maxMachines)
 	l.known[mac] = r
+}
+
+// bound makes room for one more, if need be at the cost of any one.
+func bound[V any](m *map[string]V, limit int) {
+	if *m == nil {
+		*m = map[string]V{}
+	}
+	if len(*m) < limit {
+		return
+	}
+	for key := range *m {
+		delete(*m, key)
+		return
+	}
+}
+
+// decodeInterfaces decodes what few nodes have for themselves.
+func (l *machines) decodeInterfaces(text string) (map[string]string, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if known, ok := l.interfaces[text]; ok {
+		return known, nil
+	}
+	var v map[string]string
+	if err := (document[map[string]string]{v: &v}).Scan(text); err != nil {
+		return nil, err
+	}
+	bound(&l.interfaces, maxInterfaces)
+	l.interfaces[strings.Clone(text)] = v // not the whole row
+	return v, nil
 }
 
 // Machine returns the port with that address and its node, NotFound if there is none. Every DHCP
@@ -200,7 +235,7 @@ func (s *Store) readMachine(ctx context.Context, mac string, moment int64) (mach
 	if err != nil {
 		return machine{}, explain("read machine "+mac, err)
 	}
-	m, err := parseMachine(text)
+	m, err := s.machines.parse(text)
 	if err != nil {
 		return machine{}, fmt.Errorf("decode machine %s: %w", mac, err)
 	}
