@@ -141,7 +141,8 @@ type Refuser interface {
 
 // Finder lets a driver-level method look up the machine that is asking. Both return
 // ingot.NotFound for machines nobody knows. NodeByMAC returns the port with that address alone,
-// and both of them as far only as boot answers need them (store.Machine).
+// and both of them as far only as boot answers need them (store.Machine); they are shared, and
+// must not be changed.
 type Finder interface {
 	NodeByIdent(ctx context.Context, ident string) (*ingot.Node, []*ingot.Port, error)
 	NodeByMAC(ctx context.Context, mac string) (*ingot.Node, []*ingot.Port, error)
