@@ -75,7 +75,7 @@ func TestAnEphemeralPartitionThatIsNotThereStopsADeployment(t *testing.T) {
 	}
 	c, _ := x.start()
 	x.provision(c, "n1", "deploy")
-	x.failed("the disk has room for")
+	x.failed("but the disk has 8 MiB")
 	x.partitioned(ingot.Object{"ephemeral_gb": "big"})
 	err = c.Provision(t.Context(), rpc.ProvisionRequest{Ident: "n1", Event: "deploy"})
 	if ingot.KindOf(err) != ingot.Invalid || !strings.Contains(err.Error(), "ephemeral_gb") {

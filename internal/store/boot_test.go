@@ -81,6 +81,7 @@ func TestNoReaderOfAMachineGoesBack(t *testing.T) {
 	n := create(t, s, newNode(1))
 	p := newPort(1, n, macA)
 	createPort(t, s, p)
+	uuid := n.UUID                  // an update replaces all of n
 	var written, shown atomic.Int64 // rounds
 	var writing, reading sync.WaitGroup
 	writing.Go(func() {
@@ -96,7 +97,7 @@ func TestNoReaderOfAMachineGoesBack(t *testing.T) {
 	writing.Go(func() { // moves the port's generation, and what is written beside it
 		for i := range rounds / 4 {
 			p.PXEEnabled = i%2 == 0
-			entry := []ingot.Entry{{Node: n.UUID, Text: "beside"}}
+			entry := []ingot.Entry{{Node: uuid, Text: "beside"}}
 			err := errors.Join(s.UpdatePort(t.Context(), p), s.AppendJournal(t.Context(), entry))
 			if err != nil {
 				t.Error(err)
