@@ -20,9 +20,10 @@ func (c *Conductor) retryBoots(ctx context.Context) error {
 	if c.o.BootRetryTimeout <= 0 {
 		return nil
 	}
-	free, no := false, false
+	// A boot begins where the wait does, so of many waiting machines only the late are read.
+	free, no, late := false, false, time.Now().Add(-c.o.BootRetryTimeout)
 	waiting, err := c.o.Store.Nodes(ctx, store.NodeFilter{Reserved: &free, Maintenance: &no,
-		ProvisionState: string(lifecycle.WaitCallBack)}, store.Page{})
+		ProvisionState: string(lifecycle.WaitCallBack), StateBefore: &late}, store.Page{})
 	if err != nil {
 		return err
 	}

@@ -112,6 +112,8 @@ type NodeFilter struct {
 	ProvisionStates []string
 	// WaitBefore: waits, with a deadline before it.
 	WaitBefore *time.Time
+	// StateBefore: in its provision state since before it.
+	StateBefore *time.Time
 }
 
 func (f NodeFilter) where() where {
@@ -153,6 +155,9 @@ func (f NodeFilter) where() where {
 	}
 	if f.WaitBefore != nil {
 		w.add("wait_until < ?", f.WaitBefore.UnixMicro())
+	}
+	if f.StateBefore != nil {
+		w.add("provision_updated_at < ?", f.StateBefore.UnixMicro())
 	}
 	w.rare = f.WaitBefore != nil || f.Reserved != nil && *f.Reserved
 	return w

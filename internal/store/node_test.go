@@ -371,6 +371,8 @@ func TestFiltersSelectNodes(t *testing.T) {
 		"not reserved":    {store.NodeFilter{Reserved: ptr(false)}, "1"},
 		"reserved by":     {store.NodeFilter{ReservedBy: "c1"}, "2"},
 		"deadline passed": {store.NodeFilter{WaitBefore: ptr(time.Now())}, "1"},
+		"state is old":    {store.NodeFilter{StateBefore: ptr(time.Now())}, "1"},
+		"state is older":  {store.NodeFilter{StateBefore: ptr(time.Unix(0, 0))}, ""},
 		"free and late":   {store.NodeFilter{WaitBefore: &future, Reserved: ptr(false)}, "1"},
 		"not retired":     {store.NodeFilter{Retired: ptr(false)}, "2"},
 		"two at once":     {store.NodeFilter{Driver: "ipmi", Owner: "o"}, "1"},
