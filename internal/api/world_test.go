@@ -279,7 +279,7 @@ func (w *world) send(base, method, path, body string, header ...string) answer {
 			r.Header.Del(header[i])
 		}
 	}
-	resp, err := http.DefaultClient.Do(r)
+	resp, err := webClient.Do(r)
 	if err != nil {
 		w.Fatal(err)
 	}

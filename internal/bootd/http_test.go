@@ -126,7 +126,7 @@ func fetch(t *testing.T, method, url string, header map[string]string) (*http.Re
 	for k, v := range header {
 		req.Header.Set(k, v)
 	}
-	resp, err := http.DefaultClient.Do(req)
+	resp, err := webClient.Do(req)
 	if err != nil {
 		t.Fatal(err)
 	}

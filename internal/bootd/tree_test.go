@@ -153,7 +153,7 @@ func TestS1_6_BootIPXEIsOneChainForOthersDHCPServers(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		resp, err := http.DefaultClient.Do(req)
+		resp, err := webClient.Do(req)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -440,7 +440,7 @@ func (r *ramdisk) post(ctx context.Context, method string, body map[string]any) 
 		return 0, "", err
 	}
 	req.Header.Set("Content-Type", "application/json")
-	resp, err := http.DefaultClient.Do(req)
+	resp, err := webClient.Do(req)
 	if err != nil {
 		return 0, "", err
 	}
@@ -455,7 +455,7 @@ func fetch(ctx context.Context, url string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	resp, err := http.DefaultClient.Do(req)
+	resp, err := webClient.Do(req)
 	if err != nil {
 		return "", err
 	}

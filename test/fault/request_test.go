@@ -117,7 +117,7 @@ func post(t *testing.T, url string, body io.Reader) (status int, answer string) 
 		t.Fatal(err)
 	}
 	req.Header.Set("Content-Type", "application/json")
-	resp, err := http.DefaultClient.Do(req)
+	resp, err := webClient.Do(req)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -223,7 +223,7 @@ func TestAScriptIsAskedForWithWrongArguments(t *testing.T) {
 			"node_uuid=00000000-0000-4000-8000-000000000000", "node_uuid=" + long, "port_address=" + long,
 			strings.Repeat("a=b&", 10000),
 		} {
-			resp, err := http.Get(base + "/v1/drivers/ipmi/vendor_passthru/ipxe_config?" +
+			resp, err := webClient.Get(base + "/v1/drivers/ipmi/vendor_passthru/ipxe_config?" +
 				strings.ReplaceAll(query, " ", "+"))
 			if err != nil {
 				t.Fatal(err)

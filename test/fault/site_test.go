@@ -192,7 +192,7 @@ func (s *site) do(method, path string, body any) (status int, answer []byte) {
 	}
 	req.Header.Set("X-OpenStack-Ironic-API-Version", "1.82")
 	req.Header.Set("Content-Type", "application/json")
-	resp, err := http.DefaultClient.Do(req)
+	resp, err := webClient.Do(req)
 	if err != nil {
 		s.t.Fatal(err)
 	}

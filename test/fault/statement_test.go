@@ -44,7 +44,7 @@ func TestS1_6_ThereIsNoStaticScript(t *testing.T) {
 	s.verb("active")
 	s.deployed()
 	for _, path := range []string{"/programs/boot.ipxe", "/files/boot.ipxe"} {
-		resp, err := http.Get(s.boot + path)
+		resp, err := webClient.Get(s.boot + path)
 		if err != nil {
 			t.Fatal(err)
 		}
