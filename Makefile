@@ -15,12 +15,13 @@ demo: packages build ## a real virtual machine, from an empty disk to a booted i
 
 test: packages lint unit e2e ## everything, with what it needs
 
-unit: ## everything that needs no booting machine
+unit: ## everything that needs no booting machine and not many seconds
 	CGO_ENABLED=1 go test -race -short -shuffle=on -timeout 20m $$(go list ./... | grep -v /test/)
 
 e2e: build ## whole deploys: QEMU machines, the baremetal client, BIOS and UEFI, faults
 	CGO_ENABLED=1 go test -race -count=1 -timeout 15m \
-		./internal/bootd ./internal/ramdisk ./internal/sim/guest
+		./internal/bootd ./internal/conductor ./internal/deploy ./internal/ramdisk \
+		./internal/sim/guest
 	CGO_ENABLED=1 go test -race -count=1 -timeout 25m -v ./test/...
 
 bench: packages build ## every figure beside its yardstick

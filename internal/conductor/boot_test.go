@@ -147,6 +147,7 @@ func TestS2_7_BootsOfOneDeploymentShareItsDeadline(t *testing.T) {
 }
 
 func TestABootRetrySurvivesAKilledConductorAtEveryWrite(t *testing.T) {
+	long(t)
 	t.Parallel()
 	x := newMetal(t)
 	x.o.BootRetryTimeout, x.o.CheckInterval = 50*time.Millisecond, 20*time.Millisecond

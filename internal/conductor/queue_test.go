@@ -226,6 +226,7 @@ func TestADeletedNodeLeavesTheLine(t *testing.T) {
 }
 
 func TestALineSurvivesAKilledConductorAtEveryWrite(t *testing.T) {
+	long(t)
 	t.Parallel()
 	for at, killed := int64(1), true; killed; at++ {
 		x := newCrowd(t)

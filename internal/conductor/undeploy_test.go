@@ -111,6 +111,7 @@ func TestUndeployAtEveryStepBoundaryAndInTheMiddle(t *testing.T) {
 }
 
 func TestUndeployInTheMiddleSurvivesAKilledConductorAtEveryWrite(t *testing.T) {
+	long(t)
 	t.Parallel()
 	x := newMetal(t)
 	p := x.trap()
@@ -173,6 +174,7 @@ func TestUndeployInTheMiddleSurvivesAKilledConductorAtEveryWrite(t *testing.T) {
 }
 
 func TestARebuildSurvivesAKilledConductorAtEveryWrite(t *testing.T) {
+	long(t)
 	t.Parallel()
 	x := newMetal(t)
 	c, stop := x.start()
@@ -193,6 +195,7 @@ func TestARebuildSurvivesAKilledConductorAtEveryWrite(t *testing.T) {
 }
 
 func TestUndeployOfAMachineSurvivesAKilledConductorAtEveryWrite(t *testing.T) {
+	long(t)
 	t.Parallel()
 	x := newMetal(t)
 	for at, killed := int64(1), true; killed; at++ {

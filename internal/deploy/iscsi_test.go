@@ -51,6 +51,7 @@ func TestImagesArriveOnARealTarget(t *testing.T) {
 }
 
 func TestImageArrivesThoughTheConnectionIsCut(t *testing.T) {
+	long(t)
 	t.Parallel()
 	s := newSite(t, 40*mib+1536)
 	garbage := newMemDisk(48*mib, 512)
