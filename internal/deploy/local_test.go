@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -34,6 +35,9 @@ func loaderImage(t *testing.T) string {
 	run(t, "syslinux", "--install", image)
 	return image
 }
+
+// cursor is what the firmware moves the cursor with, now and then in the middle of a word.
+var cursor = regexp.MustCompile(`\x1b\[[0-9;?=]*[A-Za-z]`)
 
 // console starts a machine with a BIOS from the disk and waits until its console shows all of
 // the texts.
@@ -63,7 +67,7 @@ func console(t *testing.T, content []byte, texts ...string) {
 	}
 	var seen bytes.Buffer
 	r := bufio.NewReader(out)
-	for !containsAll(seen.String(), texts) {
+	for !containsAll(cursor.ReplaceAllString(seen.String(), ""), texts) {
 		b, err := r.ReadByte()
 		if err != nil {
 			t.Errorf("the console must show %q: %v\n%q", texts, err, seen.String())
