@@ -11,10 +11,11 @@ import (
 	"strings"
 )
 
-// dnsmasqScript runs in a network namespace without a name, which ends with it. The first line
-// on standard input says that its end of the cable is there; the end of standard input, also by
-// the death of who started it, is the end of dnsmasq.
-const dnsmasqScript = `read cable
+// dnsmasqScript runs in a network namespace without a name, which ends with it; its first line of
+// output says that it is there. The first line on standard input says that its end of the cable is
+// there; the end of standard input, also by the death of who started it, is the end of dnsmasq.
+const dnsmasqScript = `echo inside
+read cable
 ip addr add "$1" dev d1 && ip link set d1 up || exit
 dnsmasq --keep-in-foreground --port=0 --conf-file=/dev/null --interface=d1 --bind-interfaces \
 	--no-ping --user=root --dhcp-range="$2,$3,1h" --pid-file --log-facility=- --leasefile-ro 2>&1 &
@@ -45,6 +46,8 @@ func (n *Network) ForeignDHCP(ctx context.Context) (stop func() error, err error
 		_ = cmd.Wait() // its status tells that it was killed, as asked
 		return err
 	}
+	lines := bufio.NewScanner(out)
+	lines.Scan() // before it the process is in our namespace, and so would be the cable
 	err = ip(ctx, n.Name(),
 		fmt.Sprintf("link add d0 type veth peer name d1 netns %d", cmd.Process.Pid),
 		"link set d0 master "+n.Bridge()+" up")
@@ -54,7 +57,6 @@ func (n *Network) ForeignDHCP(ctx context.Context) (stop func() error, err error
 	if err != nil {
 		return nil, errors.Join(err, stop())
 	}
-	lines := bufio.NewScanner(out)
 	for lines.Scan() {
 		if strings.Contains(lines.Text(), "DHCP, IP range") {
 			go io.Copy(io.Discard, out) // ends with the process
