@@ -22,6 +22,7 @@ import (
 	"ingot/internal/journal"
 	"ingot/internal/rpc"
 	"ingot/internal/store"
+	"ingot/internal/testkit"
 )
 
 var update = flag.Bool("update", false, "renew golden files")
@@ -279,7 +280,7 @@ func (w *world) send(base, method, path, body string, header ...string) answer {
 			r.Header.Del(header[i])
 		}
 	}
-	resp, err := webClient.Do(r)
+	resp, err := testkit.Web.Do(r)
 	if err != nil {
 		w.Fatal(err)
 	}

@@ -22,6 +22,7 @@ import (
 	"time"
 
 	"ingot/internal/ingot"
+	"ingot/internal/testkit"
 )
 
 // held is one boot file.
@@ -126,7 +127,7 @@ func fetch(t *testing.T, method, url string, header map[string]string) (*http.Re
 	for k, v := range header {
 		req.Header.Set(k, v)
 	}
-	resp, err := webClient.Do(req)
+	resp, err := testkit.Web.Do(req)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -14,6 +14,7 @@ import (
 	"ingot/internal/ingot"
 	"ingot/internal/ramdisk"
 	"ingot/internal/sim"
+	"ingot/internal/testkit"
 )
 
 // hold copies a file to the boot files.
@@ -66,9 +67,7 @@ func (s *site) deploying(t *testing.T) *ingot.Node {
 // ROM and no other network boot; for PXELINUX that is a PXE ROM like any other.
 func TestRealFirmwareBootsByPXELINUXAndByShimAndGRUB(t *testing.T) {
 	t.Parallel()
-	if testing.Short() {
-		t.Skip("boots virtual machines")
-	}
+	testkit.Long(t)
 	for _, c := range []struct {
 		name     string
 		spec     sim.MachineSpec

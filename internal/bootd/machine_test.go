@@ -29,6 +29,7 @@ import (
 	"ingot/internal/netboot"
 	"ingot/internal/sim"
 	"ingot/internal/store"
+	"ingot/internal/testkit"
 )
 
 // patience is how long something may take that takes ten seconds on an idle host.
@@ -305,9 +306,7 @@ func (s *site) run(t *testing.T, name string, args ...string) string {
 // advertisement (13 to 16 s) or may expect a ProxyDHCP server (3 s).
 func TestRealFirmwareGetsToItsScriptWithoutWaits(t *testing.T) {
 	t.Parallel()
-	if testing.Short() {
-		t.Skip("boots virtual machines")
-	}
+	testkit.Long(t)
 	for _, c := range []struct {
 		name    string
 		spec    sim.MachineSpec
@@ -350,9 +349,7 @@ func TestRealFirmwareGetsToItsScriptWithoutWaits(t *testing.T) {
 // Beside another DHCP server, which gives addresses and knows nothing of us.
 func TestRealFirmwareBootsBesideAForeignDHCPServer(t *testing.T) {
 	t.Parallel()
-	if testing.Short() {
-		t.Skip("boots virtual machines")
-	}
+	testkit.Long(t)
 	for _, c := range []struct {
 		name    string
 		spec    sim.MachineSpec

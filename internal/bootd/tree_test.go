@@ -22,6 +22,7 @@ import (
 	"ingot/internal/ingot"
 	"ingot/internal/netboot"
 	"ingot/internal/store"
+	"ingot/internal/testkit"
 	"ingot/internal/tftp"
 )
 
@@ -153,7 +154,7 @@ func TestS1_6_BootIPXEIsOneChainForOthersDHCPServers(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		resp, err := webClient.Do(req)
+		resp, err := testkit.Web.Do(req)
 		if err != nil {
 			t.Fatal(err)
 		}

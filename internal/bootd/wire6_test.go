@@ -10,6 +10,7 @@ import (
 
 	"ingot/internal/bootd"
 	"ingot/internal/sim"
+	"ingot/internal/testkit"
 )
 
 // ownAddress6 is the enrolled machine's: fd77::/64 and its MAC.
@@ -61,9 +62,7 @@ func TestForeignDHCPv6ClientLearnsItsScript(t *testing.T) {
 // mode proxy and without another server nobody gives an IPv4 address.
 func TestRealFirmwareBootsOverIPv6(t *testing.T) {
 	t.Parallel()
-	if testing.Short() {
-		t.Skip("boots virtual machines")
-	}
+	testkit.Long(t)
 	s := newSite(t, bootd.ModeProxy, func(c *bootd.Config) { c.IPv6 = true })
 	m, err := s.AddMachine(t.Context(), sim.MachineSpec{Name: "node-0", MAC: mac, Firmware: sim.UEFI,
 		NICROM: sim.PXE6Only})

@@ -10,6 +10,7 @@ import (
 	"ingot/internal/conductor"
 	"ingot/internal/ingot"
 	"ingot/internal/rpc"
+	"ingot/internal/testkit"
 )
 
 func TestWhenAMachineIsBootedAgain(t *testing.T) {
@@ -147,7 +148,7 @@ func TestS2_7_BootsOfOneDeploymentShareItsDeadline(t *testing.T) {
 }
 
 func TestABootRetrySurvivesAKilledConductorAtEveryWrite(t *testing.T) {
-	long(t)
+	testkit.Long(t)
 	t.Parallel()
 	x := newMetal(t)
 	x.o.BootRetryTimeout, x.o.CheckInterval = 50*time.Millisecond, 20*time.Millisecond

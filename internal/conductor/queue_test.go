@@ -14,6 +14,7 @@ import (
 	"ingot/internal/driver/fake"
 	"ingot/internal/ingot"
 	"ingot/internal/rpc"
+	"ingot/internal/testkit"
 )
 
 // copies is a deploy interface of two steps; the second is a costly one.
@@ -226,7 +227,7 @@ func TestADeletedNodeLeavesTheLine(t *testing.T) {
 }
 
 func TestALineSurvivesAKilledConductorAtEveryWrite(t *testing.T) {
-	long(t)
+	testkit.Long(t)
 	t.Parallel()
 	for at, killed := int64(1), true; killed; at++ {
 		x := newCrowd(t)

@@ -16,6 +16,7 @@ import (
 	"ingot/internal/driver/iscsi"
 	"ingot/internal/ingot"
 	"ingot/internal/rpc"
+	"ingot/internal/testkit"
 )
 
 // trap calls spring once, at a moment of a step: "before deploy", "in write_image", "after
@@ -111,7 +112,7 @@ func TestUndeployAtEveryStepBoundaryAndInTheMiddle(t *testing.T) {
 }
 
 func TestUndeployInTheMiddleSurvivesAKilledConductorAtEveryWrite(t *testing.T) {
-	long(t)
+	testkit.Long(t)
 	t.Parallel()
 	x := newMetal(t)
 	p := x.trap()
@@ -174,7 +175,7 @@ func TestUndeployInTheMiddleSurvivesAKilledConductorAtEveryWrite(t *testing.T) {
 }
 
 func TestARebuildSurvivesAKilledConductorAtEveryWrite(t *testing.T) {
-	long(t)
+	testkit.Long(t)
 	t.Parallel()
 	x := newMetal(t)
 	c, stop := x.start()
@@ -195,7 +196,7 @@ func TestARebuildSurvivesAKilledConductorAtEveryWrite(t *testing.T) {
 }
 
 func TestUndeployOfAMachineSurvivesAKilledConductorAtEveryWrite(t *testing.T) {
-	long(t)
+	testkit.Long(t)
 	t.Parallel()
 	x := newMetal(t)
 	for at, killed := int64(1), true; killed; at++ {

@@ -12,6 +12,7 @@ import (
 	"ingot/internal/deploy"
 	"ingot/internal/iscsi"
 	"ingot/internal/iscsi/iscsitest"
+	"ingot/internal/testkit"
 )
 
 var _ deploy.Disk = (*iscsi.Session)(nil)
@@ -51,7 +52,7 @@ func TestImagesArriveOnARealTarget(t *testing.T) {
 }
 
 func TestImageArrivesThoughTheConnectionIsCut(t *testing.T) {
-	long(t)
+	testkit.Long(t)
 	t.Parallel()
 	s := newSite(t, 40*mib+1536)
 	garbage := newMemDisk(48*mib, 512)

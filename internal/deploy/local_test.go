@@ -15,6 +15,7 @@ import (
 	"ingot/internal/deploy"
 	"ingot/internal/disk"
 	"ingot/internal/ingot"
+	"ingot/internal/testkit"
 )
 
 const greeting = "STARTED-BY-THE-ROOT-PARTITION"
@@ -30,9 +31,9 @@ func loaderImage(t *testing.T) string {
 			t.Fatal(err)
 		}
 	}
-	run(t, "mformat", "-i", image, "-T", "32768", "-h", "16", "-s", "32", "::")
-	run(t, "mcopy", "-i", image, config, "::/syslinux.cfg")
-	run(t, "syslinux", "--install", image)
+	testkit.Run(t, "mformat", "-i", image, "-T", "32768", "-h", "16", "-s", "32", "::")
+	testkit.Run(t, "mcopy", "-i", image, config, "::/syslinux.cfg")
+	testkit.Run(t, "syslinux", "--install", image)
 	return image
 }
 

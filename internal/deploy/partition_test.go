@@ -8,7 +8,6 @@ import (
 	"io"
 	"math/rand/v2"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -18,6 +17,7 @@ import (
 	"ingot/internal/disk"
 	"ingot/internal/ingot"
 	"ingot/internal/iscsi/iscsitest"
+	"ingot/internal/testkit"
 )
 
 // fileSource is an image in a file.
@@ -46,7 +46,7 @@ func rootImage(t *testing.T, size string) (path, uuid string) {
 	if err := os.WriteFile(filepath.Join(tree, "marker"), []byte("root file system"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	run(t, "mke2fs", "-q", "-t", "ext4", "-U", uuid, "-d", tree, path, size)
+	testkit.Run(t, "mke2fs", "-q", "-t", "ext4", "-U", uuid, "-d", tree, path, size)
 	return path, uuid
 }
 
@@ -62,18 +62,6 @@ func open(t *testing.T, path string) *fileSource {
 		t.Fatal(err)
 	}
 	return &fileSource{f, info.Size(), io.EOF}
-}
-
-func run(t *testing.T, name string, args ...string) string {
-	t.Helper()
-	if _, err := exec.LookPath(name); err != nil {
-		t.Fatalf("%s is missing; install it: scripts/packages.sh", name)
-	}
-	out, err := exec.Command(name, args...).CombinedOutput()
-	if err != nil {
-		t.Errorf("%s %v: %v\n%s", name, args, err, out)
-	}
-	return string(out)
 }
 
 // cut copies a partition out of a disk.
@@ -140,7 +128,7 @@ func TestS2_4_PartitionsArriveOnARealTarget(t *testing.T) {
 				t.Errorf("root UUID %s, want %s", result.Filesystem.UUID, uuid)
 			}
 			if c.block == 512 {
-				out := strings.ReplaceAll(run(t, "sfdisk", "-d", backing), " ", "")
+				out := strings.ReplaceAll(testkit.Run(t, "sfdisk", "-d", backing), " ", "")
 				for _, part := range p.Table.Partitions {
 					want := fmt.Sprintf("%d:start=%d,size=%d,", part.Number, part.Start/512,
 						part.Size/512)
@@ -150,7 +138,7 @@ func TestS2_4_PartitionsArriveOnARealTarget(t *testing.T) {
 				}
 			}
 			if name == "gpt" {
-				if out := run(t, "sgdisk", "--verify", backing); !strings.Contains(out,
+				if out := testkit.Run(t, "sgdisk", "--verify", backing); !strings.Contains(out,
 					"No problems found") {
 					t.Errorf("sgdisk: %s", out)
 				}
@@ -171,17 +159,17 @@ func checkParts(t *testing.T, backing string, p deploy.Plan, drive []byte) {
 		return cut(t, backing, found)
 	}
 	root := part(deploy.Root)
-	run(t, "e2fsck", "-f", "-n", root)
-	if out := run(t, "debugfs", "-R", "cat /marker", root); !strings.Contains(out,
+	testkit.Run(t, "e2fsck", "-f", "-n", root)
+	if out := testkit.Run(t, "debugfs", "-R", "cat /marker", root); !strings.Contains(out,
 		"root file system") {
 		t.Errorf("marker: %s", out)
 	}
 	ephemeral := part(deploy.Ephemeral)
-	run(t, "e2fsck", "-f", "-n", ephemeral)
-	if out := run(t, "blkid", "-p", ephemeral); !strings.Contains(out, `LABEL="ephemeral0"`) {
+	testkit.Run(t, "e2fsck", "-f", "-n", ephemeral)
+	if out := testkit.Run(t, "blkid", "-p", ephemeral); !strings.Contains(out, `LABEL="ephemeral0"`) {
 		t.Errorf("ephemeral: %s", out)
 	}
-	if out := run(t, "blkid", "-p", part(deploy.Swap)); !strings.Contains(out, `TYPE="swap"`) {
+	if out := testkit.Run(t, "blkid", "-p", part(deploy.Swap)); !strings.Contains(out, `TYPE="swap"`) {
 		t.Errorf("swap: %s", out)
 	}
 	content, err := os.ReadFile(part(deploy.ConfigDrive))
@@ -432,7 +420,7 @@ func TestConfigDrivesAreAddedToWholeDiskImages(t *testing.T) {
 				t.Errorf("%s: %+v", label, p)
 			}
 			if label == disk.GPT {
-				if out := run(t, "sgdisk", "--verify", out); !strings.Contains(out, "No problems") {
+				if out := testkit.Run(t, "sgdisk", "--verify", out); !strings.Contains(out, "No problems") {
 					t.Errorf("sgdisk: %s", out)
 				}
 			}

@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"ingot/internal/dhcp"
+	"ingot/internal/testkit"
 )
 
 // wire is two network namespaces joined by a veth pair: "server" with 10.77.0.1/24 on one
@@ -40,16 +41,16 @@ func newWire(t *testing.T) wire {
 		exec.Command("ip", "netns", "del", w.server).Run()
 		exec.Command("ip", "netns", "del", w.client).Run()
 	})
-	run(t, "ip", "netns", "add", w.server)
-	run(t, "ip", "netns", "add", w.client)
-	run(t, "ip", "-n", w.server, "link", "add", "srv", "type", "veth", "peer", "name", "cli",
+	testkit.Run(t, "ip", "netns", "add", w.server)
+	testkit.Run(t, "ip", "netns", "add", w.client)
+	testkit.Run(t, "ip", "-n", w.server, "link", "add", "srv", "type", "veth", "peer", "name", "cli",
 		"netns", w.client)
 	for _, ns := range []struct{ name, dev string }{{w.server, "srv"}, {w.client, "cli"}} {
-		run(t, "ip", "netns", "exec", ns.name, "sh", "-c",
+		testkit.Run(t, "ip", "netns", "exec", ns.name, "sh", "-c",
 			"echo 0 >/proc/sys/net/ipv6/conf/"+ns.dev+"/accept_dad")
-		run(t, "ip", "-n", ns.name, "link", "set", ns.dev, "up")
+		testkit.Run(t, "ip", "-n", ns.name, "link", "set", ns.dev, "up")
 	}
-	run(t, "ip", "-n", w.server, "addr", "add", "10.77.0.1/24", "dev", "srv")
+	testkit.Run(t, "ip", "-n", w.server, "addr", "add", "10.77.0.1/24", "dev", "srv")
 	linkLocal(t, w.server, "srv")
 	linkLocal(t, w.client, "cli")
 	return w
@@ -59,23 +60,12 @@ func newWire(t *testing.T) wire {
 func linkLocal(t *testing.T, ns, dev string) {
 	t.Helper()
 	for end := time.Now().Add(10 * time.Second); time.Now().Before(end); {
-		out := run(t, "ip", "-n", ns, "-6", "addr", "show", "dev", dev, "-tentative")
+		out := testkit.Run(t, "ip", "-n", ns, "-6", "addr", "show", "dev", dev, "-tentative")
 		if strings.Contains(out, "fe80:") {
 			return
 		}
 	}
 	t.Fatalf("%s has no IPv6 address", dev)
-}
-
-func run(t *testing.T, name string, args ...string) string {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
-	defer cancel()
-	out, err := exec.CommandContext(ctx, name, args...).CombinedOutput()
-	if err != nil {
-		t.Fatalf("%s %s: %v: %s (tools: scripts/packages.sh)", name, strings.Join(args, " "), err, out)
-	}
-	return string(out)
 }
 
 // enter runs f on a thread of a namespace; sockets opened by f stay there.
@@ -137,7 +127,7 @@ func TestServerTalksToAForeignClient(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() { done <- s.Serve(ctx, conn) }()
-	out := run(t, "ip", "netns", "exec", w.client, "busybox", "udhcpc", "-i", "cli", "-n", "-q",
+	out := testkit.Run(t, "ip", "netns", "exec", w.client, "busybox", "udhcpc", "-i", "cli", "-n", "-q",
 		"-f", "-t", "5", "-T", "1", "-s", "/bin/true")
 	if !strings.Contains(out, "10.77.0.42") {
 		t.Errorf("udhcpc says %s", out)

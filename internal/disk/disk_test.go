@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -14,6 +13,7 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"ingot/internal/disk"
+	"ingot/internal/testkit"
 )
 
 const mib = 1 << 20
@@ -71,18 +71,6 @@ func write(t *testing.T, tab disk.Table) string {
 	return path
 }
 
-func run(t *testing.T, name string, args ...string) string {
-	t.Helper()
-	if _, err := exec.LookPath(name); err != nil {
-		t.Fatalf("%s is missing; install it: scripts/packages.sh", name)
-	}
-	out, err := exec.Command(name, args...).CombinedOutput()
-	if err != nil {
-		t.Fatalf("%s %v: %v\n%s", name, args, err, out)
-	}
-	return string(out)
-}
-
 // dump is what sfdisk -J says.
 type dump struct {
 	Table struct {
@@ -99,7 +87,7 @@ type dump struct {
 func sfdisk(t *testing.T, path string) dump {
 	t.Helper()
 	var d dump
-	out := run(t, "sfdisk", "-J", path)
+	out := testkit.Run(t, "sfdisk", "-J", path)
 	// What it thinks of a damaged table comes first.
 	if err := json.Unmarshal([]byte(out[strings.Index(out, "{"):]), &d); err != nil {
 		t.Fatal(err)
@@ -111,7 +99,7 @@ func TestOthersReadWhatIsWritten(t *testing.T) {
 	t.Parallel()
 	const size = 64*mib + 5*512
 	gpt := write(t, table(disk.GPT, size, 512))
-	if out := run(t, "sgdisk", "--verify", gpt); !strings.Contains(out, "No problems found") {
+	if out := testkit.Run(t, "sgdisk", "--verify", gpt); !strings.Contains(out, "No problems found") {
 		t.Errorf("sgdisk: %s", out)
 	}
 	d := sfdisk(t, gpt).Table
@@ -125,7 +113,7 @@ func TestOthersReadWhatIsWritten(t *testing.T) {
 		p.Type != "0FC63DAF-8483-4772-8E79-3D69D8477DE4" {
 		t.Errorf("sfdisk: %+v", p)
 	}
-	run(t, "parted", "--script", gpt, "unit", "s", "print")
+	testkit.Run(t, "parted", "--script", gpt, "unit", "s", "print")
 
 	mbr := write(t, table(disk.MBR, size, 512))
 	d = sfdisk(t, mbr).Table
@@ -136,7 +124,7 @@ func TestOthersReadWhatIsWritten(t *testing.T) {
 	if p.Start != 17*mib/512 || p.Size != 32*mib/512 || p.Type != "83" || !p.Bootable {
 		t.Errorf("sfdisk: %+v", p)
 	}
-	if out := run(t, "parted", "--script", mbr, "unit", "s", "print"); !strings.Contains(out,
+	if out := testkit.Run(t, "parted", "--script", mbr, "unit", "s", "print"); !strings.Contains(out,
 		"boot") {
 		t.Errorf("parted: %s", out)
 	}
@@ -145,7 +133,7 @@ func TestOthersReadWhatIsWritten(t *testing.T) {
 func TestOthersReadSectorsOf4096(t *testing.T) {
 	t.Parallel()
 	path := write(t, table(disk.GPT, 64*mib, 4096))
-	out := run(t, "fdisk", "-b", "4096", "-l", "-o", "Start,Sectors", path)
+	out := testkit.Run(t, "fdisk", "-b", "4096", "-l", "-o", "Start,Sectors", path)
 	for _, want := range []string{"Disklabel type: gpt", "4352    8192"} {
 		if !strings.Contains(out, want) || strings.Contains(out, "corrupt") {
 			t.Errorf("fdisk lacks %q:\n%s", want, out)
@@ -188,7 +176,7 @@ func TestWhatOthersWriteIsRead(t *testing.T) {
 		return b[:disk.HeadSize]
 	}
 	blank()
-	run(t, "sgdisk", "-n", "2:2048:+8M", "-c", "2:data", "-u", "2:"+rootG.String(), "-t",
+	testkit.Run(t, "sgdisk", "-n", "2:2048:+8M", "-c", "2:data", "-u", "2:"+rootG.String(), "-t",
 		"2:8300", "-U", id.String(), path)
 	got, err := disk.Parse(head(), 64*mib, 512)
 	if err != nil {
@@ -201,18 +189,18 @@ func TestWhatOthersWriteIsRead(t *testing.T) {
 		t.Error(diff)
 	}
 	blank()
-	run(t, "parted", "--script", path, "mklabel", "msdos", "mkpart", "primary", "ext4", "1MiB",
+	testkit.Run(t, "parted", "--script", path, "mklabel", "msdos", "mkpart", "primary", "ext4", "1MiB",
 		"9MiB", "mkpart", "extended", "9MiB", "100%", "mkpart", "logical", "10MiB", "20MiB")
 	got, err = disk.Parse(head(), 64*mib, 512)
 	if err != nil || got.Label != disk.MBR || len(got.Partitions) != 2 || got.End() != 64*mib {
 		t.Errorf("parted's table is %+v, %v", got, err)
 	}
 	blank()
-	run(t, "mke2fs", "-q", "-F", path)
+	testkit.Run(t, "mke2fs", "-q", "-F", path)
 	if _, err := disk.Parse(head(), 64*mib, 512); !errors.Is(err, disk.ErrNoTable) {
 		t.Errorf("a file system without a table: %v", err)
 	}
-	run(t, "mkfs.vfat", "-I", path)
+	testkit.Run(t, "mkfs.vfat", "-I", path)
 	if _, err := disk.Parse(head(), 64*mib, 512); !errors.Is(err, disk.ErrNoTable) {
 		t.Errorf("a FAT without a table: %v", err)
 	}
@@ -259,7 +247,7 @@ func TestATableMovesToALargerDisk(t *testing.T) {
 			t.Error("the boot code is gone")
 		}
 		if label == disk.GPT {
-			if out := run(t, "sgdisk", "--verify", path); !strings.Contains(out, "No problems") {
+			if out := testkit.Run(t, "sgdisk", "--verify", path); !strings.Contains(out, "No problems") {
 				t.Errorf("sgdisk: %s", out)
 			}
 		}

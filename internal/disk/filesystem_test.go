@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"ingot/internal/disk"
+	"ingot/internal/testkit"
 )
 
 func TestFileSystemsAreIdentifiedAsBlkidDoes(t *testing.T) {
@@ -30,8 +31,8 @@ func TestFileSystemsAreIdentifiedAsBlkidDoes(t *testing.T) {
 		if err := f.Truncate(c.size); err != nil {
 			t.Fatal(err)
 		}
-		run(t, c.mkfs[0], append(c.mkfs[1:], path)...)
-		want := strings.TrimSpace(run(t, "blkid", "-p", "-o", "value", "-s", "UUID", path))
+		testkit.Run(t, c.mkfs[0], append(c.mkfs[1:], path)...)
+		want := strings.TrimSpace(testkit.Run(t, "blkid", "-p", "-o", "value", "-s", "UUID", path))
 		head := make([]byte, mib)
 		if _, err := f.ReadAt(head, 0); err != nil {
 			t.Fatal(err)
@@ -56,13 +57,13 @@ func TestSwapIsWhatOthersCallSwap(t *testing.T) {
 	if err := os.Truncate(path, 64*mib); err != nil {
 		t.Fatal(err)
 	}
-	out := run(t, "swaplabel", path)
+	out := testkit.Run(t, "swaplabel", path)
 	for _, want := range []string{"LABEL: swap1", "UUID:  ab010000-0000-0000-0000-0000000000cd"} {
 		if !strings.Contains(out, want) {
 			t.Errorf("swaplabel lacks %q: %s", want, out)
 		}
 	}
-	out = run(t, "file", "-s", path)
+	out = testkit.Run(t, "file", "-s", path)
 	if !strings.Contains(out, "Linux swap file, 4k page size, little endian, version 1, "+
 		"size 16383 pages") {
 		t.Errorf("file: %s", out)

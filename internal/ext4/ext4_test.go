@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"ingot/internal/ext4"
+	"ingot/internal/testkit"
 )
 
 // sparse is a device in a sparse file.
@@ -56,18 +57,6 @@ func newSparse(t *testing.T, size int64) *sparse {
 var options = ext4.Options{Label: "ephemeral0", Time: time.Unix(1_700_000_000, 0),
 	UUID: [16]byte{0x0f, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15}}
 
-func run(t *testing.T, name string, args ...string) string {
-	t.Helper()
-	if _, err := exec.LookPath(name); err != nil {
-		t.Fatalf("%s is missing; install it: scripts/packages.sh", name)
-	}
-	out, err := exec.Command(name, args...).CombinedOutput()
-	if err != nil {
-		t.Errorf("%s %v: %v\n%s", name, args, err, out)
-	}
-	return string(out)
-}
-
 func TestE2fsckFindsNothingToRepair(t *testing.T) {
 	t.Parallel()
 	const group = 32768 * 4096
@@ -88,11 +77,11 @@ func TestE2fsckFindsNothingToRepair(t *testing.T) {
 			if d.written > 8<<20 {
 				t.Errorf("%d bytes written for an empty file system", d.written)
 			}
-			if out := run(t, "e2fsck", "-f", "-n", d.Name()); !strings.Contains(out,
+			if out := testkit.Run(t, "e2fsck", "-f", "-n", d.Name()); !strings.Contains(out,
 				"11/") || strings.Contains(out, "Fix") {
 				t.Errorf("e2fsck: %s", out)
 			}
-			out := run(t, "blkid", "-p", "-o", "export", d.Name())
+			out := testkit.Run(t, "blkid", "-p", "-o", "export", d.Name())
 			for _, want := range []string{"TYPE=ext4", "LABEL=ephemeral0",
 				"UUID=0f010203-0405-0607-0809-0a0b0c0d0e0f"} {
 				if !strings.Contains(out, want) {
@@ -118,9 +107,9 @@ func TestFilesCanBeWrittenAndBackupsRead(t *testing.T) {
 		t.Fatal(err)
 	}
 	for i := range 12 { // over the end of the first group
-		run(t, "debugfs", "-w", "-R", fmt.Sprintf("write %s file%d", content, i), d.Name())
+		testkit.Run(t, "debugfs", "-w", "-R", fmt.Sprintf("write %s file%d", content, i), d.Name())
 	}
-	if out := run(t, "e2fsck", "-f", "-n", d.Name()); !strings.Contains(out, "23/") {
+	if out := testkit.Run(t, "e2fsck", "-f", "-n", d.Name()); !strings.Contains(out, "23/") {
 		t.Errorf("e2fsck: %s", out)
 	}
 	// With the primary superblock gone, that of group 3 at block 98304 has it all.
@@ -133,13 +122,11 @@ func TestFilesCanBeWrittenAndBackupsRead(t *testing.T) {
 		exit.ExitCode() > 1) {
 		t.Errorf("repair from a backup: %v\n%s", err, out)
 	}
-	run(t, "e2fsck", "-f", "-n", d.Name())
+	testkit.Run(t, "e2fsck", "-f", "-n", d.Name())
 }
 
 func TestTheKernelMountsIt(t *testing.T) {
-	if testing.Short() {
-		t.Skip("mounts; make e2e runs it")
-	}
+	testkit.Long(t)
 	t.Parallel()
 	const size = 1 << 30
 	d := newSparse(t, size)
@@ -147,15 +134,15 @@ func TestTheKernelMountsIt(t *testing.T) {
 		t.Fatal(err)
 	}
 	dir := t.TempDir()
-	run(t, "mount", "-o", "loop", d.Name(), dir)
+	testkit.Run(t, "mount", "-o", "loop", d.Name(), dir)
 	for i := range 40 {
 		if err := os.WriteFile(filepath.Join(dir, fmt.Sprint(i)), make([]byte, 5<<20),
 			0o600); err != nil {
 			t.Error(err)
 		}
 	}
-	run(t, "umount", dir)
-	if out := run(t, "e2fsck", "-f", "-n", d.Name()); !strings.Contains(out, "51/") {
+	testkit.Run(t, "umount", dir)
+	if out := testkit.Run(t, "e2fsck", "-f", "-n", d.Name()); !strings.Contains(out, "51/") {
 		t.Errorf("e2fsck: %s", out)
 	}
 }

@@ -4,13 +4,13 @@ import (
 	"bytes"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
 	"ingot/internal/iso9660"
+	"ingot/internal/testkit"
 )
 
 var options = iso9660.Options{Label: "config-2", Time: time.Unix(1_700_000_000, 0)}
@@ -30,18 +30,6 @@ func files() []iso9660.File {
 	return list
 }
 
-func run(t *testing.T, name string, args ...string) string {
-	t.Helper()
-	if _, err := exec.LookPath(name); err != nil {
-		t.Fatalf("%s is missing; install it: scripts/packages.sh", name)
-	}
-	out, err := exec.Command(name, args...).CombinedOutput()
-	if err != nil {
-		t.Errorf("%s %v: %v\n%s", name, args, err, out)
-	}
-	return string(out)
-}
-
 func build(t *testing.T) string {
 	t.Helper()
 	image, err := iso9660.Build(options, files())
@@ -58,12 +46,12 @@ func build(t *testing.T) string {
 func TestOthersSeeTheFilesInBothTrees(t *testing.T) {
 	t.Parallel()
 	path := build(t)
-	if out := run(t, "blkid", "-p", path); !strings.Contains(out, `LABEL="config-2"`) ||
+	if out := testkit.Run(t, "blkid", "-p", path); !strings.Contains(out, `LABEL="config-2"`) ||
 		!strings.Contains(out, `TYPE="iso9660"`) {
 		t.Errorf("blkid: %s", out)
 	}
 	for _, tree := range []string{"-R", "-J"} {
-		out := run(t, "isoinfo", tree, "-f", "-i", path)
+		out := testkit.Run(t, "isoinfo", tree, "-f", "-i", path)
 		for _, f := range files() {
 			if !strings.Contains(out, "/"+f.Path) &&
 				(tree == "-R" || !strings.Contains(f.Path, "☃")) {
@@ -74,12 +62,12 @@ func TestOthersSeeTheFilesInBothTrees(t *testing.T) {
 		if tree == "-J" {
 			name += ";1"
 		}
-		out = run(t, "isoinfo", tree, "-i", path, "-x", name)
+		out = testkit.Run(t, "isoinfo", tree, "-i", path, "-x", name)
 		if out != strings.Repeat("user", 2000) {
 			t.Errorf("user_data by isoinfo %s has %d bytes", tree, len(out))
 		}
 	}
-	if out := run(t, "isoinfo", "-f", "-i", path); !strings.Contains(out,
+	if out := testkit.Run(t, "isoinfo", "-f", "-i", path); !strings.Contains(out,
 		"/OPENSTAC/LATEST/META_DAT.JSO;1") {
 		t.Errorf("isoinfo: %s", out)
 	}
@@ -88,8 +76,8 @@ func TestOthersSeeTheFilesInBothTrees(t *testing.T) {
 func TestXorrisoTakesItOut(t *testing.T) {
 	t.Parallel()
 	path, dir := build(t), filepath.Join(t.TempDir(), "out")
-	run(t, "xorriso", "-osirrox", "on", "-indev", path, "-extract", "/", dir)
-	run(t, "chmod", "-R", "u+w", dir)
+	testkit.Run(t, "xorriso", "-osirrox", "on", "-indev", path, "-extract", "/", dir)
+	testkit.Run(t, "chmod", "-R", "u+w", dir)
 	for _, f := range files() {
 		got, err := os.ReadFile(filepath.Join(dir, f.Path))
 		if err != nil || !bytes.Equal(got, f.Data) {

@@ -8,7 +8,6 @@ import (
 	"io"
 	"math/rand/v2"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -16,20 +15,8 @@ import (
 	"testing"
 
 	"ingot/internal/qcow2"
+	"ingot/internal/testkit"
 )
-
-// run executes a program of qemu-utils and fails the test with its output.
-func run(t testing.TB, name string, args ...string) {
-	t.Helper()
-	path, err := exec.LookPath(name)
-	if err != nil {
-		t.Fatalf("%s is missing; install it with: apt-get install qemu-utils "+
-			"(scripts/packages.sh)", name)
-	}
-	if out, err := exec.Command(path, args...).CombinedOutput(); err != nil {
-		t.Fatalf("%s %s: %v\n%s", name, strings.Join(args, " "), err, out)
-	}
-}
 
 // pattern is a disk content of size bytes with noise, text that compresses, and zeros, in runs
 // whose borders do not care about clusters.
@@ -158,7 +145,7 @@ func TestImagesOfQemuReadLikeTheirSource(t *testing.T) {
 				path := filepath.Join(t.TempDir(), "disk.qcow2")
 				args := slices.Concat([]string{"convert", "-f", "raw", "-O", "qcow2"},
 					args, []string{raw, path})
-				run(t, "qemu-img", args...)
+				testkit.Run(t, "qemu-img", args...)
 				sameBytes(t, content(t, open(t, path)), want)
 			})
 		}
@@ -173,15 +160,15 @@ func TestWritesZeroesAndDiscardsReadAsQemuReadsThem(t *testing.T) {
 			t.Parallel()
 			dir := t.TempDir()
 			path, raw := filepath.Join(dir, "disk.qcow2"), filepath.Join(dir, "disk.raw")
-			run(t, "qemu-img", "create", "-q", "-f", "qcow2", "-o", layout, path, "40M")
-			run(t, "qemu-io", "-d", "unmap", "-f", "qcow2", "-c", "write -P 1 0 10M",
+			testkit.Run(t, "qemu-img", "create", "-q", "-f", "qcow2", "-o", layout, path, "40M")
+			testkit.Run(t, "qemu-io", "-d", "unmap", "-f", "qcow2", "-c", "write -P 1 0 10M",
 				"-c", "write -z 1M 1M", "-c", "discard 3M 1M", "-c", "write -z -u 5M 70k",
 				"-c", "write -P 7 39M 3k", "-c", "write -P 9 20M 513",
 				"-c", "write -P 3 22M 64k", "-c", "discard 22536k 4k", "-c", "write -z 22550k 2k",
 				"-c", "write -P 4 23553k 1k", path)
-			run(t, "qemu-img", "snapshot", "-c", "ignored", path)
-			run(t, "qemu-io", "-f", "qcow2", "-c", "write -P 5 2M 64k", path)
-			run(t, "qemu-img", "convert", "-f", "qcow2", "-O", "raw", path, raw)
+			testkit.Run(t, "qemu-img", "snapshot", "-c", "ignored", path)
+			testkit.Run(t, "qemu-io", "-f", "qcow2", "-c", "write -P 5 2M 64k", path)
+			testkit.Run(t, "qemu-img", "convert", "-f", "qcow2", "-O", "raw", path, raw)
 			want, err := os.ReadFile(raw)
 			if err != nil {
 				t.Fatal(err)
@@ -194,8 +181,8 @@ func TestWritesZeroesAndDiscardsReadAsQemuReadsThem(t *testing.T) {
 func TestHolesCostNothing(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "disk.qcow2")
-	run(t, "qemu-img", "create", "-q", "-f", "qcow2", path, "8T")
-	run(t, "qemu-io", "-f", "qcow2", "-c", "write -P 3 5T 64k", path)
+	testkit.Run(t, "qemu-img", "create", "-q", "-f", "qcow2", path, "8T")
+	testkit.Run(t, "qemu-io", "-f", "qcow2", "-c", "write -P 3 5T 64k", path)
 	image := open(t, path)
 	var data, extents int64
 	for e, err := range image.Extents() {
@@ -217,7 +204,7 @@ func TestReadAtAgreesWithTheSourceAtAnyOffset(t *testing.T) {
 	want := pattern(3<<20+512, 42)
 	raw := rawFile(t, want)
 	path := filepath.Join(t.TempDir(), "disk.qcow2")
-	run(t, "qemu-img", "convert", "-c", "-f", "raw", "-O", "qcow2", raw, path)
+	testkit.Run(t, "qemu-img", "convert", "-c", "-f", "raw", "-O", "qcow2", raw, path)
 	image := open(t, path)
 	rng := rand.New(rand.NewPCG(7, 7))
 	for range 300 {
@@ -256,7 +243,7 @@ func TestImagesThatDoNotStandAloneAreRefused(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			path := filepath.Join(dir, strings.ReplaceAll(name, " ", "-")+".qcow2")
-			run(t, "qemu-img", slices.Concat([]string{"create", "-q", "-f", "qcow2"}, c.args,
+			testkit.Run(t, "qemu-img", slices.Concat([]string{"create", "-q", "-f", "qcow2"}, c.args,
 				[]string{path, "1M"})...)
 			_, err := openFile(t, path)
 			if !errors.Is(err, qcow2.ErrUnsupported) {
@@ -275,8 +262,8 @@ func TestImagesThatDoNotStandAloneAreRefused(t *testing.T) {
 func small(t testing.TB) []byte {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "small.qcow2")
-	run(t, "qemu-img", "create", "-q", "-f", "qcow2", "-o", "cluster_size=512", path, "256k")
-	run(t, "qemu-io", "-f", "qcow2", "-c", "write -P 65 64k 512", path)
+	testkit.Run(t, "qemu-img", "create", "-q", "-f", "qcow2", "-o", "cluster_size=512", path, "256k")
+	testkit.Run(t, "qemu-io", "-f", "qcow2", "-c", "write -P 65 64k 512", path)
 	b, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)
@@ -290,9 +277,9 @@ var wayOut = regexp.MustCompile(`qemu-img convert|qemu-img check|fetch it again|
 func TestDamagedSubclustersAreRefused(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "disk.qcow2")
-	run(t, "qemu-img", "create", "-q", "-f", "qcow2", "-o", "extended_l2=on,cluster_size=16k",
+	testkit.Run(t, "qemu-img", "create", "-q", "-f", "qcow2", "-o", "extended_l2=on,cluster_size=16k",
 		path, "256k")
-	run(t, "qemu-io", "-f", "qcow2", "-c", "write -P 65 0 512", path)
+	testkit.Run(t, "qemu-io", "-f", "qcow2", "-c", "write -P 65 0 512", path)
 	good, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)
@@ -410,7 +397,7 @@ func TestMemoryDoesNotGrowWithTheImage(t *testing.T) {
 	// Not parallel: AllocsPerRun counts for the whole process.
 	// Every L2 table is in use: 512 MiB each at the default cluster size.
 	path := filepath.Join(t.TempDir(), "disk.qcow2")
-	run(t, "qemu-img", "create", "-q", "-f", "qcow2", "-o", "preallocation=metadata", path, "64G")
+	testkit.Run(t, "qemu-img", "create", "-q", "-f", "qcow2", "-o", "preallocation=metadata", path, "64G")
 	image := open(t, path)
 	walk := func() {
 		for _, err := range image.Extents() {
@@ -427,9 +414,9 @@ func TestMemoryDoesNotGrowWithTheImage(t *testing.T) {
 
 func FuzzOpen(f *testing.F) {
 	divided := filepath.Join(f.TempDir(), "divided.qcow2")
-	run(f, "qemu-img", "create", "-q", "-f", "qcow2", "-o", "extended_l2=on,cluster_size=16k",
+	testkit.Run(f, "qemu-img", "create", "-q", "-f", "qcow2", "-o", "extended_l2=on,cluster_size=16k",
 		divided, "256k")
-	run(f, "qemu-io", "-f", "qcow2", "-c", "write -P 65 1k 512", "-c", "write -z 4k 1k", divided)
+	testkit.Run(f, "qemu-io", "-f", "qcow2", "-c", "write -P 65 1k 512", "-c", "write -z 4k 1k", divided)
 	seed, err := os.ReadFile(divided)
 	if err != nil {
 		f.Fatal(err)

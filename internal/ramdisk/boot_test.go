@@ -24,6 +24,7 @@ import (
 	"ingot/internal/iscsi/iscsitest"
 	"ingot/internal/ramdisk"
 	"ingot/internal/roothint"
+	"ingot/internal/testkit"
 )
 
 // call is one request of the agent.
@@ -146,9 +147,7 @@ func build(t *testing.T, flavour ramdisk.Flavour) ramdisk.Result {
 }
 
 func TestMachineLendsItsDiskToWhoHasTheSecretAndCompletes(t *testing.T) {
-	if testing.Short() {
-		t.Skip("boots machines; make e2e runs it")
-	}
+	testkit.Long(t)
 	t.Parallel()
 	for _, flavour := range []ramdisk.Flavour{ramdisk.Cloud, ramdisk.Generic} {
 		t.Run(string(flavour), func(t *testing.T) {

@@ -18,6 +18,7 @@ import (
 	"ingot/internal/cli"
 	"ingot/internal/config"
 	"ingot/internal/server"
+	"ingot/internal/testkit"
 )
 
 // sandbox is a running server.
@@ -93,7 +94,7 @@ func startWith(t *testing.T, change func(c *config.Config)) *sandbox {
 // get returns the status and the body of a GET.
 func (s *sandbox) get(path string) (int, string) {
 	s.Helper()
-	answer, err := webClient.Get(s.url + path)
+	answer, err := testkit.Web.Get(s.url + path)
 	if err != nil {
 		s.Fatal(err)
 	}
@@ -158,7 +159,7 @@ func TestOperatorsSeeHealthAndMetrics(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	answer, err := webClient.Do(r)
+	answer, err := testkit.Web.Do(r)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -285,7 +286,7 @@ func TestAServerThatIsToldToStopDrainsAndEndsWithoutError(t *testing.T) {
 	if code := <-follow; code != cli.ExitUnreachable {
 		t.Errorf("who followed the journal got exit code %d", code)
 	}
-	if _, err := webClient.Get(s.url + "/healthcheck"); err == nil {
+	if _, err := testkit.Web.Get(s.url + "/healthcheck"); err == nil {
 		t.Error("somebody still answers")
 	}
 }

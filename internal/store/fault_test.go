@@ -2,7 +2,6 @@ package store_test
 
 import (
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -11,6 +10,7 @@ import (
 
 	"ingot/internal/ingot"
 	"ingot/internal/store"
+	"ingot/internal/testkit"
 )
 
 // inTheWay checks that nothing can be written, that the error says what to do, that rows can be
@@ -63,8 +63,8 @@ func TestAFullFileSystemIsToldAndForgotten(t *testing.T) {
 func TestAFileThatBecomesReadOnlyIsToldAndForgotten(t *testing.T) {
 	t.Parallel()
 	disk, dir := filepath.Join(t.TempDir(), "disk"), t.TempDir()
-	run(t, "mkfs.ext4", "-q", disk, "16M")
-	run(t, "mount", "-o", "loop", disk, dir)
+	testkit.Run(t, "mkfs.ext4", "-q", disk, "16M")
+	testkit.Run(t, "mount", "-o", "loop", disk, dir)
 	t.Cleanup(func() { _ = unix.Unmount(dir, unix.MNT_DETACH) })
 	path := filepath.Join(dir, "ingot.db")
 	s := openAt(t, path)
@@ -72,9 +72,9 @@ func TestAFileThatBecomesReadOnlyIsToldAndForgotten(t *testing.T) {
 	if _, err := s.Node(t.Context(), n.UUID); err != nil { // opens what is read through
 		t.Fatal(err)
 	}
-	run(t, "chattr", "+i", path, path+"-wal", path+"-shm")
+	testkit.Run(t, "chattr", "+i", path, path+"-wal", path+"-shm")
 	inTheWay(t, s, n, func() {
-		run(t, "chattr", "-i", path, path+"-wal", path+"-shm")
+		testkit.Run(t, "chattr", "-i", path, path+"-wal", path+"-shm")
 	}, "see to it that its file system is writable")
 }
 
@@ -104,12 +104,5 @@ func TestAFileThatIsReadOnlyStopsTheStartWithWords(t *testing.T) {
 	remount(0)
 	if _, err := openAt(t, path).Node(t.Context(), uuid(1)); err != nil {
 		t.Error(err)
-	}
-}
-
-func run(t *testing.T, program string, args ...string) {
-	t.Helper()
-	if out, err := exec.CommandContext(t.Context(), program, args...).CombinedOutput(); err != nil {
-		t.Fatalf("%s %q: %v\n%s", program, args, err, out)
 	}
 }

@@ -14,6 +14,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"ingot/internal/testkit"
 )
 
 // smallDisk mounts an empty file system of so many MiB.
@@ -25,13 +27,6 @@ func smallDisk(t *testing.T, mib int) string {
 	}
 	t.Cleanup(func() { _ = unix.Unmount(dir, unix.MNT_DETACH) })
 	return dir
-}
-
-func run(t *testing.T, program string, args ...string) {
-	t.Helper()
-	if out, err := exec.CommandContext(t.Context(), program, args...).CombinedOutput(); err != nil {
-		t.Fatalf("%s %q: %v\n%s", program, args, err, out)
-	}
 }
 
 // outlives puts something in the way of the database while an image is written, and removes it.
@@ -113,16 +108,16 @@ func TestADeploymentOutlivesAFullDiskUnderTheDatabase(t *testing.T) {
 func TestADeploymentOutlivesAReadOnlyDatabase(t *testing.T) {
 	t.Parallel()
 	disk, dir := filepath.Join(t.TempDir(), "disk"), t.TempDir()
-	run(t, "mkfs.ext4", "-q", disk, "64M")
-	run(t, "mount", "-o", "loop", disk, dir)
+	testkit.Run(t, "mkfs.ext4", "-q", disk, "64M")
+	testkit.Run(t, "mount", "-o", "loop", disk, dir)
 	t.Cleanup(func() { _ = unix.Unmount(dir, unix.MNT_DETACH) })
 	path := filepath.Join(dir, "ingot.db")
 	s := newSite(t, func(s *site, _ *int64) { s.cfg.Store.Path = path })
 	t.Cleanup(func() { // or the server could not end where the test failed
 		_ = exec.Command("chattr", "-i", path, path+"-wal", path+"-shm").Run()
 	})
-	outlives(s, func() { run(t, "chattr", "+i", path, path+"-wal", path+"-shm") },
-		func() { run(t, "chattr", "-i", path, path+"-wal", path+"-shm") },
+	outlives(s, func() { testkit.Run(t, "chattr", "+i", path, path+"-wal", path+"-shm") },
+		func() { testkit.Run(t, "chattr", "-i", path, path+"-wal", path+"-shm") },
 		"see to it that its file system is writable")
 }
 
@@ -157,7 +152,7 @@ func TestAFullSpoolFailsTheDeploymentAndNoOther(t *testing.T) {
 func qcow2Of(t *testing.T, s *site) []byte {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "disk.qcow2")
-	run(t, "qemu-img", "convert", "-f", "raw", "-O", "qcow2",
+	testkit.Run(t, "qemu-img", "convert", "-f", "raw", "-O", "qcow2",
 		filepath.Join(s.dir, "images", "disk.raw"), path)
 	packed, err := os.ReadFile(path)
 	if err != nil {
@@ -199,7 +194,7 @@ func TestAnImageThatDoesNotStandAloneOrLiesIsNotWritten(t *testing.T) {
 	s.enroll()
 	good := qcow2Of(t, s)
 	backed := filepath.Join(t.TempDir(), "backed.qcow2")
-	run(t, "qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-b",
+	testkit.Run(t, "qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-b",
 		filepath.Join(s.dir, "images", "disk.raw"), backed)
 	child, err := os.ReadFile(backed)
 	if err != nil {

@@ -26,6 +26,7 @@ import (
 	"github.com/bougou/go-ipmi/pkg/types"
 
 	"ingot/internal/iscsi/iscsitest"
+	"ingot/internal/testkit"
 )
 
 const (
@@ -440,7 +441,7 @@ func (r *ramdisk) post(ctx context.Context, method string, body map[string]any) 
 		return 0, "", err
 	}
 	req.Header.Set("Content-Type", "application/json")
-	resp, err := webClient.Do(req)
+	resp, err := testkit.Web.Do(req)
 	if err != nil {
 		return 0, "", err
 	}
@@ -455,7 +456,7 @@ func fetch(ctx context.Context, url string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	resp, err := webClient.Do(req)
+	resp, err := testkit.Web.Do(req)
 	if err != nil {
 		return "", err
 	}

@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"ingot/internal/server"
+	"ingot/internal/testkit"
 )
 
 func TestS1_4_AnUnknownMachineGetsAScriptAndLearnsNothing(t *testing.T) {
@@ -117,7 +118,7 @@ func post(t *testing.T, url string, body io.Reader) (status int, answer string) 
 		t.Fatal(err)
 	}
 	req.Header.Set("Content-Type", "application/json")
-	resp, err := webClient.Do(req)
+	resp, err := testkit.Web.Do(req)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -223,7 +224,7 @@ func TestAScriptIsAskedForWithWrongArguments(t *testing.T) {
 			"node_uuid=00000000-0000-4000-8000-000000000000", "node_uuid=" + long, "port_address=" + long,
 			strings.Repeat("a=b&", 10000),
 		} {
-			resp, err := webClient.Get(base + "/v1/drivers/ipmi/vendor_passthru/ipxe_config?" +
+			resp, err := testkit.Web.Get(base + "/v1/drivers/ipmi/vendor_passthru/ipxe_config?" +
 				strings.ReplaceAll(query, " ", "+"))
 			if err != nil {
 				t.Fatal(err)

@@ -27,6 +27,7 @@ import (
 
 	"ingot/internal/config"
 	"ingot/internal/server"
+	"ingot/internal/testkit"
 )
 
 const (
@@ -192,7 +193,7 @@ func (s *site) do(method, path string, body any) (status int, answer []byte) {
 	}
 	req.Header.Set("X-OpenStack-Ironic-API-Version", "1.82")
 	req.Header.Set("Content-Type", "application/json")
-	resp, err := webClient.Do(req)
+	resp, err := testkit.Web.Do(req)
 	if err != nil {
 		s.t.Fatal(err)
 	}

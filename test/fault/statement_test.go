@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"ingot/internal/testkit"
 )
 
 // What follows is no fault but the rest of doc/statements.md that needs a whole server.
@@ -44,7 +46,7 @@ func TestS1_6_ThereIsNoStaticScript(t *testing.T) {
 	s.verb("active")
 	s.deployed()
 	for _, path := range []string{"/programs/boot.ipxe", "/files/boot.ipxe"} {
-		resp, err := webClient.Get(s.boot + path)
+		resp, err := testkit.Web.Get(s.boot + path)
 		if err != nil {
 			t.Fatal(err)
 		}

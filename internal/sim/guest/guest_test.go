@@ -12,6 +12,7 @@ import (
 
 	"ingot/internal/ramdisk"
 	"ingot/internal/sim/guest"
+	"ingot/internal/testkit"
 )
 
 // kernel is Debian's kernel for virtual machines, from the cache of package ramdisk, which wants
@@ -50,9 +51,7 @@ func boot(t *testing.T, image, want string, args ...string) {
 }
 
 func TestImageBootsUnderBothFirmwaresAndIsReused(t *testing.T) {
-	if testing.Short() {
-		t.Skip("boots machines; make e2e runs it")
-	}
+	testkit.Long(t)
 	t.Parallel()
 	opt := guest.Options{Dir: t.TempDir(), Kernel: kernel(t), ID: "image-7"}
 	start := time.Now()

@@ -1,0 +1,34 @@
+// Package testkit is what tests of several packages need: programs of other people, a client, a
+// mark for long tests. Nothing but tests imports it.
+package testkit
+
+import (
+	"net/http"
+	"os/exec"
+	"testing"
+)
+
+// Web is not http.DefaultClient: the end of any httptest.Server closes the idle connections of
+// that, also one that a test beside is about to use.
+var Web = &http.Client{Transport: &http.Transport{}}
+
+// Run runs a program and returns what it prints. A program that fails ends the test.
+func Run(t testing.TB, name string, args ...string) string {
+	t.Helper()
+	if _, err := exec.LookPath(name); err != nil {
+		t.Fatalf("%s is missing; install it: scripts/packages.sh", name)
+	}
+	out, err := exec.Command(name, args...).CombinedOutput()
+	if err != nil {
+		t.Fatalf("%s %v: %v\n%s", name, args, err, out)
+	}
+	return string(out)
+}
+
+// Long keeps a test of many seconds out of `make unit`; `make e2e` runs it.
+func Long(t testing.TB) {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("long; runs in make e2e")
+	}
+}
