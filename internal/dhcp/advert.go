@@ -9,11 +9,9 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"syscall"
 	"time"
 
 	"golang.org/x/net/ipv6"
-	"golang.org/x/sys/unix"
 )
 
 // RA is what [Advertise] sends. The zero value says: here is nobody you could route through,
@@ -125,19 +123,13 @@ func (a *Advertiser) Run(ctx context.Context) error {
 
 // listenRA opens a raw ICMPv6 socket that gets router solicitations of one interface.
 func listenRA(ctx context.Context, iface string) (*ipv6.PacketConn, *net.Interface, error) {
-	dev, err := net.InterfaceByName(iface)
+	raw, err := listen(ctx, iface, "ip6:ipv6-icmp", "::")
 	if err != nil {
 		return nil, nil, err
 	}
-	lc := net.ListenConfig{Control: func(_, _ string, raw syscall.RawConn) error {
-		var bindErr error
-		err := raw.Control(func(fd uintptr) {
-			bindErr = unix.BindToDevice(int(fd), iface)
-		})
-		return errors.Join(err, bindErr)
-	}}
-	raw, err := lc.ListenPacket(ctx, "ip6:ipv6-icmp", "::")
+	dev, err := net.InterfaceByName(iface)
 	if err != nil {
+		raw.Close()
 		return nil, nil, err
 	}
 	conn := ipv6.NewPacketConn(raw)

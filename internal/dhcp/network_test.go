@@ -115,15 +115,6 @@ func TestServerTalksToAForeignClient(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	within(t, w.server, func() {
-		second, err := dhcp.Listen(t.Context(), "srv", dhcp.ServerPort)
-		if err == nil {
-			second.Close()
-			t.Error("two servers on one interface were not noticed")
-		} else if !strings.Contains(err.Error(), "another DHCP server") {
-			t.Errorf("second server: %v", err)
-		}
-	})
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() { done <- s.Serve(ctx, conn) }()
@@ -136,6 +127,42 @@ func TestServerTalksToAForeignClient(t *testing.T) {
 	if err := <-done; err != nil {
 		t.Errorf("Serve: %v", err)
 	}
+}
+
+func TestASocketThatDoesNotOpenSaysWhatToDo(t *testing.T) {
+	w := newWire(t)
+	within(t, w.server, func() {
+		first, err := dhcp.Listen(t.Context(), "srv", dhcp.ServerPort)
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer first.Close()
+		first6, err := dhcp.Listen6(t.Context(), "srv")
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer first6.Close()
+		for _, c := range []struct{ iface, want string }{
+			{"srv", "another DHCP server"},
+			{"nosuch", "no such interface"},
+		} {
+			second, err := dhcp.Listen(t.Context(), c.iface, dhcp.ServerPort)
+			if err == nil {
+				second.Close()
+			}
+			second6, err6 := dhcp.Listen6(t.Context(), c.iface)
+			if err6 == nil {
+				second6.Close()
+			}
+			for _, err := range []error{err, err6} {
+				if err == nil || !strings.Contains(err.Error(), c.want) {
+					t.Errorf("listen on %s: %v, want %q", c.iface, err, c.want)
+				}
+			}
+		}
+	})
 }
 
 func TestSolicitationIsAnsweredByAnAdvertisement(t *testing.T) {

@@ -8,10 +8,8 @@ import (
 	"net"
 	"net/netip"
 	"sync"
-	"syscall"
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
-	"golang.org/x/sys/unix"
 )
 
 // Ports of the protocol: RFC 2131 section 4.1, PXE specification 2.1 section 2.2.
@@ -43,27 +41,11 @@ type Server struct {
 // rights of root (port below 1024, SO_BINDTODEVICE). It is an error if another DHCP server
 // has the port.
 func Listen(ctx context.Context, iface string, port int) (*net.UDPConn, error) {
-	lc := net.ListenConfig{Control: func(_, _ string, raw syscall.RawConn) error {
-		var bindErr error
-		err := raw.Control(func(fd uintptr) {
-			bindErr = unix.BindToDevice(int(fd), iface)
-		})
-		return errors.Join(err, bindErr)
-	}}
-	conn, err := lc.ListenPacket(ctx, "udp4", fmt.Sprintf("0.0.0.0:%d", port))
-	if err == nil {
-		return conn.(*net.UDPConn), nil
+	conn, err := listen(ctx, iface, "udp4", fmt.Sprintf("0.0.0.0:%d", port))
+	if err != nil {
+		return nil, fmt.Errorf("listen for DHCP on port %d of %s: %w", port, iface, err)
 	}
-	hint := ""
-	switch {
-	case errors.Is(err, unix.EADDRINUSE):
-		hint = "; another DHCP server runs on this interface, stop it or use proxy mode"
-	case errors.Is(err, unix.EPERM), errors.Is(err, unix.EACCES):
-		hint = "; run as root or grant CAP_NET_BIND_SERVICE and CAP_NET_RAW"
-	case errors.Is(err, unix.ENODEV):
-		hint = "; there is no such interface"
-	}
-	return nil, fmt.Errorf("listen for DHCP on port %d of %s: %w%s", port, iface, err, hint)
+	return conn.(*net.UDPConn), nil
 }
 
 // Serve answers requests on conn until ctx ends, then waits for the handlers and returns nil;

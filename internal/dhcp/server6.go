@@ -9,12 +9,10 @@ import (
 	"net"
 	"net/netip"
 	"strings"
-	"syscall"
 
 	"github.com/insomniacslk/dhcp/dhcpv6"
 	"github.com/insomniacslk/dhcp/iana"
 	"golang.org/x/net/ipv6"
-	"golang.org/x/sys/unix"
 )
 
 // ServerPort6 is the port of servers and relays, RFC 8415 section 7.2.
@@ -51,21 +49,15 @@ type Server6 struct {
 }
 
 // Listen6 opens the socket of a DHCPv6 server on one interface, by name. It needs the rights of
-// root, and an interface that has IPv6.
+// root, and an interface that has IPv6. It is an error if another DHCP server has the port.
 func Listen6(ctx context.Context, iface string) (*ipv6.PacketConn, error) {
+	raw, err := listen(ctx, iface, "udp6", fmt.Sprintf("[::]:%d", ServerPort6))
+	if err != nil {
+		return nil, fmt.Errorf("listen for DHCPv6 on %s: %w", iface, err)
+	}
 	dev, err := net.InterfaceByName(iface)
 	if err != nil {
-		return nil, fmt.Errorf("listen for DHCPv6: %w", err)
-	}
-	lc := net.ListenConfig{Control: func(_, _ string, raw syscall.RawConn) error {
-		var bindErr error
-		err := raw.Control(func(fd uintptr) {
-			bindErr = unix.BindToDevice(int(fd), iface)
-		})
-		return errors.Join(err, bindErr)
-	}}
-	raw, err := lc.ListenPacket(ctx, "udp6", fmt.Sprintf("[::]:%d", ServerPort6))
-	if err != nil {
+		raw.Close()
 		return nil, fmt.Errorf("listen for DHCPv6 on %s: %w", iface, err)
 	}
 	conn := ipv6.NewPacketConn(raw)
