@@ -1,5 +1,10 @@
 package sim
 
+import (
+	"cmp"
+	"sync"
+)
+
 // BootDevice is what a machine tries first when it starts. The values are ipmitool's words.
 type BootDevice string
 
@@ -24,13 +29,13 @@ type BootOverride struct {
 	EFI bool
 }
 
-// A bootOrder is the order of a machine's two devices.
-type bootOrder string
+// A BootOrder is the order of a machine's two devices.
+type BootOrder string
 
 // Without any override the disk goes first: an empty one falls through to the network.
 const (
-	diskFirst    bootOrder = "disk, network"
-	networkFirst bootOrder = "network, disk"
+	DiskFirst    BootOrder = "disk, network"
+	NetworkFirst BootOrder = "network, disk"
 )
 
 // The places in the boot order; lower goes first.
@@ -41,43 +46,54 @@ const (
 )
 
 // nicIndex is the network card's place.
-func (o bootOrder) nicIndex() int {
-	if o == networkFirst {
+func (o BootOrder) nicIndex() int {
+	if o == NetworkFirst {
 		return nicFirstIndex
 	}
 	return nicLastIndex
 }
 
-// takeOrder is the order of the boot that begins now; a device that was for one boot is used up.
-func (m *Machine) takeOrder() bootOrder {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	device := m.lasting
-	if m.override.Device == PXE || m.override.Device == Disk {
-		device = m.override.Device
-	}
-	if !m.override.Persistent {
-		m.override = BootOverride{Device: NoOverride}
-	}
-	if device == PXE {
-		return networkFirst
-	}
-	return diskFirst
+// BootFlags are what a BMC keeps of the boot device, for a [Chassis] to embed. The zero value is no
+// override. Its methods may be called concurrently.
+type BootFlags struct {
+	mu       sync.Mutex
+	lasting  BootDevice   // the persistent boot device
+	override BootOverride // as it was set last; zero when used up
 }
 
 // SetBootDevice says what the machine tries first from its next start on.
-func (m *Machine) SetBootDevice(o BootOverride) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.override = o
+func (f *BootFlags) SetBootDevice(o BootOverride) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.override = o
 	if o.Persistent {
-		m.lasting = o.Device
+		f.lasting = o.Device
 	}
 }
 
 // BootOverride is the override that waits for the next boot, or lasts.
-func (m *Machine) BootOverride() BootOverride {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return m.override
+func (f *BootFlags) BootOverride() BootOverride {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	o := f.override
+	o.Device = cmp.Or(o.Device, NoOverride)
+	return o
+}
+
+// TakeBootOrder is the order of the boot that begins now; a device that was for one boot is used
+// up.
+func (f *BootFlags) TakeBootOrder() BootOrder {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	device := f.lasting
+	if f.override.Device == PXE || f.override.Device == Disk {
+		device = f.override.Device
+	}
+	if !f.override.Persistent {
+		f.override = BootOverride{}
+	}
+	if device == PXE {
+		return NetworkFirst
+	}
+	return DiskFirst
 }

@@ -38,10 +38,10 @@ type Machine struct {
 	qemu   *qemu      // the last life; nil before the first
 	closed bool
 
-	mu       sync.Mutex   // guards the fields below; taken after power
-	state    PowerState   // on also for the moment between two lives
-	lasting  BootDevice   // the persistent boot device
-	override BootOverride // as it was set last; gone when used up
+	mu    sync.Mutex // guards the field below; taken after power
+	state PowerState // on also for the moment between two lives
+
+	BootFlags
 }
 
 // AddMachine makes a machine, plugs it into the bridge and starts its BMC.
@@ -63,13 +63,11 @@ func (n *Network) AddMachine(ctx context.Context, spec MachineSpec) (*Machine, e
 		}
 	}
 	m := &Machine{
-		net:      n,
-		spec:     spec,
-		dir:      n.opts.Dir + "/" + machinesDir + "/" + spec.Name,
-		tap:      fmt.Sprintf("tap%d", len(n.machines)),
-		state:    Off,
-		lasting:  NoOverride,
-		override: BootOverride{Device: NoOverride},
+		net:   n,
+		spec:  spec,
+		dir:   n.opts.Dir + "/" + machinesDir + "/" + spec.Name,
+		tap:   fmt.Sprintf("tap%d", len(n.machines)),
+		state: Off,
 	}
 	m.console = OpenConsole(m.path("console.log"))
 	if err := m.prepareFiles(); err != nil {
@@ -190,7 +188,7 @@ func (m *Machine) boot(ctx context.Context, why string) error {
 	if m.closed {
 		return fmt.Errorf("%s of machine %s: its network is closed", why, m.spec.Name)
 	}
-	order := m.takeOrder()
+	order := m.TakeBootOrder()
 	q, err := m.start(ctx, order)
 	if err != nil {
 		m.setState(Off)

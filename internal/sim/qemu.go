@@ -38,7 +38,7 @@ const guestReset = "guest-reset"
 
 // qemuArgs is the command line of a machine. Paths are absolute: the state directory in them is
 // how CleanUp knows the process.
-func (m *Machine) qemuArgs(order bootOrder) []string {
+func (m *Machine) qemuArgs(order BootOrder) []string {
 	s := m.spec
 	args := []string{
 		"-name", s.Name, "-uuid", s.UUID, "-m", fmt.Sprint(s.MemoryMB),
@@ -86,7 +86,7 @@ func (m *Machine) qemuArgs(order bootOrder) []string {
 func quote(path string) string { return strings.ReplaceAll(path, ",", ",,") }
 
 // start runs QEMU and returns when it takes commands.
-func (m *Machine) start(ctx context.Context, order bootOrder) (*qemu, error) {
+func (m *Machine) start(ctx context.Context, order BootOrder) (*qemu, error) {
 	stderr, err := os.Create(m.path("qemu.err"))
 	if err != nil {
 		return nil, fmt.Errorf("log of QEMU: %w", err)

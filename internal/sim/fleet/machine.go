@@ -27,10 +27,10 @@ type Machine struct {
 	stop  context.CancelFunc // ends the life that runs
 	done  chan struct{}      // closed when it has ended
 
-	mu       sync.Mutex // guards the fields below
-	on       bool
-	lasting  sim.BootDevice
-	override sim.BootOverride
+	mu sync.Mutex // guards the field below
+	on bool
+
+	sim.BootFlags
 }
 
 var _ sim.Chassis = (*Machine)(nil)
@@ -42,8 +42,7 @@ func (f *Fleet) machine(i int) (*Machine, error) {
 	if err != nil {
 		return nil, err
 	}
-	m := &Machine{fleet: f, spec: spec, mac: mac, disk: newDisk(f.o.DiskSize, f.o.Keep),
-		lasting: sim.NoOverride, override: sim.BootOverride{Device: sim.NoOverride}}
+	m := &Machine{fleet: f, spec: spec, mac: mac, disk: newDisk(f.o.DiskSize, f.o.Keep)}
 	m.bmc = sim.NewBMC(m, sim.BMCOptions{Name: spec.Name, UUID: spec.UUID, User: spec.User,
 		Password: spec.Password, Addr: addr, Log: f.o.Log})
 	return m, m.bmc.Start()
@@ -105,37 +104,6 @@ func (m *Machine) ShutDown(context.Context) error {
 	return nil
 }
 
-// SetBootDevice says what the machine tries first from its next start on.
-func (m *Machine) SetBootDevice(o sim.BootOverride) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.override = o
-	if o.Persistent {
-		m.lasting = o.Device
-	}
-}
-
-// BootOverride is the override that waits for the next boot, or lasts.
-func (m *Machine) BootOverride() sim.BootOverride {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return m.override
-}
-
-// networkFirst tells where the boot that begins now starts, and uses up what was for one boot.
-func (m *Machine) networkFirst() bool {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	device := m.lasting
-	if m.override.Device == sim.PXE || m.override.Device == sim.Disk {
-		device = m.override.Device
-	}
-	if !m.override.Persistent {
-		m.override = sim.BootOverride{Device: sim.NoOverride}
-	}
-	return device == sim.PXE
-}
-
 // start begins a life. The caller holds power.
 func (m *Machine) start() {
 	ctx, cancel := context.WithCancel(context.Background())
@@ -181,7 +149,7 @@ func (m *Machine) arrive(e Event) {
 // boot is one start of the firmware; it returns true if another one has to follow.
 func (m *Machine) boot(ctx context.Context) (again bool) {
 	order := []func(context.Context) ending{m.bootDisk, m.bootNetwork}
-	if m.networkFirst() {
+	if m.TakeBootOrder() == sim.NetworkFirst {
 		order[0], order[1] = order[1], order[0]
 	}
 	for _, device := range order {
