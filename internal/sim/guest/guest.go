@@ -59,6 +59,8 @@ type Image struct {
 	ID     string `json:"id"`
 }
 
+func (i Image) files() []string { return []string{i.RawPath, i.QCOW2Path} }
+
 // MarkerFor is the whole line of the booted system; firmware is "bios" or "efi".
 func (i Image) MarkerFor(firmware string) string {
 	return i.Marker + " fw=" + firmware + " image=" + i.ID
@@ -92,7 +94,7 @@ func Build(ctx context.Context, opt Options) (Image, error) {
 		opt.Size, opt.Data, opt.StayUp))
 	name := "guest-" + hex.EncodeToString(key[:8])
 	manifest := filepath.Join(opt.Dir, name+".json")
-	if image, ok := cached(manifest); ok {
+	if image, ok := cached[Image](manifest); ok {
 		return image, nil
 	}
 	if err := os.MkdirAll(opt.Dir, 0o755); err != nil {
@@ -112,18 +114,31 @@ func Build(ctx context.Context, opt Options) (Image, error) {
 
 // cached reads a manifest. It is written last, so images it names are whole; whether they are
 // still there is looked at.
-func cached(manifest string) (Image, bool) {
-	var image Image
+func cached[T interface{ files() []string }](manifest string) (image T, ok bool) {
 	data, err := os.ReadFile(manifest)
 	if err != nil || json.Unmarshal(data, &image) != nil {
-		return Image{}, false
+		return image, false
 	}
-	for _, path := range []string{image.RawPath, image.QCOW2Path} {
+	for _, path := range image.files() {
 		if _, err := os.Stat(path); err != nil {
-			return Image{}, false
+			return image, false
 		}
 	}
 	return image, true
+}
+
+// keepManifest writes a manifest by way of the directory work.
+func keepManifest(work, path string, image any) error {
+	text, err := json.MarshalIndent(image, "", "  ")
+	if err != nil {
+		return fmt.Errorf("encode manifest: %w", err)
+	}
+	list := filepath.Join(work, "manifest")
+	err = errors.Join(os.WriteFile(list, text, 0o644), os.Rename(list, path))
+	if err != nil {
+		return fmt.Errorf("keep manifest of test image: %w", err)
+	}
+	return nil
 }
 
 // keep converts the finished disk, hashes both files and moves them to their place.
@@ -145,17 +160,11 @@ func (b builder) keep(ctx context.Context, base, manifest string) (Image, error)
 	if image.QCOW2SHA256, err = digest(qcow2); err != nil {
 		return Image{}, err
 	}
-	text, err := json.MarshalIndent(image, "", "  ")
-	if err != nil {
-		return Image{}, fmt.Errorf("encode manifest: %w", err)
-	}
-	list := filepath.Join(b.dir, "manifest")
-	err = errors.Join(os.WriteFile(list, text, 0o644), os.Rename(b.disk, image.RawPath),
-		os.Rename(qcow2, image.QCOW2Path), os.Rename(list, manifest))
+	err = errors.Join(os.Rename(b.disk, image.RawPath), os.Rename(qcow2, image.QCOW2Path))
 	if err != nil {
 		return Image{}, fmt.Errorf("keep test image: %w", err)
 	}
-	return image, nil
+	return image, keepManifest(b.dir, manifest, image)
 }
 
 // digest is the SHA-256 of a file, in hexadecimal.

@@ -114,3 +114,43 @@ func TestImpossibleImagesAreRefused(t *testing.T) {
 		}
 	}
 }
+
+func TestARootImageIsThatOfItsModules(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	build := func(data string) guest.Root {
+		t.Helper()
+		r, err := guest.BuildRoot(t.Context(), dir, []guest.Module{{Name: "ext4", Data: []byte(data)}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return r
+	}
+	written := func(r guest.Root) time.Time {
+		t.Helper()
+		info, err := os.Stat(r.Path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return info.ModTime()
+	}
+	first := build("of kernel 1")
+	testkit.Run(t, "e2fsck", "-fn", first.Path)
+	before := written(first)
+	if again := build("of kernel 1"); again != first || !written(again).Equal(before) {
+		t.Errorf("second build gave %v, want %v as it was", again, first)
+	}
+	if other := build("of kernel 2"); other.Path == first.Path ||
+		other.RamdiskPath == first.RamdiskPath {
+		t.Errorf("modules of another kernel gave %v again", other)
+	}
+	if err := os.Remove(first.RamdiskPath); err != nil {
+		t.Fatal(err)
+	}
+	if again := build("of kernel 1"); again.RamdiskPath != first.RamdiskPath {
+		t.Errorf("%v, want the names of %v", again, first)
+	}
+	if _, err := os.Stat(first.RamdiskPath); err != nil {
+		t.Error(err)
+	}
+}

@@ -2,7 +2,8 @@ package guest
 
 import (
 	"context"
-	"encoding/json"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"os"
@@ -27,6 +28,8 @@ type Root struct {
 	RamdiskPath string
 	Marker      string // begins the line the booted system prints
 }
+
+func (r Root) files() []string { return []string{r.Path, r.RamdiskPath} }
 
 // rootSize is the size of the file system in bytes.
 const rootSize = 48 * mebi
@@ -72,32 +75,59 @@ echo "` + marker + ` root=$root on=$on"
 while :; do sleep 3600; done
 `
 
-// BuildRoot makes a partition image and its initramfs in dir, or returns those that are there.
-// modules are loaded in their order; they have to bring the disk and ext4.
+// BuildRoot makes a partition image and its initramfs in dir, or returns those of the same modules
+// and scripts that are there. modules are loaded in their order; they have to bring the disk and
+// ext4.
 func BuildRoot(ctx context.Context, dir string, modules []Module) (Root, error) {
 	dir, err := filepath.Abs(dir)
 	if err != nil {
 		return Root{}, fmt.Errorf("place of the test image: %w", err)
 	}
-	r := Root{Path: filepath.Join(dir, "root.ext4"), RamdiskPath: filepath.Join(dir, "root.initramfs"),
-		Marker: marker + " root=UUID="}
-	manifest := filepath.Join(dir, "root.json")
-	if text, err := os.ReadFile(manifest); err == nil && json.Unmarshal(text, &r) == nil {
-		return r, nil
-	}
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return r, fmt.Errorf("make image directory: %w", err)
-	}
 	program, err := os.ReadFile(shell)
 	if err != nil {
-		return r, fmt.Errorf("%w: run scripts/packages.sh", err)
+		return Root{}, fmt.Errorf("%w: run scripts/packages.sh", err)
 	}
-	if err := rootFileSystem(ctx, dir, r.Path, program); err != nil {
-		return r, err
+	key := sha256.New()
+	fmt.Fprintf(key, "%d %q %q %q %x", rootSize, rootApplets, findRoot, rootInit,
+		sha256.Sum256(program))
+	for _, m := range modules {
+		fmt.Fprintf(key, " %q %x", m.Name, sha256.Sum256(m.Data))
 	}
-	if r.SHA256, err = digest(r.Path); err != nil {
-		return r, err
+	base := filepath.Join(dir, "root-"+hex.EncodeToString(key.Sum(nil)[:8]))
+	if root, ok := cached[Root](base + ".json"); ok {
+		return root, nil
 	}
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return Root{}, fmt.Errorf("make image directory: %w", err)
+	}
+	work, err := os.MkdirTemp(dir, ".root-*")
+	if err != nil {
+		return Root{}, fmt.Errorf("make image directory: %w", err)
+	}
+	defer os.RemoveAll(work)
+	r := Root{Path: base + ".ext4", RamdiskPath: base + ".initramfs", Marker: marker + " root=UUID="}
+	partition := filepath.Join(work, "root.ext4")
+	if err := rootFileSystem(ctx, work, partition, program); err != nil {
+		return Root{}, err
+	}
+	if r.SHA256, err = digest(partition); err != nil {
+		return Root{}, err
+	}
+	ramdisk, err := rootRamdisk(program, modules)
+	if err != nil {
+		return Root{}, err
+	}
+	initramfs := filepath.Join(work, "root.initramfs")
+	err = errors.Join(os.WriteFile(initramfs, ramdisk, 0o644), os.Rename(partition, r.Path),
+		os.Rename(initramfs, r.RamdiskPath))
+	if err != nil {
+		return Root{}, fmt.Errorf("keep test image: %w", err)
+	}
+	return r, keepManifest(work, base+".json", r)
+}
+
+// rootRamdisk makes the initramfs of a Root.
+func rootRamdisk(program []byte, modules []Module) ([]byte, error) {
 	var order strings.Builder
 	more := []cpio.Entry{cpio.Dir("etc", 0o755), cpio.Dir("lib", 0o755)}
 	for _, m := range modules {
@@ -106,27 +136,13 @@ func BuildRoot(ctx context.Context, dir string, modules []Module) (Root, error) 
 		order.WriteString("/" + name + "\n")
 	}
 	more = append(more, cpio.File("etc/modules", 0o644, []byte(order.String())))
-	ramdisk, err := pack(program, findRoot, rootApplets, more...)
-	if err != nil {
-		return r, err
-	}
-	text, err := json.Marshal(r)
-	if err != nil {
-		return r, fmt.Errorf("encode manifest: %w", err)
-	}
-	// The manifest last: what it names is whole.
-	return r, errors.Join(os.WriteFile(r.RamdiskPath, ramdisk, 0o644),
-		os.WriteFile(manifest, text, 0o644))
+	return pack(program, findRoot, rootApplets, more...)
 }
 
 // rootFileSystem fills an ext4 file system without mounting it.
 func rootFileSystem(ctx context.Context, dir, path string, busybox []byte) error {
-	tree, err := os.MkdirTemp(dir, ".root-*")
-	if err != nil {
-		return fmt.Errorf("make root directory: %w", err)
-	}
-	defer os.RemoveAll(tree)
-	var errs []error
+	tree := filepath.Join(dir, "tree")
+	errs := []error{os.Mkdir(tree, 0o755)}
 	for _, d := range []string{"bin", "sbin", "dev", "proc", "sys"} {
 		errs = append(errs, os.Mkdir(filepath.Join(tree, d), 0o755))
 	}
