@@ -101,6 +101,24 @@ func (x *crowd) begun(count int) []string {
 	return nil
 }
 
+// lineUp starts a conductor that copies one image at once and deploys the nodes there: the first is
+// inside, the others wait in their order.
+func (x *crowd) lineUp(names ...string) *conductor.Conductor {
+	x.t.Helper()
+	x.o.Copies = 1
+	c, _ := x.start()
+	for i, name := range names {
+		x.enroll(c, name, "available")
+		x.provision(c, name, "deploy")
+		if i == 0 {
+			x.begun(1)
+		} else {
+			x.waits(name)
+		}
+	}
+	return c
+}
+
 func TestManyDeploymentsAtOnceAllSucceed(t *testing.T) {
 	t.Parallel()
 	x := newCrowd(t)
@@ -199,18 +217,7 @@ func TestABigProjectDoesNotKeepOutASmallOne(t *testing.T) {
 func TestADeletedNodeLeavesTheLine(t *testing.T) {
 	t.Parallel()
 	x := newCrowd(t)
-	x.o.Copies = 1
-	c, _ := x.start()
-	for i := range 3 {
-		name := fmt.Sprint("n", i)
-		x.enroll(c, name, "available")
-		x.provision(c, name, "deploy")
-		if i == 0 {
-			x.begun(1)
-		} else {
-			x.waits(name)
-		}
-	}
+	c := x.lineUp("n0", "n1", "n2")
 	n := x.node("n1")
 	n.Maintenance = true
 	if err := x.store.UpdateNode(t.Context(), n); err != nil {

@@ -3,7 +3,6 @@ package conductor_test
 import (
 	"context"
 	"errors"
-	"fmt"
 	"maps"
 	"strings"
 	"sync"
@@ -230,18 +229,7 @@ func TestUndeployOfAMachineSurvivesAKilledConductorAtEveryWrite(t *testing.T) {
 func TestUndeployOfANodeInTheLine(t *testing.T) {
 	t.Parallel()
 	x := newCrowd(t)
-	x.o.Copies = 1
-	c, _ := x.start()
-	for i := range 3 {
-		name := fmt.Sprint("n", i)
-		x.enroll(c, name, "available")
-		x.provision(c, name, "deploy")
-		if i == 0 {
-			x.begun(1)
-		} else {
-			x.waits(name)
-		}
-	}
+	c := x.lineUp("n0", "n1", "n2")
 	x.provision(c, "n1", "delete")
 	x.state("n1", "available")
 	x.provision(c, "n0", "delete") // the one that is inside

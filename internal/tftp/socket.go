@@ -264,7 +264,7 @@ func (s *socket) refused(gone func(peer)) {
 			return // nothing more to read, or the socket is closed
 		}
 		if !isRefusal(oob[:n]) {
-			continue // unreachable for now: packets are sent again
+			continue // host or network unreachable: that may pass, and packets are sent again
 		}
 		switch a := from.(type) {
 		case *unix.SockaddrInet4:
