@@ -38,8 +38,11 @@ func TestExitCodesAndWordsOfWrongCommands(t *testing.T) {
 		"node create a " + nobody:       {2, "--bmc is missing"},
 		"node power a up " + nobody:     {2, "on, off, reboot"},
 		"node deploy a --image http://x/y --checksum abc " + nobody: {2, "sha256"},
-		"lifecycle --format x": {1, "mermaid"},
-		"lab console x":        {1, "ingot lab up"},
+		"lifecycle --format x":                       {1, "mermaid"},
+		"lab console x":                              {1, "ingot lab up"},
+		"lab up --machines 0":                        {2, "1 to 50"},
+		"lab simulate --interface lo --machines 0":   {2, "1 to 10000"},
+		"lab simulate --interface lo --disk-size -1": {2, "negative"},
 	} {
 		t.Run(line, func(t *testing.T) {
 			t.Parallel()

@@ -215,6 +215,13 @@ func simulateCommand() *cobra.Command {
 			if o.Interface == "" {
 				return cli.Usage(errors.New("--interface is required: the network interface of the machines"))
 			}
+			if o.Machines < 1 || o.Machines > fleet.MaxMachines {
+				return cli.Usage(fmt.Errorf("--machines is %d; 1 to %d", o.Machines, fleet.MaxMachines))
+			}
+			if o.DiskSize < 0 || o.Keep < 0 {
+				return cli.Usage(fmt.Errorf("--disk-size is %d, --keep is %d; neither may be negative",
+					o.DiskSize, o.Keep))
+			}
 			var mu sync.Mutex
 			out := json.NewEncoder(cmd.OutOrStdout())
 			o.Notify = func(e fleet.Event) {
@@ -239,7 +246,7 @@ func simulateCommand() *cobra.Command {
 	}
 	flags := cmd.Flags()
 	flags.StringVar(&o.Interface, "interface", "", "network interface that the machines share")
-	flags.IntVar(&o.Machines, "machines", 10, "how many, 1 to 10000")
+	flags.IntVar(&o.Machines, "machines", 10, fmt.Sprintf("how many, 1 to %d", fleet.MaxMachines))
 	flags.Int64Var(&o.DiskSize, "disk-size", 0, "bytes of each disk (default 16 MiB)")
 	flags.Int64Var(&o.Keep, "keep", 0, "bytes of each disk to remember; the rest reads as zeros (default all)")
 	flags.BoolVar(&o.TFTP, "tftp", false, "machines without iPXE in their network cards")

@@ -50,11 +50,14 @@ type Event struct {
 	SHA256 string `json:"sha256,omitempty"`
 }
 
+// MaxMachines is how many machines a fleet has at the most.
+const MaxMachines = 10000
+
 // Options describe a fleet.
 type Options struct {
 	// Interface is the network interface that the machines share.
 	Interface string
-	// Machines is how many there are.
+	// Machines is how many there are, 1 to MaxMachines.
 	Machines int
 	// DiskSize is the capacity of each disk in bytes; default 16 MiB. Memory grows with what is
 	// written that is not zero.
@@ -90,8 +93,8 @@ type Fleet struct {
 // New makes machines, all off, with BMCs that listen. It needs root, for a packet socket. Close
 // must be called.
 func New(o Options) (*Fleet, error) {
-	if o.Machines < 1 || o.Machines > 10000 {
-		return nil, fmt.Errorf("%d machines: 1 to 10000", o.Machines)
+	if o.Machines < 1 || o.Machines > MaxMachines {
+		return nil, fmt.Errorf("%d machines: 1 to %d", o.Machines, MaxMachines)
 	}
 	if o.DiskSize == 0 {
 		o.DiskSize = 16 << 20
