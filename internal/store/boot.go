@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"database/sql"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -14,19 +15,26 @@ import (
 	"ingot/internal/ingot"
 )
 
-// separator stands between the columns of machineQuery. JSON escapes it.
+// separator stands between the columns of machineColumns. JSON escapes it.
 const separator = "\x1f"
 
-// machineQuery reads a port and its node as one text: what the driver does for a column costs
+// machineColumns reads a port and its node as one text: what the driver does for a column costs
 // more than to find the rows. machines.parse is its counterpart.
-var machineQuery = "SELECT concat_ws('" + separator + "', " + strings.Join([]string{
+var machineColumns = "SELECT concat_ws('" + separator + "', " + strings.Join([]string{
 	"ports.id", "ports.generation", "nodes.id", "nodes.generation",
-	"ports.address", "ports.pxe_enabled", "ports.extra",
-	"nodes.uuid", free("nodes.name"), free("nodes.driver"), free("nodes.provision_state"),
-	free("nodes.last_error"), free("nodes.boot_intent"),
-	"nodes.driver_info", "nodes.instance_info", "nodes.properties", "nodes.interfaces",
-	"coalesce(nodes.attempt, '')", "coalesce(nodes.instance, '')",
-}, ", ") + ") FROM ports JOIN nodes ON nodes.id = ports.node_id WHERE ports.address = $1"
+	"ports.address", "nodes.uuid", free("nodes.name"), free("nodes.last_error"),
+	"nodes.driver_info", "nodes.instance_info", "nodes.properties", "ports.extra",
+	"coalesce(nodes.instance, '')", "coalesce(nodes.attempt, '')",
+	"ports.pxe_enabled", free("nodes.driver"), free("nodes.provision_state"),
+	free("nodes.boot_intent"), "nodes.interfaces",
+}, ", ") + ") FROM ports JOIN nodes ON nodes.id = ports.node_id "
+
+// machineQuery reads one machine, machinesQuery the next ones in the order of ports.
+var (
+	machineQuery  = machineColumns + "WHERE ports.address = $1"
+	machinesQuery = machineColumns + "WHERE ports.id > $1 ORDER BY ports.id LIMIT " +
+		strconv.Itoa(machinesAhead)
+)
 
 // free is a column whose text anybody chose: a separator in it becomes a blank.
 func free(column string) string {
@@ -37,11 +45,22 @@ func free(column string) string {
 const versionQuery = `SELECT ports.id, ports.generation, nodes.id, nodes.generation
 	FROM ports JOIN nodes ON nodes.id = ports.node_id WHERE ports.address = $1`
 
-// machine is a port and its node, as far as boot answers need them. It does not change.
+// machine is a port and its node, as far as boot answers need them, in a few hundred bytes.
 type machine struct {
 	version version
-	port    *ingot.Port
-	node    *ingot.Node
+	// own are the columns that few machines have in common, see parse.
+	own  string
+	like *likeness
+	// moment is when the version was last known to be that of the rows.
+	moment atomic.Int64
+}
+
+// likeness is what many machines have in common.
+type likeness struct {
+	node            ingot.Node
+	pxeEnabled      bool
+	attempt         bool
+	kernel, ramdisk ingot.File // of the attempt
 }
 
 // version is the state of a port's and its node's row. ids are never used again.
@@ -49,12 +68,10 @@ type version struct {
 	port, portGeneration, node, nodeGeneration int64
 }
 
-// parse reads the text of machineQuery.
-func (l *machines) parse(text string) (machine, error) {
-	n, p := new(ingot.Node), new(ingot.Port)
-	m := machine{node: n, port: p}
-	var column string
-	next := func() string {
+// parse reads the text of machineColumns.
+func (l *machines) parse(text string) (*machine, error) {
+	m := new(machine)
+	next := func() (column string) {
 		column, text, _ = strings.Cut(text, separator)
 		return column
 	}
@@ -62,183 +79,300 @@ func (l *machines) parse(text string) (machine, error) {
 		&m.version.nodeGeneration} {
 		var err error
 		if *into, err = strconv.ParseInt(next(), 10, 64); err != nil {
-			return m, err
+			return nil, err
 		}
 	}
-	p.Address, p.PXEEnabled = next(), next() != "0"
-	if err := bootObject(&p.Extra, next()); err != nil {
-		return m, err
+	own := []string{next(), next(), next(), next(), bootObject(next()), bootObject(next()),
+		bootObject(next()), bootObject(next()), next()}
+	var attempt struct {
+		ID, Key         string
+		Kernel, Ramdisk json.RawMessage
 	}
-	n.UUID, n.Name, n.Driver, n.ProvisionState = next(), next(), next(), next()
-	n.LastError, n.BootIntent = next(), ingot.BootIntent(next())
-	for _, into := range []*ingot.Object{&n.DriverInfo, &n.InstanceInfo, &n.Properties} {
-		if err := bootObject(into, next()); err != nil {
-			return m, err
+	if column := next(); column != "" {
+		attempt.Kernel, attempt.Ramdisk = json.RawMessage("{}"), json.RawMessage("{}")
+		if err := json.Unmarshal([]byte(column), &attempt); err != nil {
+			return nil, fmt.Errorf("decode attempt: %w", err)
 		}
 	}
+	m.own = strings.Join(append(own, attempt.ID, attempt.Key), separator)
 	var err error
-	if n.Interfaces, err = l.decodeInterfaces(next()); err != nil {
-		return m, err
-	}
-	if next() != "" {
-		if err := (attempt{&n.Attempt}).Scan(column); err != nil {
-			return m, err
-		}
-	}
-	if next() != "" {
-		return m, document[*ingot.Instance]{v: &n.Instance}.Scan(column)
-	}
-	return m, nil
+	m.like, err = l.likeness(text + separator + string(attempt.Kernel) + separator +
+		string(attempt.Ramdisk))
+	return m, err
 }
 
 // bootMembers are the members of objects that boot answers use, as they are in JSON.
 var bootMembers = []string{`"kernel_append_params"`, `"root_device"`, `"ip_address"`}
 
-// bootObject decodes an object only if it may have one of bootMembers. Few have, and to decode
+// bootObject is the text of an object if it may have one of bootMembers. Few have, and to decode
 // those of one node costs as much as to read it.
-func bootObject(into *ingot.Object, text string) error {
-	if !slices.ContainsFunc(bootMembers, func(name string) bool {
+func bootObject(text string) string {
+	if slices.ContainsFunc(bootMembers, func(name string) bool {
 		return strings.Contains(text, name)
 	}) {
-		*into = ingot.Object{}
-		return nil
+		return text
 	}
-	return object(into).Scan(text)
+	return ""
+}
+
+// likeness decodes what machines have in common, once for all of them.
+func (l *machines) likeness(text string) (*likeness, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if known, ok := l.likenesses[text]; ok {
+		return known, nil
+	}
+	column := strings.Split(text, separator)
+	if len(column) != 7 {
+		return nil, fmt.Errorf("%d columns", len(column))
+	}
+	v := &likeness{pxeEnabled: column[0] != "0", attempt: column[5] != ""}
+	v.node = ingot.Node{Driver: column[1], ProvisionState: column[2],
+		BootIntent: ingot.BootIntent(column[3])}
+	err := document[map[string]string]{v: &v.node.Interfaces}.Scan(column[4])
+	if v.attempt {
+		err = errors.Join(err, json.Unmarshal([]byte(column[5]), &v.kernel),
+			json.Unmarshal([]byte(column[6]), &v.ramdisk))
+	}
+	if err != nil {
+		return nil, err
+	}
+	if l.likenesses == nil || len(l.likenesses) >= maxLikenesses {
+		// Those that are remembered hold theirs.
+		l.likenesses, l.known, l.size = map[string]*likeness{}, nil, 0
+	}
+	l.likenesses[text] = v
+	return v, nil
+}
+
+// noMembers is the value of all objects without any.
+var noMembers = ingot.Object{}
+
+// rows are the node and the port of a machine.
+func (m *machine) rows() (*ingot.Node, *ingot.Port, error) {
+	v := &struct {
+		node    ingot.Node
+		port    ingot.Port
+		attempt ingot.Attempt
+	}{node: m.like.node}
+	n, p, text := &v.node, &v.port, m.own
+	next := func() (column string) {
+		column, text, _ = strings.Cut(text, separator)
+		return column
+	}
+	p.Address, p.PXEEnabled = next(), m.like.pxeEnabled
+	n.UUID, n.Name, n.LastError = next(), next(), next()
+	for _, into := range []*ingot.Object{&n.DriverInfo, &n.InstanceInfo, &n.Properties, &p.Extra} {
+		*into = noMembers
+		if column := next(); column != "" {
+			*into = nil
+			if err := object(into).Scan(column); err != nil {
+				return nil, nil, err
+			}
+		}
+	}
+	if column := next(); column != "" {
+		if err := (document[*ingot.Instance]{v: &n.Instance}).Scan(column); err != nil {
+			return nil, nil, err
+		}
+	}
+	if m.like.attempt {
+		v.attempt = ingot.Attempt{ID: next(), Key: ingot.Secret(next()),
+			Kernel: m.like.kernel, Ramdisk: m.like.ramdisk}
+		n.Attempt = &v.attempt
+	}
+	return n, p, nil
 }
 
 const (
-	// maxMachines bounds how many machines are remembered, some 3 KB each.
-	maxMachines = 16384
-	// maxInterfaces bounds how many different values of Node.Interfaces are: fleets have few.
-	maxInterfaces = 64
+	// maxMachines bounds what is remembered, in bytes: some 150,000 machines.
+	maxMachines = 40 << 20
+	// machineSize is what a machine takes besides its own columns, with its place in the map.
+	machineSize = 128
+	// maxLikenesses bounds how many values machines have in common: fleets have few.
+	maxLikenesses = 1024
+	// machinesAhead is how many machines are read ahead with each that is not remembered. In the
+	// order of the file one costs a fifth of one at random.
+	machinesAhead = 128
+	// machineGroups is in how many groups nodes are to tell which have been written.
+	machineGroups = 4096
 )
 
 // machines remembers machines. What is remembered is as good as read if its version is what the
 // rows have now, which costs a third of reading them to find out; and without any look while no
-// transaction has written rows of nodes or ports since.
+// transaction has written its node, or any port, since.
 //
-// That holds as long as this Store is the only one that writes the database, as in SQLite, whose
-// file one process serves. Who lets a second process write has to compare versions each time
-// (Store.Client does), or has to be told of its writes before they return.
+// That holds as long as this Store is the only one that writes the database and its transactions
+// write one after the other, as in SQLite, whose file one process serves. Who lets a second
+// process write has to compare versions each time (Store.Client does), or has to be told of its
+// writes before they return: current is the only place that decides.
 type machines struct {
 	// started and ended count transactions that may have changed rows of nodes or ports: before
-	// they commit, and when they have or could not. Equal, they are a moment of the rows.
+	// they commit, and when they have or could not. started numbers them in the order in which
+	// they commit; ended is a moment of the rows: all up to that number are in them.
 	started, ended atomic.Int64
+	// written has the number of the last transaction that wrote a node of the group, and
+	// writtenAny of the last one that may have written any.
+	written    [machineGroups]atomic.Int64
+	writtenAny atomic.Int64
 
 	mu    sync.Mutex // guards what follows
-	known map[string]*remembered
-	// interfaces are the values of Node.Interfaces, by their JSON.
-	interfaces map[string]map[string]string
+	known map[string]*machine
+	size  int // of known, bytes
+	// likenesses have the columns that they were made of as keys.
+	likenesses map[string]*likeness
+
+	ahead sync.Mutex // guards what follows; held while machines are read ahead
+	// aheadAfter is the id of the port that was read ahead last; aheadDone that there are no more.
+	aheadAfter int64
+	aheadDone  bool
 }
 
-type remembered struct {
-	machine
-	moment atomic.Int64 // when its version was last known to be that of the rows
+// group is the number of the last transaction that wrote one of a group of nodes.
+func (l *machines) group(node int64) *atomic.Int64 {
+	return &l.written[uint64(node)%machineGroups]
 }
 
-// never is the moment of what was read while somebody wrote.
-const never = -1
-
-// now returns the moment of the rows, never while somebody writes. Ended is read first: if no
-// more have started after that, none is on its way.
-func (l *machines) now() int64 {
-	ended := l.ended.Load()
-	if l.started.Load() != ended {
-		return never
+// writing is called before a transaction commits that writes a node, or with 0 any of them.
+func (l *machines) writing(node int64) {
+	number := l.started.Add(1)
+	if node == 0 {
+		l.writtenAny.Store(number)
+		return
 	}
-	return ended
+	l.group(node).Store(number)
 }
 
-func (l *machines) get(mac string) *remembered {
+// now returns the moment of the rows.
+func (l *machines) now() int64 { return l.ended.Load() }
+
+// current tells whether a machine is what the rows have now.
+func (l *machines) current(m *machine) bool {
+	moment := m.moment.Load()
+	return l.writtenAny.Load() <= moment && l.group(m.version.node).Load() <= moment
+}
+
+func (l *machines) get(mac string) *machine {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.known[mac]
 }
 
-// put remembers what was read after that moment.
-func (l *machines) put(mac string, m machine, moment int64) {
-	r := &remembered{machine: m}
-	r.moment.Store(moment)
+// put remembers what was read after that moment, if need be at the cost of any others. It returns
+// false if there is no more room.
+func (l *machines) put(m *machine, moment int64) bool {
+	m.moment.Store(moment)
+	mac, _, _ := strings.Cut(m.own, separator)
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	bound(&l.known, maxMachines)
-	l.known[mac] = r
-}
-
-// bound makes room for one more, if need be at the cost of any one.
-func bound[V any](m *map[string]V, limit int) {
-	if *m == nil {
-		*m = map[string]V{}
+	if l.known == nil {
+		l.known = map[string]*machine{}
 	}
-	if len(*m) < limit {
-		return
+	if old := l.known[mac]; old != nil {
+		l.size -= machineSize + len(old.own)
+		delete(l.known, mac) // its key is a part of it
 	}
-	for key := range *m {
-		delete(*m, key)
-		return
+	l.known[mac] = m
+	l.size += machineSize + len(m.own)
+	if l.size <= maxMachines {
+		return true
 	}
-}
-
-// decodeInterfaces decodes what few nodes have for themselves.
-func (l *machines) decodeInterfaces(text string) (map[string]string, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if known, ok := l.interfaces[text]; ok {
-		return known, nil
+	for key, other := range l.known {
+		if l.size <= maxMachines {
+			break
+		}
+		l.size -= machineSize + len(other.own)
+		delete(l.known, key)
 	}
-	var v map[string]string
-	if err := (document[map[string]string]{v: &v}).Scan(text); err != nil {
-		return nil, err
-	}
-	bound(&l.interfaces, maxInterfaces)
-	l.interfaces[strings.Clone(text)] = v // not the whole row
-	return v, nil
+	return false
 }
 
 // Machine returns the port with that address and its node, NotFound if there is none. Every DHCP
 // packet and every boot script needs them, so they have only the fields that those use: of the
 // node UUID, Name, Driver, DriverInfo, InstanceInfo, Properties, Interfaces, ProvisionState,
-// LastError, BootIntent, Attempt and Instance; of the port Address, PXEEnabled and Extra. Objects have at
-// least the members kernel_append_params, root_device and ip_address. They are shared by all
-// callers, who must not change them, and cannot be stored again. They are never older than the
-// last write that returned before the call, see machines.
+// LastError, BootIntent, Instance and of its Attempt ID, Key, Kernel and Ramdisk; of the port
+// Address, PXEEnabled and Extra. Objects have at least the members kernel_append_params,
+// root_device and ip_address. They share memory with those of other callers, so they must not be
+// changed, and cannot be stored again. They are never older than the last write that returned
+// before the call, see machines.
 func (s *Store) Machine(ctx context.Context, mac string) (*ingot.Node, *ingot.Port, error) {
 	mac = strings.ToLower(mac)
-	moment := s.machines.now()
-	r := s.machines.get(mac)
-	if r != nil && moment != never && r.moment.Load() == moment {
-		return r.node, r.port, nil
+	m := s.machines.get(mac)
+	if m != nil && s.machines.current(m) {
+		return m.rows()
 	}
-	if r != nil {
+	moment := s.machines.now()
+	if m != nil {
 		var v version
 		err := s.version.QueryRowContext(context.WithoutCancel(ctx), mac).Scan(&v.port,
 			&v.portGeneration, &v.node, &v.nodeGeneration)
-		if err == nil && v == r.version {
-			r.moment.Store(moment)
-			return r.node, r.port, nil
+		if err == nil && v == m.version {
+			m.moment.Store(moment)
+			return m.rows()
 		}
 	}
 	m, err := s.readMachine(ctx, mac, moment)
-	return m.node, m.port, err
+	if err != nil {
+		return nil, nil, err
+	}
+	return m.rows()
 }
 
 // readMachine reads a machine and remembers it; moment was before. It is one prepared statement
 // outside of a transaction, a snapshot by itself, and does not watch ctx, which would cost two
 // more goroutines and a fifth of the time.
-func (s *Store) readMachine(ctx context.Context, mac string, moment int64) (machine, error) {
+func (s *Store) readMachine(ctx context.Context, mac string, moment int64) (*machine, error) {
+	s.readAhead(ctx)
+	if m := s.machines.get(mac); m != nil && s.machines.current(m) {
+		return m, nil
+	}
 	var text string
 	err := s.machine.QueryRowContext(context.WithoutCancel(ctx), mac).Scan(&text)
 	if errors.Is(err, sql.ErrNoRows) {
-		return machine{}, ingot.Errorf(ingot.NotFound,
-			"No node has a port with MAC address %s.", mac)
+		return nil, ingot.Errorf(ingot.NotFound, "No node has a port with MAC address %s.", mac)
 	}
 	if err != nil {
-		return machine{}, explain("read machine "+mac, err)
+		return nil, explain("read machine "+mac, err)
 	}
 	m, err := s.machines.parse(text)
 	if err != nil {
-		return machine{}, fmt.Errorf("decode machine %s: %w", mac, err)
+		return nil, fmt.Errorf("decode machine %s: %w", mac, err)
 	}
-	s.machines.put(mac, m, moment)
+	s.machines.put(m, moment)
 	return m, nil
+}
+
+// readAhead remembers some more machines, until all are or there is no room: where one asks, as
+// after a start, others follow. What cannot be read is for who asks for it to be told.
+func (s *Store) readAhead(ctx context.Context) {
+	l := &s.machines
+	if !l.ahead.TryLock() {
+		return // one at a time is enough
+	}
+	defer l.ahead.Unlock()
+	if l.aheadDone {
+		return
+	}
+	moment := l.now()
+	rows, err := s.ahead.QueryContext(context.WithoutCancel(ctx), l.aheadAfter)
+	if err != nil {
+		return
+	}
+	defer rows.Close()
+	count, room := 0, true
+	for room && rows.Next() {
+		var text string
+		if err := rows.Scan(&text); err != nil {
+			return
+		}
+		m, err := l.parse(text)
+		if err != nil {
+			l.aheadDone = true
+			return
+		}
+		l.aheadAfter = m.version.port
+		room = l.put(m, moment)
+		count++
+	}
+	l.aheadDone = rows.Err() == nil && (!room || count < machinesAhead)
 }

@@ -1,8 +1,11 @@
 package store_test
 
 import (
+	"database/sql"
 	"encoding/json"
 	"errors"
+	"fmt"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"sync"
@@ -33,7 +36,9 @@ func TestAMachineIsWhatBootAnswersNeed(t *testing.T) {
 	wantNode := &ingot.Node{UUID: n.UUID, Name: n.Name, Driver: n.Driver,
 		DriverInfo: n.DriverInfo, InstanceInfo: ingot.Object{}, Properties: n.Properties,
 		ProvisionState: n.ProvisionState, LastError: n.LastError, BootIntent: n.BootIntent,
-		Attempt: n.Attempt, Instance: n.Instance, Interfaces: n.Interfaces}
+		Attempt: &ingot.Attempt{ID: n.Attempt.ID, Key: n.Attempt.Key, Kernel: n.Attempt.Kernel,
+			Ramdisk: n.Attempt.Ramdisk},
+		Instance: n.Instance, Interfaces: n.Interfaces}
 	if diff := cmp.Diff(wantNode, gotNode); diff != "" {
 		t.Errorf("node (-want +got):\n%s", diff)
 	}
@@ -190,5 +195,105 @@ func TestEntriesOfALongAppendAreNumberedInOrder(t *testing.T) {
 	bySeq := func(a, b ingot.Entry) int { return int(a.Seq - b.Seq) }
 	if !slices.IsSortedFunc(entries, bySeq) {
 		t.Error("the numbers do not follow the order")
+	}
+}
+
+// What another program writes is what this Store cannot see without a look: a probe for when it
+// looks.
+func TestAWriteOfOneMachineLeavesOthersRemembered(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "ingot.db")
+	s := openAt(t, path)
+	a, b := create(t, s, newNode(1)), create(t, s, newNode(2))
+	portA := createPort(t, s, newPort(1, a, macA))
+	createPort(t, s, newPort(2, b, macB))
+	errorOf := func(mac string) string {
+		t.Helper()
+		n, _, err := s.Machine(t.Context(), mac)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return n.LastError
+	}
+	errorOf(macA) // reads b ahead
+	behind(t, path, `UPDATE nodes SET last_error = 'behind', generation = generation + 1
+		WHERE uuid = $1`, b.UUID)
+	if got := errorOf(macB); got != "" {
+		t.Errorf("b was not read ahead: %q", got)
+	}
+	a.LastError = "written"
+	if err := s.UpdateNode(t.Context(), a); err != nil {
+		t.Fatal(err)
+	}
+	a, err := s.Reserve(t.Context(), a.UUID, "c1")
+	if err = errors.Join(err, s.Release(t.Context(), a)); err != nil {
+		t.Fatal(err)
+	}
+	if gotA, gotB := errorOf(macA), errorOf(macB); gotA != "written" || gotB != "" {
+		t.Errorf("a has %q and b, which nobody wrote, %q", gotA, gotB)
+	}
+	if err := s.UpdatePort(t.Context(), portA); err != nil {
+		t.Fatal(err)
+	}
+	if got := errorOf(macB); got != "behind" {
+		t.Errorf("b has %q after a write that may have been its", got)
+	}
+}
+
+// behind writes rows without the Store.
+func behind(t *testing.T, path, statement string, args ...any) {
+	t.Helper()
+	db, err := sql.Open("sqlite", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	if _, err := db.ExecContext(t.Context(), statement, args...); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// More than one page of machines, asked for by several at once in no order.
+func TestMachinesThatAreReadAheadAreTheirOwn(t *testing.T) {
+	t.Parallel()
+	s := open(t)
+	const machines = 300
+	mac := func(i int) string { return fmt.Sprintf("52:54:00:00:%02x:%02x", i>>8, i&0xff) }
+	for i := range machines {
+		n := newNode(i)
+		n.Attempt = &ingot.Attempt{ID: strconv.Itoa(i), Kernel: ingot.File{SHA256: "k"}}
+		createPort(t, s, newPort(i, create(t, s, n), mac(i)))
+	}
+	var group sync.WaitGroup
+	for offset := range 4 {
+		group.Go(func() {
+			for j := range machines {
+				i := (offset*77 + j*101) % machines
+				n, p, err := s.Machine(t.Context(), mac(i))
+				if err != nil || n.UUID != uuid(i) || p.Address != mac(i) ||
+					n.Attempt.ID != strconv.Itoa(i) || n.Attempt.Kernel.SHA256 != "k" {
+					t.Errorf("machine %d: %v, %v, %v", i, n, p, err)
+					return
+				}
+			}
+		})
+	}
+	group.Wait()
+}
+
+// One machine that cannot be read harms no other.
+func TestADamagedMachineIsTheOnlyOneThatFails(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "ingot.db")
+	s := openAt(t, path)
+	for i, mac := range []string{macA, macB} {
+		createPort(t, s, newPort(i, create(t, s, newNode(i)), mac))
+	}
+	behind(t, path, `UPDATE nodes SET attempt = '{' WHERE uuid = $1`, uuid(0))
+	if _, _, err := s.Machine(t.Context(), macB); err != nil {
+		t.Error(err)
+	}
+	if _, _, err := s.Machine(t.Context(), macA); err == nil {
+		t.Error("a damaged attempt was read")
 	}
 }

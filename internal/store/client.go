@@ -47,16 +47,17 @@ func (s *Store) Client(ctx context.Context, mac string) (Client, error) {
 	if v.port == 0 {
 		return c, nil
 	}
-	r := s.machines.get(mac)
-	if r != nil && r.version == v {
-		c.Port, c.Node = r.port, r.node
-		return c, nil
+	m := s.machines.get(mac)
+	if m == nil || m.version != v {
+		// The rows are of this version or a later one.
+		m, err = s.readMachine(ctx, mac, moment)
+		if ingot.KindOf(err) == ingot.NotFound {
+			return c, nil // deleted just now
+		}
+		if err != nil {
+			return c, err
+		}
 	}
-	// The rows are of this version or a later one.
-	m, err := s.readMachine(ctx, mac, moment)
-	if ingot.KindOf(err) == ingot.NotFound {
-		return c, nil // deleted just now
-	}
-	c.Port, c.Node = m.port, m.node
+	c.Node, c.Port, err = m.rows()
 	return c, err
 }

@@ -211,6 +211,7 @@ func createNode(ctx context.Context, tx *tx, n *ingot.Node) (err error) {
 	fillNode(n)
 	n.Generation, n.CreatedAt, n.UpdatedAt, n.Reservation = 1, tx.now, nil, ""
 	n.ID, err = nodes.insert(ctx, tx, n)
+	tx.node = n.ID
 	return err
 }
 
@@ -347,6 +348,7 @@ func updateNode(ctx context.Context, tx *tx, n *ingot.Node) error {
 	fillNode(n)
 	read := asRead(n)
 	now := tx.now
+	tx.node = n.ID
 	n.Generation, n.UpdatedAt = n.Generation+1, &now
 	count, err := nodes.update(ctx, tx, n, read)
 	if err != nil || count == 1 {
@@ -387,6 +389,7 @@ func (s *Store) DeleteNode(ctx context.Context, n *ingot.Node) error {
 }
 
 func deleteNode(ctx context.Context, tx *tx, n *ingot.Node) error {
+	tx.node = n.ID
 	cond, args := asRead(n).clause(nil)
 	count, err := changed(tx.ExecContext(ctx, `DELETE FROM nodes`+cond, args...))
 	if err != nil {

@@ -28,6 +28,7 @@ func reserve(ctx context.Context, tx *tx, ident, owner string) (*ingot.Node, err
 	if err != nil {
 		return nil, err
 	}
+	tx.node = n.ID
 	// The condition decides, not what was just read: another engine may let somebody write in
 	// between.
 	count, err := changed(tx.ExecContext(ctx, `UPDATE nodes
@@ -59,6 +60,7 @@ func (s *Store) Release(ctx context.Context, n *ingot.Node) error {
 	}
 	var count int64
 	err := s.write(ctx, "release node "+n.UUID, func(tx *tx) (err error) {
+		tx.node = n.ID
 		count, err = changed(tx.ExecContext(ctx, `UPDATE nodes
 			SET reservation = NULL, generation = generation + 1
 			WHERE id = $1 AND generation = $2 AND reservation = $3`,

@@ -57,7 +57,7 @@ type Store struct {
 	reader *sql.DB // several connections, each with its own snapshot
 
 	// Statements of the busiest methods, prepared: parsing costs more than running them.
-	machine, version, insertOne, insertMany *sql.Stmt
+	machine, ahead, version, insertOne, insertMany *sql.Stmt
 
 	lease time.Duration
 	keep  int
@@ -119,6 +119,7 @@ func (s *Store) prepare(ctx context.Context) error {
 		text string
 	}{
 		{&s.machine, s.reader, machineQuery},
+		{&s.ahead, s.reader, machinesQuery},
 		{&s.version, s.reader, versionQuery},
 		{&s.client, s.reader, clientQuery},
 		{&s.findLeases, s.writer, leases.selectFrom() + " WHERE mac = $1 OR address = $2"},
@@ -148,6 +149,9 @@ func (s *Store) Ping(ctx context.Context) error {
 type tx struct {
 	*sql.Tx
 	now time.Time // UTC, whole microseconds
+	// node is the id of the one node whose row is written, with no port but its own deleted with
+	// it; 0: others may be.
+	node int64
 }
 
 // write runs fn in a transaction that nobody else writes beside, and commits it to the disk if
@@ -159,7 +163,7 @@ func (s *Store) write(ctx context.Context, doing string, fn func(*tx) error) err
 		err := fn(tx)
 		if err == nil {
 			started = 1
-			s.machines.started.Add(started)
+			s.machines.writing(tx.node)
 		}
 		return err
 	})
