@@ -125,15 +125,28 @@ func (c *Client) DeleteNode(ctx context.Context, ident string) error {
 	return explain(c.endpoint, nodes.Delete(ctx, c.service, ident).ExtractErr())
 }
 
-// SetInstance puts keys into instance_info; the ones that are there keep their place.
+// SetInstance puts keys into instance_info; one with an empty value is taken out of it. Others
+// stay as they are.
 func (c *Client) SetInstance(ctx context.Context, ident string, info map[string]string) error {
+	n, err := c.Node(ctx, ident)
+	if err != nil {
+		return err
+	}
 	var patch nodes.UpdateOpts
 	for key, value := range info {
+		if value == "" {
+			if _, there := n.InstanceInfo[key]; there {
+				patch = append(patch, nodes.UpdateOperation{
+					Op: nodes.RemoveOp, Path: "/instance_info/" + key,
+				})
+			}
+			continue
+		}
 		patch = append(patch, nodes.UpdateOperation{
 			Op: nodes.AddOp, Path: "/instance_info/" + key, Value: value,
 		})
 	}
-	_, err := nodes.Update(ctx, c.service, ident, patch).Extract()
+	_, err = nodes.Update(ctx, c.service, ident, patch).Extract()
 	return explain(c.endpoint, err)
 }
 
@@ -144,15 +157,15 @@ func (c *Client) Provision(ctx context.Context, ident, verb string) error {
 	}).ExtractErr()
 	refused := gophercloud.ResponseCodeIs(err, http.StatusBadRequest)
 	err = explain(c.endpoint, err)
-	if refused && c.tooEarly(ctx, ident, verb) {
+	if refused && c.TooEarly(ctx, ident, verb) {
 		return &exitError{ExitConflict, err}
 	}
 	return err
 }
 
-// tooEarly tells whether a verb was refused because of the node's state: Ironic says 400 to that
+// TooEarly tells whether a verb is refused because of the node's state: Ironic says 400 to that
 // as to a mistake, but a script wants to tell them apart.
-func (c *Client) tooEarly(ctx context.Context, ident, verb string) bool {
+func (c *Client) TooEarly(ctx context.Context, ident, verb string) bool {
 	v, known := lifecycle.VerbByName(verb)
 	n, err := nodes.Get(ctx, c.service, ident).Extract()
 	if err != nil || !known {

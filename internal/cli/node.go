@@ -1,7 +1,9 @@
 package cli
 
 import (
+	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -114,6 +116,10 @@ func createCommand(o *options) *cobra.Command {
 			}
 			out := o.progress(cmd)
 			fmt.Fprintf(out, "node %s enrolled as %s\n", args[0], n.UUID)
+			if f.mac == "" && f.driver == "ipmi" {
+				fmt.Fprintf(cmd.ErrOrStderr(), "It has no port and cannot be deployed before "+
+					"it has one: baremetal port create --node %s MAC\n", n.UUID)
+			}
 			if f.enrollOnly {
 				return o.result(cmd, c, n.UUID)
 			}
@@ -207,7 +213,13 @@ func (o *options) run(cmd *cobra.Command, c *Client, ident, verb, want string) e
 	d.start = time.Now()
 	defer d.close()
 	w := Watch{Client: c, Show: d.entry}
-	return w.Run(cmd.Context(), ident, verb, want)
+	err := w.Run(cmd.Context(), ident, verb, want)
+	if errors.Is(err, context.Canceled) && w.asked {
+		d.close()
+		fmt.Fprintf(cmd.ErrOrStderr(), "Watching ends here; the work goes on. See it by: "+
+			"ingot node journal %s --follow\n", ident)
+	}
+	return err
 }
 
 // result prints the node at the end of a command, as JSON only when asked.
@@ -364,12 +376,12 @@ func deployCommand(o *options) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if err := f.prepare(cmd, c, args[0]); err != nil {
-				return err
-			}
 			verb := "active"
 			if f.rebuild {
 				verb = "rebuild"
+			}
+			if err := f.prepare(cmd, c, args[0], verb); err != nil {
+				return err
 			}
 			if f.noWait {
 				return c.Provision(cmd.Context(), args[0], verb)
@@ -389,15 +401,18 @@ func deployCommand(o *options) *cobra.Command {
 	return cmd
 }
 
-// prepare records the image on the node. Without --image what is on record counts.
-func (f *deployFlags) prepare(cmd *cobra.Command, c *Client, ident string) error {
+// prepare records the image on the node. Without --image what is on record counts. A node that
+// cannot be deployed in its state keeps the record of what it runs.
+func (f *deployFlags) prepare(cmd *cobra.Command, c *Client, ident, verb string) error {
 	if f.image == "" {
 		if f.checksum != "" || f.format != "" {
 			return usage("--checksum and --format go with --image")
 		}
 		return nil
 	}
-	info := map[string]string{"image_source": f.image}
+	// What belonged to an earlier image goes.
+	info := map[string]string{"image_source": f.image, "image_disk_format": f.format,
+		"image_checksum": ""}
 	sum := strings.ToLower(f.checksum)
 	if algo, hex, ok := strings.Cut(sum, ":"); ok && (algo == "sha256" || algo == "sha512") {
 		sum = hex
@@ -412,8 +427,8 @@ func (f *deployFlags) prepare(cmd *cobra.Command, c *Client, ident string) error
 			"image file, for example from `sha256sum`", len(sum))
 	}
 	info["image_os_hash_value"] = sum
-	if f.format != "" {
-		info["image_disk_format"] = f.format
+	if c.TooEarly(cmd.Context(), ident, verb) {
+		return nil
 	}
 	return c.SetInstance(cmd.Context(), ident, info)
 }

@@ -15,6 +15,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"time"
@@ -277,7 +278,32 @@ func (c *Config) decode(name string, data []byte) error {
 	if err != nil {
 		return ingot.Errorf(ingot.Invalid, "%s: %w", name, err)
 	}
+	var plain map[string]any
+	if err := toml.Unmarshal(data, &plain); err != nil {
+		return ingot.Errorf(ingot.Invalid, "%s: %w", name, err)
+	}
+	if key := bareDuration(reflect.TypeFor[Config](), plain, ""); key != "" {
+		return ingot.Errorf(ingot.Invalid,
+			"%s: %s is a number without a unit; write for example \"30s\" or \"10m\"", name, key)
+	}
 	return nil
+}
+
+// bareDuration finds a duration that is written as a number, which the decoder takes for
+// nanoseconds; "" is none.
+func bareDuration(of reflect.Type, table map[string]any, path string) string {
+	for field := range of.Fields() {
+		tag := field.Tag.Get("toml")
+		if _, number := table[tag].(int64); number && field.Type == reflect.TypeFor[Duration]() {
+			return path + tag
+		}
+		if sub, ok := table[tag].(map[string]any); ok && field.Type.Kind() == reflect.Struct {
+			if key := bareDuration(field.Type, sub, path+tag+"."); key != "" {
+				return key
+			}
+		}
+	}
+	return ""
 }
 
 // Check tells what is wrong with the values, all of it at once.
@@ -345,11 +371,29 @@ func (c *Config) Check() error {
 	if _, err := ParseAddress(c.Boot.Address); err != nil {
 		complain("boot.address is %v", err)
 	}
+	c.checkDeploy(complain)
 	c.checkDHCP(complain)
 	if len(wrong) > 0 {
 		return ingot.Errorf(ingot.Invalid, "configuration: %s", strings.Join(wrong, "; "))
 	}
 	return nil
+}
+
+// checkDeploy looks at where kernel and ramdisk are; whether they are there, nodes are told.
+func (c *Config) checkDeploy(complain func(string, ...any)) {
+	if (c.Deploy.Kernel == "") != (c.Deploy.Ramdisk == "") {
+		complain("deploy.kernel and deploy.ramdisk belong together, and one is missing; " +
+			"`ingot ramdisk build` makes and prints both")
+	}
+	for _, file := range []struct{ key, href string }{
+		{"deploy.kernel", c.Deploy.Kernel}, {"deploy.ramdisk", c.Deploy.Ramdisk},
+	} {
+		u, err := url.Parse(file.href)
+		if file.href != "" && (err != nil || !slices.Contains([]string{"file", "http", "https"}, u.Scheme)) {
+			complain("%s is %q; write a URL: file:///..., http://... or https://...", file.key,
+				file.href)
+		}
+	}
 }
 
 func (c *Config) checkDHCP(complain func(string, ...any)) {

@@ -49,6 +49,8 @@ func check(ctx context.Context, u *url.URL, opt Options) error {
 			errors.Is(err, errIdle) {
 			return err
 		}
+		opt.Note(fmt.Sprintf("the image is asked for again in %v, %d times at most: %v", pause,
+			opt.Retries-attempt, err))
 		select {
 		case <-ctx.Done():
 			return context.Cause(ctx)

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"ingot/internal/image"
 	"ingot/internal/ingot"
@@ -40,9 +41,14 @@ func TestCheckReportsASourceThatIsDown(t *testing.T) {
 	t.Parallel()
 	url, _ := serve(t, nil)
 	down := strings.Replace(url, "127.0.0.1", "127.0.0.99", 1)
-	err := image.Check(t.Context(), image.Reference{Source: down, Digest: sha256Of(nil)},
-		options(t))
+	opt, notes := options(t), []string{}
+	opt.Retries, opt.RetryDelay = 2, time.Millisecond
+	opt.Note = func(text string) { notes = append(notes, text) }
+	err := image.Check(t.Context(), image.Reference{Source: down, Digest: sha256Of(nil)}, opt)
 	mustFail(t, err, ingot.Unavailable, "cannot reach the source", "deploy again")
+	if len(notes) != 2 || !strings.Contains(notes[1], "asked for again in 2ms, 1 times at most") {
+		t.Errorf("while it waited it said %q", notes)
+	}
 }
 
 func TestCheckLooksAtFiles(t *testing.T) {

@@ -180,6 +180,8 @@ func (b *httpBody) persist(err error) error {
 		}
 		if b.got > 0 {
 			b.opt.Note(fmt.Sprintf("image %s: %v", b.name, b.brokeOff(err)) + "; asking for the rest")
+		} else {
+			b.opt.Note(fmt.Sprintf("image %s is asked for again: %v", b.name, err))
 		}
 		pause := min(b.opt.RetryDelay<<min(b.failures, 20), longestDelay)
 		select {

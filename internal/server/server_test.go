@@ -234,6 +234,30 @@ func TestANodeGoesThroughItsLife(t *testing.T) {
 	}
 }
 
+func TestARecordedImageIsTheOneOfTheLastDeployment(t *testing.T) {
+	t.Parallel()
+	s := start(t)
+	s.done("create", "one", "--driver", "fake-hardware")
+	info := func() map[string]any {
+		return decoded[struct {
+			Info map[string]any `json:"instance_info"`
+		}](s, "show", "one").Info
+	}
+	sum := strings.Repeat("0", 64)
+	s.done("deploy", "one", "--image", "http://x/raw", "--checksum", sum, "--format", "raw")
+	if i := info(); i["image_source"] != "http://x/raw" || i["image_disk_format"] != "raw" {
+		t.Errorf("deployed with %v", i)
+	}
+	code, _, problem := s.node("deploy", "one", "--image", "http://x/b", "--checksum", sum)
+	if i := info(); code != cli.ExitConflict || i["image_source"] != "http://x/raw" {
+		t.Errorf("exit code %d (%s); a refused deployment recorded %v", code, problem, i)
+	}
+	s.done("deploy", "one", "--rebuild", "--image", "http://x/any", "--checksum", sum)
+	if i := info(); i["image_source"] != "http://x/any" || i["image_disk_format"] != nil {
+		t.Errorf("rebuilt, with no format given, with %v", i)
+	}
+}
+
 func TestExitCodesTellWhatWentWrong(t *testing.T) {
 	t.Parallel()
 	s := start(t)

@@ -143,7 +143,7 @@ func (d *Deploy) bootRamdisk(ctx context.Context, t *driver.Task) (driver.Outcom
 		return driver.Done, err
 	}
 	// A wrong image is better found out now than after the machine has booted.
-	if err := d.look(ctx, n, ref); err != nil {
+	if err := d.look(ctx, t, ref); err != nil {
 		return driver.Done, err
 	}
 	boots := 1
@@ -168,16 +168,25 @@ func (d *Deploy) Preflight(ctx context.Context, t *driver.Task) error {
 	if err != nil {
 		return err
 	}
-	return image.Check(ctx, ref, d.o.Image)
+	return image.Check(ctx, ref, d.images(t))
+}
+
+// images are the rules for images, with what goes on told to the node's journal.
+func (d *Deploy) images(t *driver.Task) image.Options {
+	opt := d.o.Image
+	opt.Progress = fetchProgress(t)
+	opt.Note = func(text string) { t.Note(ingot.Entry{Source: "image", Text: text}) }
+	return opt
 }
 
 // look finds out whether there is an image; for the sake of an instance that still runs, also
 // whether it is one: its beginning is read, a qcow2 image is fetched and verified.
-func (d *Deploy) look(ctx context.Context, n *ingot.Node, ref image.Reference) error {
-	if n.BootIntent != ingot.BootDisk && n.BootIntent != ingot.BootInstance {
-		return image.Check(ctx, ref, d.o.Image)
+func (d *Deploy) look(ctx context.Context, t *driver.Task, ref image.Reference) error {
+	intent := t.Node.BootIntent
+	if intent != ingot.BootDisk && intent != ingot.BootInstance {
+		return image.Check(ctx, ref, d.images(t))
 	}
-	src, err := image.Open(ctx, ref, d.o.Image)
+	src, err := image.Open(ctx, ref, d.images(t))
 	if err != nil {
 		return err
 	}
@@ -211,10 +220,7 @@ func (d *Deploy) copy(ctx context.Context, t *driver.Task) error {
 	if err != nil {
 		return err
 	}
-	opt := d.o.Image
-	opt.Progress = fetchProgress(t)
-	opt.Note = func(text string) { t.Note(ingot.Entry{Source: "image", Text: text}) }
-	src, err := image.Open(ctx, ref, opt)
+	src, err := image.Open(ctx, ref, d.images(t))
 	if err != nil {
 		return err
 	}
