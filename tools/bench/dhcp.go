@@ -46,18 +46,18 @@ in memory (/dev/shm), any client, one boot file.
 		return s, err
 	}
 	defer wire.close()
-	var ours, theirs [2][]float64
+	var ours, theirs [2][]rate
 	for range dhcpRuns {
 		for _, server := range []struct {
 			name    string
 			start   func(context.Context, *dhcpWire) (*exec.Cmd, error)
-			results *[2][]float64
+			results *[2][]rate
 		}{{"ingot", b.dhcpIngot, &ours}, {"dnsmasq", b.dhcpDnsmasq, &theirs}} {
 			cmd, err := server.start(ctx, wire)
 			if err != nil {
 				return s, err
 			}
-			rates, repeats, err := wire.load(ctx)
+			rates, repeats, err := wire.load(ctx, cmd.Process.Pid)
 			err = errors.Join(err, endProcess(cmd))
 			text, readErr := os.ReadFile(filepath.Join(b.temp, dhcpLog))
 			if bytes.Contains(text, []byte("journal entries lost")) {
@@ -66,7 +66,7 @@ in memory (/dev/shm), any client, one boot file.
 			if err := errors.Join(err, readErr); err != nil {
 				return s, fmt.Errorf("%q: %w: %s", cmd.Args, err, text)
 			}
-			fmt.Fprintf(b.progress, "%s: %.0f first, %.0f again, %d packets repeated\n",
+			fmt.Fprintf(b.progress, "%s: %s first, %s again, %d packets repeated\n",
 				server.name, rates[0], rates[1], repeats)
 			for i := range rates {
 				server.results[i] = append(server.results[i], rates[i])
@@ -74,8 +74,12 @@ in memory (/dev/shm), any client, one boot file.
 		}
 	}
 	for i, what := range []string{"first exchanges", "again"} {
-		s.Figures = append(s.Figures, figure{What: what, Value: median(ours[i]), Unit: "/s",
-			Yardstick: median(theirs[i]), Beside: "dnsmasq", N: dhcpRuns})
+		s.Figures = append(s.Figures,
+			figure{What: what, Value: medianOf(ours[i], rate.perSecond), Unit: "/s",
+				Yardstick: medianOf(theirs[i], rate.perSecond), Beside: "dnsmasq", N: dhcpRuns},
+			figure{What: "  CPU of the server for each", Value: medianOf(ours[i], rate.cpuMicros),
+				Unit: "µs", Yardstick: medianOf(theirs[i], rate.cpuMicros), Beside: "dnsmasq",
+				N: dhcpRuns})
 	}
 	return s, nil
 }
@@ -226,9 +230,31 @@ func (w *dhcpWire) command(args ...string) *exec.Cmd {
 	return exec.Command("ip", append([]string{"netns", "exec", w.server}, args...)...)
 }
 
-// load returns the exchanges per second of all clients' first ones, and of those after, and how
-// many packets were not answered within a second.
-func (w *dhcpWire) load(ctx context.Context) (rates [2]float64, repeats int, err error) {
+// rate is what a server did in a while.
+type rate struct {
+	exchanges int
+	wall, cpu time.Duration // cpu is of the server, user and system
+}
+
+func (r rate) perSecond() float64 { return float64(r.exchanges) / r.wall.Seconds() }
+
+func (r rate) cpuMicros() float64 { return float64(r.cpu.Nanoseconds()) / 1e3 / float64(r.exchanges) }
+
+func (r rate) String() string {
+	return fmt.Sprintf("%.0f/s (%.0f µs CPU each)", r.perSecond(), r.cpuMicros())
+}
+
+func medianOf(rates []rate, value func(rate) float64) float64 {
+	var values []float64
+	for _, r := range rates {
+		values = append(values, value(r))
+	}
+	return median(values)
+}
+
+// load returns what became of all clients' first exchanges, and of those after, and how many
+// packets were not answered within a second. pid is the server.
+func (w *dhcpWire) load(ctx context.Context, pid int) (rates [2]rate, repeats int, err error) {
 	l := &dhcpLoad{conn: w.conn}
 	for i := range l.clients {
 		l.clients[i].mac, err = net.ParseMAC(mac(i + 1))
@@ -239,17 +265,26 @@ func (w *dhcpWire) load(ctx context.Context) (rates [2]float64, repeats int, err
 	if err := l.awaitServer(ctx); err != nil {
 		return rates, l.repeats, err
 	}
-	start := time.Now()
-	if err := l.run(ctx, dhcpClients, time.Hour); err != nil {
-		return rates, l.repeats, err
+	for i, most := range []struct {
+		count int
+		time  time.Duration
+	}{{dhcpClients, time.Hour}, {1 << 30, dhcpTime}} {
+		l.done = 0
+		before, err := cpuClock(pid)
+		if err != nil {
+			return rates, l.repeats, err
+		}
+		start := time.Now()
+		if err := l.run(ctx, most.count, most.time); err != nil {
+			return rates, l.repeats, err
+		}
+		wall := time.Since(start)
+		after, err := cpuClock(pid)
+		if err != nil {
+			return rates, l.repeats, err
+		}
+		rates[i] = rate{l.done, wall, after - before}
 	}
-	rates[0] = float64(l.done) / time.Since(start).Seconds()
-	l.done = 0
-	start = time.Now()
-	if err := l.run(ctx, 1<<30, dhcpTime); err != nil {
-		return rates, l.repeats, err
-	}
-	rates[1] = float64(l.done) / time.Since(start).Seconds()
 	return rates, l.repeats, nil
 }
 
@@ -284,9 +319,16 @@ func (l *dhcpLoad) awaitServer(ctx context.Context) error {
 		}
 		l.send(c, dhcpClients-1, 8, nil) // INFORM takes no lease
 		l.conn.SetReadDeadline(time.Now().Add(100 * time.Millisecond))
-		if _, err := l.conn.Read(buf); err == nil {
-			c.packet = nil
-			return nil
+		for {
+			n, err := l.conn.Read(buf)
+			if err != nil {
+				break
+			}
+			// Not an answer of the server before this one that was not read any more.
+			if n > 8 && binary.BigEndian.Uint32(buf[4:]) == c.xid {
+				c.packet = nil
+				return nil
+			}
 		}
 	}
 	return errors.New("no answer from the server within 20 s")

@@ -14,6 +14,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 const (
@@ -40,6 +42,16 @@ func cpuTime(pid int) (time.Duration, error) {
 		ticks += n
 	}
 	return time.Duration(ticks) * 10 * time.Millisecond, nil
+}
+
+// cpuClock is cpuTime in nanoseconds: the first exchanges of a thousand machines take 100 ms.
+func cpuClock(pid int) (time.Duration, error) {
+	var t unix.Timespec
+	// The number of a process' clock, clock_getcpuclockid(3).
+	if err := unix.ClockGettime(int32(^pid)<<3|unix.CLOCK_PROCESS_CPUTIME_ID, &t); err != nil {
+		return 0, fmt.Errorf("processor time of process %d: %w", pid, err)
+	}
+	return time.Duration(t.Nano()), nil
 }
 
 // familyTick is how often the children of a process are looked at.
