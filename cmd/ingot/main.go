@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime/debug"
+	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -37,12 +38,16 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	root.SetErr(stderr)
 	// What fails before a command runs is a matter of its arguments.
 	root.PersistentPreRun = func(*cobra.Command, []string) { running = true }
-	err := root.ExecuteContext(ctx)
-	if err != nil && !running {
+	cmd, err := root.ExecuteContextC(ctx)
+	wrong := err != nil && !running
+	if wrong {
 		err = cli.Usage(err)
 	}
 	if err != nil && !errors.Is(err, context.Canceled) {
 		fmt.Fprintln(stderr, "ingot:", err)
+	}
+	if wrong && cmd.HasParent() {
+		fmt.Fprintf(stderr, "Usage: %s; see `%s --help`\n", cmd.UseLine(), cmd.CommandPath())
 	}
 	return cli.ExitCode(err)
 }
@@ -57,9 +62,11 @@ func command() *cobra.Command {
 		Example: "  ingot serve --dev            # try the API, without machines and without root\n" +
 			"  ingot demo                   # a real virtual machine, from empty disk to image\n" +
 			"  ingot serve --config FILE    # for real",
+		Version:       version(),
 		SilenceErrors: true,
 		SilenceUsage:  true,
 	}
+	root.SetVersionTemplate("{{.Name}} {{.Version}}\n")
 	root.AddCommand(server.Command(), cli.NodeCommand(), lab.DemoCommand(), lab.Command(),
 		lab.RamdiskCommand(), lifecycleCommand(), configCommand(), versionCommand())
 	refuseUnknown(root)
@@ -77,8 +84,13 @@ func refuseUnknown(cmd *cobra.Command) {
 			if len(args) == 0 {
 				return cmd.Help()
 			}
-			return cli.Usage(fmt.Errorf("unknown command %q for %q; see `%[2]s --help`", args[0],
-				cmd.CommandPath()))
+			cmd.SuggestionsMinimumDistance = 2
+			hint := ""
+			if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
+				hint = "did you mean " + strings.Join(near, " or ") + "? "
+			}
+			return cli.Usage(fmt.Errorf("unknown command %q for %q; %ssee `%[2]s --help`",
+				args[0], cmd.CommandPath(), hint))
 		}
 	}
 }
@@ -136,17 +148,23 @@ func versionCommand() *cobra.Command {
 		Example: "  ingot version",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			version := "unknown"
-			if info, ok := debug.ReadBuildInfo(); ok {
-				version = info.Main.Version
-				for _, s := range info.Settings {
-					if s.Key == "vcs.revision" {
-						version += " " + s.Value
-					}
-				}
-			}
-			_, err := fmt.Fprintln(cmd.OutOrStdout(), "ingot", version)
+			_, err := fmt.Fprintln(cmd.OutOrStdout(), "ingot", version())
 			return err
 		},
 	}
+}
+
+// version is what the Go command put into this binary.
+func version() string {
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return "unknown"
+	}
+	v := info.Main.Version
+	for _, s := range info.Settings {
+		if s.Key == "vcs.revision" {
+			v += " " + s.Value
+		}
+	}
+	return v
 }

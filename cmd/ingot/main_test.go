@@ -24,11 +24,13 @@ func TestExitCodesAndWordsOfWrongCommands(t *testing.T) {
 		text string
 	}{
 		"bogus":                         {2, "unknown command \"bogus\""},
-		"node lst":                      {2, "unknown command \"lst\""},
+		"node lst":                      {2, "unknown command \"lst\" for \"ingot node\"; did you mean list?"},
+		"node history":                  {2, "did you mean journal?"},
+		"node power":                    {2, "Usage: ingot node power NAME [on|off"},
 		"node list --bogus":             {2, "unknown flag"},
 		"node deploy":                   {2, "accepts 1 arg"},
 		"serve":                         {2, "--dev"},
-		"serve --dev --config x":        {2, "--dev"},
+		"serve --dev --config x":        {2, "one or the other"},
 		"serve --dev --listen 0.0.0.0:": {1, "loopback"},
 		"serve --config " + config:      {1, ":3: unknown key \"api.listn\""},
 		"config check " + config:        {1, ":3: unknown key \"api.listn\""},

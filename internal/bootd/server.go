@@ -102,11 +102,13 @@ func (s *Server) Listen(ctx context.Context) (err error) {
 	}
 	var lc net.ListenConfig
 	if s.http, err = listenHTTP(ctx, s.HTTPListen, stallTime); err != nil {
-		return fmt.Errorf("listen for HTTP of machines (boot.http_listen): %w", err)
+		return ingot.Errorf(ingot.Invalid, "listen for HTTP of machines: %w; is another server "+
+			"there? Set [boot] http_listen to a free address", err)
 	}
 	if s.TFTPListen != "" {
 		if s.tftp, err = lc.ListenPacket(ctx, "udp", s.TFTPListen); err != nil {
-			return fmt.Errorf("listen for TFTP (boot.tftp_listen): %w", err)
+			return ingot.Errorf(ingot.Invalid, "listen for TFTP: %w; port 69 takes root, and no "+
+				"other TFTP server there. [boot] tftp_listen may be \"\" for machines that need none", err)
 		}
 	}
 	if s.site.Mode == ModeOff {
@@ -230,7 +232,8 @@ func (s *Server) setSite() error {
 	}
 	prefixes, err := addresses(s.Interface, netip.Addr.Is4)
 	if err != nil {
-		return ingot.Errorf(ingot.Invalid, "addresses of boot.interface %q: %w", s.Interface, err)
+		return ingot.Errorf(ingot.Invalid, "addresses of boot.interface %q: %w; `ip -br address` "+
+			"shows those of this host", s.Interface, err)
 	}
 	local := Network{Pool: s.Pool, Router: s.Router, DNS: s.DNS}
 	for _, p := range prefixes {

@@ -12,10 +12,11 @@ import (
 func journalCommand(o *options) *cobra.Command {
 	var follow bool
 	cmd := &cobra.Command{
-		Use:     "journal NAME",
-		Short:   "Show everything a machine did and was told, in order",
-		Example: "  ingot node journal rack1-07\n  ingot node journal rack1-07 --follow",
-		Args:    cobra.ExactArgs(1),
+		Use:        "journal NAME",
+		Short:      "Show everything a machine did and was told, in order",
+		Example:    "  ingot node journal rack1-07\n  ingot node journal rack1-07 --follow",
+		SuggestFor: []string{"history", "log", "logs", "events"},
+		Args:       cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, err := o.client()
 			if err != nil {

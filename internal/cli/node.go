@@ -96,8 +96,9 @@ type createFlags struct {
 func createCommand(o *options) *cobra.Command {
 	var f createFlags
 	cmd := &cobra.Command{
-		Use:   "create NAME",
-		Short: "Enroll a machine and check its BMC, until it is available",
+		Use:        "create NAME",
+		SuggestFor: []string{"enroll", "add"},
+		Short:      "Enroll a machine and check its BMC, until it is available",
 		Example: "  ingot node create rack1-07 --mac 52:54:00:77:00:01 --boot-mode bios \\\n" +
 			"      --bmc 10.0.0.7 --bmc-user admin --bmc-password-file bmc.pass",
 		Args: cobra.ExactArgs(1),

@@ -2,6 +2,7 @@ package conductor
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"ingot/internal/driver"
@@ -215,9 +216,14 @@ func prepareRebuild(ctx context.Context, t *task, r rpc.ProvisionRequest) error 
 	if !ok {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, preflightTimeout)
+	ctx, cancel := context.WithTimeoutCause(ctx, preflightTimeout, ingot.Errorf(ingot.Unavailable,
+		"node %s is left as it is: its image was not found within %v; look at the server of the "+
+			"image and the network in between, then ask again", t.node.UUID, preflightTimeout))
 	defer cancel()
 	err := p.Preflight(ctx, t.dt)
+	if errors.Is(err, context.DeadlineExceeded) {
+		return context.Cause(ctx)
+	}
 	if ingot.KindOf(err) == ingot.NotFound {
 		// It is not the node that could not be found.
 		return ingot.Errorf(ingot.Invalid, "node %s is left as it is: %w", t.node.UUID, err)

@@ -265,6 +265,13 @@ func TestARebuildWithAWrongImageLeavesTheInstanceRunning(t *testing.T) {
 	if n := x.node("n1"); n.ProvisionState != "active" || n.Reservation != "" || n.LastError != "" {
 		t.Errorf("refused, yet %+v", n)
 	}
+	// Who asks is not kept waiting for a source that may come back. Port 1 refuses connections.
+	change(func(n *ingot.Node) { n.InstanceInfo["image_source"] = "http://127.0.0.1:1/x" })
+	err = c.Provision(t.Context(), rpc.ProvisionRequest{Ident: "n1", Event: "rebuild"})
+	if ingot.KindOf(err) != ingot.Unavailable ||
+		!strings.Contains(err.Error(), "cannot reach the source") {
+		t.Errorf("error %v", err)
+	}
 	// A source that exists and is no such image is found out by its content.
 	change(func(n *ingot.Node) {
 		n.InstanceInfo["image_source"], n.InstanceInfo["image_disk_format"] = source, "qcow2"

@@ -77,16 +77,22 @@ func up(ctx context.Context, dir string, specs []sim.MachineSpec, w io.Writer) e
 		return err
 	}
 	describe(w, l.Lab, specs)
-	in := "ip netns exec " + l.Name()
+	in := "ip netns exec " + l.Name() + " " + l.binary
 	m := l.Machine(specs[0].Name)
 	fmt.Fprintf(w, "\nA server runs there, log %s. For example:\n\n"+
-		"  %s ingot node create %s --mac %s --boot-mode %s \\\n"+
+		"  %s node create %s --mac %s --boot-mode %s \\\n"+
 		"      --bmc %s --bmc-user %s --bmc-password %s\n"+
-		"  %s ingot node deploy %s --image file://%s \\\n      --checksum %s\n\n"+
+		"  %s node deploy %s --image file://%s \\\n      --checksum %s\n\n"+
 		"Ctrl-C or `ingot lab down` ends it all.\n", l.Log(), in, m.Spec().Name, m.Spec().MAC,
 		m.Spec().Firmware, m.BMC().Addr(), m.Spec().User, m.Spec().Password,
 		in, m.Spec().Name, l.Files.Image.QCOW2Path, l.Files.Image.QCOW2SHA256)
-	<-ctx.Done()
+	select {
+	case <-ctx.Done():
+	case <-l.done:
+		fmt.Fprintf(w, "\nThe server ended (%v); the machines go on. Start it again by:\n\n"+
+			"  %s serve --config %s\n", l.Server.err, in, l.config())
+		<-ctx.Done()
+	}
 	fmt.Fprintln(w, "\nRemoving the lab.")
 	return l.Close()
 }
@@ -150,7 +156,17 @@ func downCommand(dir *string) *cobra.Command {
 		Example: "  ingot lab down",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return sim.Stop(cmd.Context(), filepath.Join(*dir, "machines"))
+			machines := filepath.Join(*dir, "machines")
+			_, err := sim.LoadState(machines)
+			said := "the lab in " + *dir + " is gone"
+			if errors.Is(err, sim.ErrNotRunning) {
+				said = "no lab was running in " + *dir + "; --dir names another"
+			}
+			if err := sim.Stop(cmd.Context(), machines); err != nil {
+				return err
+			}
+			_, err = fmt.Fprintln(cmd.OutOrStdout(), said)
+			return err
 		},
 	}
 }

@@ -28,7 +28,11 @@ func Command() *cobra.Command {
 			"  ingot serve --config /etc/ingot/ingot.toml",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if dev == (file != "") {
+			if dev && file != "" {
+				return cli.Usage(errors.New("--dev is the sandbox, which has no configuration " +
+					"file; give one or the other"))
+			}
+			if !dev && file == "" {
 				return cli.Usage(errors.New(
 					"say what to serve: --dev for the sandbox, or --config FILE"))
 			}
@@ -46,8 +50,8 @@ func Command() *cobra.Command {
 			return Run(cmd.Context(), cfg, cmd.ErrOrStderr())
 		},
 	}
-	cmd.Flags().StringVar(&file, "config", "", "configuration file; `ingot config reference` "+
-		"prints one")
+	cmd.Flags().StringVar(&file, "config", "", "configuration `FILE`; ingot config reference prints "+
+		"one")
 	cmd.Flags().BoolVar(&dev, "dev", false, "the sandbox, without a configuration file")
 	cmd.Flags().StringVar(&data, "data", "", "directory of the sandbox (default: one in the "+
 		"user's cache directory)")

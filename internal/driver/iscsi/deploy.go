@@ -168,7 +168,10 @@ func (d *Deploy) Preflight(ctx context.Context, t *driver.Task) error {
 	if err != nil {
 		return err
 	}
-	return image.Check(ctx, ref, d.images(t))
+	// Somebody waits for the answer, and may ask again.
+	opt := d.images(t)
+	opt.Retries = -1
+	return image.Check(ctx, ref, opt)
 }
 
 // images are the rules for images, with what goes on told to the node's journal.
