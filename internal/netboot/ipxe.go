@@ -44,11 +44,7 @@ func (s *script) line(parts ...string) {
 // off or in asking again.
 func (a *answer) ipxe(env *Env) string {
 	s := script{env: env, driver: a.driver}
-	if a.end == endBoot {
-		s.b.Grow(2048 + len(env.BaseURLs)*1024)
-	} else {
-		s.b.Grow(1024)
-	}
+	s.b.Grow(1024 + len(env.BaseURLs)*512) // what a usual script takes
 	s.line("#!ipxe")
 	s.line("echo ingot: node ", text(a.label), ": ", text(a.title), ", ", text(a.trace))
 	for _, say := range a.says {

@@ -45,15 +45,24 @@ func free(column string) string {
 const versionQuery = `SELECT ports.id, ports.generation, nodes.id, nodes.generation
 	FROM ports JOIN nodes ON nodes.id = ports.node_id WHERE ports.address = $1`
 
-// machine is a port and its node, as far as boot answers need them, in a few hundred bytes.
+// machine is a port and its node, as far as boot answers need them, in a few hundred bytes. The
+// zero value is none.
 type machine struct {
 	version version
 	// own are the columns that few machines have in common, see parse.
 	own  string
 	like *likeness
 	// moment is when the version was last known to be that of the rows.
-	moment atomic.Int64
+	moment int64
 }
+
+func (m *machine) mac() string {
+	mac, _, _ := strings.Cut(m.own, separator)
+	return mac
+}
+
+// size is what a machine takes, with its place in the map.
+func (m *machine) size() int { return 128 + len(m.own) }
 
 // likeness is what many machines have in common.
 type likeness struct {
@@ -69,17 +78,15 @@ type version struct {
 }
 
 // parse reads the text of machineColumns.
-func (l *machines) parse(text string) (*machine, error) {
-	m := new(machine)
+func (l *machines) parse(text string) (m machine, err error) {
 	next := func() (column string) {
 		column, text, _ = strings.Cut(text, separator)
 		return column
 	}
 	for _, into := range []*int64{&m.version.port, &m.version.portGeneration, &m.version.node,
 		&m.version.nodeGeneration} {
-		var err error
 		if *into, err = strconv.ParseInt(next(), 10, 64); err != nil {
-			return nil, err
+			return m, err
 		}
 	}
 	own := []string{next(), next(), next(), next(), bootObject(next()), bootObject(next()),
@@ -91,11 +98,10 @@ func (l *machines) parse(text string) (*machine, error) {
 	if column := next(); column != "" {
 		attempt.Kernel, attempt.Ramdisk = json.RawMessage("{}"), json.RawMessage("{}")
 		if err := json.Unmarshal([]byte(column), &attempt); err != nil {
-			return nil, fmt.Errorf("decode attempt: %w", err)
+			return m, fmt.Errorf("decode attempt: %w", err)
 		}
 	}
 	m.own = strings.Join(append(own, attempt.ID, attempt.Key), separator)
-	var err error
 	m.like, err = l.likeness(text + separator + string(attempt.Kernel) + separator +
 		string(attempt.Ramdisk))
 	return m, err
@@ -139,7 +145,8 @@ func (l *machines) likeness(text string) (*likeness, error) {
 	}
 	if l.likenesses == nil || len(l.likenesses) >= maxLikenesses {
 		// Those that are remembered hold theirs.
-		l.likenesses, l.known, l.size = map[string]*likeness{}, nil, 0
+		l.likenesses = map[string]*likeness{}
+		l.places, l.free, l.pages, l.size = nil, nil, nil, 0
 	}
 	l.likenesses[text] = v
 	return v, nil
@@ -187,8 +194,6 @@ func (m *machine) rows() (*ingot.Node, *ingot.Port, error) {
 const (
 	// maxMachines bounds what is remembered, in bytes: some 150,000 machines.
 	maxMachines = 40 << 20
-	// machineSize is what a machine takes besides its own columns, with its place in the map.
-	machineSize = 128
 	// maxLikenesses bounds how many values machines have in common: fleets have few.
 	maxLikenesses = 1024
 	// machinesAhead is how many machines are read ahead with each that is not remembered. In the
@@ -216,9 +221,13 @@ type machines struct {
 	written    [machineGroups]atomic.Int64
 	writtenAny atomic.Int64
 
-	mu    sync.Mutex // guards what follows
-	known map[string]*machine
-	size  int // of known, bytes
+	mu sync.Mutex // guards what follows
+	// places tells where in pages the machine of a MAC is. Neither has a pointer for each machine
+	// that the garbage collector would have to follow on its own: it was twice as much work.
+	places map[uint64]int32
+	pages  [][]machine // of machinesAhead
+	free   []int32     // places
+	size   int         // of the machines, bytes
 	// likenesses have the columns that they were made of as keys.
 	likenesses map[string]*likeness
 
@@ -247,44 +256,94 @@ func (l *machines) writing(node int64) {
 func (l *machines) now() int64 { return l.ended.Load() }
 
 // current tells whether a machine is what the rows have now.
-func (l *machines) current(m *machine) bool {
-	moment := m.moment.Load()
-	return l.writtenAny.Load() <= moment && l.group(m.version.node).Load() <= moment
+func (l *machines) current(m machine) bool {
+	return l.writtenAny.Load() <= m.moment && l.group(m.version.node).Load() <= m.moment
 }
 
-func (l *machines) get(mac string) *machine {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.known[mac]
+// packed is an address of Ethernet as a number; no other machines are remembered.
+func packed(mac string) (key uint64, ok bool) {
+	if len(mac) != len("00:00:00:00:00:00") {
+		return 0, false
+	}
+	for i := range len(mac) {
+		switch c := mac[i]; {
+		case i%3 == 2 && c == ':':
+		case i%3 != 2 && '0' <= c && c <= '9':
+			key = key<<4 | uint64(c-'0')
+		case i%3 != 2 && 'a' <= c && c <= 'f':
+			key = key<<4 | uint64(c-'a'+10)
+		default:
+			return 0, false
+		}
+	}
+	return key, true
 }
 
-// put remembers what was read after that moment, if need be at the cost of any others. It returns
-// false if there is no more room.
-func (l *machines) put(m *machine, moment int64) bool {
-	m.moment.Store(moment)
-	mac, _, _ := strings.Cut(m.own, separator)
+// at is a place. Called with mu.
+func (l *machines) at(place int32) *machine {
+	return &l.pages[place/machinesAhead][place%machinesAhead]
+}
+
+// get returns what is remembered of a MAC, the zero value if nothing is.
+func (l *machines) get(mac string) machine {
+	key, _ := packed(mac)
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.known == nil {
-		l.known = map[string]*machine{}
+	if place, ok := l.places[key]; ok {
+		return *l.at(place)
 	}
-	if old := l.known[mac]; old != nil {
-		l.size -= machineSize + len(old.own)
-		delete(l.known, mac) // its key is a part of it
+	return machine{}
+}
+
+// put remembers what was read, if need be at the cost of any others. It returns false if there is
+// no more room.
+func (l *machines) put(read ...machine) (room bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.places == nil {
+		l.places = map[uint64]int32{}
 	}
-	l.known[mac] = m
-	l.size += machineSize + len(m.own)
-	if l.size <= maxMachines {
-		return true
+	for _, m := range read {
+		key, ok := packed(m.mac())
+		if !ok {
+			continue
+		}
+		place, known := l.places[key]
+		if known {
+			l.size -= l.at(place).size()
+		} else {
+			place = l.place()
+			l.places[key] = place
+		}
+		*l.at(place) = m
+		l.size += m.size()
 	}
-	for key, other := range l.known {
+	room = l.size <= maxMachines
+	for key, place := range l.places {
 		if l.size <= maxMachines {
 			break
 		}
-		l.size -= machineSize + len(other.own)
-		delete(l.known, key)
+		l.size -= l.at(place).size()
+		*l.at(place) = machine{}
+		l.free = append(l.free, place)
+		delete(l.places, key)
 	}
-	return false
+	return room
+}
+
+// place returns a free place. Called with mu.
+func (l *machines) place() int32 {
+	if len(l.free) == 0 {
+		first := int32(len(l.pages) * machinesAhead)
+		l.pages = append(l.pages, make([]machine, machinesAhead))
+		for i := range int32(machinesAhead) {
+			l.free = append(l.free, first+i)
+		}
+	}
+	last := len(l.free) - 1
+	place := l.free[last]
+	l.free = l.free[:last]
+	return place
 }
 
 // Machine returns the port with that address and its node, NotFound if there is none. Every DHCP
@@ -298,16 +357,17 @@ func (l *machines) put(m *machine, moment int64) bool {
 func (s *Store) Machine(ctx context.Context, mac string) (*ingot.Node, *ingot.Port, error) {
 	mac = strings.ToLower(mac)
 	m := s.machines.get(mac)
-	if m != nil && s.machines.current(m) {
+	if m.like != nil && s.machines.current(m) {
 		return m.rows()
 	}
 	moment := s.machines.now()
-	if m != nil {
+	if m.like != nil {
 		var v version
 		err := s.version.QueryRowContext(context.WithoutCancel(ctx), mac).Scan(&v.port,
 			&v.portGeneration, &v.node, &v.nodeGeneration)
 		if err == nil && v == m.version {
-			m.moment.Store(moment)
+			m.moment = moment
+			s.machines.put(m)
 			return m.rows()
 		}
 	}
@@ -321,24 +381,25 @@ func (s *Store) Machine(ctx context.Context, mac string) (*ingot.Node, *ingot.Po
 // readMachine reads a machine and remembers it; moment was before. It is one prepared statement
 // outside of a transaction, a snapshot by itself, and does not watch ctx, which would cost two
 // more goroutines and a fifth of the time.
-func (s *Store) readMachine(ctx context.Context, mac string, moment int64) (*machine, error) {
+func (s *Store) readMachine(ctx context.Context, mac string, moment int64) (machine, error) {
 	s.readAhead(ctx)
-	if m := s.machines.get(mac); m != nil && s.machines.current(m) {
+	if m := s.machines.get(mac); m.like != nil && s.machines.current(m) {
 		return m, nil
 	}
 	var text string
 	err := s.machine.QueryRowContext(context.WithoutCancel(ctx), mac).Scan(&text)
 	if errors.Is(err, sql.ErrNoRows) {
-		return nil, ingot.Errorf(ingot.NotFound, "No node has a port with MAC address %s.", mac)
+		return machine{}, ingot.Errorf(ingot.NotFound, "No node has a port with MAC address %s.", mac)
 	}
 	if err != nil {
-		return nil, explain("read machine "+mac, err)
+		return machine{}, explain("read machine "+mac, err)
 	}
 	m, err := s.machines.parse(text)
 	if err != nil {
-		return nil, fmt.Errorf("decode machine %s: %w", mac, err)
+		return machine{}, fmt.Errorf("decode machine %s: %w", mac, err)
 	}
-	s.machines.put(m, moment)
+	m.moment = moment
+	s.machines.put(m)
 	return m, nil
 }
 
@@ -359,8 +420,8 @@ func (s *Store) readAhead(ctx context.Context) {
 		return
 	}
 	defer rows.Close()
-	count, room := 0, true
-	for room && rows.Next() {
+	var page []machine
+	for rows.Next() {
 		var text string
 		if err := rows.Scan(&text); err != nil {
 			return
@@ -370,9 +431,14 @@ func (s *Store) readAhead(ctx context.Context) {
 			l.aheadDone = true
 			return
 		}
-		l.aheadAfter = m.version.port
-		room = l.put(m, moment)
-		count++
+		m.moment = moment
+		page = append(page, m)
 	}
-	l.aheadDone = rows.Err() == nil && (!room || count < machinesAhead)
+	if rows.Err() != nil {
+		return
+	}
+	l.aheadDone = !l.put(page...) || len(page) < machinesAhead
+	if len(page) > 0 {
+		l.aheadAfter = page[len(page)-1].version.port
+	}
 }

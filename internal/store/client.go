@@ -48,7 +48,7 @@ func (s *Store) Client(ctx context.Context, mac string) (Client, error) {
 		return c, nil
 	}
 	m := s.machines.get(mac)
-	if m == nil || m.version != v {
+	if m.like == nil || m.version != v {
 		// The rows are of this version or a later one.
 		m, err = s.readMachine(ctx, mac, moment)
 		if ingot.KindOf(err) == ingot.NotFound {

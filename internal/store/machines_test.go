@@ -11,8 +11,8 @@ func TestWhatIsRememberedIsBounded(t *testing.T) {
 	var l machines
 	const length = 1 << 20
 	put := func(i int) bool {
-		return l.put(&machine{own: fmt.Sprintf("%04d%s%s", i, separator,
-			strings.Repeat("x", length))}, 1)
+		return l.put(machine{own: fmt.Sprintf("52:54:00:00:%02x:%02x", i>>8, i&0xff) + separator +
+			strings.Repeat("x", length)})
 	}
 	room := true
 	for i := range maxMachines / length * 2 {
@@ -20,8 +20,11 @@ func TestWhatIsRememberedIsBounded(t *testing.T) {
 		room = put(i) && room // it takes no more room
 	}
 	sum := 0
-	for _, m := range l.known {
-		sum += machineSize + len(m.own)
+	for _, place := range l.places {
+		sum += l.at(place).size()
+	}
+	if len(l.places)+len(l.free) != len(l.pages)*machinesAhead {
+		t.Errorf("%d places are taken, %d free", len(l.places), len(l.free))
 	}
 	if room || l.size != sum || sum > maxMachines || sum < maxMachines-2*length {
 		t.Errorf("room %t, %d bytes counted, %d remembered", room, l.size, sum)
@@ -36,9 +39,9 @@ func TestFewLikenessesAreRemembered(t *testing.T) {
 			"", ""}, separator)); err != nil {
 			t.Fatal(err)
 		}
-		l.put(&machine{own: fmt.Sprint(i) + separator}, 1)
+		l.put(machine{own: fmt.Sprintf("52:54:00:00:%02x:%02x", i>>8, i&0xff)})
 	}
-	if len(l.likenesses) > maxLikenesses || len(l.known) > maxLikenesses {
-		t.Errorf("%d likenesses of %d machines", len(l.likenesses), len(l.known))
+	if len(l.likenesses) > maxLikenesses || len(l.places) > maxLikenesses {
+		t.Errorf("%d likenesses of %d machines", len(l.likenesses), len(l.places))
 	}
 }

@@ -31,6 +31,9 @@ func connect(ctx context.Context, path string) (writer, reader *sql.DB, err erro
 			"journal_mode(WAL)",   // readers do not wait for the writer
 			"synchronous(FULL)",   // commit returns when the change is on the disk
 			"foreign_keys(1)",
+			// Pages that do not fit into the cache stay there until the commit: those written to
+			// the WAL before, and once more, cost the checksums of all that follow.
+			"cache_spill(0)",
 			"journal_size_limit(67108864)",
 		},
 	}))
