@@ -285,7 +285,19 @@ func TestARebuildWithAWrongImageLeavesTheInstanceRunning(t *testing.T) {
 	if len(x.m.story()) != 0 || !strings.Contains(x.journal("n1"), "its instance is as it was") {
 		t.Errorf("the machine did %v", x.m.story())
 	}
-	change(func(n *ingot.Node) { delete(n.InstanceInfo, "image_disk_format") })
+	// So is a qcow2 file of another digest, which a first deployment verifies as it writes it.
+	other := strings.TrimPrefix(source, "file://") + ".qcow2"
+	testkit.Run(t, "qemu-img", "create", "-q", "-f", "qcow2", other, "1M")
+	change(func(n *ingot.Node) { n.InstanceInfo["image_source"] = "file://" + other })
+	x.provision(c, "n1", "rebuild")
+	n = x.state("n1", "deploy failed")
+	if !strings.Contains(n.LastError, "new checksum") || len(x.m.story()) != 0 {
+		t.Errorf("the machine did %v, error %q", x.m.story(), n.LastError)
+	}
+	change(func(n *ingot.Node) {
+		n.InstanceInfo["image_source"] = source
+		delete(n.InstanceInfo, "image_disk_format")
+	})
 	x.wiped()
 	x.provision(c, "n1", "rebuild")
 	x.deployed()

@@ -40,10 +40,14 @@ func (b fileBody) Read(p []byte) (int, error) {
 	}
 	n, err := b.File.Read(p)
 	if err != nil && err != io.EOF {
-		err = ingot.Errorf(ingot.Unavailable, "read the file: %w; look at the file system of "+
-			"the conductor", err)
+		err = unreadable(err)
 	}
 	return n, err
+}
+
+func unreadable(err error) error {
+	return ingot.Errorf(ingot.Unavailable, "read the file: %w; look at the file system of the "+
+		"conductor", err)
 }
 
 // allowedDir returns the allowed directory that path is in by its name. It does not look at

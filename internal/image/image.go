@@ -3,10 +3,10 @@
 // A reference (image_source, its digest, its format) comes from instance_info and is checked by
 // [FromInstanceInfo] without touching anything. [Open] fetches it: raw images, also compressed
 // with gzip, xz or zstd, are streamed and hashed on the way; qcow2 images need random access, so
-// they are spooled to a file named by their digest, once for everybody who asks at the same time.
-// Memory does not grow with the image in either case. Nothing is ever handed out as complete
-// before its digest was seen to be right: for a stream the verdict comes with the end, see
-// [Image.Next].
+// they are spooled to a file named by their digest, once for everybody who asks at the same time,
+// unless they are a file already, which is hashed beside its use. Memory does not grow with the
+// image in any case. Nothing is ever handed out as complete before its digest was seen to be right:
+// the verdict comes with the end, see [Image.Next].
 //
 // Writing content to a disk is left to package deploy, the layout of qcow2 to package qcow2.
 // Start at [Open].
@@ -16,15 +16,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"net/url"
-	"os"
-	"sync"
 	"time"
-
-	"ingot/internal/ingot"
-	"ingot/internal/qcow2"
 )
 
 // Options are the site's rules for images. The zero value works where its directories exist.
@@ -94,24 +88,28 @@ func (o Options) withDefaults() Options {
 
 // Image is the content of an image, read once from front to back. It is used by one goroutine.
 type Image struct {
-	digest Digest
-	format Format
-	size   int64
-
-	// A raw image has a stream; a qcow2 image has disk, which reads from file, the offset and
-	// what is left of the extent there.
-	stream *stream
-	file   *os.File
-	disk   *qcow2.Image
-	off    int64
-	extent qcow2.Extent
-	// release ends the use of file.
-	release func()
+	digest  Digest
+	format  Format
+	size    int64
+	content content
 }
 
-// Open makes the image of ref readable. For qcow2 this includes fetching and verifying all of
-// it; for raw images it means that the source has begun to send. The context bounds Open only,
-// not the Image.
+// content is where the bytes of an Image come from.
+type content interface {
+	// next is Image.Next, with a buffer that is not empty and a context that has not ended.
+	next(ctx context.Context, buf []byte) (n int64, zero bool, err error)
+	Close() error
+}
+
+var (
+	_ content = (*stream)(nil)
+	_ content = (*rawFile)(nil)
+	_ content = (*diskFile)(nil)
+)
+
+// Open makes the image of ref readable. For a qcow2 image that is not a file here already, this
+// includes fetching and verifying all of it; for others it means that the source has begun to
+// send. The context bounds Open only, not the Image.
 //
 // Errors have the kind Invalid when ref or the content is at fault, NotFound when the source
 // has no such image, and Unavailable when a later attempt may succeed. A wrong digest is a
@@ -167,11 +165,7 @@ func (o opener) open(ctx context.Context) (*Image, error) {
 			return image, err
 		}
 	}
-	file, err := o.localFile(ctx)
-	if err != nil {
-		return nil, err
-	}
-	return o.openDisk(file)
+	return o.openQCOW2(ctx)
 }
 
 // openStream returns nil without error if the image turns out to be qcow2.
@@ -184,44 +178,27 @@ func (o opener) openStream(ctx context.Context) (*Image, error) {
 		s.Close()
 		return nil, nil
 	}
+	if s.packing == nil && s.local != nil {
+		return &Image{digest: o.ref.Digest, format: Raw, size: s.size, content: newRawFile(s)}, nil
+	}
 	size := s.size
 	if s.packing != nil {
 		size = -1
 	}
-	return &Image{digest: o.ref.Digest, format: Raw, size: size, stream: s}, nil
+	return &Image{digest: o.ref.Digest, format: Raw, size: size, content: s}, nil
 }
 
-// localFile returns a verified qcow2 file: the source itself where that is possible, otherwise
-// the one in the spool.
-func (o opener) localFile(ctx context.Context) (*os.File, error) {
-	if o.url.Scheme == "file" {
-		s, err := o.dial(ctx)
-		if err != nil {
-			return nil, err
-		}
-		if s.packing == nil {
-			return o.verified(ctx, s.local)
-		}
-		s.Close()
+// openQCOW2 opens the source itself where that is possible, otherwise its copy in the spool.
+func (o opener) openQCOW2(ctx context.Context) (*Image, error) {
+	disk, err := o.openInPlace(ctx)
+	if disk == nil && err == nil {
+		disk, err = o.openSpooled(ctx)
 	}
-	return o.spooled(ctx)
-}
-
-func (o opener) openDisk(file *os.File) (*Image, error) {
-	info, err := file.Stat()
 	if err != nil {
-		file.Close()
-		return nil, fmt.Errorf("size of %s: %w", file.Name(), err)
+		return nil, err
 	}
-	disk, err := qcow2.Open(file, info.Size())
-	if err != nil {
-		file.Close()
-		return nil, ingot.Errorf(ingot.Invalid, "%w", err)
-	}
-	inUse.add(file.Name(), 1)
 	return &Image{
-		digest: o.ref.Digest, format: QCOW2, size: disk.Size(), file: file, disk: disk,
-		release: sync.OnceFunc(func() { inUse.add(file.Name(), -1) }),
+		digest: o.ref.Digest, format: QCOW2, size: disk.image.Size(), content: disk,
 	}, nil
 }
 
@@ -238,7 +215,7 @@ func (i *Image) Digest() string { return i.digest.String() }
 // Next advances through the image. It returns by how many bytes; either buf was filled with as
 // many, or they are all zero, buf is untouched and n may exceed len(buf). There are no gaps.
 // After the last byte the result is io.EOF if all that was fetched had the right digest, and a
-// *[ChecksumError] otherwise: content of a stream must not be put to use before io.EOF.
+// *[ChecksumError] otherwise: content of an image must not be put to use before io.EOF.
 func (i *Image) Next(ctx context.Context, buf []byte) (n int64, zero bool, err error) {
 	if err := context.Cause(ctx); err != nil {
 		return 0, false, err
@@ -246,41 +223,18 @@ func (i *Image) Next(ctx context.Context, buf []byte) (n int64, zero bool, err e
 	if len(buf) == 0 {
 		return 0, false, errors.New("read image: empty buffer")
 	}
-	if i.stream != nil {
-		n, err := i.stream.next(ctx, buf)
-		return int64(n), false, err
-	}
-	return i.nextOfDisk(buf)
+	return i.content.next(ctx, buf)
 }
 
-func (i *Image) nextOfDisk(buf []byte) (int64, bool, error) {
-	if i.extent.Length == 0 {
-		extent, err := i.disk.ExtentAt(i.off)
-		if err == io.EOF {
-			return 0, false, io.EOF
-		}
-		if err != nil {
-			return 0, false, ingot.Errorf(ingot.Invalid, "read image: %w", err)
-		}
-		i.extent = extent
+// Verify returns nil when the content is known to have the right digest, otherwise why not. It is
+// for those who want to know before they read. Raw images, which are verified as they are read, it
+// says nothing about.
+func (i *Image) Verify(ctx context.Context) error {
+	if d, ok := i.content.(*diskFile); ok {
+		return d.verdict.wait(ctx)
 	}
-	n := i.extent.Length
-	if !i.extent.Zero {
-		n = min(n, int64(len(buf)))
-		if _, err := i.disk.ReadAt(buf[:n], i.off); err != nil {
-			return 0, false, ingot.Errorf(ingot.Invalid, "read image: %w", err)
-		}
-	}
-	i.off += n
-	i.extent.Length -= n
-	return n, i.extent.Zero, nil
+	return nil
 }
 
 // Close releases the source. It does not tell whether the content was right.
-func (i *Image) Close() error {
-	if i.stream != nil {
-		return i.stream.Close()
-	}
-	i.release()
-	return i.file.Close()
-}
+func (i *Image) Close() error { return i.content.Close() }

@@ -114,15 +114,6 @@ func isChecksumError(err error) bool {
 	return errors.As(err, &e)
 }
 
-// verified checks a file:// image in place and passes the file on.
-func (o opener) verified(ctx context.Context, f *os.File) (*os.File, error) {
-	if err := verifyFile(ctx, f, o.ref.Digest, o.opt.Progress); err != nil {
-		f.Close()
-		return nil, err
-	}
-	return f, nil
-}
-
 // download fetches the image into the spool.
 func (o opener) download(ctx context.Context, note func(done, total int64)) error {
 	s, err := o.dial(ctx)

@@ -2,6 +2,7 @@ package image
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"encoding/hex"
 	"fmt"
@@ -104,21 +105,18 @@ func peek(r *bufio.Reader) ([]byte, error) {
 }
 
 // next fills buf with what comes next. At the end it returns the verdict, io.EOF if good.
-func (s *stream) next(ctx context.Context, buf []byte) (int, error) {
+func (s *stream) next(ctx context.Context, buf []byte) (int64, bool, error) {
 	defer s.during(ctx)()
 	n, err := fill(s.content, buf)
 	switch {
 	case err == nil, err == io.EOF && n > 0:
-		return n, nil
+		return int64(n), false, nil
 	case err == io.EOF:
-		if err := s.verify(); err != nil {
-			return 0, err
-		}
-		return 0, io.EOF
+		return 0, false, cmp.Or(s.verify(), io.EOF)
 	case s.packing != nil:
 		err = s.packing.explain(err)
 	}
-	return 0, fmt.Errorf("read image %s: %w", s.name, err)
+	return 0, false, fmt.Errorf("read image %s: %w", s.name, err)
 }
 
 // fill reads until buf is full or r gives an error. It keeps a stream that was cut off, which is
@@ -163,11 +161,16 @@ func (h *hashReader) Read(p []byte) (int, error) {
 
 // verify compares the digest of what was read. A mismatch is a *ChecksumError.
 func (h *hashReader) verify(name string, want Digest) error {
-	got := Digest{want.Algorithm, hex.EncodeToString(h.hash.Sum(nil))}
+	return verdictOn(name, want, h.hash, h.n)
+}
+
+// verdictOn compares the digest of n bytes of the named source. A mismatch is a *ChecksumError.
+func verdictOn(name string, want Digest, h hash.Hash, n int64) error {
+	got := Digest{want.Algorithm, hex.EncodeToString(h.Sum(nil))}
 	if got == want {
 		return nil
 	}
 	return &ingot.Error{Kind: ingot.Invalid, Err: &ChecksumError{
-		Source: name, Want: want, Got: got, Fetched: h.n,
+		Source: name, Want: want, Got: got, Fetched: n,
 	}}
 }

@@ -5,6 +5,7 @@ import (
 	"io"
 	"os"
 	"sync"
+	"syscall"
 	"time"
 )
 
@@ -35,8 +36,12 @@ func (t *trustedFiles) has(path string, digest Digest, info os.FileInfo) bool {
 	defer t.mu.Unlock()
 	known, ok := t.byPath[path]
 	return ok && known.digest == digest && os.SameFile(known.info, info) &&
-		known.info.Size() == info.Size() && known.info.ModTime().Equal(info.ModTime())
+		known.info.Size() == info.Size() && changeTime(known.info) == changeTime(info)
 }
+
+// changeTime is when the file was changed last. Unlike the time of modification nobody can set it,
+// as cp -p and rsync do.
+func changeTime(info os.FileInfo) syscall.Timespec { return info.Sys().(*syscall.Stat_t).Ctim }
 
 // verifyFile hashes f, unless it did so before and f has not changed since. It leaves the
 // file offset anywhere.
@@ -73,4 +78,50 @@ func verifyFile(ctx context.Context, f *os.File, want Digest,
 	}
 	trusted.remember(f.Name(), want, info)
 	return nil
+}
+
+// verdict is about a file that is verified while it is used.
+type verdict struct {
+	file *os.File
+	want Digest
+
+	cancel context.CancelFunc
+	done   chan struct{}
+	err    error // valid once done is closed
+}
+
+// judge begins to verify f, until cancel is called.
+func judge(f *os.File, want Digest) *verdict {
+	ctx, cancel := context.WithCancel(context.Background())
+	v := &verdict{file: f, want: want, cancel: cancel, done: make(chan struct{})}
+	go func() {
+		defer close(v.done)
+		v.err = verifyFile(ctx, f, want, func(int64, int64) {})
+	}()
+	return v
+}
+
+// wait returns nil if the file is the promised one and has not changed since that was found out.
+// Of a file that was verified before it was opened, there is no verdict to wait for.
+func (v *verdict) wait(ctx context.Context) error {
+	if v == nil {
+		return nil
+	}
+	select {
+	case <-v.done:
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	if v.err != nil {
+		return v.err
+	}
+	return verifyFile(ctx, v.file, v.want, func(int64, int64) {})
+}
+
+// drop ends the work.
+func (v *verdict) drop() {
+	if v != nil {
+		v.cancel()
+		<-v.done
+	}
 }

@@ -193,7 +193,7 @@ func (d *Deploy) look(ctx context.Context, t *driver.Task, ref image.Reference) 
 	if err != nil {
 		return err
 	}
-	return src.Close()
+	return errors.Join(src.Verify(ctx), src.Close())
 }
 
 // writeImage writes the image to the machine's disk. Repeated, it writes all of it again,
