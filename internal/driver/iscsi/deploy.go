@@ -288,6 +288,15 @@ func (d *Deploy) copy(ctx context.Context, t *driver.Task) error {
 		t.Note(ingot.Entry{Source: "image", Level: ingot.LevelWarning, Text: "the image has no " +
 			"boot loader in its boot sector; the deploy ramdisk must install one"})
 	}
+	if !driver.IsPartitionImage(t.Node) && !r.BootSector {
+		is := "has no boot sector (55 AA at the end of its first 512 bytes)"
+		if r.Filesystem.Kind != "" {
+			is = "is a file system (" + r.Filesystem.Kind + ") without a boot sector"
+		}
+		t.Note(ingot.Entry{Source: "image", Level: ingot.LevelWarning, Text: "the image " + is +
+			", so that no firmware will find anything to boot on the disk; check that image_source " +
+			"is an image of a whole disk and no archive, or set image_type to partition"})
+	}
 	return nil
 }
 

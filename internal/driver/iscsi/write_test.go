@@ -97,6 +97,26 @@ func TestAWholeDiskImageGetsItsConfigDrive(t *testing.T) {
 	}
 }
 
+func TestAWholeDiskImageThatCannotBootIsToldInTheJournal(t *testing.T) {
+	t.Parallel()
+	filesystem := make([]byte, 4*mib)
+	copy(filesystem[0x438:], "\x53\xef") // ext
+	for says, content := range map[string][]byte{
+		"the image has no boot sector":  []byte("not an image"),
+		"the image is a file system (e": filesystem,
+	} {
+		target := iscsitest.Start(t, iscsitest.Options{Size: 96 * mib})
+		tk, notes := task("deploying", nil), []string{}
+		tk.Note = func(e ingot.Entry) { notes = append(notes, e.Level+" "+e.Text) }
+		if err := written(t, target, content, nil, tk); err != nil {
+			t.Fatal(err)
+		}
+		if last := notes[len(notes)-1]; !strings.HasPrefix(last, ingot.LevelWarning+" "+says) {
+			t.Errorf("want a warning %q, got %q", says, notes)
+		}
+	}
+}
+
 func checkDrive(t *testing.T, drive []byte) {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "drive")

@@ -33,7 +33,7 @@ type wire struct {
 func plug(name string) (*wire, error) {
 	iface, err := net.InterfaceByName(name)
 	if err != nil {
-		return nil, fmt.Errorf("interface of the machines: %w", err)
+		return nil, fmt.Errorf("interface %q of the machines: %w", name, err)
 	}
 	const ip4 = unix.ETH_P_IP<<8&0xff00 | unix.ETH_P_IP>>8 // in network order
 	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, ip4)
