@@ -7,6 +7,7 @@ package journal
 import (
 	"context"
 	"log/slog"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -223,6 +224,7 @@ func (j *Journal) gather(ctx context.Context) []ingot.Entry {
 
 // take adds what is in the queue now.
 func (j *Journal) take(batch []ingot.Entry) []ingot.Entry {
+	batch = slices.Grow(batch, min(len(j.queue), BatchSize))
 	for len(batch) < BatchSize {
 		select {
 		case e := <-j.queue:

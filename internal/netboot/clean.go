@@ -61,7 +61,23 @@ func link(s string) string { return keep(clip(s, maxKernel), linkChars) }
 
 // text cleans a sentence for the console; a newline becomes a blank.
 func text(s string) string {
+	if len(s) <= maxText && isText(s) {
+		return s
+	}
 	return keep(strings.Join(strings.Fields(clip(s, maxText)), " "), textChars)
+}
+
+// isText tells whether s is a sentence as text returns it, as nearly all are.
+func isText(s string) bool {
+	blank := true // before
+	for i := range len(s) {
+		c := s[i]
+		if c >= 128 || !textChars[c] || blank && c == ' ' {
+			return false
+		}
+		blank = c == ' '
+	}
+	return !blank || s == ""
 }
 
 // kernelWords cleans kernel arguments one by one and drops those after the limit whole: half an

@@ -12,6 +12,9 @@ import (
 // Ethernet), aabb.ccdd.eeff, aabbccddeeff; in any case. It returns lower case with colons, as
 // ingot.Port has it. Errors are ingot.Invalid.
 func ParseMAC(s string) (string, error) {
+	if isMAC(s) { // as iPXE writes it, for every script
+		return s, nil
+	}
 	digits, ok := macDigits(strings.ToLower(strings.TrimSpace(s)))
 	raw, err := hex.DecodeString(digits)
 	if !ok || err != nil || len(raw) != 6 {
@@ -26,6 +29,20 @@ func ParseMAC(s string) (string, error) {
 		b.WriteString(digits[i : i+2])
 	}
 	return b.String(), nil
+}
+
+// isMAC tells whether s is a MAC address as ParseMAC returns it.
+func isMAC(s string) bool {
+	if len(s) != len("aa:bb:cc:dd:ee:ff") {
+		return false
+	}
+	for i := range len(s) {
+		c := s[i]
+		if i%3 == 2 && c != ':' || i%3 != 2 && (c < '0' || c > '9') && (c < 'a' || c > 'f') {
+			return false
+		}
+	}
+	return true
 }
 
 // macDigits removes separators where a spelling has them, and only there.
