@@ -125,16 +125,19 @@ func (c *Client) DeleteNode(ctx context.Context, ident string) error {
 	return explain(c.endpoint, nodes.Delete(ctx, c.service, ident).ExtractErr())
 }
 
-// SetInstance puts keys into instance_info; one with an empty value is taken out of it. Others
-// stay as they are.
-func (c *Client) SetInstance(ctx context.Context, ident string, info map[string]string) error {
+// SetInstance puts keys into instance_info; one whose value is nil is taken out of it. Others stay
+// as they are. It returns what the keys were before.
+func (c *Client) SetInstance(ctx context.Context, ident string, info map[string]any) (
+	before map[string]any, err error) {
 	n, err := c.Node(ctx, ident)
 	if err != nil {
-		return err
+		return nil, err
 	}
+	before = map[string]any{}
 	var patch nodes.UpdateOpts
 	for key, value := range info {
-		if value == "" {
+		before[key] = n.InstanceInfo[key]
+		if value == nil {
 			if _, there := n.InstanceInfo[key]; there {
 				patch = append(patch, nodes.UpdateOperation{
 					Op: nodes.RemoveOp, Path: "/instance_info/" + key,
@@ -147,7 +150,7 @@ func (c *Client) SetInstance(ctx context.Context, ident string, info map[string]
 		})
 	}
 	_, err = nodes.Update(ctx, c.service, ident, patch).Extract()
-	return explain(c.endpoint, err)
+	return before, explain(c.endpoint, err)
 }
 
 // Provision asks for a verb: manage, provide, active, rebuild, deleted.

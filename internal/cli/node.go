@@ -125,7 +125,7 @@ func createCommand(o *options) *cobra.Command {
 				return o.result(cmd, c, n.UUID)
 			}
 			for verb, want := range steps("manage", "manageable", "provide", "available") {
-				if err := o.run(cmd, c, n.UUID, verb, want); err != nil {
+				if _, err := o.run(cmd, c, n.UUID, verb, want); err != nil {
 					return fmt.Errorf("%w\nThe node stays enrolled: correct it with `baremetal "+
 						"node set %s ...`, or remove it with `ingot node delete %s`",
 						err, args[0], args[0])
@@ -208,19 +208,21 @@ func steps(pairs ...string) func(yield func(verb, want string) bool) {
 	}
 }
 
-// run asks for a verb and shows what happens until the node settles.
-func (o *options) run(cmd *cobra.Command, c *Client, ident, verb, want string) error {
+// run asks for a verb and shows what happens until the node settles. accepted tells whether the
+// verb was.
+func (o *options) run(cmd *cobra.Command, c *Client, ident, verb, want string) (accepted bool,
+	err error) {
 	d := newDisplay(o.progress(cmd))
 	d.start = time.Now()
 	defer d.close()
 	w := Watch{Client: c, Show: d.entry}
-	err := w.Run(cmd.Context(), ident, verb, want)
-	if errors.Is(err, context.Canceled) && w.asked {
+	err = w.Run(cmd.Context(), ident, verb, want)
+	if errors.Is(err, context.Canceled) && w.accepted {
 		d.close()
 		fmt.Fprintf(cmd.ErrOrStderr(), "Watching ends here; the work goes on. See it by: "+
 			"ingot node journal %s --follow\n", ident)
 	}
-	return err
+	return w.accepted, err
 }
 
 // result prints the node at the end of a command, as JSON only when asked.
@@ -381,13 +383,24 @@ func deployCommand(o *options) *cobra.Command {
 			if f.rebuild {
 				verb = "rebuild"
 			}
-			if err := f.prepare(cmd, c, args[0], verb); err != nil {
+			before, err := f.prepare(cmd, c, args[0], verb)
+			if err != nil {
 				return err
 			}
+			var accepted bool
 			if f.noWait {
-				return c.Provision(cmd.Context(), args[0], verb)
+				err = c.Provision(cmd.Context(), args[0], verb)
+				accepted = err == nil
+			} else {
+				accepted, err = o.run(cmd, c, args[0], verb, "active")
 			}
-			if err := o.run(cmd, c, args[0], verb, "active"); err != nil {
+			if !accepted && len(before) > 0 {
+				// The record is that of what the node runs, or ran.
+				if _, undo := c.SetInstance(cmd.Context(), args[0], before); undo != nil {
+					err = fmt.Errorf("%w (instance_info keeps the image: %w)", err, undo)
+				}
+			}
+			if err != nil || f.noWait {
 				return err
 			}
 			return o.result(cmd, c, args[0])
@@ -403,17 +416,22 @@ func deployCommand(o *options) *cobra.Command {
 }
 
 // prepare records the image on the node. Without --image what is on record counts. A node that
-// cannot be deployed in its state keeps the record of what it runs.
-func (f *deployFlags) prepare(cmd *cobra.Command, c *Client, ident, verb string) error {
+// cannot be deployed in its state keeps the record of what it runs. before is what was on record
+// of an image, if that has changed.
+func (f *deployFlags) prepare(cmd *cobra.Command, c *Client, ident, verb string) (
+	before map[string]any, err error) {
 	if f.image == "" {
 		if f.checksum != "" || f.format != "" {
-			return usage("--checksum and --format go with --image")
+			return nil, usage("--checksum and --format go with --image")
 		}
-		return nil
+		return nil, nil
 	}
 	// What belonged to an earlier image goes.
-	info := map[string]string{"image_source": f.image, "image_disk_format": f.format,
-		"image_checksum": ""}
+	info := map[string]any{"image_source": f.image, "image_disk_format": nil,
+		"image_checksum": nil}
+	if f.format != "" {
+		info["image_disk_format"] = f.format
+	}
 	sum := strings.ToLower(f.checksum)
 	if algo, hex, ok := strings.Cut(sum, ":"); ok && (algo == "sha256" || algo == "sha512") {
 		sum = hex
@@ -424,12 +442,12 @@ func (f *deployFlags) prepare(cmd *cobra.Command, c *Client, ident, verb string)
 	case 128:
 		info["image_os_hash_algo"] = "sha512"
 	default:
-		return usage("--checksum has %d digits; give the sha256 (64) or sha512 (128) of the "+
+		return nil, usage("--checksum has %d digits; give the sha256 (64) or sha512 (128) of the "+
 			"image file, for example from `sha256sum`", len(sum))
 	}
 	info["image_os_hash_value"] = sum
 	if c.TooEarly(cmd.Context(), ident, verb) {
-		return nil
+		return nil, nil
 	}
 	return c.SetInstance(cmd.Context(), ident, info)
 }
@@ -445,7 +463,7 @@ func undeployCommand(o *options) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if err := o.run(cmd, c, args[0], "deleted", "available"); err != nil {
+			if _, err := o.run(cmd, c, args[0], "deleted", "available"); err != nil {
 				return err
 			}
 			return o.result(cmd, c, args[0])

@@ -23,8 +23,8 @@ type Watch struct {
 	Client *Client
 	Show   func(Entry) // gets each entry of the journal as it comes
 
-	after int64 // journal position
-	asked bool  // the verb was accepted
+	after    int64 // journal position
+	accepted bool  // the verb was
 }
 
 // Run asks for a verb and returns when the node has settled: an error unless in state want.
@@ -36,7 +36,7 @@ func (w *Watch) Run(ctx context.Context, ident, verb, want string) error {
 	if err := w.Client.Provision(ctx, ident, verb); err != nil {
 		return err
 	}
-	w.asked = true
+	w.accepted = true
 	for {
 		n, err := w.Client.Node(ctx, ident)
 		if err != nil {

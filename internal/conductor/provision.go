@@ -224,11 +224,14 @@ func prepareRebuild(ctx context.Context, t *task, r rpc.ProvisionRequest) error 
 	if errors.Is(err, context.DeadlineExceeded) {
 		return context.Cause(ctx)
 	}
-	if ingot.KindOf(err) == ingot.NotFound {
-		// It is not the node that could not be found.
-		return ingot.Errorf(ingot.Invalid, "node %s is left as it is: %w", t.node.UUID, err)
+	kind := ingot.KindOf(err)
+	if kind == ingot.NotFound {
+		kind = ingot.Invalid // it is not the node that could not be found
 	}
-	return err
+	if err != nil {
+		return ingot.Errorf(kind, "node %s is left as it is: %w", t.node.UUID, err)
+	}
+	return nil
 }
 
 func prepareDelete(_ context.Context, t *task, _ rpc.ProvisionRequest) error {

@@ -269,7 +269,7 @@ func TestARebuildWithAWrongImageLeavesTheInstanceRunning(t *testing.T) {
 	change(func(n *ingot.Node) { n.InstanceInfo["image_source"] = "http://127.0.0.1:1/x" })
 	err = c.Provision(t.Context(), rpc.ProvisionRequest{Ident: "n1", Event: "rebuild"})
 	if ingot.KindOf(err) != ingot.Unavailable ||
-		!strings.Contains(err.Error(), "cannot reach the source") {
+		!strings.Contains(err.Error(), "is left as it is: look for image http://127.0.0.1:1/x") {
 		t.Errorf("error %v", err)
 	}
 	// A source that exists and is no such image is found out by its content.

@@ -139,12 +139,12 @@ func (l *Lab) Deploy(ctx context.Context, m *sim.Machine, show func(source, text
 		return err
 	}
 	show("api", "node "+m.Spec().Name+" enrolled as "+n.UUID)
-	info := map[string]string{
+	info := map[string]any{
 		"image_source":        "file://" + l.Files.Image.QCOW2Path,
 		"image_os_hash_algo":  "sha256",
 		"image_os_hash_value": l.Files.Image.QCOW2SHA256,
 	}
-	if err := c.SetInstance(ctx, n.UUID, info); err != nil {
+	if _, err := c.SetInstance(ctx, n.UUID, info); err != nil {
 		return err
 	}
 	w := cli.Watch{Client: c, Show: func(e cli.Entry) { show(e.Source, e.Text) }}

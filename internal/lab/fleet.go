@@ -287,9 +287,14 @@ func (l *Lab) DeployFleet(ctx context.Context, first, last int, info map[string]
 	if err != nil {
 		return err
 	}
+	values := map[string]any{}
+	for key, value := range info {
+		values[key] = value
+	}
 	err = each(first, last, func(i int) error {
 		node, _ := FleetNode(i)
-		return c.SetInstance(ctx, node.Name, info)
+		_, err := c.SetInstance(ctx, node.Name, values)
+		return err
 	})
 	if err != nil {
 		return err

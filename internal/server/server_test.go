@@ -256,6 +256,28 @@ func TestARecordedImageIsTheOneOfTheLastDeployment(t *testing.T) {
 	if i := info(); i["image_source"] != "http://x/any" || i["image_disk_format"] != nil {
 		t.Errorf("rebuilt, with no format given, with %v", i)
 	}
+
+	s.done("undeploy", "one")
+	r, err := http.NewRequest(http.MethodPatch, s.url+"/v1/nodes/one",
+		strings.NewReader(`[{"op": "replace", "path": "/deploy_interface", "value": "iscsi"},
+			{"op": "add", "path": "/instance_info/image_source", "value": "http://x/d"}]`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Header.Set("X-OpenStack-Ironic-API-Version", "1.82")
+	answer, err := testkit.Web.Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	answer.Body.Close()
+	for _, wait := range []string{"--no-wait=true", "--no-wait=false"} {
+		code, _, problem = s.node("deploy", "one", "--image", "ftp://x/e", "--checksum", sum, wait)
+		if !strings.Contains(problem, "ftp://") || code != cli.ExitError ||
+			len(info()) != 1 || info()["image_source"] != "http://x/d" {
+			t.Errorf("exit code %d (%s), status %d; a deployment refused by validation recorded %v",
+				code, problem, answer.StatusCode, info())
+		}
+	}
 }
 
 func TestExitCodesTellWhatWentWrong(t *testing.T) {

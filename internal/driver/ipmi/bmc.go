@@ -119,7 +119,9 @@ func (f *Family) try(ctx context.Context, t *driver.Task, i info, what string,
 	fn func(ctx context.Context, b bmc) error) result {
 	ctx, cancel := context.WithTimeout(ctx, f.o.Timeout)
 	defer cancel()
+	answered := f.awaited(t, i)
 	c, err := connect(ctx, i, f.o.Timeout)
+	answered()
 	if err != nil {
 		t.Log.Debug("IPMI login failed", "bmc", i.address(), "error", oneLine(err))
 		return result{gone: gone(ctx, err), err: f.explain(ctx, i, err)}
@@ -140,6 +142,25 @@ func (f *Family) try(ctx context.Context, t *driver.Task, i info, what string,
 		return result{true, gone(ctx, err), f.failed(ctx, i, what, err)}
 	}
 	return result{entered: true}
+}
+
+// awaited tells the journal that a BMC is silent, if somebody waits for the node; the caller says
+// when it is not awaited any more.
+func (f *Family) awaited(t *driver.Task, i info) (answered func()) {
+	if t.Node.TargetProvisionState == "" && t.Node.TargetPowerState == "" {
+		return func() {} // the power state is read now and then
+	}
+	told := make(chan struct{})
+	timer := time.AfterFunc(f.o.Timeout/4, func() {
+		defer close(told)
+		t.Note(ingot.Entry{Source: "bmc", Level: ingot.LevelWarning, Text: fmt.Sprintf(
+			"BMC %s does not answer yet; it has %s", i.address(), f.o.Timeout)})
+	})
+	return func() {
+		if !timer.Stop() {
+			<-told // who is called back may not be anywhere else
+		}
+	}
 }
 
 // gone tells whether err is about a BMC that is not there, as opposed to one that refuses.

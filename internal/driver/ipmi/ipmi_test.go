@@ -238,9 +238,18 @@ func TestASilentBMCIsNamedInTime(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer conn.Close()
+	tk, notes := task(conn.LocalAddr()), []string{}
+	tk.Note = func(e ingot.Entry) { notes = append(notes, e.Text) }
+	power := family(ipmi.Options{Timeout: 200 * time.Millisecond}).Power()
+	if _, err = power.PowerState(t.Context(), tk); err == nil || len(notes) != 0 {
+		t.Errorf("error %v; nobody waits, yet the journal says %q", err, notes)
+	}
+	tk.Node.TargetProvisionState = "manageable"
 	start := time.Now()
-	_, err = family(ipmi.Options{Timeout: 200 * time.Millisecond}).Power().PowerState(t.Context(),
-		task(conn.LocalAddr()))
+	_, err = power.PowerState(t.Context(), tk)
+	if len(notes) != 1 || !strings.Contains(notes[0], "does not answer yet; it has 200ms") {
+		t.Errorf("while somebody waits the journal says %q", notes)
+	}
 	if took := time.Since(start); took > 5*time.Second {
 		t.Errorf("took %s", took)
 	}
