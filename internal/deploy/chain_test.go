@@ -38,9 +38,8 @@ func newSite(t testing.TB, size int) site {
 	t.Helper()
 	s := site{dir: t.TempDir(), content: make([]byte, size)}
 	rand.NewChaCha8([32]byte{3}).Read(s.content[:size/4])
-	for i := size / 2; i < size/4*3; i++ {
-		s.content[i] = "the quick brown fox "[i/7%20]
-	}
+	text := s.content[size/2 : size/4*3]
+	repeat(text, copy(text, "tttttthhhhhheeeeee   qqqqqquuuuuuiiiiiicccccckkkkkk   "))
 	path := func(name string) string { return filepath.Join(s.dir, name) }
 	if err := os.WriteFile(path("disk.raw"), s.content, 0o600); err != nil {
 		t.Fatal(err)
@@ -49,7 +48,10 @@ func newSite(t testing.TB, size int) site {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := gzip.NewWriter(f)
+	w, err := gzip.NewWriterLevel(f, gzip.BestSpeed)
+	if err != nil {
+		t.Fatal(err)
+	}
 	if _, err := w.Write(s.content); err != nil {
 		t.Fatal(err)
 	}

@@ -19,7 +19,7 @@ var _ deploy.Disk = (*iscsi.Session)(nil)
 
 func TestImagesArriveOnARealTarget(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, 40*mib+1536)
+	s := newSite(t, 20*mib+1536)
 	for name, opt := range map[string]iscsitest.Options{
 		"blocks of 512":  {BlockSize: 512},
 		"blocks of 4096": {BlockSize: 4096},
@@ -27,7 +27,7 @@ func TestImagesArriveOnARealTarget(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			garbage := newMemDisk(48*mib, opt.BlockSize)
+			garbage := newMemDisk(28*mib, opt.BlockSize)
 			want := expected(garbage, s.content)
 			opt.Backing = filepath.Join(t.TempDir(), "disk")
 			if err := os.WriteFile(opt.Backing, garbage.content, 0o600); err != nil {

@@ -92,6 +92,7 @@ func containsAll(s string, texts []string) bool {
 
 // Real firmware starts the loader of a partition image from where the plan put it.
 func TestABIOSStartsTheLoaderInTheRootPartition(t *testing.T) {
+	testkit.Long(t)
 	t.Parallel()
 	r := request
 	r.Label, r.LocalBoot = disk.MBR, true

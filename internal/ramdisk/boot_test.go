@@ -342,6 +342,7 @@ func tell(t *testing.T, address, line string) string {
 }
 
 func TestSameInputGivesSameBytes(t *testing.T) {
+	testkit.Long(t)
 	t.Parallel()
 	first := build(t, ramdisk.Cloud)
 	here, err := os.Getwd()
@@ -372,6 +373,7 @@ func TestSameInputGivesSameBytes(t *testing.T) {
 
 // TestRamdiskHoldsTheAgentAndWhatItLoads looks into the generic flavour by Debian's own tools.
 func TestRamdiskHoldsTheAgentAndWhatItLoads(t *testing.T) {
+	testkit.Long(t)
 	t.Parallel()
 	built := build(t, ramdisk.Generic)
 	for _, pair := range [][2]string{ // what is needed first, and by whom
