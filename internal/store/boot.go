@@ -210,8 +210,8 @@ const (
 //
 // That holds as long as this Store is the only one that writes the database and its transactions
 // write one after the other, as in SQLite, whose file one process serves. Who lets a second
-// process write has to compare versions each time (Store.Client does), or has to be told of its
-// writes before they return: current is the only place that decides.
+// process write has to compare versions each time, or has to be told of its writes before they
+// return: current is the only place that decides.
 type machines struct {
 	// started and ended count transactions that may have changed rows of nodes or ports: before
 	// they commit, and when they have or could not. started numbers them in the order in which

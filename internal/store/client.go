@@ -3,7 +3,7 @@ package store
 import (
 	"context"
 	"strings"
-	"time"
+	"sync"
 
 	"ingot/internal/ingot"
 )
@@ -18,46 +18,75 @@ type Client struct {
 	Lease ingot.Lease
 }
 
-// clientQuery has one row for every MAC. Generations are read anew each time.
-const clientQuery = `SELECT coalesce(ports.id, 0), coalesce(ports.generation, 0),
-		coalesce(nodes.id, 0), coalesce(nodes.generation, 0),
-		coalesce(leases.address, ''), coalesce(leases.expires_at, 0)
-	FROM (SELECT $1 AS mac) AS asked
-	LEFT JOIN ports ON ports.address = asked.mac
-	LEFT JOIN nodes ON nodes.id = ports.node_id
-	LEFT JOIN leases ON leases.mac = asked.mac`
-
 // Client returns what is known of a MAC. Nothing is no error.
 func (s *Store) Client(ctx context.Context, mac string) (Client, error) {
 	mac = strings.ToLower(mac)
-	moment := s.machines.now()
-	var v version
 	var c Client
-	var expires int64
-	// A statement by itself is one snapshot. It is too short to be worth being interrupted, which
-	// would take a goroutine.
-	err := s.client.QueryRowContext(context.WithoutCancel(ctx), mac).Scan(&v.port,
-		&v.portGeneration, &v.node, &v.nodeGeneration, &c.Lease.Address, &expires)
-	if err != nil {
-		return c, explain("look up client "+mac, err)
+	var err error
+	if c.Lease, err = s.knownLease(ctx, mac); err != nil {
+		return c, err
 	}
-	if c.Lease.Address != "" {
-		c.Lease.MAC, c.Lease.Expires = mac, time.UnixMicro(expires).UTC()
+	c.Node, c.Port, err = s.Machine(ctx, mac)
+	if ingot.KindOf(err) == ingot.NotFound {
+		err = nil
 	}
-	if v.port == 0 {
-		return c, nil
-	}
-	m := s.machines.get(mac)
-	if m.like == nil || m.version != v {
-		// The rows are of this version or a later one.
-		m, err = s.readMachine(ctx, mac, moment)
-		if ingot.KindOf(err) == ingot.NotFound {
-			return c, nil // deleted just now
-		}
-		if err != nil {
-			return c, err
-		}
-	}
-	c.Node, c.Port, err = m.rows()
 	return c, err
+}
+
+// leaseMemory has all leases by MAC, as they are in the rows: to read one costs more than the rest
+// of an answer. It holds as long as this Store is the only one that writes them, see machines.
+type leaseMemory struct {
+	writing sync.Mutex // held from before a change of leases until it is remembered
+
+	mu    sync.RWMutex           // guards known
+	known map[string]ingot.Lease // nil: to be read
+}
+
+// knownLease returns the lease of a MAC, the zero value if there is none.
+func (s *Store) knownLease(ctx context.Context, mac string) (ingot.Lease, error) {
+	l := &s.leases
+	l.mu.RLock()
+	lease, read := l.known[mac], l.known != nil
+	l.mu.RUnlock()
+	if read {
+		return lease, nil
+	}
+	l.writing.Lock()
+	defer l.writing.Unlock()
+	all, err := s.Leases(ctx)
+	if err != nil {
+		return lease, err
+	}
+	known := make(map[string]ingot.Lease, len(all))
+	for _, lease := range all {
+		known[lease.MAC] = lease
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.known = known
+	return known[mac], nil
+}
+
+// writeLeases runs fn as writeBeside does and remembers its changes; what it removes is of the zero
+// value. After an error, which may be one of a commit that happened, the rows have to tell.
+func (s *Store) writeLeases(ctx context.Context, doing string,
+	fn func(tx *tx, changed map[string]ingot.Lease) error) error {
+	l := &s.leases
+	l.writing.Lock()
+	defer l.writing.Unlock()
+	changed := map[string]ingot.Lease{}
+	err := s.writeBeside(ctx, doing, func(tx *tx) error { return fn(tx, changed) })
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	switch {
+	case err != nil:
+		l.known = nil
+	case l.known != nil:
+		for mac, lease := range changed {
+			if l.known[mac] = lease; lease == (ingot.Lease{}) {
+				delete(l.known, mac)
+			}
+		}
+	}
+	return err
 }

@@ -4,7 +4,10 @@ import (
 	"testing"
 	"time"
 
+	"pgregory.net/rapid"
+
 	"ingot/internal/ingot"
+	"ingot/internal/store"
 )
 
 // What is remembered never hides a write, and nothing of a port that is gone stays.
@@ -42,4 +45,43 @@ func TestAClientIsNeverOlderThanTheLastWrite(t *testing.T) {
 	if err != nil || c.Node != nil || c.Port != nil || c.Lease != lease {
 		t.Errorf("client without a port: %+v, %v", c, err)
 	}
+}
+
+// Whatever is taken and freed, what is remembered of leases is what the rows have.
+func TestLeasesOfClientsAreThoseOfTheRows(t *testing.T) {
+	t.Parallel()
+	s := open(t)
+	macs := []string{macA, macB, "52:54:00:00:00:0c"}
+	rapid.Check(t, func(t *rapid.T) {
+		mac := rapid.SampledFrom(macs)
+		for range rapid.IntRange(1, 8).Draw(t, "steps") {
+			var changes []store.LeaseChange
+			for range rapid.IntRange(0, 4).Draw(t, "changes") {
+				m := mac.Draw(t, "mac")
+				c, err := s.Client(t.Context(), m)
+				if err != nil {
+					t.Fatal(err)
+				}
+				changes = append(changes, store.LeaseChange{Had: c.Lease.Address, Lease: ingot.Lease{
+					MAC: m, Address: rapid.SampledFrom([]string{"10.0.0.1", "10.0.0.2", ""}).Draw(t, "address"),
+					Expires: time.Now().Add(time.Duration(rapid.IntRange(-1, 1).Draw(t, "hours")) * time.Hour)}})
+			}
+			s.TakeLeases(t.Context(), changes) // refusals are fine
+			if rapid.Bool().Draw(t, "free") {
+				if err := s.FreeLease(t.Context(), mac.Draw(t, "freed")); err != nil {
+					t.Fatal(err)
+				}
+			}
+			for _, m := range macs {
+				c, err := s.Client(t.Context(), m)
+				if err != nil {
+					t.Fatal(err)
+				}
+				want, err := s.Lease(t.Context(), m)
+				if c.Lease != want {
+					t.Fatalf("%s has %+v in memory, %+v in its row (%v)", m, c.Lease, want, err)
+				}
+			}
+		}
+	})
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	"ingot/internal/ingot"
 )
@@ -64,16 +65,28 @@ const putLease = `INSERT INTO leases (mac, address, expires_at) VALUES ($1, $2, 
 // learns what the first one gave.
 func (s *Store) TakeLeases(ctx context.Context, changes []LeaseChange) []error {
 	errs := make([]error, len(changes))
-	err := s.writeBeside(ctx, fmt.Sprintf("write %d leases", len(changes)), func(tx *tx) error {
+	doing := fmt.Sprintf("write %d leases", len(changes))
+	err := s.writeLeases(ctx, doing, func(tx *tx, changed map[string]ingot.Lease) error {
 		look, put := tx.StmtContext(ctx, s.findLeases), tx.StmtContext(ctx, s.putLease)
 		for i, c := range changes {
+			var expired string
 			var err error
-			if errs[i], err = refusal(ctx, tx, look, c); err == nil && errs[i] == nil {
-				_, err = put.ExecContext(ctx, strings.ToLower(c.MAC), c.Address, c.Expires.UnixMicro())
+			if expired, errs[i], err = refusal(ctx, tx, look, c); err != nil {
+				return err
 			}
+			if errs[i] != nil {
+				continue
+			}
+			if expired != "" {
+				changed[expired] = ingot.Lease{}
+			}
+			lease := ingot.Lease{MAC: strings.ToLower(c.MAC), Address: c.Address,
+				Expires: c.Expires.UTC().Truncate(time.Microsecond)}
+			_, err = put.ExecContext(ctx, lease.MAC, lease.Address, lease.Expires.UnixMicro())
 			if err != nil {
 				return err
 			}
+			changed[lease.MAC] = lease
 		}
 		return nil
 	})
@@ -85,53 +98,57 @@ func (s *Store) TakeLeases(ctx context.Context, changes []LeaseChange) []error {
 	return errs
 }
 
-// refusal tells why a change cannot be made, and removes the expired lease that is in its way. An
-// error is not about the change but about the rows.
-func refusal(ctx context.Context, tx *tx, look *sql.Stmt, c LeaseChange) (refusal, err error) {
+// refusal tells why a change cannot be made, and removes the lease that is in its way, of the MAC
+// expired. An error is not about the change but about the rows.
+func refusal(ctx context.Context, tx *tx, look *sql.Stmt, c LeaseChange) (expired string,
+	refusal, err error) {
 	if c.MAC == "" || c.Address == "" || c.Expires.IsZero() {
-		return ingot.Errorf(ingot.Invalid, "a lease needs a MAC, an address and an end"), nil
+		return "", ingot.Errorf(ingot.Invalid, "a lease needs a MAC, an address and an end"), nil
 	}
 	mac := strings.ToLower(c.MAC)
 	rows, err := look.QueryContext(ctx, mac, c.Address)
 	if err != nil {
-		return nil, err
+		return "", nil, err
 	}
 	defer rows.Close()
-	had, expired := "", ""
+	had := ""
 	for rows.Next() {
 		l, err := leases.scan(rows)
 		switch {
 		case err != nil:
-			return nil, err
+			return "", nil, err
 		case l.MAC == mac:
 			had = l.Address
 		case l.Expires.After(tx.now):
-			return ingot.Errorf(ingot.Conflict, "address %s is leased to another machine; offer "+
+			return "", ingot.Errorf(ingot.Conflict, "address %s is leased to another machine; offer "+
 				"another one", c.Address), nil
 		default:
 			expired = l.MAC
 		}
 	}
 	if err := errors.Join(rows.Err(), rows.Close()); err != nil {
-		return nil, err
+		return "", nil, err
 	}
 	if had != c.Had {
-		return ingot.Errorf(ingot.Conflict, "the address of %s became %q in the meantime, it was "+
+		return "", ingot.Errorf(ingot.Conflict, "the address of %s became %q in the meantime, it was "+
 			"%q; look again", mac, had, c.Had), nil
 	}
 	if expired == "" {
-		return nil, nil
+		return expired, nil, nil
 	}
 	if _, err := tx.ExecContext(ctx, "DELETE FROM leases WHERE mac = $1", expired); err != nil {
-		return nil, fmt.Errorf("remove the expired lease of %s: %w", c.Address, err)
+		return "", nil, fmt.Errorf("remove the expired lease of %s: %w", c.Address, err)
 	}
-	return nil, nil
+	return expired, nil, nil
 }
 
 // FreeLease ends the lease of a MAC; that there is none is no error.
 func (s *Store) FreeLease(ctx context.Context, mac string) error {
-	return s.writeBeside(ctx, "free lease of "+mac, func(tx *tx) error {
-		_, err := tx.ExecContext(ctx, `DELETE FROM leases WHERE mac = $1`, strings.ToLower(mac))
+	mac = strings.ToLower(mac)
+	doing := "free lease of " + mac
+	return s.writeLeases(ctx, doing, func(tx *tx, changed map[string]ingot.Lease) error {
+		changed[mac] = ingot.Lease{}
+		_, err := tx.ExecContext(ctx, `DELETE FROM leases WHERE mac = $1`, mac)
 		return err
 	})
 }

@@ -65,10 +65,10 @@ type Store struct {
 	keepHistory int
 	log         *slog.Logger
 
-	client     *sql.Stmt // clientQuery
 	findLeases *sql.Stmt
 	putLease   *sql.Stmt
 	machines   machines
+	leases     leaseMemory
 
 	trimMu sync.Mutex
 	// untrimmed counts entries appended to the journal of a node since it was last trimmed, see
@@ -121,7 +121,6 @@ func (s *Store) prepare(ctx context.Context) error {
 		{&s.machine, s.reader, machineQuery},
 		{&s.ahead, s.reader, machinesQuery},
 		{&s.version, s.reader, versionQuery},
-		{&s.client, s.reader, clientQuery},
 		{&s.findLeases, s.writer, leases.selectFrom() + " WHERE mac = $1 OR address = $2"},
 		{&s.putLease, s.writer, putLease},
 		{&s.insertOne, s.writer, insertEntries(1)},
