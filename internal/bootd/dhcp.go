@@ -51,6 +51,27 @@ func (s *Server) handleDHCP(ctx context.Context, q *dhcpv4.DHCPv4) (*dhcpv4.DHCP
 	}
 }
 
+// writes tells whether a request may change a lease: all but those for a young one, for a boot
+// file, and for what comes without an address.
+func (s *Server) writes(ctx context.Context, q *dhcpv4.DHCPv4) bool {
+	switch q.MessageType() {
+	case dhcpv4.MessageTypeDecline, dhcpv4.MessageTypeRelease:
+		return true
+	case dhcpv4.MessageTypeRequest:
+		if s.site.Mode == ModeProxy {
+			return false
+		}
+		m, err := s.machine(ctx, q.ClientHWAddr)
+		if err != nil {
+			return true
+		}
+		_, young := s.leases.young(m.Lease, wish(q))
+		return !young
+	default:
+		return false
+	}
+}
+
 // handleProxy answers port 4011: the second question of PXE ROMs to a boot server, which has
 // given no address and gets asked as if it had (PXE 2.1 section 2.2.5). Some ROMs make it an
 // INFORM.
@@ -142,9 +163,7 @@ func (s *Server) request(ctx context.Context, q *dhcpv4.DHCPv4, w want) (
 		s.leases.unhold(w.MAC) // it took another server's offer
 		return nil, nil
 	}
-	if !isSet(w.wish) {
-		w.wish = ipv4(q.ClientIPAddr) // renewing or rebinding
-	}
+	w.wish = wish(q)
 	lease, err := s.leases.confirm(ctx, w)
 	switch ingot.KindOf(err) {
 	case "":
@@ -159,6 +178,14 @@ func (s *Server) request(ctx context.Context, q *dhcpv4.DHCPv4, w want) (
 	default:
 		return nil, fmt.Errorf("lease %s to %s: %w", addressText(w.wish), w.MAC, err)
 	}
+}
+
+// wish is the address that a REQUEST is for.
+func wish(q *dhcpv4.DHCPv4) netip.Addr {
+	if a := ipv4(q.RequestedIPAddress()); isSet(a) {
+		return a
+	}
+	return ipv4(q.ClientIPAddr) // renewing or rebinding
 }
 
 // meant tells whether a message is for us: a client that speaks to one server names it.

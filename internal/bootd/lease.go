@@ -86,12 +86,10 @@ func (l *leases) confirm(ctx context.Context, w want) (time.Duration, error) {
 		if a != w.wish {
 			return 0, ingot.Errorf(ingot.Conflict, "its address is %s", a)
 		}
-		old := w.Lease
-		left := time.Until(old.Expires).Truncate(time.Second)
-		if old.Address == a.String() && left > l.site.Lease/2 {
+		if left, ok := l.young(w.Lease, a); ok {
 			return left, nil
 		}
-		err = l.take(ctx, w.lease(a, l.site.Lease), old.Address)
+		err = l.take(ctx, w.lease(a, l.site.Lease), w.Lease.Address)
 		if err == nil || ingot.KindOf(err) != ingot.Conflict || try == 1 {
 			return l.site.Lease, err
 		}
@@ -103,6 +101,12 @@ func (l *leases) confirm(ctx context.Context, w want) (time.Duration, error) {
 		}
 		w.Lease = now.Lease
 	}
+}
+
+// young tells how much of a lease is left if it is of that address and need not be written again.
+func (l *leases) young(lease ingot.Lease, a netip.Addr) (time.Duration, bool) {
+	left := time.Until(lease.Expires).Truncate(time.Second)
+	return left, left > l.site.Lease/2 && lease.Address == a.String()
 }
 
 func (w want) lease(a netip.Addr, d time.Duration) ingot.Lease {

@@ -184,12 +184,12 @@ func (s *Server) Run(ctx context.Context) error {
 		g.Go(func() error { return t.Serve(ctx, s.tftp.(*net.UDPConn)) })
 	}
 	if s.dhcp != nil {
-		d := &dhcp.Server{Handler: s.handleDHCP, Log: s.Log}
-		g.Go(func() error { return d.Serve(ctx, s.dhcp) })
+		d := &dhcp.Server{Handler: s.handleDHCP, Slow: s.writes, Log: s.Log}
+		g.Go(func() error { return d.Serve(ctx, s.dhcp.(*net.UDPConn)) })
 	}
 	if s.proxyFor != nil {
-		d := &dhcp.Server{Handler: s.handleProxy, Log: s.Log}
-		g.Go(func() error { return d.Serve(ctx, s.proxyFor) })
+		d := &dhcp.Server{Handler: s.handleProxy, Slow: s.writes, Log: s.Log}
+		g.Go(func() error { return d.Serve(ctx, s.proxyFor.(*net.UDPConn)) })
 	}
 	if s.dhcp6 != nil {
 		d := &dhcp.Server6{Handler: s.handleDHCP6, Log: s.Log}

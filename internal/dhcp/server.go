@@ -1,6 +1,7 @@
 package dhcp
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -10,6 +11,7 @@ import (
 	"sync"
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
+	"golang.org/x/net/ipv4"
 )
 
 // Ports of the protocol: RFC 2131 section 4.1, PXE specification 2.1 section 2.2.
@@ -27,10 +29,15 @@ type Handler func(ctx context.Context, p *dhcpv4.DHCPv4) (*dhcpv4.DHCPv4, error)
 type Server struct {
 	Handler Handler
 
+	// Slow tells which requests may have to wait, for a disk or another host. Those are handled
+	// beside; all others one after the other where they were read, for to hand a packet over costs
+	// more than most answers. nil: all may.
+	Slow func(ctx context.Context, p *dhcpv4.DHCPv4) bool
+
 	// Log gets malformed packets at debug level, errors as errors. Required.
 	Log *slog.Logger
 
-	// Workers bounds the requests handled at once; further packets wait in the socket's
+	// Workers bounds the slow requests handled at once; further packets wait in the socket's
 	// buffer, and clients repeat what is lost there. Default 128.
 	Workers int
 
@@ -50,24 +57,23 @@ func Listen(ctx context.Context, iface string, port int) (*net.UDPConn, error) {
 
 // Serve answers requests on conn until ctx ends, then waits for the handlers and returns nil;
 // or it returns the error of the socket. It closes conn.
-func (s *Server) Serve(ctx context.Context, conn net.PacketConn) error {
+func (s *Server) Serve(ctx context.Context, conn *net.UDPConn) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(ctx, func() { conn.Close() })()
 	defer conn.Close()
-	workers := s.Workers
-	if workers == 0 {
-		workers = 128
-	}
-	places, jobs := make(chan struct{}, workers), make(chan datagram)
-	var turns turns
-	var wait sync.WaitGroup
-	defer wait.Wait()
+	l := loop{Server: s, out: answers{conn: ipv4.NewPacketConn(conn), log: s.Log},
+		local: conn.LocalAddr().(*net.UDPAddr).Port, jobs: make(chan datagram),
+		places: make(chan struct{}, cmp.Or(s.Workers, 128))}
+	defer l.wait.Wait()
 	defer cancel()
 
-	buf := make([]byte, 4096) // longer packets are cut, and then do not parse
+	in := make([]ipv4.Message, batchSize)
+	for i := range in {
+		in[i].Buffers = [][]byte{make([]byte, 4096)} // longer packets are cut, and then do not parse
+	}
 	for {
-		n, from, err := conn.ReadFrom(buf)
+		n, err := l.out.conn.ReadBatch(in, 0)
 		switch {
 		case ctx.Err() != nil:
 			return nil
@@ -77,39 +83,78 @@ func (s *Server) Serve(ctx context.Context, conn net.PacketConn) error {
 			s.Log.Debug("dhcp receive", "error", err)
 			continue
 		}
-		mac, ok := hardware(buf[:n])
-		if !ok || !s.limit.pass(mac) {
-			continue
+		for _, m := range in[:n] {
+			l.receive(ctx, m.Addr, m.Buffers[0][:m.N])
 		}
-		p := datagram{from, mac, append([]byte(nil), buf[:n]...)}
-		if !turns.begin(p) {
-			continue
+		l.out.flush()
+	}
+}
+
+// batchSize bounds the packets of one system call.
+const batchSize = 64
+
+// loop is the state of one Serve.
+type loop struct {
+	*Server
+	out    answers // of who reads the socket
+	local  int     // port
+	turns  turns
+	jobs   chan datagram // for workers
+	places chan struct{} // one for each worker
+	wait   sync.WaitGroup
+}
+
+// receive handles a packet or sees to it that somebody does.
+func (l *loop) receive(ctx context.Context, from net.Addr, data []byte) {
+	mac, ok := hardware(data)
+	if !ok || !l.limit.pass(mac) {
+		return
+	}
+	request, err := Parse(data)
+	if err != nil {
+		l.Log.Debug("dhcp packet ignored", "from", from, "error", err)
+		return
+	}
+	p := datagram{from, mac, request}
+	if !l.turns.begin(p) {
+		return
+	}
+	for more := true; more; p, more = l.turns.next(mac) {
+		if l.Slow == nil || l.Slow(ctx, p.request) {
+			l.handOver(ctx, p)
+			return
 		}
-		select {
-		case jobs <- p:
-			continue
-		default:
-		}
-		select {
-		case jobs <- p:
-		case places <- struct{}{}:
-			wait.Go(func() { s.work(ctx, conn, p, jobs, &turns) })
-		case <-ctx.Done():
-			return nil
-		}
+		l.answer(ctx, p, &l.out)
+	}
+}
+
+// handOver gives a packet to a worker, who ends its turn.
+func (l *loop) handOver(ctx context.Context, p datagram) {
+	select {
+	case l.jobs <- p:
+		return
+	default:
+	}
+	l.out.flush() // nobody waits for the one below
+	select {
+	case l.jobs <- p:
+	case l.places <- struct{}{}:
+		l.wait.Go(func() { l.work(ctx, p) })
+	case <-ctx.Done():
 	}
 }
 
 // work handles a packet and then jobs until ctx ends. A goroutine for each packet would have its
 // stack grown each time, a seventh of the processor.
-func (s *Server) work(ctx context.Context, conn net.PacketConn, p datagram, jobs <-chan datagram,
-	turns *turns) {
+func (l *loop) work(ctx context.Context, p datagram) {
+	out := answers{conn: l.out.conn, log: l.Log}
 	for {
-		for more := true; more && ctx.Err() == nil; p, more = turns.next(p.mac) {
-			s.answer(ctx, conn, p.from, p.data)
+		for more := true; more && ctx.Err() == nil; p, more = l.turns.next(p.mac) {
+			l.answer(ctx, p, &out)
+			out.flush()
 		}
 		select {
-		case p = <-jobs:
+		case p = <-l.jobs:
 		case <-ctx.Done():
 			return
 		}
@@ -125,17 +170,12 @@ func hardware(data []byte) (mac [6]byte, ok bool) {
 	return [6]byte(data[chaddr:]), true
 }
 
-// answer handles one datagram.
-func (s *Server) answer(ctx context.Context, conn net.PacketConn, from net.Addr, data []byte) {
-	request, err := Parse(data)
-	if err != nil {
-		s.Log.Debug("dhcp packet ignored", "from", from, "error", err)
-		return
-	}
-	reply, err := s.Handler(ctx, request)
+// answer handles one packet.
+func (l *loop) answer(ctx context.Context, p datagram, out *answers) {
+	reply, err := l.Handler(ctx, p.request)
 	if err != nil {
 		if ctx.Err() == nil {
-			s.Log.Error("dhcp request not answered", "mac", request.ClientHWAddr, "error", err)
+			l.Log.Error("dhcp request not answered", "mac", p.request.ClientHWAddr, "error", err)
 		}
 		return
 	}
@@ -143,17 +183,36 @@ func (s *Server) answer(ctx context.Context, conn net.PacketConn, from net.Addr,
 		return
 	}
 	var peer netip.AddrPort
-	if udp, ok := from.(*net.UDPAddr); ok {
+	if udp, ok := p.from.(*net.UDPAddr); ok {
 		peer = udp.AddrPort()
 	}
-	local := 0
-	if udp, ok := conn.LocalAddr().(*net.UDPAddr); ok {
-		local = udp.Port
+	out.add(reply, destination(p.request, reply, peer, l.local))
+}
+
+// answers collects packets that are sent together. One goroutine uses it.
+type answers struct {
+	conn *ipv4.PacketConn
+	log  *slog.Logger
+	list []ipv4.Message
+}
+
+func (a *answers) add(reply *dhcpv4.DHCPv4, to netip.AddrPort) {
+	a.list = append(a.list, ipv4.Message{Buffers: [][]byte{reply.ToBytes()},
+		Addr: net.UDPAddrFromAddrPort(to)})
+}
+
+// flush sends what was collected. What cannot be sent does not keep the others back.
+func (a *answers) flush() {
+	for rest := a.list; len(rest) > 0; {
+		n, err := a.conn.WriteBatch(rest, 0)
+		if err != nil {
+			n = 1
+			a.log.Warn("dhcp answer not sent", "to", rest[0].Addr, "error", err)
+		}
+		rest = rest[n:]
 	}
-	to := destination(request, reply, peer, local)
-	if _, err := conn.WriteTo(reply.ToBytes(), net.UDPAddrFromAddrPort(to)); err != nil {
-		s.Log.Warn("dhcp answer not sent", "mac", request.ClientHWAddr, "to", to, "error", err)
-	}
+	clear(a.list)
+	a.list = a.list[:0]
 }
 
 // Parse decodes a request of an Ethernet client and refuses what cannot be answered: replies,

@@ -3,17 +3,19 @@ package dhcp
 import (
 	"net"
 	"sync"
+
+	"github.com/insomniacslk/dhcp/dhcpv4"
 )
 
 // maxWaiting bounds the packets of one client that wait for an earlier one of it; further ones are
 // dropped, and clients repeat what is lost.
 const maxWaiting = 8
 
-// A datagram is a packet as it was received.
+// A datagram is a request as it was received.
 type datagram struct {
-	from net.Addr
-	mac  [6]byte // of the client
-	data []byte
+	from    net.Addr
+	mac     [6]byte // of the client
+	request *dhcpv4.DHCPv4
 }
 
 // turns lets the packets of one client be handled one after the other, in the order in which they

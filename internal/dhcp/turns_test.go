@@ -1,6 +1,10 @@
 package dhcp
 
-import "testing"
+import (
+	"testing"
+
+	"github.com/insomniacslk/dhcp/dhcpv4"
+)
 
 func TestPacketsOfOneClientTakeTurnsInOrder(t *testing.T) {
 	t.Parallel()
@@ -10,7 +14,7 @@ func TestPacketsOfOneClientTakeTurnsInOrder(t *testing.T) {
 		t.Fatal("the first packet has to wait")
 	}
 	for i := range byte(maxWaiting + 3) { // the last ones are dropped
-		if turns.begin(datagram{mac: one, data: []byte{i}}) {
+		if turns.begin(datagram{mac: one, request: &dhcpv4.DHCPv4{HopCount: i}}) {
 			t.Fatalf("packet %d does not wait", i)
 		}
 	}
@@ -18,8 +22,8 @@ func TestPacketsOfOneClientTakeTurnsInOrder(t *testing.T) {
 		t.Error("another client waits, too")
 	}
 	for i := range byte(maxWaiting) {
-		if p, ok := turns.next(one); !ok || p.data[0] != i {
-			t.Fatalf("turn %d is of %v, %v", i, p.data, ok)
+		if p, ok := turns.next(one); !ok || p.request.HopCount != i {
+			t.Fatalf("turn %d is of %v, %v", i, p.request, ok)
 		}
 	}
 	if _, ok := turns.next(one); ok {
