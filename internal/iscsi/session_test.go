@@ -114,6 +114,7 @@ func TestConcurrentWritesArriveWhereTheyBelong(t *testing.T) {
 	for name, opt := range cases {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
+			opt.Size = 24 << 20 // each writer has three pieces
 			target := iscsitest.Start(t, opt)
 			s := dial(t, config(target))
 			want := random(1, int(s.Size()))
