@@ -16,11 +16,7 @@ var hardwareStates = []lifecycle.State{lifecycle.Enroll, lifecycle.Inspecting,
 	lifecycle.InspectWait, lifecycle.Manageable, lifecycle.Available}
 
 func patchNode(c *call) (reply, error) {
-	body, err := c.decode()
-	if err != nil {
-		return reply{}, err
-	}
-	ops, err := decodePatch(body)
+	ops, err := c.patch()
 	if err != nil {
 		return reply{}, err
 	}

@@ -42,6 +42,15 @@ func (o operation) String() string {
 	return s + "}"
 }
 
+// patch is the patch document in the body of the request.
+func (c *call) patch() ([]operation, error) {
+	body, err := c.decode()
+	if err != nil {
+		return nil, err
+	}
+	return decodePatch(body)
+}
+
 // decodePatch checks the form of a patch document; an absent one is empty.
 func decodePatch(body any) ([]operation, error) {
 	if body == nil {

@@ -121,11 +121,7 @@ func (c *call) portNode(id string) (*node, error) {
 }
 
 func patchPort(c *call) (reply, error) {
-	body, err := c.decode()
-	if err != nil {
-		return reply{}, err
-	}
-	ops, err := decodePatch(body)
+	ops, err := c.patch()
 	if err != nil {
 		return reply{}, err
 	}
