@@ -84,16 +84,7 @@ func TestRealFirmwareBootsByPXELINUXAndByShimAndGRUB(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			s := newSite(t, bootd.ModeServer)
 			n := s.deploying(t)
-			spec := c.spec
-			spec.Name, spec.MAC = "node-0", mac
-			m, err := s.AddMachine(t.Context(), spec)
-			if err != nil {
-				t.Fatal(err)
-			}
-			m.SetBootDevice(sim.BootOverride{Device: sim.PXE})
-			if err := m.PowerOn(t.Context()); err != nil {
-				t.Fatal(err)
-			}
+			m := s.powerOn(t, c.spec)
 			defer func() {
 				if t.Failed() {
 					console, _ := os.ReadFile(m.Console().Path())
@@ -112,7 +103,7 @@ func TestRealFirmwareBootsByPXELINUXAndByShimAndGRUB(t *testing.T) {
 			if err := m.Console().Wait(ctx, "boot_attempt=5f3a9c01"); err != nil {
 				t.Error(err)
 			}
-			if spec.SecureBoot {
+			if c.spec.SecureBoot {
 				// The kernel itself says that everything before it was verified.
 				console, err := os.ReadFile(m.Console().Path())
 				if err != nil || !strings.Contains(string(console), "Secure boot enabled") {

@@ -378,9 +378,8 @@ func TestRealFirmwareBootsBesideAForeignDHCPServer(t *testing.T) {
 	}
 }
 
-// boot starts a machine and waits until its script has run; it returns when that was asked
-// for. program is what the firmware has to fetch by TFTP before.
-func (s *site) boot(t *testing.T, spec sim.MachineSpec, program string) time.Time {
+// powerOn starts a machine from the network.
+func (s *site) powerOn(t *testing.T, spec sim.MachineSpec) *sim.Machine {
 	t.Helper()
 	spec.Name, spec.MAC = "node-0", mac
 	m, err := s.AddMachine(t.Context(), spec)
@@ -391,6 +390,14 @@ func (s *site) boot(t *testing.T, spec sim.MachineSpec, program string) time.Tim
 	if err := m.PowerOn(t.Context()); err != nil {
 		t.Fatal(err)
 	}
+	return m
+}
+
+// boot starts a machine and waits until its script has run; it returns when that was asked
+// for. program is what the firmware has to fetch by TFTP before.
+func (s *site) boot(t *testing.T, spec sim.MachineSpec, program string) time.Time {
+	t.Helper()
+	m := s.powerOn(t, spec)
 	if program != "" {
 		s.journal.wait(t, "TFTP: "+program+" sent")
 	}

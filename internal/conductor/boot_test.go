@@ -1,7 +1,6 @@
 package conductor_test
 
 import (
-	"maps"
 	"strings"
 	"sync"
 	"testing"
@@ -162,13 +161,6 @@ func TestABootRetrySurvivesAKilledConductorAtEveryWrite(t *testing.T) {
 		if len(keys()) != 1 {
 			t.Errorf("killed before write %d: %d silent boots", at, len(keys()))
 		}
-		c, stop := x.start()
-		x.provision(c, "n1", "delete")
-		n := x.state("n1", "available")
-		n.InstanceInfo = maps.Clone(x.info)
-		if _, err := c.UpdateNode(t.Context(), n, rpc.UpdateOptions{}); err != nil {
-			t.Fatal(err)
-		}
-		stop()
+		x.freed()
 	}
 }

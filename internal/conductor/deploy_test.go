@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -130,14 +129,7 @@ func (x *metal) killedAtEveryOtherWrite(first int64) {
 			t.Fatalf("killed before write %d; the machine did %v\n%s", at, x.m.story(),
 				x.journal("n1"))
 		}
-		c, stop := x.start()
-		x.provision(c, "n1", "delete")
-		n := x.state("n1", "available")
-		n.InstanceInfo = maps.Clone(x.info)
-		if _, err := c.UpdateNode(t.Context(), n, rpc.UpdateOptions{}); err != nil {
-			t.Fatal(err)
-		}
-		stop()
+		x.freed()
 	}
 }
 
@@ -299,9 +291,7 @@ func TestS2_7_ASilentMachineFailsTheDeploymentInTime(t *testing.T) {
 	t.Parallel()
 	x := newMetal(t)
 	x.o.CallbackTimeout, x.o.CheckInterval = 100*time.Millisecond, 20*time.Millisecond
-	x.m.set(func(m *machine) {
-		m.tweak = func(string, ingot.Object) ingot.Object { return nil }
-	})
+	x.silent()
 	c, _ := x.start()
 	x.provision(c, "n1", "deploy")
 	n := x.failed("Timeout reached while waiting for callback: waited ")
@@ -322,9 +312,7 @@ func TestS2_7_NoTimeoutWaitsForEver(t *testing.T) {
 	t.Parallel()
 	x := newMetal(t)
 	x.o.CallbackTimeout = 0
-	x.m.set(func(m *machine) {
-		m.tweak = func(string, ingot.Object) ingot.Object { return nil }
-	})
+	x.silent()
 	c, _ := x.start()
 	x.provision(c, "n1", "deploy")
 	if n := x.state("n1", "wait call-back"); n.WaitUntil != nil {
@@ -342,9 +330,7 @@ func TestAWaitForAMachineThatIsOffSaysSo(t *testing.T) {
 	for _, force := range []bool{true, false} {
 		x := newMetal(t)
 		x.o.PowerSyncInterval, x.o.ForcePower = time.Hour, force
-		x.m.set(func(m *machine) {
-			m.tweak = func(string, ingot.Object) ingot.Object { return nil }
-		})
+		x.silent()
 		c, _ := x.start()
 		x.provision(c, "n1", "deploy")
 		x.state("n1", "wait call-back")
@@ -403,9 +389,7 @@ func TestAnAbortSurvivesAKilledConductor(t *testing.T) {
 	t.Parallel()
 	x := newMetal(t)
 	x.o.CallbackTimeout = 0 // no deadline would help otherwise
-	x.m.set(func(m *machine) {
-		m.tweak = func(string, ingot.Object) ingot.Object { return nil }
-	})
+	x.silent()
 	c, stop := x.start()
 	x.provision(c, "n1", "deploy")
 	x.state("n1", "wait call-back")
@@ -440,9 +424,7 @@ func TestAMissingImageIsFoundBeforeTheMachineBoots(t *testing.T) {
 func TestS2_8_OnlyTheDeployKeyOpensTheDoor(t *testing.T) {
 	t.Parallel()
 	x := newMetal(t)
-	x.m.set(func(m *machine) {
-		m.tweak = func(string, ingot.Object) ingot.Object { return nil }
-	})
+	x.silent()
 	c, _ := x.start()
 	call := func(method string, args ingot.Object) error {
 		_, err := c.CallNode(t.Context(), "n1", rpc.Call{Method: method, HTTPMethod: "POST",
@@ -621,9 +603,7 @@ func TestWhatCannotBeHonouredIsRefusedBeforeAnythingHappens(t *testing.T) {
 func TestAWaitingDeploymentCanBeDeleted(t *testing.T) {
 	t.Parallel()
 	x := newMetal(t)
-	x.m.set(func(m *machine) {
-		m.tweak = func(string, ingot.Object) ingot.Object { return nil }
-	})
+	x.silent()
 	c, _ := x.start()
 	x.provision(c, "n1", "deploy")
 	x.state("n1", "wait call-back")

@@ -9,6 +9,7 @@ import (
 	"encoding/hex"
 	"io"
 	"log/slog"
+	"maps"
 	"net"
 	"os"
 	"path/filepath"
@@ -134,6 +135,26 @@ func (x *metal) start() (*conductor.Conductor, func()) {
 	c, stop := x.world.start()
 	x.m.set(func(m *machine) { m.cond = c })
 	return c, stop
+}
+
+// silent makes a machine whose ramdisk never calls.
+func (x *metal) silent() {
+	x.m.set(func(m *machine) {
+		m.tweak = func(string, ingot.Object) ingot.Object { return nil }
+	})
+}
+
+// freed takes the instance away, on a conductor of its own, and lays out its image again.
+func (x *metal) freed() {
+	x.t.Helper()
+	c, stop := x.start()
+	defer stop()
+	x.provision(c, "n1", "delete")
+	n := x.state("n1", "available")
+	n.InstanceInfo = maps.Clone(x.info)
+	if _, err := c.UpdateNode(x.t.Context(), n, rpc.UpdateOptions{}); err != nil {
+		x.t.Fatal(err)
+	}
 }
 
 // wiped empties the disk.

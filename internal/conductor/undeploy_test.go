@@ -339,9 +339,7 @@ func TestAMachineWhoseBMCFailedIsSwitchedOffLater(t *testing.T) {
 func TestAbortKeepsItsReason(t *testing.T) {
 	t.Parallel()
 	x := newMetal(t)
-	x.m.set(func(m *machine) {
-		m.tweak = func(string, ingot.Object) ingot.Object { return nil }
-	})
+	x.silent()
 	c, _ := x.start()
 	x.provision(c, "n1", "deploy")
 	x.state("n1", "wait call-back")
@@ -361,9 +359,7 @@ func TestAbortKeepsItsReason(t *testing.T) {
 func TestAStrangersCallDoesNotNeedTheReservation(t *testing.T) {
 	t.Parallel()
 	x := newMetal(t)
-	x.m.set(func(m *machine) {
-		m.tweak = func(string, ingot.Object) ingot.Object { return nil }
-	})
+	x.silent()
 	c, _ := x.start()
 	x.provision(c, "n1", "deploy")
 	x.state("n1", "wait call-back")
