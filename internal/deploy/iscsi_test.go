@@ -1,15 +1,21 @@
 package deploy_test
 
 import (
+	"bytes"
 	"context"
+	"crypto/sha256"
+	"errors"
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"sync/atomic"
 	"testing"
 
 	"ingot/internal/deploy"
+	"ingot/internal/image"
 	"ingot/internal/iscsi"
 	"ingot/internal/iscsi/iscsitest"
 	"ingot/internal/testkit"
@@ -48,6 +54,75 @@ func TestImagesArriveOnARealTarget(t *testing.T) {
 				checkDisk(t, &memDisk{content: written}, want)
 			}
 		})
+	}
+}
+
+func TestFilesWithHolesArriveOnARealTarget(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	raw := filepath.Join(dir, "sparse.raw")
+	content := make([]byte, 40*mib+1536)
+	f, err := os.Create(raw)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	for _, off := range []int{0, 3*mib + 77, 9 * mib, 9*mib + 100_000, 30*mib - 5} {
+		part := content[off : off+70_001]
+		rand.NewChaCha8([32]byte{4}).Read(part)
+		if _, err := f.WriteAt(part, int64(off)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := f.Truncate(int64(len(content))); err != nil {
+		t.Fatal(err)
+	}
+	convert(t, raw, filepath.Join(dir, "sparse.qcow2"))
+	for _, name := range []string{"sparse.raw", "sparse.qcow2"} {
+		file, err := os.ReadFile(filepath.Join(dir, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		right := fmt.Sprintf("%x", sha256.Sum256(file))
+		for _, digest := range []string{strings.Repeat("0", 64), right} {
+			t.Run(name+" as "+digest[:4], func(t *testing.T) {
+				t.Parallel()
+				garbage := newMemDisk(48*mib, 512)
+				want := expected(garbage, content)
+				backing := filepath.Join(t.TempDir(), "disk")
+				if err := os.WriteFile(backing, garbage.content, 0o600); err != nil {
+					t.Fatal(err)
+				}
+				source, err := image.Open(t.Context(), image.Reference{
+					Source: "file://" + filepath.Join(dir, name),
+					Digest: image.Digest{Algorithm: "sha256", Hex: digest},
+				}, image.Options{AllowedPaths: []string{dir}})
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer source.Close()
+				_, err = deploy.WriteImage(t.Context(), dial(t, iscsitest.Options{Backing: backing}),
+					source, deploy.Options{})
+				written, readErr := os.ReadFile(backing)
+				if readErr != nil {
+					t.Fatal(readErr)
+				}
+				if digest == right {
+					if err != nil {
+						t.Fatal(err)
+					}
+					checkDisk(t, &memDisk{content: written}, want)
+					return
+				}
+				var wrong *image.ChecksumError
+				if !errors.As(err, &wrong) {
+					t.Errorf("error %v, want a ChecksumError", err)
+				}
+				if !bytes.Equal(written[:head], make([]byte, head)) {
+					t.Error("the head of the disk was written, and the image is not the promised one")
+				}
+			})
+		}
 	}
 }
 
