@@ -53,20 +53,12 @@ func (s *Server) handleDHCP(ctx context.Context, q *dhcpv4.DHCPv4) (*dhcpv4.DHCP
 
 // writes tells whether a request may change a lease: all but those for a young one, for a boot
 // file, and for what comes without an address.
-func (s *Server) writes(ctx context.Context, q *dhcpv4.DHCPv4) bool {
+func (s *Server) writes(q *dhcpv4.DHCPv4) bool {
 	switch q.MessageType() {
 	case dhcpv4.MessageTypeDecline, dhcpv4.MessageTypeRelease:
 		return true
 	case dhcpv4.MessageTypeRequest:
-		if s.site.Mode == ModeProxy {
-			return false
-		}
-		m, err := s.machine(ctx, q.ClientHWAddr)
-		if err != nil {
-			return true
-		}
-		_, young := s.leases.young(m.Lease, wish(q))
-		return !young
+		return s.site.Mode == ModeServer && !s.leases.isYoung(q.ClientHWAddr, wish(q))
 	default:
 		return false
 	}

@@ -779,3 +779,18 @@ func TestAReplacedProgramIsReadAnew(t *testing.T) {
 		t.Errorf("a removed program: %v", err)
 	}
 }
+
+func TestTheSizeOfAReplyIsThatOfItsBytes(t *testing.T) {
+	t.Parallel()
+	p, err := dhcpv4.New()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, length := range []int{100, 0, 255, 256, 510, 511} {
+		p.UpdateOption(dhcpv4.OptGeneric(dhcpv4.GenericOptionCode(200), make([]byte, length)))
+		p.UpdateOption(dhcpv4.OptGeneric(dhcpv4.GenericOptionCode(201), make([]byte, 100)))
+		if got, want := size(p), len(p.ToBytes()); got != want {
+			t.Errorf("option of %d bytes: size %d, the packet has %d", length, got, want)
+		}
+	}
+}

@@ -109,6 +109,15 @@ func (l *leases) young(lease ingot.Lease, a netip.Addr) (time.Duration, bool) {
 	return left, left > l.site.Lease/2 && lease.Address == a.String()
 }
 
+// isYoung tells whether a machine has a young lease of an address, as far as we know.
+func (l *leases) isYoung(mac net.HardwareAddr, a netip.Addr) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	lease := l.taken[a]
+	_, young := l.young(lease, a)
+	return young && lease.MAC == mac.String()
+}
+
 func (w want) lease(a netip.Addr, d time.Duration) ingot.Lease {
 	return ingot.Lease{Address: a.String(), MAC: w.MAC.String(), Expires: time.Now().Add(d)}
 }

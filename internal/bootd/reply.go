@@ -96,7 +96,7 @@ func fit(r, q *dhcpv4.DHCPv4) {
 		most = min(max(int(size), leastPacket), mostPacket)
 	}
 	most -= ipAndUDP
-	if len(r.ToBytes()) <= most {
+	if size(r) <= most {
 		return
 	}
 	spare := []dhcpv4.OptionCode{}
@@ -114,10 +114,20 @@ func fit(r, q *dhcpv4.DHCPv4) {
 	for _, code := range append(spare, dhcpv4.OptionDomainNameServer,
 		dhcpv4.OptionRelayAgentInformation) {
 		r.Options.Del(code)
-		if len(r.ToBytes()) <= most {
+		if size(r) <= most {
 			return
 		}
 	}
+}
+
+// size is the length of a packet, without the padding of short ones: fixed fields, cookie and end,
+// and options of at most 255 bytes each (RFC 3396).
+func size(p *dhcpv4.DHCPv4) int {
+	n := 236 + 4 + 1
+	for _, value := range p.Options {
+		n += 2*max(1, (len(value)+254)/255) + len(value)
+	}
+	return n
 }
 
 // addBoot adds what firmware needs to load its next program.

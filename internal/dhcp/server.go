@@ -32,7 +32,7 @@ type Server struct {
 	// Slow tells which requests may have to wait, for a disk or another host. Those are handled
 	// beside; all others one after the other where they were read, for to hand a packet over costs
 	// more than most answers. nil: all may.
-	Slow func(ctx context.Context, p *dhcpv4.DHCPv4) bool
+	Slow func(p *dhcpv4.DHCPv4) bool
 
 	// Log gets malformed packets at debug level, errors as errors. Required.
 	Log *slog.Logger
@@ -120,7 +120,7 @@ func (l *loop) receive(ctx context.Context, from net.Addr, data []byte) {
 		return
 	}
 	for more := true; more; p, more = l.turns.next(mac) {
-		if l.Slow == nil || l.Slow(ctx, p.request) {
+		if l.Slow == nil || l.Slow(p.request) {
 			l.handOver(ctx, p)
 			return
 		}
