@@ -10,7 +10,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"syscall"
 	"testing"
@@ -22,6 +21,7 @@ import (
 	"ingot/internal/bootd"
 	"ingot/internal/dhcp"
 	"ingot/internal/ingot"
+	"ingot/internal/testkit"
 )
 
 // host makes a namespace with one interface v1 on the bridge of the site, and returns its name.
@@ -59,7 +59,7 @@ func (s *site) client(t *testing.T, hardware string) *wireClient {
 
 func (c *wireClient) listen(dev string, port int) {
 	c.t.Helper()
-	err := enter(c.ns, func() (err error) {
+	err := testkit.Within(c.ns, func() (err error) {
 		c.conn, err = dhcp.Listen(c.t.Context(), dev, port)
 		return err
 	})
@@ -67,24 +67,6 @@ func (c *wireClient) listen(dev string, port int) {
 		c.t.Fatal(err)
 	}
 	c.t.Cleanup(func() { c.conn.Close() })
-}
-
-// enter runs f on a thread of a namespace; sockets opened by f stay there.
-func enter(ns string, f func() error) error {
-	done := make(chan error, 1)
-	go func() {
-		runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
-		fd, err := unix.Open("/var/run/netns/"+ns, unix.O_RDONLY|unix.O_CLOEXEC, 0)
-		if err == nil {
-			defer unix.Close(fd)
-			err = unix.Setns(fd, unix.CLONE_NEWNET)
-		}
-		if err == nil {
-			err = f()
-		}
-		done <- err
-	}()
-	return <-done
 }
 
 var everyone = netip.MustParseAddr("255.255.255.255")

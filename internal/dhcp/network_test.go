@@ -8,14 +8,12 @@ import (
 	"net"
 	"os"
 	"os/exec"
-	"runtime"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
 	"golang.org/x/net/ipv6"
-	"golang.org/x/sys/unix"
 
 	"ingot/internal/dhcp"
 	"ingot/internal/testkit"
@@ -68,27 +66,13 @@ func linkLocal(t *testing.T, ns, dev string) {
 	t.Fatalf("%s has no IPv6 address", dev)
 }
 
-// enter runs f on a thread of a namespace; sockets opened by f stay there.
-func enter(ns string, f func()) error {
-	done := make(chan error, 1)
-	go func() {
-		runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
-		fd, err := unix.Open("/var/run/netns/"+ns, unix.O_RDONLY|unix.O_CLOEXEC, 0)
-		if err == nil {
-			defer unix.Close(fd)
-			err = unix.Setns(fd, unix.CLONE_NEWNET)
-		}
-		if err == nil {
-			f()
-		}
-		done <- err
-	}()
-	return <-done
-}
-
 func within(t *testing.T, ns string, f func()) {
 	t.Helper()
-	if err := enter(ns, f); err != nil {
+	err := testkit.Within(ns, func() error {
+		f()
+		return nil
+	})
+	if err != nil {
 		t.Fatalf("enter namespace %s: %v", ns, err)
 	}
 }

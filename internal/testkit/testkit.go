@@ -3,9 +3,13 @@
 package testkit
 
 import (
+	"errors"
 	"net/http"
 	"os/exec"
+	"runtime"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 // Web is not http.DefaultClient: the end of any httptest.Server closes the idle connections of
@@ -31,4 +35,25 @@ func Long(t testing.TB) {
 	if testing.Short() {
 		t.Skip("long; runs in make e2e")
 	}
+}
+
+// Within runs f on a thread of a network namespace, by name; sockets opened by f stay there.
+func Within(namespace string, f func() error) error {
+	done := make(chan error, 1)
+	go func() {
+		result := errors.New("the test ended in the namespace") // by t.Fatal, which never returns
+		defer func() { done <- result }()
+		runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
+		fd, err := unix.Open("/var/run/netns/"+namespace, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+		if err == nil {
+			defer unix.Close(fd)
+			err = unix.Setns(fd, unix.CLONE_NEWNET)
+		}
+		if err != nil {
+			result = err
+			return
+		}
+		result = f()
+	}()
+	return <-done
 }

@@ -201,11 +201,7 @@ func newDHCPWire(ctx context.Context) (*dhcpWire, error) {
 	opened := make(chan error)
 	go func() {
 		runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
-		fd, err := unix.Open("/run/netns/"+w.client, unix.O_RDONLY|unix.O_CLOEXEC, 0)
-		if err == nil {
-			defer unix.Close(fd)
-			err = unix.Setns(fd, unix.CLONE_NEWNET)
-		}
+		err := enter("/run/netns/" + w.client)
 		if err == nil {
 			w.conn, err = net.ListenUDP("udp4", net.UDPAddrFromAddrPort(dhcpRelay))
 		}
