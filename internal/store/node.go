@@ -141,6 +141,9 @@ func (f NodeFilter) where() where {
 	w.flag("retired", f.Retired)
 	w.present("instance_uuid", f.Associated)
 	w.present("reservation", f.Reserved)
+	if f.Reserved != nil && *f.Reserved {
+		w.add("reservation > ''") // the same again: SQLite takes no index for IS NOT NULL
+	}
 	if len(f.ProvisionStates) > 0 {
 		args := make([]any, len(f.ProvisionStates))
 		for i, s := range f.ProvisionStates {
