@@ -97,6 +97,19 @@ func (c *Client) Nodes(ctx context.Context, yield func(Node) error) error {
 		}))
 }
 
+// RawNodes returns every node as the JSON that came.
+func (c *Client) RawNodes(ctx context.Context) ([]any, error) {
+	all := []any{}
+	pager := nodes.ListDetail(c.service, nodes.ListOpts{})
+	err := pager.EachPage(ctx, func(_ context.Context, p pagination.Page) (bool, error) {
+		body, _ := p.GetBody().(map[string]any)
+		page, _ := body["nodes"].([]any)
+		all = append(all, page...)
+		return true, nil
+	})
+	return all, explain(c.endpoint, err)
+}
+
 // CreateNode creates a node and, with a MAC, its port.
 func (c *Client) CreateNode(ctx context.Context, o nodes.CreateOpts, mac string) (*Node, error) {
 	n, err := nodes.Create(ctx, c.service, o).Extract()

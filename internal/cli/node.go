@@ -267,11 +267,8 @@ func listCommand(o *options) *cobra.Command {
 				return err
 			}
 			if o.output == "json" {
-				all := []Node{}
-				if err := c.Nodes(cmd.Context(), func(n Node) error {
-					all = append(all, n)
-					return nil
-				}); err != nil {
+				all, err := c.RawNodes(cmd.Context())
+				if err != nil {
 					return err
 				}
 				enc := json.NewEncoder(cmd.OutOrStdout())

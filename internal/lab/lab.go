@@ -94,6 +94,10 @@ func Start(ctx context.Context, o Options) (*Lab, error) {
 		Dir: filepath.Join(dir, "machines"), Prefix: network, Machines: o.Machines,
 		Log: slog.New(slog.DiscardHandler),
 	})
+	if errors.Is(err, sim.ErrInUse) {
+		return nil, fmt.Errorf("%w; `ingot lab down --dir %s` ends them, another --dir is beside them",
+			err, dir)
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -191,7 +191,7 @@ func TestANodeGoesThroughItsLife(t *testing.T) {
 		t.Errorf("create printed %s", out)
 	}
 	list := decoded[[]map[string]any](s, "list")
-	if len(list) != 1 || list[0]["name"] != "one" {
+	if len(list) != 1 || list[0]["name"] != "one" || list[0]["last_error"] != nil {
 		t.Errorf("list %v", list)
 	}
 	if out := s.done("list"); !strings.Contains(out, "available") {
