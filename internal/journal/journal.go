@@ -40,7 +40,7 @@ type Store interface {
 
 // Bounds of what waits to be written.
 const (
-	QueueSize = 16384                 // entries, two seconds of 4000 DHCP exchanges; more are dropped
+	QueueSize = 32768                 // entries, two seconds of 8000 DHCP exchanges; more are dropped
 	BatchSize = 1024                  // entries written at once; a node's many share its pages
 	BatchTime = 50 * time.Millisecond // for which the first entry of a batch waits for others
 	MaxText   = 4096                  // bytes of Entry.Text; the rest is cut off

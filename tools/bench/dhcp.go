@@ -39,7 +39,7 @@ before it is sent, and each packet has its line in the journal, of which none ma
 First: no client has a lease, one exchange each. Again: everybody starts over and over for %s; its
 lease is young then and ingot writes none, which dnsmasq does. Median of %d runs, with a new store
 each. Yardstick: dnsmasq with --no-ping and --quiet-dhcp, the same packets, its leases in a file
-in memory (/dev/shm), any client, one boot file.
+in memory (/dev/shm), any client, one boot file; it writes that file anew for each ACK.
 `, dhcpClients, dhcpWindow, b.dir, dhcpTime, dhcpRuns),
 	}
 	wire, err := newDHCPWire(ctx)
