@@ -4,6 +4,8 @@ BUILD = go build -trimpath -ldflags "-s -w"
 # -race also checks pointers, which doubles the time of SQLite here: C translated to Go. There it is
 # off, the race detector stays on. -vet=off: lint vets.
 RACE = CGO_ENABLED=1 go test -race -vet=off -gcflags=modernc.org/...=-d=checkptr=0
+# Packages with tests that unit leaves out, by the mark that they carry.
+LONG = $$(grep -rl 'testkit\.Long(' --include=*_test.go internal | xargs dirname | sort -u | sed 's,^,./,')
 STATICCHECK = go tool -modfile=tools/staticcheck.mod staticcheck
 
 # The parts of test share the machine, and packages have to be there before the rest.
@@ -22,9 +24,7 @@ unit: ## everything that needs no booting machine and not many seconds
 	$(RACE) -short -shuffle=on -timeout 20m $$(go list ./... | grep -v /test/)
 
 e2e: build ## whole deploys: QEMU machines, the baremetal client, BIOS and UEFI, faults
-	$(RACE) -count=1 -timeout 15m \
-		./internal/bootd ./internal/conductor ./internal/deploy ./internal/ramdisk \
-		./internal/sim/guest
+	$(RACE) -count=1 -timeout 15m $(LONG)
 	$(RACE) -count=1 -timeout 25m -v ./test/...
 
 bench: packages build ## every figure beside its yardstick
