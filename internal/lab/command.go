@@ -205,7 +205,8 @@ func RamdiskCommand() *cobra.Command {
 		},
 	}
 	build.Flags().StringVar(&o.OutDir, "out", "build/ramdisk", "directory for kernel and ramdisk")
-	build.Flags().StringVar(&o.CacheDir, "cache", "", "directory for packages (default: below --out)")
+	build.Flags().StringVar(&o.CacheDir, "cache", "", "directory for packages, 400 MB that only "+
+		"the next build needs (default: below --out)")
 	build.Flags().StringVar(&o.AgentPath, "agent", "", "ingot-agent binary (default: beside ingot)")
 	build.Flags().StringVar(&flavour, "flavour", string(ramdisk.Generic), "generic or cloud")
 	cmd.AddCommand(build)
