@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"os"
 	"runtime"
+	"time"
 
 	"modernc.org/sqlite" // registers the driver "sqlite"
 	sqlite3 "modernc.org/sqlite/lib"
@@ -16,6 +17,9 @@ import (
 // insertOrFail starts an insertion of several rows that is undone with its whole transaction. Other
 // ones can be undone alone, for which SQLite copies every page they change.
 const insertOrFail = "INSERT OR FAIL"
+
+// busyTimeout is how long another process, such as a backup, is waited for.
+const busyTimeout = 10 * time.Second
 
 // connect opens the file for one writer and several readers.
 func connect(ctx context.Context, path string) (writer, reader *sql.DB, err error) {
@@ -27,9 +31,9 @@ func connect(ctx context.Context, path string) (writer, reader *sql.DB, err erro
 		// otherwise fail with "busy" when somebody wrote in between.
 		"_txlock": {"immediate"},
 		"_pragma": {
-			"busy_timeout(10000)", // another process, such as a backup
-			"journal_mode(WAL)",   // readers do not wait for the writer
-			"synchronous(FULL)",   // commit returns when the change is on the disk
+			fmt.Sprintf("busy_timeout(%d)", busyTimeout.Milliseconds()),
+			"journal_mode(WAL)", // readers do not wait for the writer
+			"synchronous(FULL)", // commit returns when the change is on the disk
 			"foreign_keys(1)",
 			// Pages that do not fit into the cache stay there until the commit: those written to
 			// the WAL before, and once more, cost the checksums of all that follow.
@@ -41,13 +45,12 @@ func connect(ctx context.Context, path string) (writer, reader *sql.DB, err erro
 		return nil, nil, err
 	}
 	writer.SetMaxOpenConns(1)
-	// The first connection reads the header and changes the file to WAL.
-	if err := writer.PingContext(ctx); err != nil {
+	if err := ping(ctx, writer); err != nil {
 		writer.Close()
 		return nil, nil, unusable(err)
 	}
 	reader, err = sql.Open("sqlite", dsn(path, url.Values{
-		"_pragma": {"busy_timeout(10000)", "query_only(1)"},
+		"_pragma": {fmt.Sprintf("busy_timeout(%d)", busyTimeout.Milliseconds()), "query_only(1)"},
 	}))
 	if err != nil {
 		writer.Close()
@@ -57,6 +60,22 @@ func connect(ctx context.Context, path string) (writer, reader *sql.DB, err erro
 	reader.SetMaxOpenConns(readers)
 	reader.SetMaxIdleConns(readers)
 	return writer, reader, nil
+}
+
+// ping opens the first connection, which reads the header and changes the file to WAL. For that
+// change SQLite does not wait: of two that do it at once one is told that the file is locked.
+func ping(ctx context.Context, db *sql.DB) error {
+	for end := time.Now().Add(busyTimeout); ; {
+		err := db.PingContext(ctx)
+		if !busy(err) || time.Now().After(end) {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return err
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
 }
 
 // create makes the file if there is none, so that SQLite does not choose its mode. The files
