@@ -133,7 +133,7 @@ func (l *machines) likeness(text string) (*likeness, error) {
 	if len(column) != 7 {
 		return nil, fmt.Errorf("%d columns", len(column))
 	}
-	v := &likeness{pxeEnabled: column[0] != "0", attempt: column[5] != ""}
+	v := &likeness{pxeEnabled: column[0] != "0" && column[0] != "f", attempt: column[5] != ""}
 	v.node = ingot.Node{Driver: column[1], ProvisionState: column[2],
 		BootIntent: ingot.BootIntent(column[3])}
 	err := document[map[string]string]{v: &v.node.Interfaces}.Scan(column[4])
@@ -209,10 +209,11 @@ const (
 // transaction has written its node, or any port, since.
 //
 // That holds as long as this Store is the only one that writes the database and its transactions
-// write one after the other, as in SQLite, whose file one process serves. Who lets a second
-// process write has to compare versions each time, or has to be told of its writes before they
-// return: current is the only place that decides.
+// write one after the other, as in SQLite, whose file one process serves. Where others write, too,
+// versions are compared each time: current is the only place that decides.
 type machines struct {
+	// shared tells that others write the rows, too.
+	shared bool
 	// started and ended count transactions that may have changed rows of nodes or ports: before
 	// they commit, and when they have or could not. started numbers them in the order in which
 	// they commit; ended is a moment of the rows: all up to that number are in them.
@@ -258,7 +259,8 @@ func (l *machines) now() int64 { return l.ended.Load() }
 
 // current tells whether a machine is what the rows have now.
 func (l *machines) current(m machine) bool {
-	return l.writtenAny.Load() <= m.moment && l.group(m.version.node).Load() <= m.moment
+	return !l.shared && l.writtenAny.Load() <= m.moment &&
+		l.group(m.version.node).Load() <= m.moment
 }
 
 // macSeed is for the keys of machines.places.
@@ -365,7 +367,9 @@ func (s *Store) Machine(ctx context.Context, mac string) (*ingot.Node, *ingot.Po
 // outside of a transaction, a snapshot by itself, and does not watch ctx, which would cost two
 // more goroutines and a fifth of the time.
 func (s *Store) readMachine(ctx context.Context, mac string, moment int64) (machine, error) {
-	s.readAhead(ctx)
+	if !s.shared {
+		s.readAhead(ctx)
+	}
 	if m := s.machines.get(mac); m.like != nil && s.machines.current(m) {
 		return m, nil
 	}

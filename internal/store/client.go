@@ -34,7 +34,7 @@ func (s *Store) Client(ctx context.Context, mac string) (Client, error) {
 }
 
 // leaseMemory has all leases by MAC, as they are in the rows: to read one costs more than the rest
-// of an answer. It holds as long as this Store is the only one that writes them, see machines.
+// of an answer. It holds where this Store is the only one that writes them, see machines.
 type leaseMemory struct {
 	writing sync.Mutex // held from before a change of leases until it is remembered
 
@@ -44,6 +44,13 @@ type leaseMemory struct {
 
 // knownLease returns the lease of a MAC, the zero value if there is none.
 func (s *Store) knownLease(ctx context.Context, mac string) (ingot.Lease, error) {
+	if s.shared {
+		lease, err := s.Lease(ctx, mac)
+		if ingot.KindOf(err) == ingot.NotFound {
+			return ingot.Lease{}, nil
+		}
+		return lease, err
+	}
 	l := &s.leases
 	l.mu.RLock()
 	lease, read := l.known[mac], l.known != nil

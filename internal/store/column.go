@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"ingot/internal/ingot"
 )
@@ -173,7 +174,16 @@ func (t text[S]) Value() (driver.Value, error) {
 	if *t.s == "" {
 		return nil, nil
 	}
-	return string(*t.s), nil
+	return storable(string(*t.s)), nil
+}
+
+// storable is a text as every engine takes it. What a machine or its BMC said may be anything, and
+// PostgreSQL refuses bytes that are not UTF-8, and zero.
+func storable(s string) string {
+	if !utf8.ValidString(s) || strings.ContainsRune(s, 0) {
+		return strings.ReplaceAll(strings.ToValidUTF8(s, "\uFFFD"), "\x00", "\uFFFD")
+	}
+	return s
 }
 
 func (t text[S]) Scan(src any) error {

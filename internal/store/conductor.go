@@ -34,6 +34,9 @@ func (s *Store) Heartbeat(ctx context.Context, c ingot.Conductor) error {
 	if c.Hostname == "" {
 		return ingot.Errorf(ingot.Invalid, "a conductor needs a host name")
 	}
+	if err := s.readClock(ctx); err != nil {
+		return err
+	}
 	return s.writeBeside(ctx, "record heartbeat of "+c.Hostname, func(tx *tx) error {
 		_, err := tx.ExecContext(ctx, `
 			INSERT INTO conductors (hostname, conductor_group, drivers, created_at, updated_at)

@@ -33,7 +33,7 @@ func appendHistory(ctx context.Context, tx *tx, node int64, keep int, added []en
 		return nil
 	}
 	for _, h := range added {
-		h.UUID, h.NodeID, h.CreatedAt = ingot.NewUUID(), node, tx.now
+		h.UUID, h.NodeID, h.CreatedAt, h.Event = ingot.NewUUID(), node, tx.now, storable(h.Event)
 		if _, err := histories.insert(ctx, tx, &h); err != nil {
 			return fmt.Errorf("append to its history: %w", err)
 		}

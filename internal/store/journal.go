@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -48,6 +49,9 @@ func (s *Store) AppendJournal(ctx context.Context, entries []ingot.Entry) error 
 	due := s.dueForTrim(entries)
 	seqs := make([]int64, len(entries))
 	err := s.writeBeside(ctx, "append to the journal", func(tx *tx) error {
+		if err := s.lock(ctx, tx, lockJournal); err != nil {
+			return err
+		}
 		if err := s.appendEntries(ctx, tx, entries, seqs); err != nil {
 			return err
 		}
@@ -71,12 +75,24 @@ func (s *Store) AppendJournal(ctx context.Context, entries []ingot.Entry) error 
 // statement, and SQLite takes 32766 arguments.
 const rowsOfInsert = 32
 
-// insertEntries is a statement that stores so many entries and returns their numbers. Its places
-// have no numbers: those count as names, and the driver looks up each of them in a list.
-func insertEntries(count int) string {
-	const row = "(?, ?, ?, ?, ?, ?, ?, ?)"
-	return insertOrFail + ` INTO journal (time, node, mac, attempt, source, level, text, data)
-		VALUES ` + row + strings.Repeat(", "+row, count-1) + ` RETURNING seq`
+// insertEntries is a statement that stores so many entries and returns their numbers. For SQLite
+// its places have no numbers: those count as names, and the driver looks up each in a list.
+func (s *Store) insertEntries(count int) string {
+	const columns = 8
+	insert, place := insertOrFail, func(int) string { return "?" }
+	if s.shared {
+		insert, place = "INSERT", func(n int) string { return "$" + strconv.Itoa(n) }
+	}
+	rows := make([]string, count)
+	for i := range rows {
+		places := make([]string, columns)
+		for j := range places {
+			places[j] = place(i*columns + j + 1)
+		}
+		rows[i] = "(" + strings.Join(places, ", ") + ")"
+	}
+	return insert + " INTO journal (time, node, mac, attempt, source, level, text, data) VALUES " +
+		strings.Join(rows, ", ") + " RETURNING seq"
 }
 
 // appendEntries stores entries and puts their numbers into seqs.
@@ -104,7 +120,7 @@ func insertRows(ctx context.Context, insert *sql.Stmt, now time.Time, entries []
 			e.Time = now
 		}
 		args = append(args, e.Time.UnixMicro(), e.Node, e.MAC, e.Attempt, e.Source, e.Level,
-			e.Text, document[ingot.Object]{&e.Data, ""})
+			storable(e.Text), document[ingot.Object]{&e.Data, ""})
 	}
 	rows, err := insert.QueryContext(ctx, args...)
 	if err != nil {

@@ -67,6 +67,9 @@ func (s *Store) TakeLeases(ctx context.Context, changes []LeaseChange) []error {
 	errs := make([]error, len(changes))
 	doing := fmt.Sprintf("write %d leases", len(changes))
 	err := s.writeLeases(ctx, doing, func(tx *tx, changed map[string]ingot.Lease) error {
+		if err := s.lock(ctx, tx, lockLeases); err != nil {
+			return err
+		}
 		look, put := tx.StmtContext(ctx, s.findLeases), tx.StmtContext(ctx, s.putLease)
 		for i, c := range changes {
 			var expired string

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"path"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -13,7 +14,7 @@ import (
 )
 
 // migrations holds the steps from an empty database to today's schema, NNNN_what.sql, in the
-// dialect of the engine. A step that was ever released is never edited; the next one changes
+// dialect of SQLite. A step that was ever released is never edited; the next one changes
 // what it made, so that a program one version older still runs: add, then use, then drop.
 //
 //go:embed migrations/*.sql
@@ -49,7 +50,7 @@ func steps(files fs.FS) ([]migration, error) {
 }
 
 // migrate applies the steps that are missing, all of them or none. It may run in several
-// processes at once: the transaction holds the write lock.
+// processes at once: the transaction holds a lock.
 func (s *Store) migrate(ctx context.Context) error {
 	all, err := steps(migrations)
 	if err != nil {
@@ -57,6 +58,12 @@ func (s *Store) migrate(ctx context.Context) error {
 	}
 	var applied []migration
 	err = s.write(ctx, "migrate", func(tx *tx) error {
+		if err := s.lock(ctx, tx, lockMigrations); err != nil {
+			return err
+		}
+		if s.shared {
+			all = translated(all)
+		}
 		applied, err = migrate(ctx, tx, all)
 		return err
 	})
@@ -64,6 +71,15 @@ func (s *Store) migrate(ctx context.Context) error {
 		s.log.InfoContext(ctx, "schema migrated", "version", m.version, "name", m.name)
 	}
 	return err
+}
+
+// translated are migrations in the words of PostgreSQL.
+func translated(all []migration) []migration {
+	out := slices.Clone(all)
+	for i := range out {
+		out[i].sql = postgresDialect.Replace(out[i].sql)
+	}
+	return out
 }
 
 func migrate(ctx context.Context, tx *tx, all []migration) ([]migration, error) {

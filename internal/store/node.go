@@ -154,7 +154,7 @@ func (f NodeFilter) where() where {
 	if f.DescriptionContains != "" {
 		escaped := strings.NewReplacer(`\`, `\\`, `%`, `\%`, `_`, `\_`).
 			Replace(f.DescriptionContains)
-		w.add(`description LIKE ? ESCAPE '\'`, "%"+escaped+"%")
+		w.add(`lower(description) LIKE lower(?) ESCAPE '\'`, "%"+escaped+"%")
 	}
 	if f.WaitBefore != nil {
 		w.add("wait_until < ?", f.WaitBefore.UnixMicro())

@@ -13,6 +13,7 @@ import (
 
 	"ingot/internal/ingot"
 	"ingot/internal/store"
+	"ingot/internal/store/storetest"
 )
 
 // childEnv makes this test program write to the store it names until it is killed.
@@ -25,7 +26,7 @@ func TestMain(m *testing.M) {
 			os.Exit(1)
 		}
 	}
-	os.Exit(m.Run())
+	os.Exit(storetest.Main(m))
 }
 
 // writeForever creates nodes and says so, one line each, after the store has said yes.

@@ -95,8 +95,11 @@ func dsn(path string, q url.Values) string {
 	return u.String()
 }
 
-// unusable says what to do about a file that cannot be used.
+// unusable says what to do about a file or database that cannot be used.
 func unusable(err error) error {
+	if state(err) != "" {
+		return unreachable(err)
+	}
 	switch code(err) & 0xff {
 	case sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT:
 		return fmt.Errorf("%w; the file is damaged or no database of ours: restore a backup, "+
@@ -119,12 +122,13 @@ func code(err error) int {
 // duplicate tells whether a row broke a unique index.
 func duplicate(err error) bool {
 	c := code(err)
-	return c == sqlite3.SQLITE_CONSTRAINT_UNIQUE || c == sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY
+	return c == sqlite3.SQLITE_CONSTRAINT_UNIQUE || c == sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY ||
+		state(err) == "23505"
 }
 
 // orphan tells whether a row names another one that does not exist.
 func orphan(err error) bool {
-	return code(err) == sqlite3.SQLITE_CONSTRAINT_FOREIGNKEY
+	return code(err) == sqlite3.SQLITE_CONSTRAINT_FOREIGNKEY || state(err) == "23503"
 }
 
 // busy tells whether another process kept the database longer than busy_timeout.

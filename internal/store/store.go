@@ -1,14 +1,14 @@
-// Package store keeps the rows: nodes, ports, conductors, leases and the journal, in SQLite. It
-// is the only package with SQL. It decides who wins when two write the same row, and leaves
-// what may be written to its callers.
+// Package store keeps the rows: nodes, ports, conductors, leases and the journal, in SQLite or, for
+// several conductors, in PostgreSQL. It is the only package with SQL. It decides who wins when two
+// write the same row, and leaves what may be written to its callers.
 //
 // An exported method is one transaction: it begins, calls helpers that take the transaction,
 // and commits. A method that returns nil has its change on the disk. Every row that is changed
 // by reading, deciding and writing has a generation: a writer names the one it has read, and
 // fails with ingot.Stale when somebody else has written since.
 //
-// Queries keep to the SQL that SQLite and PostgreSQL share; what differs is in sqlite.go and in
-// the migrations. Times are stored as integers, microseconds since 1970 UTC: they sort and
+// Queries keep to the SQL that SQLite and PostgreSQL share; what differs is in sqlite.go and
+// postgres.go. Times are stored as integers, microseconds since 1970 UTC: they sort and
 // compare as numbers in any engine, lose nothing and need no conversion by a driver. Objects
 // are stored as JSON text, with numbers kept as they were written (json.Number when read).
 //
@@ -27,11 +27,16 @@ import (
 	"ingot/internal/ingot"
 )
 
-// Options says where the rows are. Only Path is needed.
+// Options says where the rows are. Only Path or URL is needed.
 type Options struct {
 	// Path is the database file; it is created with mode 0600 if it does not exist. Its
 	// directory has to exist and to be writable: SQLite keeps two more files beside it.
 	Path string
+	// URL is a PostgreSQL database, postgres://USER:PASSWORD@HOST:PORT/DATABASE, in place of Path.
+	// Several processes may open it at once.
+	URL string
+	// Connections bounds those to PostgreSQL; default 24.
+	Connections int
 	// ConductorLease is how long after a heartbeat a conductor counts as alive; default 60 s.
 	// Longer survives slower disks, shorter notices a dead conductor earlier.
 	ConductorLease time.Duration
@@ -53,8 +58,11 @@ const (
 
 // Store is an open database. Its methods may be called concurrently.
 type Store struct {
-	writer *sql.DB // one connection: writers queue here and never see "busy" of each other
-	reader *sql.DB // several connections, each with its own snapshot
+	writer *sql.DB // SQLite: one connection, writers queue here and never see "busy" of each other
+	reader *sql.DB // several connections, each with its own snapshot; with PostgreSQL the writer
+	// shared tells that other processes may write the rows, too.
+	shared bool
+	clock  clock
 
 	// Statements of the busiest methods, prepared: parsing costs more than running them.
 	machine, ahead, version, insertOne, insertMany *sql.Stmt
@@ -79,10 +87,10 @@ type Store struct {
 // Open opens the database, creates it if needed, and brings its schema to the version this
 // program knows. A schema of a newer program is refused.
 func Open(ctx context.Context, o Options) (*Store, error) {
-	if o.Path == "" {
-		return nil, ingot.Errorf(ingot.Invalid, "open store: no path; set path in [store]")
+	if o.Path == "" && o.URL == "" {
+		return nil, ingot.Errorf(ingot.Invalid, "open store: no path; set path or url in [store]")
 	}
-	s := &Store{lease: o.ConductorLease, keep: o.JournalKeep, keepHistory: o.HistoryKeep,
+	s := &Store{shared: o.URL != "", lease: o.ConductorLease, keep: o.JournalKeep, keepHistory: o.HistoryKeep,
 		log: o.Log, untrimmed: map[string]int{}}
 	if s.lease <= 0 {
 		s.lease = defaultConductorLease
@@ -96,19 +104,31 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}
-	var err error
-	if s.writer, s.reader, err = connect(ctx, o.Path); err != nil {
-		return nil, fmt.Errorf("open store %s: %w", o.Path, err)
-	}
-	if err := s.migrate(ctx); err != nil {
+	s.machines.shared = s.shared
+	if err := s.open(ctx, o); err != nil {
 		s.Close()
-		return nil, fmt.Errorf("open store %s: %w", o.Path, err)
-	}
-	if err := s.prepare(ctx); err != nil {
-		s.Close()
-		return nil, fmt.Errorf("open store %s: %w", o.Path, err)
+		return nil, fmt.Errorf("open store %s: %w", place(o), err)
 	}
 	return s, nil
+}
+
+func (s *Store) open(ctx context.Context, o Options) (err error) {
+	if s.shared {
+		s.writer, err = connectPostgres(ctx, o.URL, o.Connections)
+		s.reader = s.writer
+	} else {
+		s.writer, s.reader, err = connect(ctx, o.Path)
+	}
+	if err != nil {
+		return err
+	}
+	if err := s.readClock(ctx); err != nil {
+		return err
+	}
+	if err := s.migrate(ctx); err != nil {
+		return err
+	}
+	return s.prepare(ctx)
 }
 
 // prepare needs the migrated schema. Closing the databases closes the statements.
@@ -123,8 +143,8 @@ func (s *Store) prepare(ctx context.Context) error {
 		{&s.version, s.reader, versionQuery},
 		{&s.findLeases, s.writer, leases.selectFrom() + " WHERE mac = $1 OR address = $2"},
 		{&s.putLease, s.writer, putLease},
-		{&s.insertOne, s.writer, insertEntries(1)},
-		{&s.insertMany, s.writer, insertEntries(rowsOfInsert)},
+		{&s.insertOne, s.writer, s.insertEntries(1)},
+		{&s.insertMany, s.writer, s.insertEntries(rowsOfInsert)},
 	} {
 		var err error
 		if *p.into, err = p.db.PrepareContext(ctx, p.text); err != nil {
@@ -134,9 +154,15 @@ func (s *Store) prepare(ctx context.Context) error {
 	return nil
 }
 
-// Close waits for running transactions and closes the files.
+// Close waits for running transactions and closes the files or connections.
 func (s *Store) Close() error {
-	return errors.Join(s.reader.Close(), s.writer.Close())
+	var errs []error
+	for _, db := range []*sql.DB{s.reader, s.writer} {
+		if db != nil {
+			errs = append(errs, db.Close())
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // Ping tells whether rows can be read and written now.
@@ -171,22 +197,26 @@ func (s *Store) write(ctx context.Context, doing string, fn func(*tx) error) err
 // writeBeside is write for what changes no row of nodes or ports: what is remembered of them
 // stays good.
 func (s *Store) writeBeside(ctx context.Context, doing string, fn func(*tx) error) error {
-	return inTx(ctx, s.writer, sql.TxOptions{}, doing, fn)
+	return s.inTx(ctx, s.writer, sql.TxOptions{}, doing, fn)
 }
 
 // read runs fn on one snapshot of all rows.
 func (s *Store) read(ctx context.Context, doing string, fn func(*tx) error) error {
-	return inTx(ctx, s.reader, sql.TxOptions{ReadOnly: true}, doing, fn)
+	o := sql.TxOptions{ReadOnly: true}
+	if s.shared {
+		o.Isolation = sql.LevelRepeatableRead // SQLite knows no other
+	}
+	return s.inTx(ctx, s.reader, o, doing, fn)
 }
 
-func inTx(ctx context.Context, db *sql.DB, o sql.TxOptions, doing string,
+func (s *Store) inTx(ctx context.Context, db *sql.DB, o sql.TxOptions, doing string,
 	fn func(*tx) error) error {
 	t, err := db.BeginTx(ctx, &o)
 	if err != nil {
 		return explain(doing, err)
 	}
 	defer t.Rollback() // after Commit it does nothing
-	if err := fn(&tx{Tx: t, now: time.Now().UTC().Truncate(time.Microsecond)}); err != nil {
+	if err := fn(&tx{Tx: t, now: s.Now()}); err != nil {
 		return explain(doing, err)
 	}
 	if err := t.Commit(); err != nil {
@@ -203,6 +233,13 @@ func explain(doing string, err error) error {
 	}
 	if busy(err) {
 		return ingot.Errorf(ingot.Unavailable, "%s: %w; try again", doing, err)
+	}
+	if state(err) == "22021" {
+		return ingot.Errorf(ingot.Invalid, "a text has bytes that cannot be stored: %w", err)
+	}
+	if cutOff(err) {
+		return ingot.Errorf(ingot.Unavailable, "%s: PostgreSQL cannot be reached: %w; try again",
+			doing, err)
 	}
 	if remedy := obstacle(err); remedy != "" {
 		return ingot.Errorf(ingot.Unavailable, "%s: %w; %s, then try again", doing, err, remedy)

@@ -2,23 +2,29 @@ package store_test
 
 import (
 	"fmt"
-	"path/filepath"
 	"testing"
 	"time"
 
 	"ingot/internal/ingot"
 	"ingot/internal/store"
+	"ingot/internal/store/storetest"
 )
 
-// open returns an empty store.
+// open returns an empty store of the engine under test.
 func open(t testing.TB) *store.Store {
 	t.Helper()
-	return openAt(t, filepath.Join(t.TempDir(), "ingot.db"))
+	return openWith(t, storetest.Options(t))
 }
 
+// openAt opens a file.
 func openAt(t testing.TB, path string) *store.Store {
 	t.Helper()
-	s, err := store.Open(t.Context(), store.Options{Path: path})
+	return openWith(t, store.Options{Path: path})
+}
+
+func openWith(t testing.TB, o store.Options) *store.Store {
+	t.Helper()
+	s, err := store.Open(t.Context(), o)
 	if err != nil {
 		t.Fatal(err)
 	}

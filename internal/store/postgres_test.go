@@ -1,0 +1,288 @@
+package store_test
+
+import (
+	"database/sql"
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"ingot/internal/ingot"
+	"ingot/internal/store"
+	"ingot/internal/store/storetest"
+	"ingot/internal/testkit"
+)
+
+// pair opens one store twice, as two conductors do.
+func pair(t *testing.T) (a, b *store.Store) {
+	t.Helper()
+	o := storetest.Options(t)
+	return openWith(t, o), openWith(t, o)
+}
+
+// Whatever bytes a machine sends, what it says is stored.
+func TestTextOfMachinesIsStored(t *testing.T) {
+	t.Parallel()
+	s := open(t)
+	n := newNode(1)
+	n.LastError = "BMC said \x00\xff"
+	create(t, s, n)
+	err := s.UpdateNode(t.Context(), n, ingot.History{Severity: ingot.SeverityError, Event: "\x00"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := s.Node(t.Context(), n.UUID); err != nil || got.LastError != "BMC said \uFFFD\uFFFD" {
+		t.Errorf("%v, %v", got, err)
+	}
+	err = s.AppendJournal(t.Context(), []ingot.Entry{{Node: n.UUID, Text: "vendor \x00\xfe",
+		Data: ingot.Object{"class": "\x00\xfe"}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Node(t.Context(), "no\x00name"); err == nil {
+		t.Error("found a node whose name has a zero")
+	} else if k := ingot.KindOf(err); k != ingot.NotFound && k != ingot.Invalid {
+		t.Errorf("error %v", err)
+	}
+}
+
+func TestTwoProcessesReserveOneNodeOnce(t *testing.T) {
+	t.Parallel()
+	a, b := pair(t)
+	for i := range 20 {
+		n := create(t, a, newNode(i))
+		var mu sync.Mutex
+		var won []string
+		var all sync.WaitGroup
+		for who, s := range map[string]*store.Store{"a": a, "b": b} {
+			all.Go(func() {
+				_, err := s.Reserve(t.Context(), n.UUID, who)
+				if err != nil && ingot.KindOf(err) != ingot.Locked {
+					t.Errorf("%s: %v", who, err)
+				}
+				if err == nil {
+					mu.Lock()
+					won = append(won, who)
+					mu.Unlock()
+				}
+			})
+		}
+		all.Wait()
+		if len(won) != 1 {
+			t.Errorf("node %d: %v won", i, won)
+		}
+	}
+}
+
+// Of two processes that give addresses at the same time none gives one twice.
+func TestTwoProcessesGiveAnAddressOnce(t *testing.T) {
+	t.Parallel()
+	a, b := pair(t)
+	var all sync.WaitGroup
+	gave := make([]map[string]string, 2) // address by MAC
+	for i, s := range []*store.Store{a, b} {
+		gave[i] = map[string]string{}
+		all.Go(func() {
+			for j := range 40 {
+				mac := fmt.Sprintf("52:54:00:00:%02x:%02x", i, j)
+				for k := 0; ; k++ { // the first that is free
+					l := ingot.Lease{MAC: mac, Address: fmt.Sprintf("10.0.0.%d", k),
+						Expires: s.Now().Add(time.Hour)}
+					err := s.TakeLeases(t.Context(), []store.LeaseChange{{Lease: l}})[0]
+					if err == nil {
+						gave[i][l.Address] = mac
+						break
+					}
+					if ingot.KindOf(err) != ingot.Conflict || k > 100 {
+						t.Errorf("%s: %v", mac, err)
+						return
+					}
+				}
+			}
+		})
+	}
+	all.Wait()
+	for address, mac := range gave[0] {
+		if other := gave[1][address]; other != "" {
+			t.Errorf("%s was given to %s and %s", address, mac, other)
+		}
+	}
+	if n := len(gave[0]) + len(gave[1]); n != 80 {
+		t.Errorf("%d addresses for 80 machines", n)
+	}
+}
+
+// Who follows the journal by Seq misses nothing that another process appends meanwhile.
+func TestAFollowerOfTheJournalMissesNothing(t *testing.T) {
+	t.Parallel()
+	a, b := pair(t)
+	const each = 100
+	var writers sync.WaitGroup
+	for _, s := range []*store.Store{a, b, a, b} {
+		writers.Go(func() {
+			for i := range each {
+				if err := s.AppendJournal(t.Context(), make([]ingot.Entry, 1+i%3)); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	done := make(chan struct{})
+	go func() { writers.Wait(); close(done) }()
+	var seen []int64
+	last := func() int64 {
+		if len(seen) == 0 {
+			return 0
+		}
+		return seen[len(seen)-1]
+	}
+	for ended := false; !ended; {
+		select {
+		case <-done:
+			ended = true
+		default:
+		}
+		entries, err := a.Journal(t.Context(), store.JournalQuery{After: last()})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, e := range entries {
+			seen = append(seen, e.Seq)
+		}
+	}
+	all, err := b.Journal(t.Context(), store.JournalQuery{})
+	if err != nil || len(all) != len(seen) {
+		t.Errorf("followed %d entries of %d, %v", len(seen), len(all), err)
+	}
+}
+
+// What one process has written the other one's machines boot by, at once.
+func TestWhatAnotherProcessWroteIsSeenAtOnce(t *testing.T) {
+	t.Parallel()
+	o := storetest.Options(t)
+	if o.URL == "" {
+		// One process serves a file: see package server.
+		o.URL = storetest.Schema(t, postgres(t).URL)
+		o.Path = ""
+	}
+	a, b := openWith(t, o), openWith(t, o)
+	n := create(t, a, newNode(1))
+	createPort(t, a, newPort(1, n, macA))
+	for i := range 50 {
+		if n.LastError = fmt.Sprint(i); a.UpdateNode(t.Context(), n) != nil {
+			t.Fatal("update")
+		}
+		got, _, err := b.Machine(t.Context(), macA)
+		if err != nil || got.LastError != n.LastError {
+			t.Fatalf("read %v, %v after %s was written", got, err, n.LastError)
+		}
+	}
+}
+
+// postgres runs a server for one test, which may do with it what it likes.
+func postgres(t *testing.T) *testkit.Postgres {
+	t.Helper()
+	p, err := testkit.StartPostgres()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(p.Stop)
+	return p
+}
+
+func TestADatabaseThatCannotBeUsedIsExplained(t *testing.T) {
+	t.Parallel()
+	p := postgres(t)
+	newer := storetest.Schema(t, p.URL)
+	openWith(t, store.Options{URL: newer})
+	db, err := sql.Open("pgx", newer)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	if _, err := db.Exec(`INSERT INTO schema_version VALUES (999, 'x', 0)`); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := db.Exec(`CREATE ROLE guest LOGIN; REVOKE CREATE ON SCHEMA public FROM PUBLIC`); err != nil {
+		t.Fatal(err)
+	}
+	for what, c := range map[string]struct{ url, says string }{
+		"no URL":      {"postgres://%", "write postgres://"},
+		"no server":   {"postgres://u:secret@127.0.0.1:1/x", "see to it that PostgreSQL runs"},
+		"no database": {strings.Replace(p.URL, "/postgres?", "/none?", 1), "createdb"},
+		"no user":     {strings.Replace(p.URL, "user=postgres", "user=nobody", 1), "pg_hba.conf"},
+		"no right":    {strings.Replace(p.URL, "user=postgres", "user=guest", 1), "make it the owner"},
+		"newer":       {newer, "newer program"},
+	} {
+		s, err := store.Open(t.Context(), store.Options{URL: c.url})
+		if err == nil {
+			s.Close()
+			t.Errorf("%s: opened", what)
+			continue
+		}
+		if !strings.Contains(err.Error(), c.says) || strings.Contains(err.Error(), "secret") {
+			t.Errorf("%s: error %q does not say %q, or tells the password", what, err, c.says)
+		}
+		if k := ingot.KindOf(err); k == "" || k == ingot.Internal {
+			t.Errorf("%s: kind %q", what, k)
+		}
+	}
+}
+
+// A server that is restarted, or ends connections, costs a call at most; the next ones work.
+func TestConnectionsThatEndAreMadeAgain(t *testing.T) {
+	t.Parallel()
+	p := postgres(t)
+	s := openWith(t, store.Options{URL: p.URL})
+	n := create(t, s, newNode(1))
+	for range 3 {
+		if err := p.Restart(); err != nil {
+			t.Fatal(err)
+		}
+		var err error
+		for range 100 { // one error for each connection that was open, at most
+			n.LastError += "x"
+			err = s.UpdateNode(t.Context(), n)
+			if err == nil {
+				break
+			}
+			if ingot.KindOf(err) != ingot.Unavailable {
+				t.Fatalf("error %v (%s)", err, ingot.KindOf(err))
+			}
+		}
+		if err != nil {
+			t.Fatalf("not after a hundred times: %v", err)
+		}
+	}
+	p.Stop()
+	err := s.Ping(t.Context())
+	if ingot.KindOf(err) != ingot.Unavailable || !strings.Contains(err.Error(), "try again") {
+		t.Errorf("without a server: %v", err)
+	}
+}
+
+// The time is that of the database, not of this host.
+func TestTheClockIsThatOfTheDatabase(t *testing.T) {
+	t.Parallel()
+	p := postgres(t)
+	s := openWith(t, store.Options{URL: p.URL})
+	db, err := sql.Open("pgx", p.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	var before, after time.Time
+	if err := db.QueryRow(`SELECT clock_timestamp()`).Scan(&before); err != nil {
+		t.Fatal(err)
+	}
+	now := s.Now()
+	if err := db.QueryRow(`SELECT clock_timestamp()`).Scan(&after); err != nil {
+		t.Fatal(err)
+	}
+	// The clock was read by asking, so it is as exact as the answer was quick.
+	const quick = 5 * time.Second
+	if now.Before(before.Add(-quick)) || now.After(after.Add(quick)) {
+		t.Errorf("the store has %s, the database %s to %s", now, before, after)
+	}
+}
