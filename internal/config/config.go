@@ -72,6 +72,9 @@ type Log struct {
 // Store says where the state lives.
 type Store struct {
 	Path string `toml:"path"`
+	// URL is a PostgreSQL database in place of Path; "" is none.
+	URL         string `toml:"url"`
+	Connections int    `toml:"connections"`
 }
 
 // API configures the REST API's socket.
@@ -169,7 +172,7 @@ type Network struct {
 func Default() Config {
 	return Config{
 		Log:   Log{Level: "info", Format: "text"},
-		Store: Store{Path: "/var/lib/ingot/ingot.db"},
+		Store: Store{Path: "/var/lib/ingot/ingot.db", Connections: 24},
 		API: API{Listen: "127.0.0.1:6385", MaxLimit: 1000, AuthStrategy: NoAuth,
 			UserFile: "/etc/ingot/htpasswd"},
 		Conductor: Conductor{
@@ -321,6 +324,13 @@ func (c *Config) Check() error {
 		if _, _, err := net.SplitHostPort(value); value != "" && err != nil {
 			complain("%s is %q; write host:port, for example \"127.0.0.1:6385\"", key, value)
 		}
+	}
+	if u := c.Store.URL; u != "" && !strings.HasPrefix(u, "postgres://") &&
+		!strings.HasPrefix(u, "postgresql://") {
+		complain("store.url is no PostgreSQL database; write postgres://USER:PASSWORD@HOST/DATABASE")
+	}
+	if c.Store.Connections < 4 {
+		complain("store.connections is %d; at least 4", c.Store.Connections)
 	}
 	oneOf("log.level", c.Log.Level, "debug", "info", "warn", "error")
 	oneOf("log.format", c.Log.Format, "text", "json")

@@ -15,7 +15,7 @@ import (
 
 // Command is `ingot serve`.
 func Command() *cobra.Command {
-	var file, data, listen string
+	var file, data, listen, database string
 	var dev bool
 	cmd := &cobra.Command{
 		Use:   "serve",
@@ -25,7 +25,8 @@ func Command() *cobra.Command {
 			"--dev is the sandbox: loopback only, unprivileged ports, no authentication, no DHCP,\n" +
 			"no root needed, hardware types fake-hardware and ipmi.",
 		Example: "  ingot serve --dev\n  ingot serve --dev --data ./sandbox --listen 127.0.0.1:6385\n" +
-			"  ingot serve --config /etc/ingot/ingot.toml",
+			"  ingot serve --config /etc/ingot/ingot.toml\n" +
+			"  ingot serve --config /etc/ingot/ingot.toml --database postgres://ingot@db.example/ingot",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if dev && file != "" {
@@ -37,6 +38,10 @@ func Command() *cobra.Command {
 					"say what to serve: --dev for the sandbox, or --config FILE"))
 			}
 			cfg, err := configuration(cmd, file, data, listen)
+			if err == nil && database != "" {
+				cfg.Store.URL = database
+				err = cfg.Check()
+			}
 			if err != nil {
 				return err
 			}
@@ -55,6 +60,8 @@ func Command() *cobra.Command {
 	cmd.Flags().BoolVar(&dev, "dev", false, "the sandbox, without a configuration file")
 	cmd.Flags().StringVar(&data, "data", "", "directory of the sandbox (default: one in the "+
 		"user's cache directory)")
+	cmd.Flags().StringVar(&database, "database", "", "PostgreSQL database in place of the file: "+
+		"[store] url")
 	cmd.Flags().StringVar(&listen, "listen", "127.0.0.1:6385", "API address of the sandbox")
 	return cmd
 }

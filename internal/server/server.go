@@ -32,20 +32,24 @@ import (
 // Run serves until ctx ends, and returns when everything has come to an end. Logs go to w.
 func Run(ctx context.Context, cfg config.Config, w io.Writer) error {
 	log := logger(cfg.Log, w)
-	log.Info("starting", "store", cfg.Store.Path, "api", cfg.API.Listen)
-	st, err := store.Open(ctx, store.Options{
-		Path: cfg.Store.Path, ConductorLease: time.Duration(cfg.Conductor.HeartbeatTimeout),
-		HistoryKeep: cfg.Conductor.HistoryMaxEntries, Log: log,
-	})
+	options := store.Options{
+		Path: cfg.Store.Path, URL: cfg.Store.URL, Connections: cfg.Store.Connections,
+		ConductorLease: time.Duration(cfg.Conductor.HeartbeatTimeout),
+		HistoryKeep:    cfg.Conductor.HistoryMaxEntries, Log: log,
+	}
+	log.Info("starting", "store", options.Place(), "api", cfg.API.Listen)
+	st, err := store.Open(ctx, options)
 	if err != nil {
 		return err
 	}
 	defer st.Close()
-	unlock, err := lock(cfg.Store.Path)
-	if err != nil {
-		return err
+	if cfg.Store.URL == "" {
+		unlock, err := lock(cfg.Store.Path)
+		if err != nil {
+			return err
+		}
+		defer unlock()
 	}
-	defer unlock()
 	s := &server{cfg: cfg, log: log, store: st, journal: journal.New(st, log)}
 	if err := s.build(ctx); err != nil {
 		return err

@@ -162,8 +162,8 @@ func (s *Store) readClock(ctx context.Context) error {
 // Now is the time of the store, UTC in microseconds: what all who share it agree upon.
 func (s *Store) Now() time.Time { return s.clock.now() }
 
-// place is the store's place for messages: no password.
-func place(o Options) string {
+// Place is where the rows are, for messages: without a password.
+func (o Options) Place() string {
 	if o.URL == "" {
 		return o.Path
 	}

@@ -107,7 +107,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	s.machines.shared = s.shared
 	if err := s.open(ctx, o); err != nil {
 		s.Close()
-		return nil, fmt.Errorf("open store %s: %w", place(o), err)
+		return nil, fmt.Errorf("open store %s: %w", o.Place(), err)
 	}
 	return s, nil
 }
