@@ -96,16 +96,5 @@ func (c *call) needConductor(n *node) error {
 	return nil
 }
 
-// conductorOf returns the host name of the conductor that works on a node: the first one that
-// lives in its group and has its driver. "" if there is none.
-func (c *call) conductorOf(n *node) string {
-	for _, h := range c.alive {
-		has := slices.ContainsFunc(h.Drivers, func(d ingot.Driver) bool {
-			return d.Name == n.Driver
-		})
-		if has && h.Group == n.ConductorGroup {
-			return h.Hostname
-		}
-	}
-	return ""
-}
+// conductorOf returns the host name of the conductor that works on a node, "" if there is none.
+func (c *call) conductorOf(n *node) string { return ingot.Owner(c.alive, n) }

@@ -27,7 +27,7 @@ func (c *Conductor) retryBoots(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	for _, n := range waiting {
+	for _, n := range c.owned(waiting) {
 		if !c.bootDue(n, time.Now()) {
 			continue
 		}

@@ -39,7 +39,12 @@ type Options struct {
 	Host string
 	// Group is the conductor group, "" the default one.
 	Group string
-	Log   *slog.Logger
+	// Address, Services and Version are what others are told of this conductor, see
+	// ingot.Conductor.
+	Address  string
+	Services map[string]string
+	Version  string
+	Log      *slog.Logger
 
 	// Workers bounds the operations that go on at once; 0 is 300. More are accepted and wait for
 	// a worker, oldest first; power actions are refused as Unavailable.
@@ -80,6 +85,10 @@ type Conductor struct {
 	pool  *pool
 	line  *line // to the steps that copy an image
 	ready chan struct{}
+	// incarnation tells this process from another one of the same name.
+	incarnation string
+	// members are the conductors there are, as of the last heartbeat.
+	members atomic.Pointer[membership]
 	// began is when this conductor began to hear machines; set before it is ready.
 	began time.Time
 
@@ -136,7 +145,7 @@ func New(o Options) *Conductor {
 	def(&o.PowerTimeout, driver.DefaultPowerTimeout)
 	o.Log = o.Log.With("conductor", o.Host)
 	c := &Conductor{
-		o: o, pool: newPool(o.Workers), line: newLine(o.Copies), ready: make(chan struct{}),
+		o: o, incarnation: ingot.NewUUID(), pool: newPool(o.Workers), line: newLine(o.Copies), ready: make(chan struct{}),
 		powerBad: map[string]int{}, active: map[string]bool{}, deferred: map[string]bool{},
 		running: map[string]context.CancelCauseFunc{}, claimed: map[string]int{},
 	}
@@ -159,15 +168,15 @@ func New(o Options) *Conductor {
 // Ready is closed when the conductor accepts work.
 func (c *Conductor) Ready() <-chan struct{} { return c.ready }
 
-// Run works until ctx ends: it frees what a previous life under the same name has left
-// reserved, says that it lives, and starts the reconcilers, which take up unfinished work.
+// Run works until ctx ends: it says that it lives, frees what a previous life under the same name
+// has left reserved, and starts the reconcilers, which take up unfinished work.
 // When ctx ends, running steps have GracePeriod to reach their end; what is not done then is
 // abandoned and continues with the next life. Run returns when nothing runs any more.
 func (c *Conductor) Run(ctx context.Context) error {
-	if err := c.free(ctx, c.o.Host); err != nil {
+	if err := c.join(ctx); err != nil {
 		return err
 	}
-	if err := c.heartbeat(ctx); err != nil {
+	if err := c.free(ctx, c.o.Host); err != nil {
 		return err
 	}
 	c.began = time.Now()
@@ -236,12 +245,6 @@ func (c *Conductor) forgetPower(ctx context.Context, n *ingot.Node) error {
 		return nil
 	}
 	return err
-}
-
-func (c *Conductor) heartbeat(ctx context.Context) error {
-	return c.o.Store.Heartbeat(ctx, ingot.Conductor{
-		Hostname: c.o.Host, Group: c.o.Group, Drivers: c.o.Table.Describe(),
-	})
 }
 
 // reconciler compares what is with what shall be, again and again. It takes no input.

@@ -210,9 +210,18 @@ func (c *Conductor) recoverPower(ctx context.Context) error {
 	})
 }
 
-// eachNode calls fn for all nodes that match, some at once, page by page.
+// eachNode calls fn for all nodes of this conductor that match, some at once, page by page.
 func (c *Conductor) eachNode(ctx context.Context, f store.NodeFilter,
 	fn func(*ingot.Node)) error {
+	for _, f.Buckets = range c.members.Load().shares {
+		if err := c.eachOf(ctx, f, fn); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (c *Conductor) eachOf(ctx context.Context, f store.NodeFilter, fn func(*ingot.Node)) error {
 	page := store.Page{Limit: syncPage}
 	for ctx.Err() == nil {
 		nodes, err := c.o.Store.Nodes(ctx, f, page)
@@ -225,6 +234,9 @@ func (c *Conductor) eachNode(ctx context.Context, f store.NodeFilter,
 		var wg sync.WaitGroup
 		slots := make(chan struct{}, syncWorkers)
 		for _, n := range nodes {
+			if !c.owns(n) {
+				continue
+			}
 			slots <- struct{}{}
 			wg.Go(func() {
 				defer func() { <-slots }()

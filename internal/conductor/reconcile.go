@@ -45,7 +45,7 @@ func (c *Conductor) resumeAbandoned(ctx context.Context) error {
 		return err
 	}
 	c.backlog.Store(false)
-	for _, n := range left {
+	for _, n := range c.owned(left) {
 		if c.isClaimed(n.UUID) || c.line.has(n.UUID) {
 			continue
 		}
@@ -185,7 +185,7 @@ func (c *Conductor) checkDeadlines(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	for _, n := range late {
+	for _, n := range c.owned(late) {
 		if lifecycle.State(n.ProvisionState) != lifecycle.WaitCallBack {
 			continue
 		}

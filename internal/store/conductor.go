@@ -17,6 +17,14 @@ var conductors = table[ingot.Conductor]{name: "conductors", label: "Conductor", 
 		{name: "drivers", at: func(c *conductor) any {
 			return document[[]ingot.Driver]{&c.Drivers, "[]"}
 		}},
+		{name: "incarnation", at: func(c *conductor) any { return &c.Incarnation }},
+		{name: "address", at: func(c *conductor) any { return &c.Address }},
+		{name: "services", at: func(c *conductor) any {
+			return document[map[string]string]{&c.Services, "{}"}
+		}},
+		{name: "version", at: func(c *conductor) any { return &c.Version }},
+		{name: "boot_tree", at: func(c *conductor) any { return &c.BootTree }},
+		{name: "draining", at: func(c *conductor) any { return &c.Draining }},
 		{name: "created_at", use: sortable, at: func(c *conductor) any {
 			return moment{&c.CreatedAt}
 		}},
@@ -28,8 +36,9 @@ var conductors = table[ingot.Conductor]{name: "conductors", label: "Conductor", 
 // conductor shortens the list of columns.
 type conductor = ingot.Conductor
 
-// Heartbeat records that the conductor lives and what it can do; the host name is its key. ID,
-// Alive and the times of c are ignored: the store has its own clock.
+// Heartbeat records that the conductor lives, where it is and what it can do; the host name is its
+// key. ID, Alive, Draining and the times of c are ignored. Conflict if a conductor of that name is
+// alive in another incarnation: two of one name would take each other's nodes for their own.
 func (s *Store) Heartbeat(ctx context.Context, c ingot.Conductor) error {
 	if c.Hostname == "" {
 		return ingot.Errorf(ingot.Invalid, "a conductor needs a host name")
@@ -38,12 +47,45 @@ func (s *Store) Heartbeat(ctx context.Context, c ingot.Conductor) error {
 		return err
 	}
 	return s.writeBeside(ctx, "record heartbeat of "+c.Hostname, func(tx *tx) error {
-		_, err := tx.ExecContext(ctx, `
-			INSERT INTO conductors (hostname, conductor_group, drivers, created_at, updated_at)
-			VALUES ($1, $2, $3, $4, $4)
+		count, err := changed(tx.ExecContext(ctx, `
+			INSERT INTO conductors (hostname, conductor_group, drivers, incarnation, address,
+				services, version, boot_tree, created_at, updated_at)
+			VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $9)
 			ON CONFLICT (hostname) DO UPDATE SET conductor_group = excluded.conductor_group,
-				drivers = excluded.drivers, updated_at = excluded.updated_at`,
-			c.Hostname, c.Group, document[[]ingot.Driver]{&c.Drivers, "[]"}, tx.now.UnixMicro())
+				drivers = excluded.drivers, incarnation = excluded.incarnation,
+				address = excluded.address, services = excluded.services,
+				version = excluded.version, boot_tree = excluded.boot_tree,
+				updated_at = excluded.updated_at
+			WHERE conductors.incarnation = excluded.incarnation OR conductors.updated_at <= $10`,
+			c.Hostname, c.Group, document[[]ingot.Driver]{&c.Drivers, "[]"}, c.Incarnation,
+			c.Address, document[map[string]string]{&c.Services, "{}"}, c.Version, c.BootTree,
+			tx.now.UnixMicro(), tx.now.Add(-s.lease).UnixMicro()))
+		if err == nil && count == 0 {
+			return s.nameTaken(ctx, tx, c.Hostname)
+		}
+		return err
+	})
+}
+
+func (s *Store) nameTaken(ctx context.Context, tx *tx, hostname string) error {
+	other, err := conductors.scan(tx.QueryRowContext(ctx,
+		conductors.selectFrom()+" WHERE hostname = $1", hostname))
+	if err != nil {
+		return err
+	}
+	return ingot.Errorf(ingot.Conflict, "a conductor named %s is alive at %q, its last heartbeat was "+
+		"at %s: give this one another name by [conductor] host, or stop that one",
+		hostname, other.Address, other.UpdatedAt.Format(time.RFC3339))
+}
+
+// Drain says whether a conductor shall own no node any more. NotFound if there is none.
+func (s *Store) Drain(ctx context.Context, hostname string, yes bool) error {
+	return s.writeBeside(ctx, "drain conductor "+hostname, func(tx *tx) error {
+		count, err := changed(tx.ExecContext(ctx,
+			`UPDATE conductors SET draining = $1 WHERE hostname = $2`, yes, hostname))
+		if err == nil && count == 0 {
+			return conductors.notFound(hostname)
+		}
 		return err
 	})
 }

@@ -110,6 +110,8 @@ type NodeFilter struct {
 
 	// ProvisionStates: in one of them.
 	ProvisionStates []string
+	// Buckets: in one of them, see ring.Bucket; nil is any.
+	Buckets []string
 	// WaitBefore: waits, with a deadline before it.
 	WaitBefore *time.Time
 	// StateBefore: in its provision state since before it.
@@ -144,13 +146,8 @@ func (f NodeFilter) where() where {
 	if f.Reserved != nil && *f.Reserved {
 		w.add("reservation > ''") // the same again: SQLite takes no index for IS NOT NULL
 	}
-	if len(f.ProvisionStates) > 0 {
-		args := make([]any, len(f.ProvisionStates))
-		for i, s := range f.ProvisionStates {
-			args[i] = s
-		}
-		w.add("provision_state IN (?"+strings.Repeat(", ?", len(args)-1)+")", args...)
-	}
+	w.oneOf("provision_state", f.ProvisionStates)
+	w.oneOf("substr(uuid, 34)", f.Buckets)
 	if f.DescriptionContains != "" {
 		escaped := strings.NewReplacer(`\`, `\\`, `%`, `\%`, `_`, `\_`).
 			Replace(f.DescriptionContains)
@@ -162,8 +159,20 @@ func (f NodeFilter) where() where {
 	if f.StateBefore != nil {
 		w.add("provision_updated_at < ?", f.StateBefore.UnixMicro())
 	}
-	w.rare = f.WaitBefore != nil || f.Reserved != nil && *f.Reserved
+	w.rare = f.WaitBefore != nil || f.Buckets != nil || f.Reserved != nil && *f.Reserved
 	return w
+}
+
+// oneOf adds that a column has one of some values; none adds nothing.
+func (w *where) oneOf(column string, values []string) {
+	if len(values) == 0 {
+		return
+	}
+	args := make([]any, len(values))
+	for i, v := range values {
+		args[i] = v
+	}
+	w.add(column+" IN (?"+strings.Repeat(", ?", len(args)-1)+")", args...)
 }
 
 // flag adds that a column is true or false; nil adds nothing. Flags are false in nearly every

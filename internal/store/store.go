@@ -165,6 +165,12 @@ func (s *Store) Close() error {
 	return errors.Join(errs...)
 }
 
+// Shared tells whether other processes may have the store open, too.
+func (s *Store) Shared() bool { return s.shared }
+
+// ConductorLease is how long after a heartbeat a conductor counts as alive.
+func (s *Store) ConductorLease() time.Duration { return s.lease }
+
 // Ping tells whether rows can be read and written now.
 func (s *Store) Ping(ctx context.Context) error {
 	return s.writeBeside(ctx, "ping store", func(*tx) error { return nil })

@@ -5,7 +5,7 @@ CREATE TABLE conductors (
     drivers         TEXT NOT NULL,
     created_at      BIGINT NOT NULL,
     updated_at      BIGINT
-);
+, incarnation TEXT NOT NULL DEFAULT '', address TEXT NOT NULL DEFAULT '', services TEXT NOT NULL DEFAULT '{}', version TEXT NOT NULL DEFAULT '', boot_tree TEXT NOT NULL DEFAULT '', draining BOOLEAN NOT NULL DEFAULT FALSE);
 CREATE UNIQUE INDEX conductors_hostname ON conductors (hostname);
 CREATE TABLE journal (
     seq     INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -87,6 +87,7 @@ CREATE TABLE nodes (
     created_at             BIGINT NOT NULL,
     updated_at             BIGINT
 , instance TEXT);
+CREATE INDEX nodes_bucket ON nodes (substr(uuid, 34), id);
 CREATE INDEX nodes_conductor_group ON nodes (conductor_group, id);
 CREATE INDEX nodes_created_at ON nodes (created_at, id);
 CREATE INDEX nodes_driver ON nodes (driver, id);
@@ -131,3 +132,7 @@ CREATE INDEX ports_updated_at ON ports (updated_at, id);
 CREATE UNIQUE INDEX ports_uuid ON ports (uuid);
 CREATE TABLE schema_version (
 		version INTEGER PRIMARY KEY, name TEXT NOT NULL, applied_at BIGINT NOT NULL);
+CREATE TABLE settings (
+    name  TEXT NOT NULL PRIMARY KEY,
+    value TEXT NOT NULL
+);

@@ -1,0 +1,134 @@
+package conductor
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"ingot/internal/ingot"
+	"ingot/internal/ring"
+	"ingot/internal/store"
+)
+
+// membership is who the conductors are, and what this one owns of the nodes.
+type membership struct {
+	all []*ingot.Conductor
+	// shares are the buckets in which it owns nodes, in parts for one query each. A nil part is
+	// all nodes.
+	shares [][]string
+}
+
+// shareSize is how many buckets one query asks for: of 100,000 nodes 24 are in each.
+const shareSize = 64
+
+// join waits until the name is free: after a crash the lease of the life before has to end. It is
+// taken if that goes on to beat. Where no other process has the store that life is over.
+func (c *Conductor) join(ctx context.Context) error {
+	if !c.o.Store.Shared() {
+		err := c.o.Store.RemoveConductor(ctx, c.o.Host)
+		if err != nil && ingot.KindOf(err) != ingot.NotFound {
+			return err
+		}
+	}
+	started, told := time.Now(), false
+	for {
+		err := c.heartbeat(ctx)
+		if ingot.KindOf(err) != ingot.Conflict || time.Since(started) > c.o.Store.ConductorLease()+time.Second {
+			return err
+		}
+		if !told {
+			told = true
+			c.o.Log.Info("waiting for the lease of a conductor of the same name to end",
+				"at_most", c.o.Store.ConductorLease())
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(min(c.o.HeartbeatInterval, time.Second) / 4):
+		}
+	}
+}
+
+// heartbeat says that this conductor lives, and looks who else does.
+func (c *Conductor) heartbeat(ctx context.Context) error {
+	err := c.o.Store.Heartbeat(ctx, ingot.Conductor{
+		Hostname: c.o.Host, Group: c.o.Group, Drivers: c.o.Table.Describe(),
+		Incarnation: c.incarnation, Address: c.o.Address, Services: c.o.Services,
+		Version: c.o.Version,
+	})
+	if err != nil {
+		return err
+	}
+	all, err := c.o.Store.Conductors(ctx, store.Page{})
+	if err != nil {
+		return err
+	}
+	before := c.members.Load()
+	if before != nil && slices.EqualFunc(before.all, all, sameMember) {
+		return nil
+	}
+	c.members.Store(c.membership(all))
+	if before != nil {
+		c.o.Log.Info("the conductors have changed; nodes have new owners", "now", working(all))
+		for _, r := range c.reconcilers {
+			r.wake()
+		}
+	}
+	return nil
+}
+
+// sameMember tells whether two states of a conductor's row are one as far as ownership goes.
+func sameMember(a, b *ingot.Conductor) bool {
+	return a.Hostname == b.Hostname && a.Alive == b.Alive && a.Draining == b.Draining &&
+		a.Group == b.Group && slices.EqualFunc(a.Drivers, b.Drivers,
+		func(x, y ingot.Driver) bool { return x.Name == y.Name })
+}
+
+func working(all []*ingot.Conductor) []string {
+	var names []string
+	for _, m := range all {
+		switch {
+		case !m.Alive:
+		case m.Draining:
+			names = append(names, fmt.Sprintf("%s (draining)", m.Hostname))
+		default:
+			names = append(names, m.Hostname)
+		}
+	}
+	return names
+}
+
+// membership works out what this conductor owns.
+func (c *Conductor) membership(all []*ingot.Conductor) *membership {
+	m := &membership{all: all}
+	var mine []string
+	for i := range ring.Buckets {
+		// Any UUID that ends so.
+		n := &ingot.Node{ConductorGroup: c.o.Group, UUID: fmt.Sprintf("%036x", i)}
+		for _, d := range c.o.Table.Describe() {
+			if n.Driver = d.Name; ingot.Owner(all, n) == c.o.Host {
+				mine = append(mine, ring.Bucket(n.UUID))
+				break
+			}
+		}
+	}
+	if len(mine) == ring.Buckets {
+		m.shares = [][]string{nil} // also those of UUIDs in unusual spelling
+		return m
+	}
+	m.shares = slices.Collect(slices.Chunk(mine, shareSize))
+	return m
+}
+
+// owns tells whether this conductor is the one that works on a node by itself. What it is asked to
+// do it does with any node that it can reserve.
+func (c *Conductor) owns(n *ingot.Node) bool {
+	m := c.members.Load()
+	return m != nil && ingot.Owner(m.all, n) == c.o.Host
+}
+
+// owned drops the nodes that others own.
+func (c *Conductor) owned(nodes []*ingot.Node) []*ingot.Node {
+	return slices.DeleteFunc(nodes, func(n *ingot.Node) bool { return !c.owns(n) })
+}
