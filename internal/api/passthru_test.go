@@ -157,7 +157,7 @@ func TestPassthruMethodsAreListed(t *testing.T) {
 	w := newWorld(t)
 	w.addNode(nil)
 	w.conductor.methods = map[string]rpc.Method{"ipxe_config": {HTTPMethods: []string{"GET"},
-		Description: "script", Attach: true, Public: true}}
+		Description: "script", Attach: true}}
 	want := `{"ipxe_config":{"http_methods":["GET"],"async":false,"description":"script",` +
 		`"attach":true,"require_exclusive_lock":false}}`
 	for _, path := range []string{"/v1/drivers/ipmi/vendor_passthru/methods",

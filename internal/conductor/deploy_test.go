@@ -624,11 +624,11 @@ func TestPassthruMethodsAreListedAndGuarded(t *testing.T) {
 		t.Fatal(err)
 	}
 	m := node["pass_deploy_info"]
-	if !m.Public || !m.Async || !m.Exclusive || !slices.Equal(m.HTTPMethods, []string{"POST"}) {
+	if !m.Async || !m.Exclusive || !slices.Equal(m.HTTPMethods, []string{"POST"}) {
 		t.Errorf("pass_deploy_info: %+v", m)
 	}
 	drv, err := c.DriverMethods(t.Context(), "fake-hardware")
-	if err != nil || !drv["ipxe_config"].Attach || !drv["ipxe_config"].Public {
+	if err != nil || !drv["ipxe_config"].Attach {
 		t.Errorf("ipxe_config: %+v, %v", drv["ipxe_config"], err)
 	}
 	for text, call := range map[string]rpc.Call{

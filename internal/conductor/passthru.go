@@ -15,8 +15,7 @@ import (
 func describe(methods []driver.Method, into map[string]rpc.Method) {
 	for _, m := range methods {
 		into[m.Name] = rpc.Method{HTTPMethods: m.HTTPMethods, Async: m.Async,
-			Description: m.Description, Attach: m.Attach, Exclusive: m.Exclusive,
-			Public: m.Public}
+			Description: m.Description, Attach: m.Attach, Exclusive: m.Exclusive}
 	}
 }
 

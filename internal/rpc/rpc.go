@@ -80,7 +80,6 @@ type Method struct {
 	Description string   `json:"description"`
 	Attach      bool     `json:"attach"`
 	Exclusive   bool     `json:"require_exclusive_lock"`
-	Public      bool     `json:"-"`
 }
 
 // Call names a passthru method, how it was called, and its arguments: body and query merged.

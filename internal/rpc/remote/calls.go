@@ -1,0 +1,286 @@
+package remote
+
+import (
+	"context"
+	"time"
+
+	"ingot/internal/ingot"
+	"ingot/internal/rpc"
+)
+
+// The arguments of calls that have more than one.
+type (
+	nodeArgs struct {
+		Node    *ingot.Node
+		Options rpc.UpdateOptions
+	}
+	powerArgs struct {
+		Ident   string
+		Request rpc.PowerRequest
+	}
+	deviceArgs struct {
+		Ident  string
+		Device rpc.BootDevice
+	}
+	passthruArgs struct {
+		Ident string // node or driver
+		Call  rpc.Call
+	}
+)
+
+// CreateNode is done here if the hardware type is known here.
+func (r *Router) CreateNode(ctx context.Context, n *ingot.Node) (out *ingot.Node, err error) {
+	err = r.call(ctx, r.ofDriver(n.Driver), "CreateNode", nodeArgs{Node: n}, &out,
+		func(c rpc.Conductor) error {
+			out, err = c.CreateNode(ctx, n)
+			return err
+		})
+	return out, err
+}
+
+// UpdateNode is done here if the hardware type is known here.
+func (r *Router) UpdateNode(ctx context.Context, n *ingot.Node, o rpc.UpdateOptions) (
+	out *ingot.Node, err error) {
+	err = r.call(ctx, r.ofDriver(n.Driver), "UpdateNode", nodeArgs{n, o}, &out,
+		func(c rpc.Conductor) error {
+			out, err = c.UpdateNode(ctx, n, o)
+			return err
+		})
+	return out, err
+}
+
+// DeleteNode is done here: it needs no hardware.
+func (r *Router) DeleteNode(ctx context.Context, ident string) error {
+	return r.Local.DeleteNode(ctx, ident)
+}
+
+// Provision is done by the owner of the node.
+func (r *Router) Provision(ctx context.Context, q rpc.ProvisionRequest) error {
+	host, err := r.ofNode(ctx, q.Ident)
+	if err != nil {
+		return err
+	}
+	return r.call(ctx, host, "Provision", q, nil, func(c rpc.Conductor) error {
+		return c.Provision(ctx, q)
+	})
+}
+
+// SetPower is done by the owner of the node.
+func (r *Router) SetPower(ctx context.Context, ident string, q rpc.PowerRequest) error {
+	host, err := r.ofNode(ctx, ident)
+	if err != nil {
+		return err
+	}
+	return r.call(ctx, host, "SetPower", powerArgs{ident, q}, nil, func(c rpc.Conductor) error {
+		return c.SetPower(ctx, ident, q)
+	})
+}
+
+// Validate is done by the owner of the node.
+func (r *Router) Validate(ctx context.Context, ident string) (out map[string]rpc.Validation,
+	err error) {
+	host, err := r.ofNode(ctx, ident)
+	if err != nil {
+		return nil, err
+	}
+	err = r.call(ctx, host, "Validate", ident, &out, func(c rpc.Conductor) error {
+		out, err = c.Validate(ctx, ident)
+		return err
+	})
+	return out, err
+}
+
+// BootDevice is done by the owner of the node.
+func (r *Router) BootDevice(ctx context.Context, ident string) (out rpc.BootDevice, err error) {
+	host, err := r.ofNode(ctx, ident)
+	if err != nil {
+		return out, err
+	}
+	err = r.call(ctx, host, "BootDevice", ident, &out, func(c rpc.Conductor) error {
+		out, err = c.BootDevice(ctx, ident)
+		return err
+	})
+	return out, err
+}
+
+// SetBootDevice is done by the owner of the node.
+func (r *Router) SetBootDevice(ctx context.Context, ident string, d rpc.BootDevice) error {
+	host, err := r.ofNode(ctx, ident)
+	if err != nil {
+		return err
+	}
+	return r.call(ctx, host, "SetBootDevice", deviceArgs{ident, d}, nil,
+		func(c rpc.Conductor) error { return c.SetBootDevice(ctx, ident, d) })
+}
+
+// SupportedBootDevices is done by the owner of the node.
+func (r *Router) SupportedBootDevices(ctx context.Context, ident string) (out []string, err error) {
+	host, err := r.ofNode(ctx, ident)
+	if err != nil {
+		return nil, err
+	}
+	err = r.call(ctx, host, "SupportedBootDevices", ident, &out, func(c rpc.Conductor) error {
+		out, err = c.SupportedBootDevices(ctx, ident)
+		return err
+	})
+	return out, err
+}
+
+// NodeMethods is done by the owner of the node.
+func (r *Router) NodeMethods(ctx context.Context, ident string) (out map[string]rpc.Method,
+	err error) {
+	host, err := r.ofNode(ctx, ident)
+	if err != nil {
+		return nil, err
+	}
+	err = r.call(ctx, host, "NodeMethods", ident, &out, func(c rpc.Conductor) error {
+		out, err = c.NodeMethods(ctx, ident)
+		return err
+	})
+	return out, err
+}
+
+// DriverMethods is done by one who knows the hardware type.
+func (r *Router) DriverMethods(ctx context.Context, driver string) (out map[string]rpc.Method,
+	err error) {
+	err = r.call(ctx, r.ofDriver(driver), "DriverMethods", driver, &out,
+		func(c rpc.Conductor) error {
+			out, err = c.DriverMethods(ctx, driver)
+			return err
+		})
+	return out, err
+}
+
+// CallNode is done by the owner of the node.
+func (r *Router) CallNode(ctx context.Context, ident string, q rpc.Call) (out rpc.Reply, err error) {
+	host, err := r.ofNode(ctx, ident)
+	if err != nil {
+		return out, err
+	}
+	err = r.call(ctx, host, "CallNode", passthruArgs{ident, q}, &out, func(c rpc.Conductor) error {
+		out, err = c.CallNode(ctx, ident, q)
+		return err
+	})
+	return out, err
+}
+
+// CallDriver is done by one who knows the hardware type.
+func (r *Router) CallDriver(ctx context.Context, driver string, q rpc.Call) (out rpc.Reply,
+	err error) {
+	err = r.call(ctx, r.ofDriver(driver), "CallDriver", passthruArgs{driver, q}, &out,
+		func(c rpc.Conductor) error {
+			out, err = c.CallDriver(ctx, driver, q)
+			return err
+		})
+	return out, err
+}
+
+// Serve answers the calls of others to this conductor until the bus is closed.
+func (r *Router) Serve() error { return r.Bus.Handle(subject(r.Host), r.handle) }
+
+func (r *Router) handle(ctx context.Context, data []byte) []byte {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	var a answer
+	value, err := r.answer(ctx, data)
+	if err == nil && value != nil {
+		a.Value, err = encode(value)
+	}
+	if err != nil {
+		a.Kind, a.Error = ingot.KindOf(err), err.Error()
+	}
+	text, err := encode(a)
+	if err != nil {
+		r.Log.Error("an answer was not encoded", "error", err)
+	}
+	return text
+}
+
+// arguments decodes those of a request.
+func arguments[T any](q request) (v T, err error) {
+	err = decode(q.Args, &v)
+	return v, err
+}
+
+func (r *Router) answer(ctx context.Context, data []byte) (any, error) {
+	var q request
+	if err := decode(data, &q); err != nil {
+		return nil, err
+	}
+	if now := r.Store.Now(); now.After(q.Until) {
+		return nil, ingot.Errorf(ingot.Unavailable, "the call came %s late; whoever sent it has "+
+			"done it elsewhere", now.Sub(q.Until).Round(time.Millisecond))
+	}
+	switch q.Method {
+	case "CreateNode", "UpdateNode":
+		v, err := arguments[nodeArgs](q)
+		if err != nil {
+			return nil, err
+		}
+		return r.storeNode(ctx, q.Method, v)
+	case "Provision":
+		v, err := arguments[rpc.ProvisionRequest](q)
+		if err != nil {
+			return nil, err
+		}
+		return nil, r.Local.Provision(ctx, v)
+	case "SetPower":
+		v, err := arguments[powerArgs](q)
+		if err != nil {
+			return nil, err
+		}
+		return nil, r.Local.SetPower(ctx, v.Ident, v.Request)
+	case "SetBootDevice":
+		v, err := arguments[deviceArgs](q)
+		if err != nil {
+			return nil, err
+		}
+		return nil, r.Local.SetBootDevice(ctx, v.Ident, v.Device)
+	case "CallNode", "CallDriver":
+		v, err := arguments[passthruArgs](q)
+		if err != nil {
+			return nil, err
+		}
+		if q.Method == "CallNode" {
+			return reply(r.Local.CallNode(ctx, v.Ident, v.Call))
+		}
+		return reply(r.Local.CallDriver(ctx, v.Ident, v.Call))
+	}
+	ident, err := arguments[string](q)
+	if err != nil {
+		return nil, err
+	}
+	switch q.Method {
+	case "Validate":
+		return reply(r.Local.Validate(ctx, ident))
+	case "BootDevice":
+		return reply(r.Local.BootDevice(ctx, ident))
+	case "SupportedBootDevices":
+		return reply(r.Local.SupportedBootDevices(ctx, ident))
+	case "NodeMethods":
+		return reply(r.Local.NodeMethods(ctx, ident))
+	case "DriverMethods":
+		return reply(r.Local.DriverMethods(ctx, ident))
+	}
+	return nil, ingot.Errorf(ingot.Unavailable, "conductor %s knows no call %q: it is of an older "+
+		"version", r.Host, q.Method)
+}
+
+// storeNode creates or updates a node. Secrets of a deployment do not travel; they are those of
+// the row, which the generation says is the one that the caller has read.
+func (r *Router) storeNode(ctx context.Context, method string, v nodeArgs) (any, error) {
+	if v.Node == nil {
+		return nil, ingot.Errorf(ingot.Invalid, "a call without a node")
+	}
+	if method == "CreateNode" {
+		return reply(r.Local.CreateNode(ctx, v.Node))
+	}
+	now, err := r.Store.Node(ctx, v.Node.UUID)
+	if err != nil {
+		return nil, err
+	}
+	v.Node.Attempt = now.Attempt
+	return reply(r.Local.UpdateNode(ctx, v.Node, v.Options))
+}
+
+func reply[T any](v T, err error) (any, error) { return v, err }
