@@ -38,3 +38,6 @@ func (c *Conductor) Wake() {
 
 // BootDue is bootDue.
 func BootDue(c *Conductor, n *ingot.Node, now time.Time) bool { return c.bootDue(n, now) }
+
+// Owns is owns.
+func Owns(c *Conductor, n *ingot.Node) bool { return c.owns(n) }

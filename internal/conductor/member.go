@@ -102,20 +102,24 @@ func working(all []*ingot.Conductor) []string {
 // membership works out what this conductor owns.
 func (c *Conductor) membership(all []*ingot.Conductor) *membership {
 	m := &membership{all: all}
+	alone := !slices.ContainsFunc(all, func(o *ingot.Conductor) bool {
+		return o.Alive && o.Hostname != c.o.Host
+	})
+	if alone {
+		m.shares = [][]string{nil}
+		return m
+	}
+	drivers := c.o.Table.Describe()
 	var mine []string
 	for i := range ring.Buckets {
 		// Any UUID that ends so.
 		n := &ingot.Node{ConductorGroup: c.o.Group, UUID: fmt.Sprintf("%036x", i)}
-		for _, d := range c.o.Table.Describe() {
-			if n.Driver = d.Name; ingot.Owner(all, n) == c.o.Host {
-				mine = append(mine, ring.Bucket(n.UUID))
-				break
-			}
+		if slices.ContainsFunc(drivers, func(d ingot.Driver) bool {
+			n.Driver = d.Name
+			return ingot.Owner(all, n) == c.o.Host
+		}) {
+			mine = append(mine, ring.Bucket(n.UUID))
 		}
-	}
-	if len(mine) == ring.Buckets {
-		m.shares = [][]string{nil} // also those of UUIDs in unusual spelling
-		return m
 	}
 	m.shares = slices.Collect(slices.Chunk(mine, shareSize))
 	return m
