@@ -9,7 +9,6 @@ import (
 	"io"
 	"os"
 	"os/signal"
-	"runtime/debug"
 	"strings"
 	"syscall"
 
@@ -62,7 +61,7 @@ func command() *cobra.Command {
 		Example: "  ingot serve --dev            # try the API, without machines and without root\n" +
 			"  ingot demo                   # a real virtual machine, from empty disk to image\n" +
 			"  ingot serve --config FILE    # for real",
-		Version:       version(),
+		Version:       cli.Version(),
 		SilenceErrors: true,
 		SilenceUsage:  true,
 	}
@@ -148,23 +147,8 @@ func versionCommand() *cobra.Command {
 		Example: "  ingot version",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			_, err := fmt.Fprintln(cmd.OutOrStdout(), "ingot", version())
+			_, err := fmt.Fprintln(cmd.OutOrStdout(), "ingot", cli.Version())
 			return err
 		},
 	}
-}
-
-// version is what the Go command put into this binary.
-func version() string {
-	info, ok := debug.ReadBuildInfo()
-	if !ok {
-		return "unknown"
-	}
-	v := info.Main.Version
-	for _, s := range info.Settings {
-		if s.Key == "vcs.revision" {
-			v += " " + s.Value
-		}
-	}
-	return v
 }

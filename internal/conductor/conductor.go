@@ -44,6 +44,8 @@ type Options struct {
 	Address  string
 	Services map[string]string
 	Version  string
+	// Changed is told of the conductors there are, at first and whenever they change. nil: nobody.
+	Changed func([]*ingot.Conductor)
 	Log      *slog.Logger
 
 	// Workers bounds the operations that go on at once; 0 is 300. More are accepted and wait for

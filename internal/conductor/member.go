@@ -3,6 +3,7 @@ package conductor
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -69,6 +70,9 @@ func (c *Conductor) heartbeat(ctx context.Context) error {
 		return nil
 	}
 	c.members.Store(c.membership(all))
+	if c.o.Changed != nil {
+		c.o.Changed(all)
+	}
 	if before != nil {
 		c.o.Log.Info("the conductors have changed; nodes have new owners", "now", working(all))
 		for _, r := range c.reconcilers {
@@ -78,10 +82,20 @@ func (c *Conductor) heartbeat(ctx context.Context) error {
 	return nil
 }
 
-// sameMember tells whether two states of a conductor's row are one as far as ownership goes.
+// Members returns the conductors there are, as of the last heartbeat, dead ones included. They must
+// not be changed.
+func (c *Conductor) Members() []*ingot.Conductor {
+	if m := c.members.Load(); m != nil {
+		return m.all
+	}
+	return nil
+}
+
+// sameMember tells whether two states of a conductor's row are one but for the heartbeat.
 func sameMember(a, b *ingot.Conductor) bool {
 	return a.Hostname == b.Hostname && a.Alive == b.Alive && a.Draining == b.Draining &&
-		a.Group == b.Group && slices.EqualFunc(a.Drivers, b.Drivers,
+		a.Group == b.Group && a.Incarnation == b.Incarnation && maps.Equal(a.Services, b.Services) &&
+		slices.EqualFunc(a.Drivers, b.Drivers,
 		func(x, y ingot.Driver) bool { return x.Name == y.Name })
 }
 

@@ -8,6 +8,7 @@ package config
 
 import (
 	_ "embed"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"net"
@@ -61,6 +62,15 @@ type Config struct {
 	Deploy    Deploy    `toml:"deploy"`
 	Image     Image     `toml:"image"`
 	Boot      Boot      `toml:"boot"`
+	Cluster   Cluster   `toml:"cluster"`
+}
+
+// Cluster says how servers that share a PostgreSQL database talk to one another.
+type Cluster struct {
+	Listen  string `toml:"listen"`
+	NATSURL string `toml:"nats_url"`
+	// Key is 64 hex digits; "" is the one in the database.
+	Key string `toml:"key"`
 }
 
 // Log says how much is logged and how.
@@ -171,8 +181,9 @@ type Network struct {
 // Default is the configuration of an empty file.
 func Default() Config {
 	return Config{
-		Log:   Log{Level: "info", Format: "text"},
-		Store: Store{Path: "/var/lib/ingot/ingot.db", Connections: 24},
+		Log:     Log{Level: "info", Format: "text"},
+		Cluster: Cluster{Listen: ":6386"},
+		Store:   Store{Path: "/var/lib/ingot/ingot.db", Connections: 24},
 		API: API{Listen: "127.0.0.1:6385", MaxLimit: 1000, AuthStrategy: NoAuth,
 			UserFile: "/etc/ingot/htpasswd"},
 		Conductor: Conductor{
@@ -346,6 +357,10 @@ func (c *Config) Check() error {
 	listen("boot.tftp_listen", c.Boot.TFTPListen)
 	if c.API.Listen == "" {
 		complain("api.listen is empty; without it nobody can ask ingot for anything")
+	}
+	listen("cluster.listen", c.Cluster.Listen)
+	if key, err := hex.DecodeString(c.Cluster.Key); c.Cluster.Key != "" && (err != nil || len(key) != 32) {
+		complain("cluster.key is not 64 hex digits; make one with: openssl rand -hex 32")
 	}
 	if c.API.MaxLimit < 1 {
 		complain("api.max_limit is %d; at least 1", c.API.MaxLimit)

@@ -3,7 +3,11 @@
 // its own share of the keys and no other. It leaves who is a member to its callers.
 package ring
 
-import "hash/fnv"
+import (
+	"cmp"
+	"hash/fnv"
+	"slices"
+)
 
 // Owner returns the member with the greatest weight for the key, "" if there are none. The order
 // of the members does not matter, nor do repetitions.
@@ -16,6 +20,15 @@ func Owner(key string, members []string) string {
 		}
 	}
 	return owner
+}
+
+// Rank returns the members in the order of their weight for the key, the owner first, without
+// repetitions. They are sorted in place.
+func Rank(key string, members []string) []string {
+	slices.SortFunc(members, func(a, b string) int {
+		return cmp.Or(cmp.Compare(weight(key, b), weight(key, a)), cmp.Compare(a, b))
+	})
+	return slices.Compact(members)
 }
 
 // weight is a hash of both. Those of FNV differ little in their upper bits for texts that differ

@@ -2,6 +2,7 @@ package ring_test
 
 import (
 	"fmt"
+	"slices"
 	"testing"
 
 	"pgregory.net/rapid"
@@ -44,6 +45,10 @@ func TestOnlyTheShareOfWhoGoesMoves(t *testing.T) {
 		if got := ring.Owner(key, rapid.Permutation(all).Draw(t, "order")); got != owner {
 			t.Fatalf("owner %q, in another order %q", owner, got)
 		}
+		rank := ring.Rank(key, slices.Clone(all))
+		if rank[0] != owner || len(rank) != len(all) {
+			t.Fatalf("rank %q of %q, owner %q", rank, all, owner)
+		}
 		var left []string
 		gone := rapid.SampledFrom(all).Draw(t, "gone")
 		for _, m := range all {
@@ -54,6 +59,9 @@ func TestOnlyTheShareOfWhoGoesMoves(t *testing.T) {
 		now := ring.Owner(key, left)
 		if gone != owner && now != owner {
 			t.Fatalf("%q went and the key moved from %q to %q", gone, owner, now)
+		}
+		if gone == owner && len(rank) > 1 && now != rank[1] {
+			t.Fatalf("the owner went and %q took over, not the second, %q", now, rank[1])
 		}
 	})
 }

@@ -43,7 +43,8 @@ func (s *server) table(files *bootfile.Cache, bootURL string) (*driver.Table, er
 			BaseURLs: []string{bootURL}, KernelArgs: s.cfg.Deploy.KernelAppend,
 			Driver: scriptDriver(enabled), Unknown: netboot.Unknown(s.cfg.Boot.Unknown),
 		},
-		Kernel: s.cfg.Deploy.Kernel, Ramdisk: s.cfg.Deploy.Ramdisk,
+		Servers: s.others(),
+		Kernel:  s.cfg.Deploy.Kernel, Ramdisk: s.cfg.Deploy.Ramdisk,
 		Log: s.log, Note: s.journal.Add,
 	})
 	images, err := imageOptions(s.cfg.Image)

@@ -20,6 +20,7 @@ import (
 	"ingot/internal/auth"
 	"ingot/internal/bootd"
 	"ingot/internal/bootfile"
+	"ingot/internal/cli"
 	"ingot/internal/conductor"
 	"ingot/internal/config"
 	"ingot/internal/daemon"
@@ -51,6 +52,7 @@ func Run(ctx context.Context, cfg config.Config, w io.Writer) error {
 		defer unlock()
 	}
 	s := &server{cfg: cfg, log: log, store: st, journal: journal.New(st, log)}
+	defer s.leave()
 	if err := s.build(ctx); err != nil {
 		return err
 	}
@@ -60,6 +62,8 @@ func Run(ctx context.Context, cfg config.Config, w io.Writer) error {
 // server holds the parts of one process.
 type server struct {
 	cfg       config.Config
+	hostname  string // of the conductor
+	cluster   *cluster
 	log       *slog.Logger
 	store     *store.Store
 	journal   *journal.Journal
@@ -87,8 +91,11 @@ func logger(cfg config.Log, w io.Writer) *slog.Logger {
 // build makes the parts in order of need. The boot sockets are opened before the drivers are
 // made, because the scripts name their address.
 func (s *server) build(ctx context.Context) error {
-	host, err := s.host()
-	if err != nil {
+	var err error
+	if s.hostname, err = s.host(); err != nil {
+		return err
+	}
+	if err := s.join(ctx); err != nil {
 		return err
 	}
 	files := bootfile.New(s.cfg.Boot.Cache, nil, s.log)
@@ -104,9 +111,16 @@ func (s *server) build(ctx context.Context) error {
 		s.boot.Close()
 		return err
 	}
+	address, services, err := s.services()
+	if err != nil {
+		s.boot.Close()
+		return err
+	}
 	c := s.cfg.Conductor
 	s.conductor = conductor.New(conductor.Options{
-		Store: s.store, Journal: s.journal, Table: table, Host: host, Group: c.Group, Log: s.log,
+		Store: s.store, Journal: s.journal, Table: table, Host: s.hostname, Group: c.Group,
+		Address: address, Services: services, Version: cli.Version(), Changed: s.changed,
+		Log:                s.log,
 		Workers:            c.WorkersPoolSize,
 		Copies:             c.MaxConcurrentDeploy,
 		CallbackTimeout:    time.Duration(c.DeployCallbackTimeout),
@@ -124,8 +138,13 @@ func (s *server) build(ctx context.Context) error {
 		s.boot.Close()
 		return err
 	}
+	asked, err := s.route(s.conductor)
+	if err != nil {
+		s.boot.Close()
+		return err
+	}
 	s.api = api.New(api.Options{
-		Store: s.store, Journal: s.journal, Conductor: s.conductor, Log: s.log,
+		Store: s.store, Journal: s.journal, Conductor: asked, Log: s.log,
 		PublicURL: s.cfg.API.PublicURL, MaxLimit: s.cfg.API.MaxLimit, Observe: s.metrics.request,
 		Auth: s.auth,
 	})

@@ -5,10 +5,12 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	"math/rand/v2"
+	"slices"
 
 	"ingot/internal/driver"
 	"ingot/internal/ingot"
 	"ingot/internal/netboot"
+	"ingot/internal/ring"
 )
 
 // methodConfig is the passthru method that answers with the script of a machine (S1.1).
@@ -120,11 +122,31 @@ func (b *Boot) Answer(l netboot.Loader, m Machine) string {
 				"problem", d.Problem)
 		}
 	}
-	return l.Render(m.Node, b.o.Env, r)
+	return l.Render(m.Node, b.env(m.MAC), r)
+}
+
+// maxServers bounds the servers that a script names.
+const maxServers = 4
+
+// env is the environment for one machine: which conductors it asks in which order (S0.1). Each
+// machine has an order of its own, so that they share the load; this one, which lives, is one.
+func (b *Boot) env(mac string) netboot.Env {
+	e := b.o.Env
+	if b.o.Servers == nil {
+		return e
+	}
+	servers := ring.Rank(mac, append(b.o.Servers(), e.BaseURLs...))
+	if i := slices.Index(servers, e.BaseURLs[0]); len(servers) > maxServers {
+		if servers = servers[:maxServers]; i >= maxServers {
+			servers[maxServers-1] = e.BaseURLs[0]
+		}
+	}
+	e.BaseURLs = servers
+	return e
 }
 
 // Chain is boot.ipxe, the one script that is the same for all machines: it asks for theirs.
-func (b *Boot) Chain() string { return netboot.BootIPXE(b.o.Env) }
+func (b *Boot) Chain() string { return netboot.BootIPXE(b.env("")) }
 
 // nobody answers a request that names no machine.
 func (b *Boot) nobody(m Machine, problem string) string {

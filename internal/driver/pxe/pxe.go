@@ -37,6 +37,9 @@ type Holder interface {
 type Options struct {
 	Files Holder
 	Env   netboot.Env
+	// Servers returns the base URLs of all conductors that live, this one's (Env.BaseURLs)
+	// included or not, in any order; the slice is the caller's. nil: this one is alone.
+	Servers func() []string
 	// Kernel and Ramdisk are used for nodes whose driver_info names none. "" is none.
 	Kernel, Ramdisk string
 	Log             *slog.Logger

@@ -1,0 +1,137 @@
+package server
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"fmt"
+	"net"
+	"net/url"
+	"slices"
+	"sync/atomic"
+
+	"ingot/internal/bus"
+	"ingot/internal/conductor"
+	"ingot/internal/ingot"
+	"ingot/internal/rpc"
+	"ingot/internal/rpc/remote"
+)
+
+// cluster is what a server has to do with others that share its store. It is nil for one that is
+// alone with a file.
+type cluster struct {
+	bus *bus.Bus
+	// servers are the boot URLs of the conductors that live.
+	servers atomic.Pointer[[]string]
+}
+
+// join connects to the bus.
+func (s *server) join(ctx context.Context) error {
+	if !s.store.Shared() {
+		return nil
+	}
+	o := bus.Options{URL: s.cfg.Cluster.NATSURL, Log: s.log}
+	if o.URL == "" {
+		key, err := s.clusterKey(ctx)
+		if err != nil {
+			return err
+		}
+		o.Mesh = &bus.Mesh{Listen: s.cfg.Cluster.Listen, Key: key}
+	}
+	b, err := bus.Open(o)
+	if err != nil {
+		return err
+	}
+	s.cluster = &cluster{bus: b}
+	return nil
+}
+
+// leave ends the connections to others.
+func (s *server) leave() {
+	if s.cluster != nil {
+		s.cluster.bus.Close()
+	}
+}
+
+// others returns the boot URLs of the conductors that live; nil for a server that is alone.
+func (s *server) others() func() []string {
+	c := s.cluster
+	if c == nil {
+		return nil
+	}
+	return func() []string {
+		if urls := c.servers.Load(); urls != nil {
+			return slices.Clone(*urls)
+		}
+		return nil
+	}
+}
+
+// clusterKey is the configured key, or the one of the store, which the first server makes.
+func (s *server) clusterKey(ctx context.Context) ([]byte, error) {
+	text := s.cfg.Cluster.Key
+	if text == "" {
+		fresh := make([]byte, bus.KeySize)
+		rand.Read(fresh)
+		var err error
+		if text, err = s.store.Setting(ctx, "cluster_key", hex.EncodeToString(fresh)); err != nil {
+			return nil, err
+		}
+	}
+	key, err := hex.DecodeString(text)
+	if err != nil {
+		return nil, ingot.Errorf(ingot.Invalid, "the cluster's key is no hex: %w", err)
+	}
+	return key, nil
+}
+
+// services is what others are told of this server.
+func (s *server) services() (address string, services map[string]string, err error) {
+	u, err := url.Parse(s.boot.URL())
+	if err != nil {
+		return "", nil, fmt.Errorf("address of the boot socket: %w", err)
+	}
+	services = map[string]string{ingot.ServiceBoot: s.boot.URL()}
+	if s.cluster != nil && s.cluster.bus.MeshAddress() != "" {
+		_, port, err := net.SplitHostPort(s.cluster.bus.MeshAddress())
+		if err != nil {
+			return "", nil, fmt.Errorf("address of the bus: %w", err)
+		}
+		services[ingot.ServiceBus] = net.JoinHostPort(u.Hostname(), port)
+	}
+	return u.Hostname(), services, nil
+}
+
+// changed is told of all conductors when they change.
+func (s *server) changed(all []*ingot.Conductor) {
+	c := s.cluster
+	if c == nil {
+		return
+	}
+	var servers, peers []string
+	for _, m := range all {
+		if !m.Alive {
+			continue
+		}
+		if u := m.Services[ingot.ServiceBoot]; u != "" {
+			servers = append(servers, u)
+		}
+		if m.Hostname != s.hostname {
+			peers = append(peers, m.Services[ingot.ServiceBus])
+		}
+	}
+	c.servers.Store(&servers)
+	if err := c.bus.SetPeers(peers); err != nil {
+		s.log.Error("the bus does not take its peers; calls to them are done here", "error", err)
+	}
+}
+
+// route is the conductor that the API asks: the local one, or one that finds the owner.
+func (s *server) route(local *conductor.Conductor) (rpc.Conductor, error) {
+	if s.cluster == nil {
+		return local, nil
+	}
+	r := &remote.Router{Local: local, Host: s.hostname, Bus: s.cluster.bus, Store: s.store,
+		Members: local.Members, Log: s.log}
+	return r, r.Serve()
+}
