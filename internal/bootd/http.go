@@ -10,14 +10,9 @@ import (
 	"path"
 	"time"
 
+	"ingot/internal/bootfile"
 	"ingot/internal/ingot"
 )
-
-// Files opens boot files by digest, 64 hex digits. The error kind is NotFound for anything
-// that is not held, also for what is no digest. The caller closes the file.
-type Files interface {
-	Open(digest string) (*os.File, error)
-}
 
 // programPath is where boot programs are for UEFI HTTP boot.
 const programPath = "/programs/"
@@ -53,7 +48,13 @@ func (s *Server) serveFile(w http.ResponseWriter, r *http.Request) {
 		http.NotFound(w, r)
 		return
 	}
-	f, err := s.Files.Open(digest)
+	var f *os.File
+	var err error
+	if bootfile.HeldOnly(r) {
+		f, err = s.Files.Open(digest)
+	} else {
+		f, err = s.Files.Fetch(r.Context(), digest)
+	}
 	if ingot.KindOf(err) == ingot.NotFound {
 		http.Error(w, "no such boot file here", http.StatusNotFound)
 		s.noteRequest(r, ingot.LevelWarning, fmt.Sprintf("HTTP: %s is not held here",

@@ -3,11 +3,10 @@ package bootd
 import (
 	"bytes"
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"mime"
 	"mime/multipart"
 	"net"
@@ -17,34 +16,29 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"ingot/internal/bootfile"
 	"ingot/internal/ingot"
 	"ingot/internal/testkit"
 )
-
-// held is one boot file.
-type held struct{ path, digest string }
-
-func (h held) Open(digest string) (*os.File, error) {
-	if digest != h.digest {
-		return nil, ingot.Errorf(ingot.NotFound, "not held")
-	}
-	return os.Open(h.path)
-}
 
 // fileRig serves one file of that content on a listener, and returns its URL.
 func fileRig(t *testing.T, listen string, content []byte, stall time.Duration) (*rig, string) {
 	t.Helper()
 	r := newRig(t, Config{})
-	sum := sha256.Sum256(content)
-	h := held{filepath.Join(t.TempDir(), "file"), hex.EncodeToString(sum[:])}
-	if err := os.WriteFile(h.path, content, 0o600); err != nil {
+	r.Files = bootfile.New(t.TempDir(), nil, slog.New(slog.DiscardHandler))
+	source := filepath.Join(t.TempDir(), "vmlinuz")
+	if err := os.WriteFile(source, content, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	r.Files = h
+	held, err := r.Files.Hold(t.Context(), "file://"+source)
+	if err != nil {
+		t.Fatal(err)
+	}
 	l, err := listenHTTP(t.Context(), listen, stall)
 	if err != nil {
 		t.Fatal(err)
@@ -56,14 +50,49 @@ func fileRig(t *testing.T, listen string, content []byte, stall time.Duration) (
 		srv.Close()
 		<-ended
 	})
-	return r, fmt.Sprintf("http://127.0.0.1:%d/files/%s/vmlinuz", port(l), h.digest)
+	return r, fmt.Sprintf("http://127.0.0.1:%d/files/%s/vmlinuz", port(l), held.SHA256)
+}
+
+// TestS0_1_AnyConductorServesAnyBootFile: a machine that was sent to another conductor, or told its
+// digest by one that has died since, gets the same bytes.
+func TestS0_1_AnyConductorServesAnyBootFile(t *testing.T) {
+	t.Parallel()
+	content := bytes.Repeat([]byte("0123456789"), 100_000)
+	first, url := fileRig(t, "127.0.0.1:0", content, stallTime)
+	base := strings.Join(strings.Split(url, "/")[:3], "/")
+	path := strings.TrimPrefix(url, base)
+	second, other := fileRig(t, "127.0.0.1:0", []byte("another file"), stallTime)
+	second.Files.Peers = func() []string { return []string{"http://127.0.0.1:1", base} }
+	first.Files.Peers = func() []string { return []string{strings.Join(strings.Split(other, "/")[:3], "/")} }
+	var all sync.WaitGroup
+	for range 8 { // machines that come at once
+		all.Go(func() {
+			resp, err := testkit.Web.Get(strings.Join(strings.Split(other, "/")[:3], "/") + path)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			defer resp.Body.Close()
+			got, err := io.ReadAll(resp.Body)
+			if err != nil || !bytes.Equal(got, content) {
+				t.Errorf("%s: %d bytes, %v", resp.Status, len(got), err)
+			}
+		})
+	}
+	all.Wait()
+	// What nobody holds is asked for once at each, not in circles.
+	resp, err := testkit.Web.Get(base + "/files/" + strings.Repeat("ab", 32) + "/vmlinuz")
+	if err != nil || resp.StatusCode != http.StatusNotFound {
+		t.Errorf("a file that nobody holds: %v, %v", resp, err)
+	}
+	resp.Body.Close()
 }
 
 func TestRangesOfBootFiles(t *testing.T) {
 	t.Parallel()
 	content := bytes.Repeat([]byte("0123456789"), 1000)
-	r, url := fileRig(t, "127.0.0.1:0", content, stallTime)
-	tag := `"` + r.Files.(held).digest + `"`
+	_, url := fileRig(t, "127.0.0.1:0", content, stallTime)
+	tag := `"` + strings.Split(url, "/")[4] + `"`
 	for _, c := range []struct {
 		method string
 		header map[string]string
@@ -197,7 +226,7 @@ func TestAStalledDownloadEnds(t *testing.T) {
 	if err := conn.(*net.TCPConn).SetReadBuffer(64 << 10); err != nil {
 		t.Fatal(err)
 	}
-	fmt.Fprintf(conn, "GET /files/%s/x HTTP/1.1\r\nHost: h\r\n\r\n", r.Files.(held).digest)
+	fmt.Fprintf(conn, "GET %s HTTP/1.1\r\nHost: h\r\n\r\n", url)
 	for running := false; ; time.Sleep(10 * time.Millisecond) {
 		r.downloads.mu.Lock()
 		now := r.downloads.running

@@ -22,6 +22,7 @@ import (
 	"time"
 
 	"ingot/internal/bootd"
+	"ingot/internal/bootfile"
 	"ingot/internal/config"
 	"ingot/internal/dhcp"
 	"ingot/internal/driver/pxe"
@@ -87,17 +88,6 @@ func (j *journal) waitAfter(t *testing.T, after time.Time, parts ...string) ingo
 	}
 }
 
-// directory is a file store of one directory, as bootfile keeps it.
-type directory string
-
-func (d directory) Open(digest string) (*os.File, error) {
-	f, err := os.Open(filepath.Join(string(d), filepath.Base(digest)))
-	if err != nil {
-		return nil, ingot.Errorf(ingot.NotFound, "no file: %w", err)
-	}
-	return f, nil
-}
-
 // serverProcess holds the configuration of the copy of the test program that runs the server
 // inside the namespace, as in production: sockets made later belong there, too.
 const serverProcess = "INGOT_BOOTD_TEST_SERVER"
@@ -145,7 +135,7 @@ func serve(text string) error {
 	}
 	defer st.Close()
 	log := printer{json.NewEncoder(os.Stdout)}
-	s := &bootd.Server{Config: o.Config, Store: st, Journal: log, Files: directory(o.Files),
+	s := &bootd.Server{Config: o.Config, Store: st, Journal: log, Files: bootfile.New(o.Files, nil, slog.New(slog.DiscardHandler)),
 		Log: slog.New(slog.NewTextHandler(os.Stderr, nil))}
 	s.Machine = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if strings.HasSuffix(r.URL.Path, "/pass_deploy_info") {

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/net/ipv6"
 	"golang.org/x/sync/errgroup"
 
+	"ingot/internal/bootfile"
 	"ingot/internal/dhcp"
 	"ingot/internal/driver/pxe"
 	"ingot/internal/ingot"
@@ -67,7 +68,7 @@ type Server struct {
 	Config
 	Store   *store.Store
 	Journal Journal
-	Files   Files
+	Files   *bootfile.Cache
 	Machine http.Handler // calls of machines below /v1/; nil: none
 	Boot    *pxe.Boot    // tells boot loaders what to boot; nil: no configurations
 	Log     *slog.Logger

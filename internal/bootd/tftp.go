@@ -97,7 +97,7 @@ func (s *Server) openFile(path string) (*os.File, error) {
 	if name == "" || strings.Contains(name, "/") {
 		return nil, ingot.Errorf(ingot.NotFound, "boot files are files/<sha256>/<name>")
 	}
-	return s.Files.Open(digest)
+	return s.Files.Fetch(context.Background(), digest) // a client that has gone asks again
 }
 
 // noteTFTP writes what became of a transfer to the journal. Size probes and starts are traffic,

@@ -28,6 +28,7 @@ import (
 	"time"
 
 	"ingot/internal/ingot"
+	"ingot/internal/ring"
 )
 
 // DefaultMaxSize bounds a boot file unless Cache.MaxSize says otherwise. Ramdisks are a few
@@ -56,6 +57,8 @@ type Cache struct {
 	// IdleTimeout is how long an http(s) source may stay silent, before its answer and within;
 	// 0 is one minute.
 	IdleTimeout time.Duration
+	// Peers returns the base URLs of the other conductors that live; nil: there are none.
+	Peers func() []string
 
 	dir    string
 	client *http.Client
@@ -195,39 +198,11 @@ func (c *Cache) allowed(u *url.URL) (string, error) {
 }
 
 func (c *Cache) holdRemote(ctx context.Context, s *source, u *url.URL) (ingot.File, error) {
-	idle := c.IdleTimeout
-	if idle <= 0 {
-		idle = defaultIdleTimeout
-	}
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	watchdog := time.AfterFunc(idle, func() { cancel(errIdle) })
-	defer watchdog.Stop()
-	silent := func(err error) error {
-		if !errors.Is(context.Cause(ctx), errIdle) {
-			return err
-		}
-		return ingot.Errorf(ingot.Unavailable, "fetch boot file %s: %w for %s; look at its server",
-			u.Redacted(), errIdle, idle)
-	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, u.String(), nil)
+	resp, err := c.ask(ctx, u, s.mark)
 	if err != nil {
-		return ingot.File{}, ingot.Errorf(ingot.Invalid, "fetch boot file %s: %w",
-			u.Redacted(), err)
+		return ingot.File{}, err
 	}
-	// Without it net/http would unpack a .gz ramdisk that the server labels as an encoding.
-	req.Header.Set("Accept-Encoding", "identity")
-	if s.mark.etag != "" {
-		req.Header.Set("If-None-Match", s.mark.etag)
-	}
-	if s.mark.modified != "" {
-		req.Header.Set("If-Modified-Since", s.mark.modified)
-	}
-	resp, err := c.client.Do(req)
-	if err != nil {
-		return ingot.File{}, silent(ingot.Errorf(ingot.Unavailable, "fetch boot file: %w", err))
-	}
-	defer resp.Body.Close()
+	defer resp.Close()
 	switch {
 	case resp.StatusCode == http.StatusNotModified && s.mark != mark{}:
 		return s.file, nil
@@ -240,17 +215,78 @@ func (c *Cache) holdRemote(ctx context.Context, s *source, u *url.URL) (ingot.Fi
 	if now.etag == "" && now.modified == "" {
 		now = mark{} // nothing to ask with: fetch each time
 	}
-	f, err := c.keep(s, now, u, &fedReader{resp.Body, watchdog, idle})
+	f, err := c.keep(s, now, u, resp)
 	if err != nil {
-		return ingot.File{}, silent(err)
+		return ingot.File{}, resp.explain(err)
 	}
 	return f, nil
+}
+
+// answer is an answer of a server that may fall silent. It reads the body.
+type answer struct {
+	*http.Response
+	url      *url.URL
+	ctx      context.Context
+	cancel   context.CancelCauseFunc
+	watchdog *time.Timer
+	idle     time.Duration
+}
+
+// ask sends a request; with a mark, for what has changed since. The caller closes the answer.
+func (c *Cache) ask(ctx context.Context, u *url.URL, m mark) (*answer, error) {
+	a := &answer{url: u, idle: c.IdleTimeout}
+	if a.idle <= 0 {
+		a.idle = defaultIdleTimeout
+	}
+	a.ctx, a.cancel = context.WithCancelCause(ctx)
+	a.watchdog = time.AfterFunc(a.idle, func() { a.cancel(errIdle) })
+	req, err := http.NewRequestWithContext(a.ctx, http.MethodGet, u.String(), nil)
+	if err != nil {
+		a.Close()
+		return nil, ingot.Errorf(ingot.Invalid, "fetch boot file %s: %w", u.Redacted(), err)
+	}
+	// Without it net/http would unpack a .gz ramdisk that the server labels as an encoding.
+	req.Header.Set("Accept-Encoding", "identity")
+	if m.etag != "" {
+		req.Header.Set("If-None-Match", m.etag)
+	}
+	if m.modified != "" {
+		req.Header.Set("If-Modified-Since", m.modified)
+	}
+	if a.Response, err = c.client.Do(req); err != nil {
+		defer a.Close()
+		return nil, a.explain(ingot.Errorf(ingot.Unavailable, "fetch boot file: %w", err))
+	}
+	return a, nil
+}
+
+func (a *answer) Read(p []byte) (int, error) {
+	a.watchdog.Reset(a.idle)
+	return a.Body.Read(p)
+}
+
+// Close ends the request.
+func (a *answer) Close() {
+	a.watchdog.Stop()
+	if a.Response != nil {
+		a.Body.Close()
+	}
+	a.cancel(nil)
+}
+
+// explain says so if the server's silence was what ended the request.
+func (a *answer) explain(err error) error {
+	if !errors.Is(context.Cause(a.ctx), errIdle) {
+		return err
+	}
+	return ingot.Errorf(ingot.Unavailable, "fetch boot file %s: %w for %s; look at its server",
+		a.url.Redacted(), errIdle, a.idle)
 }
 
 // keep copies r into the directory and records it as the content of s.
 func (c *Cache) keep(s *source, now mark, u *url.URL, r io.Reader) (ingot.File, error) {
 	start := time.Now()
-	f, err := c.add(r)
+	f, err := c.add(r, "")
 	if err != nil {
 		return ingot.File{}, fmt.Errorf("hold boot file %s: %w", u.Redacted(), err)
 	}
@@ -261,8 +297,9 @@ func (c *Cache) keep(s *source, now mark, u *url.URL, r io.Reader) (ingot.File, 
 	return f, nil
 }
 
-// add writes r to a file of its digest: completely or not at all.
-func (c *Cache) add(r io.Reader) (ingot.File, error) {
+// add writes r to a file of its digest, which has to be want unless that is empty: completely or
+// not at all.
+func (c *Cache) add(r io.Reader, want string) (ingot.File, error) {
 	if err := os.MkdirAll(c.dir, 0o755); err != nil {
 		return ingot.File{}, ingot.Errorf(ingot.Internal, "make the cache: %w", err)
 	}
@@ -289,6 +326,9 @@ func (c *Cache) add(r io.Reader) (ingot.File, error) {
 		return ingot.File{}, ingot.Errorf(ingot.Invalid, "the file is empty")
 	}
 	f := ingot.File{SHA256: hex.EncodeToString(sum.Sum(nil)), Size: n}
+	if want != "" && f.SHA256 != want {
+		return ingot.File{}, ingot.Errorf(ingot.Unavailable, "what came has digest %s", f.SHA256)
+	}
 	// The digest is a promise: on disk before anybody is told.
 	err = errors.Join(tmp.Sync(), tmp.Chmod(0o644), os.Rename(tmp.Name(), c.path(f.SHA256)))
 	if err != nil {
@@ -309,6 +349,83 @@ func (c *Cache) sweep() {
 			c.log.Info("removed what an interrupted fetch has left", "file", name)
 		}
 	}
+}
+
+// heldOnly is the query with which conductors ask one another: who does not hold the file says so
+// instead of asking others in turn.
+const heldOnly = "held"
+
+// HeldOnly tells whether a request is one of another conductor, which is answered with what is held.
+func HeldOnly(r *http.Request) bool { return r.URL.Query().Has(heldOnly) }
+
+// Fetch opens a file, and fetches it from another conductor if it is not held: a machine was told
+// its digest by any of them (S0.1). Several callers share one fetch, which goes on when they have
+// gone: a machine that gave up comes again. NotFound if nobody holds it.
+func (c *Cache) Fetch(ctx context.Context, digest string) (*os.File, error) {
+	f, err := c.Open(digest)
+	if ingot.KindOf(err) != ingot.NotFound || c.Peers == nil || !isDigest(digest) {
+		return f, err
+	}
+	done := make(chan error, 1)
+	go func() { done <- c.fetch(context.WithoutCancel(ctx), digest) }()
+	select {
+	case err = <-done:
+	case <-ctx.Done():
+		err = ingot.Errorf(ingot.Unavailable, "wait for boot file %s: %w", digest, ctx.Err())
+	}
+	if err != nil {
+		return nil, err
+	}
+	return c.Open(digest)
+}
+
+// fetch makes a file held that another conductor holds.
+func (c *Cache) fetch(ctx context.Context, digest string) error {
+	s := c.source(digest)
+	s.token <- struct{}{}
+	defer func() { <-s.token }()
+	if _, err := os.Stat(c.path(digest)); err == nil {
+		return nil // who had the token has fetched it
+	}
+	for _, peer := range ring.Rank(digest, c.Peers()) {
+		err := c.fetchFrom(ctx, peer, digest)
+		if err == nil {
+			return nil
+		}
+		if ingot.KindOf(err) != ingot.NotFound {
+			c.log.Warn("a conductor does not give a boot file; asking the next one", "of", peer,
+				"sha256", digest, "error", err)
+		}
+	}
+	return ingot.Errorf(ingot.NotFound, "boot file %s is held by no conductor that lives", digest)
+}
+
+// fetchFrom fetches a file from another conductor. What is not of that digest is not kept.
+func (c *Cache) fetchFrom(ctx context.Context, peer, digest string) error {
+	start := time.Now()
+	u, err := url.Parse(peer + "/files/" + digest + "/" + digest + "?" + heldOnly)
+	if err != nil {
+		return ingot.Errorf(ingot.Internal, "address of a conductor: %w", err)
+	}
+	resp, err := c.ask(ctx, u, mark{})
+	if err != nil {
+		return err
+	}
+	defer resp.Close()
+	switch resp.StatusCode {
+	case http.StatusOK:
+	case http.StatusNotFound:
+		return ingot.Errorf(ingot.NotFound, "not held there")
+	default:
+		return ingot.Errorf(ingot.Unavailable, "it answered %s", resp.Status)
+	}
+	f, err := c.add(resp, digest)
+	if err != nil {
+		return resp.explain(err)
+	}
+	c.log.Info("boot file fetched from another conductor", "of", peer, "sha256", digest,
+		"bytes", f.Size, "seconds", time.Since(start).Seconds())
+	return nil
 }
 
 // Open opens a held file. The error is ingot.NotFound for everything that is none, also for
@@ -332,18 +449,6 @@ func (c *Cache) path(digest string) string { return filepath.Join(c.dir, digest)
 
 func isDigest(s string) bool {
 	return len(s) == 64 && strings.Trim(s, "0123456789abcdef") == ""
-}
-
-// fedReader feeds a watchdog with what it reads.
-type fedReader struct {
-	r        io.Reader
-	watchdog *time.Timer
-	idle     time.Duration
-}
-
-func (r *fedReader) Read(p []byte) (int, error) {
-	r.watchdog.Reset(r.idle)
-	return r.r.Read(p)
 }
 
 // ctxReader ends a copy of a large local file when nobody waits for it any more.

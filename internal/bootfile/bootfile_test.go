@@ -11,6 +11,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -306,6 +307,85 @@ func TestS1_10_HeldFilesOutliveTheServerAndTheSource(t *testing.T) {
 		}
 	}
 	f, err := again.Open(digest("kernel"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.Close()
+}
+
+// A conductor that lies, breaks off, refuses or has nothing is passed over; what is kept is what was
+// asked for.
+func TestOtherConductorsAreNotTrusted(t *testing.T) {
+	t.Parallel()
+	content := strings.Repeat("kernel", 10_000)
+	var asked atomic.Int32
+	peers := map[string]http.HandlerFunc{
+		"lies": func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "something else") },
+		"breaks": func(w http.ResponseWriter, _ *http.Request) {
+			fmt.Fprint(w, content[:100])
+			panic(http.ErrAbortHandler)
+		},
+		"refuses":  func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusInternalServerError) },
+		"has none": func(w http.ResponseWriter, r *http.Request) { http.NotFound(w, r) },
+		"is silent": func(w http.ResponseWriter, r *http.Request) {
+			w.(http.Flusher).Flush()
+			<-r.Context().Done()
+		},
+	}
+	c := bootfile.New(t.TempDir(), nil, slog.New(slog.DiscardHandler))
+	c.IdleTimeout = 300 * time.Millisecond
+	var urls []string
+	for _, h := range peers {
+		s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			asked.Add(1)
+			if !bootfile.HeldOnly(r) {
+				t.Error("a conductor is asked for more than what it holds")
+			}
+			h(w, r)
+		}))
+		t.Cleanup(s.Close)
+		urls = append(urls, s.URL)
+	}
+	c.Peers = func() []string { return slices.Clone(urls) }
+	if _, err := c.Fetch(t.Context(), digest(content)); ingot.KindOf(err) != ingot.NotFound {
+		t.Errorf("error %v", err)
+	}
+	if got := int(asked.Load()); got != len(peers) {
+		t.Errorf("%d were asked of %d", got, len(peers))
+	}
+	good := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		fmt.Fprint(w, content)
+	}))
+	t.Cleanup(good.Close)
+	urls = append(urls, good.URL)
+	f, err := c.Fetch(t.Context(), digest(content))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if got, err := io.ReadAll(f); err != nil || string(got) != content {
+		t.Errorf("%d bytes, %v", len(got), err)
+	}
+}
+
+// A machine that gives up does not end the fetch: when it comes again the file is there.
+func TestAFetchOutlivesWhoWaitsForIt(t *testing.T) {
+	t.Parallel()
+	release := make(chan struct{})
+	peer := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		<-release
+		fmt.Fprint(w, "kernel")
+	}))
+	t.Cleanup(peer.Close)
+	c := bootfile.New(t.TempDir(), nil, slog.New(slog.DiscardHandler))
+	c.Peers = func() []string { return []string{peer.URL} }
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	if _, err := c.Fetch(ctx, digest("kernel")); ingot.KindOf(err) != ingot.Unavailable {
+		t.Errorf("error %v", err)
+	}
+	close(release)
+	f, err := c.Fetch(t.Context(), digest("kernel"))
 	if err != nil {
 		t.Fatal(err)
 	}

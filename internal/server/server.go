@@ -99,7 +99,7 @@ func (s *server) build(ctx context.Context) error {
 		return err
 	}
 	files := bootfile.New(s.cfg.Boot.Cache, nil, s.log)
-	files.AllowedPaths = s.filePaths()
+	files.AllowedPaths, files.Peers = s.filePaths(), s.others()
 	if s.boot, err = s.sockets(files); err != nil {
 		return err
 	}
@@ -206,7 +206,7 @@ func (s *server) filePaths() []string {
 }
 
 // sockets describes the boot sockets.
-func (s *server) sockets(files bootd.Files) (*bootd.Server, error) {
+func (s *server) sockets(files *bootfile.Cache) (*bootd.Server, error) {
 	b := s.cfg.Boot
 	c := bootd.Config{
 		Interface: b.Interface, HTTPListen: b.HTTPListen, TFTPListen: b.TFTPListen,
