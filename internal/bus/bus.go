@@ -82,13 +82,13 @@ func (b *Bus) open(o Options) (err error) {
 	}
 	b.options = &server.Options{ServerName: ingot.NewUUID(), NoSigs: true, NoLog: true,
 		DontListen: true, MaxPayload: maxPayload}
-	password := rand.Text()
+	token := rand.Text()
 	if o.Mesh != nil {
-		if err := o.Mesh.configure(b.options, password); err != nil {
+		if err := o.Mesh.configure(b.options, token); err != nil {
 			return err
 		}
 	}
-	if b.server, err = server.NewServer(b.options.Clone()); err != nil {
+	if b.server, err = server.NewServer(b.options); err != nil {
 		return fmt.Errorf("start the bus: %w", err)
 	}
 	b.server.SetLoggerV2(logger{b.log}, false, false, false)
@@ -97,7 +97,7 @@ func (b *Bus) open(o Options) (err error) {
 		return ingot.Errorf(ingot.Internal, "the bus did not start within %s", startTimeout)
 	}
 	b.conn, err = nats.Connect("", append(b.connectOptions(), nats.InProcessServer(b.server),
-		nats.UserInfo(localUser, password))...)
+		nats.Token(token))...)
 	if err != nil {
 		return fmt.Errorf("connect to the embedded bus: %w", err)
 	}

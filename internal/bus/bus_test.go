@@ -304,3 +304,24 @@ func TestAddressIsOneToken(t *testing.T) {
 		}
 	}
 }
+
+// Who comes and goes does not cut off those that stay from their own server.
+func TestChangesOfPeersDisturbNobody(t *testing.T) {
+	t.Parallel()
+	var log lockedBuffer
+	b := open(t, bus.Options{Log: slog.New(slog.NewTextHandler(&log, nil)),
+		Mesh: &bus.Mesh{Listen: "127.0.0.1:0", Key: key}})
+	handle(t, b, "x", name("x"))
+	other := open(t, bus.Options{Mesh: &bus.Mesh{Listen: "127.0.0.1:0", Key: key}})
+	for _, peers := range [][]string{{other.MeshAddress()}, nil, {other.MeshAddress()}} {
+		if err := b.SetPeers(peers); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := b.Call(t.Context(), "x", nil); err != nil {
+			t.Error(err)
+		}
+	}
+	if strings.Contains(log.String(), "lost the bus") {
+		t.Error(log.String())
+	}
+}

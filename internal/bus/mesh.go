@@ -25,8 +25,6 @@ import (
 const (
 	// KeySize is the size of a mesh's key, bytes.
 	KeySize = 32
-	// localUser is who connects to the embedded server from this process.
-	localUser = "local"
 	// meshName is in all certificates of a mesh; the addresses of conductors are not.
 	meshName = "ingot-mesh"
 )
@@ -40,8 +38,8 @@ type Mesh struct {
 }
 
 // configure makes the embedded server one of a mesh. With a mesh it has to have a socket for
-// clients too: one of loopback, any port, with a password that nobody knows.
-func (m *Mesh) configure(o *server.Options, password string) error {
+// clients too: one of loopback, any port, with a token that nobody knows.
+func (m *Mesh) configure(o *server.Options, token string) error {
 	host, port, err := net.SplitHostPort(m.Listen)
 	if err != nil {
 		return ingot.Errorf(ingot.Invalid, "[cluster] listen is %q: write host:port", m.Listen)
@@ -61,7 +59,8 @@ func (m *Mesh) configure(o *server.Options, password string) error {
 		o.Cluster.Port = server.RANDOM_PORT
 	}
 	o.DontListen, o.Host, o.Port = false, "127.0.0.1", server.RANDOM_PORT
-	o.Username, o.Password = localUser, password
+	// Not a user with a password: those are disconnected whenever the peers change.
+	o.Authorization = token
 	o.Cluster.Name = meshName
 	o.Cluster.PoolSize = -1                             // one connection for each peer
 	o.Cluster.TLSTimeout, o.Cluster.AuthTimeout = 5, 10 // seconds
@@ -153,10 +152,10 @@ func (b *Bus) SetPeers(addresses []string) error {
 	}) {
 		return nil
 	}
-	b.options.Routes = o.Routes
-	if err := b.server.ReloadOptions(o); err != nil {
+	if err := b.server.ReloadOptions(o.Clone()); err != nil {
 		return fmt.Errorf("change the peers of the bus: %w", err)
 	}
+	b.options = o
 	return nil
 }
 
