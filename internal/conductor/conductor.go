@@ -46,7 +46,7 @@ type Options struct {
 	Version  string
 	// Changed is told of the conductors there are, at first and whenever they change. nil: nobody.
 	Changed func([]*ingot.Conductor)
-	Log      *slog.Logger
+	Log     *slog.Logger
 
 	// Workers bounds the operations that go on at once; 0 is 300. More are accepted and wait for
 	// a worker, oldest first; power actions are refused as Unavailable.

@@ -96,7 +96,7 @@ func sameMember(a, b *ingot.Conductor) bool {
 	return a.Hostname == b.Hostname && a.Alive == b.Alive && a.Draining == b.Draining &&
 		a.Group == b.Group && a.Incarnation == b.Incarnation && maps.Equal(a.Services, b.Services) &&
 		slices.EqualFunc(a.Drivers, b.Drivers,
-		func(x, y ingot.Driver) bool { return x.Name == y.Name })
+			func(x, y ingot.Driver) bool { return x.Name == y.Name })
 }
 
 func working(all []*ingot.Conductor) []string {
