@@ -66,7 +66,7 @@ func command() *cobra.Command {
 		SilenceUsage:  true,
 	}
 	root.SetVersionTemplate("{{.Name}} {{.Version}}\n")
-	root.AddCommand(server.Command(), cli.NodeCommand(), lab.DemoCommand(), lab.Command(),
+	root.AddCommand(server.Command(), server.DatabaseCommand(), cli.NodeCommand(), lab.DemoCommand(), lab.Command(),
 		lab.RamdiskCommand(), lifecycleCommand(), configCommand(), versionCommand())
 	refuseUnknown(root)
 	return root
