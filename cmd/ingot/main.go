@@ -66,8 +66,9 @@ func command() *cobra.Command {
 		SilenceUsage:  true,
 	}
 	root.SetVersionTemplate("{{.Name}} {{.Version}}\n")
-	root.AddCommand(server.Command(), server.DatabaseCommand(), cli.NodeCommand(), lab.DemoCommand(), lab.Command(),
-		lab.RamdiskCommand(), lifecycleCommand(), configCommand(), versionCommand())
+	root.AddCommand(server.Command(), server.DatabaseCommand(), cli.NodeCommand(),
+		cli.ConductorCommand(), lab.DemoCommand(), lab.Command(), lab.RamdiskCommand(),
+		lifecycleCommand(), configCommand(), versionCommand())
 	refuseUnknown(root)
 	return root
 }

@@ -66,6 +66,9 @@ func TestTheBaremetalClientWorks(t *testing.T) {
 		"driver list -f json",
 		"node validate n1 -f json",
 		"conductor list -f json",
+		"conductor show c1 -f json",
+		"node list --conductor c1 -f json",
+		"node list --conductor c2 -f json",
 		"node list --long -f json")
 	n := next[row](t, out)
 	if n["name"] != "n1" || n["driver_info"].(row)["ipmi_password"] != "******" {
@@ -96,6 +99,14 @@ func TestTheBaremetalClientWorks(t *testing.T) {
 	}
 	if list := next[[]row](t, out); len(list) != 1 || list[0]["Alive"] != true {
 		t.Errorf("conductors %v", list)
+	}
+	if c := next[row](t, out); c["hostname"] != "c1" || c["alive"] != true {
+		t.Errorf("conductor %v", c)
+	}
+	for _, want := range []int{1, 0} {
+		if list := next[[]row](t, out); len(list) != want {
+			t.Errorf("nodes of a conductor %v, want %d", list, want)
+		}
 	}
 	if list := next[[]row](t, out); len(list) != 1 || list[0]["Maintenance Reason"] != "test" {
 		t.Errorf("long list %v", list)

@@ -1,6 +1,8 @@
 package api
 
 import (
+	"fmt"
+	"net/http"
 	"slices"
 	"time"
 
@@ -98,3 +100,56 @@ func (c *call) needConductor(n *node) error {
 
 // conductorOf returns the host name of the conductor that works on a node, "" if there is none.
 func (c *call) conductorOf(n *node) string { return ingot.Owner(c.alive, n) }
+
+// filterConductor limits a list of nodes to those of one conductor. As in Ironic one that does not
+// exist, or does not work, has none.
+func filterConductor(c *call, f *store.NodeFilter) error {
+	if !c.query.Has("conductor") {
+		return nil
+	}
+	all, err := c.aliveConductors()
+	if err != nil {
+		return err
+	}
+	group, shares := ingot.Shares(all, c.query.Get("conductor"))
+	if f.ConductorGroup != nil && *f.ConductorGroup != group {
+		shares = nil
+	}
+	f.ConductorGroup, f.Shares = &group, append([]ingot.Share{}, shares...)
+	return nil
+}
+
+func drainConductor(c *call) (reply, error)   { return c.drain(true) }
+func undrainConductor(c *call) (reply, error) { return c.drain(false) }
+
+// drain is an extension of ours: a conductor that drains gives its nodes to others.
+func (c *call) drain(yes bool) (reply, error) {
+	err := c.api.o.Store.Drain(c.Context(), c.PathValue("hostname"), yes)
+	return reply{status: http.StatusNoContent}, err
+}
+
+// showCluster is an extension of ours: what an operator has to know of all conductors, which
+// Ironic's representation has no room for, and how many nodes each owns.
+func showCluster(c *call) (reply, error) {
+	all, err := c.api.o.Store.Conductors(c.Context(), store.Page{})
+	if err != nil {
+		return reply{}, err
+	}
+	counts, err := c.api.o.Store.CountBuckets(c.Context())
+	if err != nil {
+		return reply{}, err
+	}
+	owned := map[string]int{}
+	for _, b := range counts {
+		// Any UUID that ends so.
+		n := &node{ConductorGroup: b.Group, Driver: b.Driver, UUID: fmt.Sprintf("%36s", b.Bucket)}
+		owned[ingot.Owner(all, n)] += b.Nodes
+	}
+	shown := make([]object, len(all))
+	for i, h := range all {
+		shown[i] = append(conductorFields.project(c, h, full), object{
+			{"draining", h.Draining}, {"address", h.Address}, {"services", h.Services},
+			{"version", h.Version}, {"boot_tree", h.BootTree}, {"nodes", owned[h.Hostname]}}...)
+	}
+	return reply{body: object{{"conductors", shown}, {"nodes_without_conductor", owned[""]}}}, nil
+}

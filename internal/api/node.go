@@ -99,6 +99,9 @@ func nodeFilter(c *call) (store.NodeFilter, error) {
 			return f, err
 		}
 	}
+	if err := filterConductor(c, &f); err != nil {
+		return f, err
+	}
 	state := lifecycle.State(f.ProvisionState)
 	if f.ProvisionState != "" && !slices.Contains(lifecycle.States(), state) {
 		return f, invalid(`Provision state "%s" is not valid`, f.ProvisionState)

@@ -41,7 +41,7 @@ var (
 	fieldsArg   = []arg{{"fields", 8}}
 	nodeFilters = []arg{{"instance_uuid", 1}, {"associated", 1}, {"maintenance", 1},
 		{"provision_state", 9}, {"driver", 16}, {"resource_class", 21}, {"fault", 42},
-		{"conductor_group", 46}, {"owner", 50}, {"description_contains", 51}, {"retired", 61},
+		{"conductor_group", 46}, {"conductor", conductorMinor}, {"owner", 50}, {"description_contains", 51}, {"retired", 61},
 		{"lessee", 65}, {"shard", 82}, {"parent_node", 83}}
 	portFilters = []arg{{"node", 1}, {"node_uuid", 1}, {"address", 1}}
 	detailArg   = []arg{{"detail", 1}} // below 1.43 it is refused in words of its own
@@ -128,11 +128,17 @@ var resourceRoutes = []route{
 	{method: http.MethodGet, pattern: "/v1/drivers/{driver}/properties",
 		policy: "baremetal:driver:get_properties", handle: showDriverProperties},
 
-	{method: http.MethodGet, pattern: "/v1/conductors", minor: 49,
+	{method: http.MethodGet, pattern: "/v1/conductors", minor: conductorMinor,
 		policy: "baremetal:conductor:get", handle: listConductors,
 		args: slices.Concat(pageArgs, fieldsArg, detailArg)},
-	{method: http.MethodGet, pattern: "/v1/conductors/{hostname}", minor: 49,
+	{method: http.MethodGet, pattern: "/v1/conductors/{hostname}", minor: conductorMinor,
 		policy: "baremetal:conductor:get", handle: showConductor, args: fieldsArg},
+	{method: http.MethodPut, pattern: "/v1/conductors/{hostname}/draining", minor: conductorMinor,
+		policy: "baremetal:conductor:drain", handle: drainConductor},
+	{method: http.MethodDelete, pattern: "/v1/conductors/{hostname}/draining",
+		minor: conductorMinor, policy: "baremetal:conductor:drain", handle: undrainConductor},
+	{method: http.MethodGet, pattern: "/v1/cluster", minor: conductorMinor,
+		policy: "baremetal:conductor:get", handle: showCluster},
 }
 
 // passthruRoutes are the vendor passthru paths: the method's name is the end of the path or the

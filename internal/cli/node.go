@@ -56,13 +56,24 @@ func (o *options) progress(cmd *cobra.Command) io.Writer {
 	return cmd.OutOrStdout()
 }
 
-// NodeCommand is `ingot node`.
-func NodeCommand() *cobra.Command {
-	o := &options{}
+// flags makes the common options those of a command and all below it.
+func (o *options) flags(cmd *cobra.Command) {
 	base := defaultURL
 	if v := os.Getenv("INGOT_URL"); v != "" {
 		base = v
 	}
+	cmd.PersistentFlags().StringVar(&o.url, "url", base,
+		"base URL of the API (environment: INGOT_URL)")
+	cmd.PersistentFlags().StringVar(&o.user, "user", fromEnvironment("INGOT_USER", "OS_USERNAME"),
+		"user, for an API with authentication (environment: INGOT_USER)")
+	cmd.PersistentFlags().StringVar(&o.passwordFile, "password-file", "",
+		"file with the user's password (environment, the password itself: INGOT_PASSWORD)")
+	cmd.PersistentFlags().StringVarP(&o.output, "output", "o", "table", "table or json")
+}
+
+// NodeCommand is `ingot node`.
+func NodeCommand() *cobra.Command {
+	o := &options{}
 	cmd := &cobra.Command{
 		Use:   "node",
 		Short: "Enroll machines, deploy them, look at what they do",
@@ -74,13 +85,7 @@ func NodeCommand() *cobra.Command {
 			"  ingot node deploy rack1-07 --image https://images.example/debian.qcow2 \\\n" +
 			"      --checksum <sha256>\n  ingot node journal rack1-07 --follow",
 	}
-	cmd.PersistentFlags().StringVar(&o.url, "url", base,
-		"base URL of the API (environment: INGOT_URL)")
-	cmd.PersistentFlags().StringVar(&o.user, "user", fromEnvironment("INGOT_USER", "OS_USERNAME"),
-		"user, for an API with authentication (environment: INGOT_USER)")
-	cmd.PersistentFlags().StringVar(&o.passwordFile, "password-file", "",
-		"file with the user's password (environment, the password itself: INGOT_PASSWORD)")
-	cmd.PersistentFlags().StringVarP(&o.output, "output", "o", "table", "table or json")
+	o.flags(cmd)
 	cmd.AddCommand(createCommand(o), listCommand(o), showCommand(o), deployCommand(o),
 		undeployCommand(o), deleteCommand(o), powerCommand(o), journalCommand(o))
 	return cmd

@@ -1,7 +1,9 @@
 package ingot
 
 import (
+	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"ingot/internal/ring"
@@ -38,13 +40,57 @@ const (
 // Owner returns the host name of the conductor that works on a node, "" if none can: of those that
 // are alive, in its group and have its hardware type. All who see the same conductors agree.
 func Owner(conductors []*Conductor, n *Node) string {
-	var able []string
+	return ring.Owner(ring.Bucket(n.UUID), able(conductors, n.ConductorGroup, n.Driver))
+}
+
+// able are the host names of those that can work on a group's nodes with a driver.
+func able(conductors []*Conductor, group, driver string) []string {
+	var names []string
 	for _, c := range conductors {
-		if c.Alive && !c.Draining && c.Group == n.ConductorGroup && c.Has(n.Driver) {
-			able = append(able, c.Hostname)
+		if c.Alive && !c.Draining && c.Group == group && c.Has(driver) {
+			names = append(names, c.Hostname)
 		}
 	}
-	return ring.Owner(ring.Bucket(n.UUID), able)
+	return names
+}
+
+// A Share is a part of the nodes of one conductor group: those with one of the drivers, in one of
+// the buckets (ring.Bucket); nil is all of them, while none is none.
+type Share struct {
+	Drivers []string
+	Buckets []string
+}
+
+// Shares returns what a conductor owns in its group, as a query can select it; none if it is not
+// there or does not work. What Owner says of a node and this agree.
+func Shares(conductors []*Conductor, hostname string) (group string, shares []Share) {
+	i := slices.IndexFunc(conductors, func(c *Conductor) bool { return c.Hostname == hostname })
+	if i < 0 || !conductors[i].Alive || conductors[i].Draining {
+		return "", nil
+	}
+	own := conductors[i]
+	with := map[string]int{} // index of the share whose drivers these conductors have
+	for _, d := range own.Drivers {
+		able := able(conductors, own.Group, d.Name)
+		slices.Sort(able)
+		key := strings.Join(able, "\n")
+		if i, known := with[key]; known {
+			shares[i].Drivers = append(shares[i].Drivers, d.Name)
+			continue
+		}
+		s := Share{Drivers: []string{d.Name}}
+		for i := 0; len(able) > 1 && i < ring.Buckets; i++ {
+			if bucket := fmt.Sprintf("%03x", i); ring.Owner(bucket, able) == hostname {
+				s.Buckets = append(s.Buckets, bucket)
+			}
+		}
+		if len(able) > 1 && s.Buckets == nil {
+			s.Buckets = []string{} // others own all of them
+		}
+		with[key] = len(shares)
+		shares = append(shares, s)
+	}
+	return own.Group, shares
 }
 
 // Has tells whether a hardware type is enabled there.

@@ -112,6 +112,8 @@ type NodeFilter struct {
 	ProvisionStates []string
 	// Buckets: in one of them, see ring.Bucket; nil is any.
 	Buckets []string
+	// Shares: in one of them; nil is any.
+	Shares []ingot.Share
 	// WaitBefore: waits, with a deadline before it.
 	WaitBefore *time.Time
 	// StateBefore: in its provision state since before it.
@@ -148,6 +150,7 @@ func (f NodeFilter) where() where {
 	}
 	w.oneOf("provision_state", f.ProvisionStates)
 	w.oneOf("substr(uuid, 34)", f.Buckets)
+	w.shares(f.Shares)
 	if f.DescriptionContains != "" {
 		escaped := strings.NewReplacer(`\`, `\\`, `%`, `\%`, `_`, `\_`).
 			Replace(f.DescriptionContains)
@@ -173,6 +176,25 @@ func (w *where) oneOf(column string, values []string) {
 		args[i] = v
 	}
 	w.add(column+" IN (?"+strings.Repeat(", ?", len(args)-1)+")", args...)
+}
+
+// shares adds that a node is in one of the shares; nil adds nothing.
+func (w *where) shares(shares []ingot.Share) {
+	if shares == nil {
+		return
+	}
+	parts, args := []string{"1 = 0"}, []any(nil)
+	for _, s := range shares {
+		if s.Buckets != nil && len(s.Buckets) == 0 {
+			continue
+		}
+		var one where
+		one.oneOf("driver", s.Drivers)
+		one.oneOf("substr(uuid, 34)", s.Buckets)
+		parts = append(parts, strings.Join(one.conditions, " AND "))
+		args = append(args, one.args...)
+	}
+	w.add(strings.Join(parts, " OR "), args...)
 }
 
 // flag adds that a column is true or false; nil adds nothing. Flags are false in nearly every
@@ -328,6 +350,33 @@ func (s *Store) CountNodes(ctx context.Context) (counts map[string]int, err erro
 				return err
 			}
 			counts[state] = n
+		}
+		return rows.Err()
+	})
+	return counts, err
+}
+
+// BucketCount is how many nodes of a conductor group have a driver and are in a bucket.
+type BucketCount struct {
+	Group, Driver, Bucket string
+	Nodes                 int
+}
+
+// CountBuckets returns how many nodes there are in each bucket that has any, by group and driver.
+func (s *Store) CountBuckets(ctx context.Context) (counts []BucketCount, err error) {
+	err = s.read(ctx, "count the nodes of the buckets", func(tx *tx) error {
+		rows, err := tx.QueryContext(ctx, `SELECT conductor_group, driver, substr(uuid, 34), count(*)
+			FROM nodes GROUP BY conductor_group, driver, substr(uuid, 34)`)
+		if err != nil {
+			return err
+		}
+		defer rows.Close()
+		for rows.Next() {
+			var c BucketCount
+			if err := rows.Scan(&c.Group, &c.Driver, &c.Bucket, &c.Nodes); err != nil {
+				return err
+			}
+			counts = append(counts, c)
 		}
 		return rows.Err()
 	})

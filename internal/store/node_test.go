@@ -406,3 +406,54 @@ func TestNodesAreCountedByState(t *testing.T) {
 		t.Errorf("counts %v, %v, want %v", got, err, want)
 	}
 }
+
+func TestNodesOfAShareAreSelectedAndCounted(t *testing.T) {
+	t.Parallel()
+	s := open(t)
+	all := []*ingot.Conductor{
+		{Hostname: "a", Alive: true, Drivers: []ingot.Driver{{Name: "ipmi"}, {Name: "redfish"}}},
+		{Hostname: "b", Alive: true, Drivers: []ingot.Driver{{Name: "ipmi"}, {Name: "fake"}}},
+		{Hostname: "c", Alive: true, Draining: true, Drivers: []ingot.Driver{{Name: "ipmi"}}},
+	}
+	want := map[string][]string{}
+	for i := range 60 {
+		n := newNode(i * 37)
+		n.Driver = []string{"ipmi", "redfish", "fake", "other"}[i%4]
+		create(t, s, n)
+		want[ingot.Owner(all, n)] = append(want[ingot.Owner(all, n)], n.UUID)
+	}
+	for _, host := range []string{"a", "b", "c", "d"} {
+		group, shares := ingot.Shares(all, host)
+		f := store.NodeFilter{ConductorGroup: &group, Shares: append([]ingot.Share{}, shares...)}
+		var got []string
+		for p := (store.Page{Limit: 7}); ; p.Marker = got[len(got)-1] {
+			list, err := s.Nodes(t.Context(), f, p)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, n := range list {
+				got = append(got, n.UUID)
+			}
+			if len(list) < p.Limit {
+				break
+			}
+		}
+		if d := cmp.Diff(want[host], got); d != "" {
+			t.Errorf("%s: %s", host, d)
+		}
+	}
+	counts, err := s.CountBuckets(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := map[string]int{}
+	for _, c := range counts {
+		n := &ingot.Node{UUID: uuid(0)[:33] + c.Bucket, Driver: c.Driver, ConductorGroup: c.Group}
+		got[ingot.Owner(all, n)] += c.Nodes
+	}
+	for _, host := range []string{"a", "b", "c", ""} {
+		if got[host] != len(want[host]) {
+			t.Errorf("%q: %d nodes counted, want %d", host, got[host], len(want[host]))
+		}
+	}
+}

@@ -1,0 +1,170 @@
+package cli
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/url"
+	"text/tabwriter"
+	"time"
+
+	"github.com/gophercloud/gophercloud/v2"
+	"github.com/spf13/cobra"
+)
+
+// Conductor is what an operator has to know of a conductor.
+type Conductor struct {
+	Hostname string    `json:"hostname"`
+	Group    string    `json:"conductor_group"`
+	Alive    bool      `json:"alive"`
+	Draining bool      `json:"draining"`
+	Address  string    `json:"address"`
+	Version  string    `json:"version"`
+	BootTree string    `json:"boot_tree"`
+	Nodes    int       `json:"nodes"`      // that it owns
+	Beat     time.Time `json:"updated_at"` // its last heartbeat
+}
+
+// Cluster is all conductors, dead ones included, and how many nodes none of them owns.
+type Cluster struct {
+	Conductors []Conductor `json:"conductors"`
+	Unowned    int         `json:"nodes_without_conductor"`
+}
+
+// Cluster returns the conductors, and the JSON that came.
+func (c *Client) Cluster(ctx context.Context) (all Cluster, raw json.RawMessage, err error) {
+	_, err = c.service.Get(ctx, c.service.ServiceURL("cluster"), &raw, nil)
+	if err != nil {
+		return all, nil, explain(c.endpoint, err)
+	}
+	if err := json.Unmarshal(raw, &all); err != nil {
+		return all, nil, fmt.Errorf("read the list of conductors: %w", err)
+	}
+	return all, raw, nil
+}
+
+// Drain says whether a conductor shall own no node.
+func (c *Client) Drain(ctx context.Context, hostname string, yes bool) error {
+	method := http.MethodPut
+	if !yes {
+		method = http.MethodDelete
+	}
+	answer, err := c.service.Request(ctx, method, c.service.ServiceURL("conductors",
+		url.PathEscape(hostname), "draining"), &gophercloud.RequestOpts{OkCodes: []int{http.StatusNoContent}})
+	if err != nil {
+		return explain(c.endpoint, err)
+	}
+	return answer.Body.Close()
+}
+
+// ConductorCommand is `ingot conductor`.
+func ConductorCommand() *cobra.Command {
+	o := &options{}
+	cmd := &cobra.Command{
+		Use:     "conductor",
+		Short:   "See which servers share the nodes, and take one out",
+		Example: "  ingot conductor list\n  ingot conductor drain r2",
+	}
+	o.flags(cmd)
+	cmd.AddCommand(listConductorsCommand(o), drainCommand(o))
+	return cmd
+}
+
+func listConductorsCommand(o *options) *cobra.Command {
+	return &cobra.Command{
+		Use:     "list",
+		Short:   "List all conductors, dead ones too, and how many nodes each works on",
+		Example: "  ingot conductor list\n  ingot conductor list -o json",
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c, err := o.client()
+			if err != nil {
+				return err
+			}
+			all, raw, err := c.Cluster(cmd.Context())
+			if err != nil {
+				return err
+			}
+			if o.output == "json" {
+				enc := json.NewEncoder(cmd.OutOrStdout())
+				enc.SetIndent("", "  ")
+				return enc.Encode(raw)
+			}
+			tw := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 8, 2, ' ', 0)
+			fmt.Fprintln(tw, "HOST\tSTATE\tGROUP\tADDRESS\tVERSION\tBOOT TREE\tNODES\tLAST HEARTBEAT")
+			for _, h := range all.Conductors {
+				fmt.Fprintf(tw, "%s\t%s\t%s\t%s\t%s\t%s\t%d\t%s\n", h.Hostname, h.state(),
+					orDash(h.Group), orDash(h.Address), orDash(h.Version),
+					orDash(h.BootTree[:min(len(h.BootTree), 12)]), h.Nodes,
+					h.Beat.Local().Format(time.DateTime))
+			}
+			if err := tw.Flush(); err != nil {
+				return err
+			}
+			return all.warn(cmd)
+		},
+	}
+}
+
+func (h Conductor) state() string {
+	switch {
+	case !h.Alive:
+		return "dead"
+	case h.Draining:
+		return "draining"
+	}
+	return "alive"
+}
+
+// warn tells of nodes that nobody works on by himself.
+func (all Cluster) warn(cmd *cobra.Command) error {
+	if all.Unowned == 0 {
+		return nil
+	}
+	_, err := fmt.Fprintf(cmd.ErrOrStderr(), "%d nodes have no conductor: none that is alive and "+
+		"not draining is of their group and has their hardware type\n", all.Unowned)
+	return err
+}
+
+func drainCommand(o *options) *cobra.Command {
+	var undo bool
+	cmd := &cobra.Command{
+		Use:   "drain HOST",
+		Short: "Give the nodes of a conductor to the others, before its host is taken away",
+		Long: "From its next heartbeat on the conductor owns no node: others look after its nodes, and\n" +
+			"what it is at work on comes to its end there. It still answers the API and machines.\n" +
+			"Draining ends with --undo, or when the server is stopped in order.",
+		Example: "  ingot conductor drain r2\n  ingot conductor drain r2 --undo",
+		Args:    cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			c, err := o.client()
+			if err != nil {
+				return err
+			}
+			if err := c.Drain(cmd.Context(), args[0], !undo); err != nil {
+				return err
+			}
+			all, raw, err := c.Cluster(cmd.Context())
+			if err != nil {
+				return err
+			}
+			if err := all.warn(cmd); err != nil {
+				return err
+			}
+			if o.output == "json" {
+				_, err := fmt.Fprintln(cmd.OutOrStdout(), string(raw))
+				return err
+			}
+			for _, h := range all.Conductors {
+				if h.Hostname == args[0] {
+					fmt.Fprintf(cmd.OutOrStdout(), "conductor %s is %s and owns %d nodes\n", h.Hostname,
+						h.state(), h.Nodes)
+				}
+			}
+			return nil
+		},
+	}
+	cmd.Flags().BoolVar(&undo, "undo", false, "let it own nodes again")
+	return cmd
+}
