@@ -15,6 +15,9 @@ import (
 
 // handleDHCP answers port 67.
 func (s *Server) handleDHCP(ctx context.Context, q *dhcpv4.DHCPv4) (*dhcpv4.DHCPv4, error) {
+	if s.leavesToOther(q) {
+		return nil, nil
+	}
 	m, err := s.machine(ctx, q.ClientHWAddr)
 	if err != nil {
 		return nil, err
@@ -51,9 +54,13 @@ func (s *Server) handleDHCP(ctx context.Context, q *dhcpv4.DHCPv4) (*dhcpv4.DHCP
 	}
 }
 
-// writes tells whether a request may change a lease: all but those for a young one, for a boot
-// file, and for what comes without an address.
+// writes tells whether a request may have to wait for a store: to change a lease, which all do but
+// those for a young one, for a boot file, and for what comes without an address; or to be looked up
+// on another host.
 func (s *Server) writes(q *dhcpv4.DHCPv4) bool {
+	if s.Store.Shared() {
+		return true
+	}
 	switch q.MessageType() {
 	case dhcpv4.MessageTypeDecline, dhcpv4.MessageTypeRelease:
 		return true
@@ -124,7 +131,7 @@ func addressText(a netip.Addr) string {
 }
 
 // offer answers DISCOVER: the address is held for a minute, so that two machines that start
-// together are not offered the same one here.
+// together are not offered the same one.
 func (s *Server) offer(ctx context.Context, q *dhcpv4.DHCPv4, w want) (*dhcpv4.DHCPv4, error) {
 	a, err := s.leases.offer(ctx, w)
 	switch ingot.KindOf(err) {
@@ -180,7 +187,9 @@ func wish(q *dhcpv4.DHCPv4) netip.Addr {
 	return ipv4(q.ClientIPAddr) // renewing or rebinding
 }
 
-// meant tells whether a message is for us: a client that speaks to one server names it.
+// meant tells whether a message is for us: a client that speaks to one server names it. What ends a
+// lease is also for those who share the leases, if the client has one of that address: the server
+// that is named may be dead.
 func (s *Server) meant(q *dhcpv4.DHCPv4) bool {
 	id := q.ServerIdentifier()
 	return id == nil || id.Equal(s.site.Address.AsSlice())
@@ -188,7 +197,7 @@ func (s *Server) meant(q *dhcpv4.DHCPv4) bool {
 
 // decline takes an address out of use that the machine found taken by somebody else.
 func (s *Server) decline(ctx context.Context, q *dhcpv4.DHCPv4, w want) error {
-	if !s.meant(q) {
+	if !s.meant(q) && !s.Store.Shared() {
 		return nil
 	}
 	done, err := s.leases.decline(ctx, w.Machine, w.wish)
@@ -204,7 +213,7 @@ func (s *Server) decline(ctx context.Context, q *dhcpv4.DHCPv4, w want) error {
 
 // release ends a lease at the machine's wish.
 func (s *Server) release(ctx context.Context, q *dhcpv4.DHCPv4, w want) error {
-	if !s.meant(q) {
+	if !s.meant(q) && !s.Store.Shared() {
 		return nil
 	}
 	done, err := s.leases.release(ctx, w.Machine, ipv4(q.ClientIPAddr))

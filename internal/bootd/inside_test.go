@@ -106,6 +106,15 @@ func newRig(t testing.TB, c Config) *rig {
 	return r
 }
 
+// peer is another conductor on the same network.
+func (r *rig) peer(address string, st *store.Store) *Server {
+	other := &Server{Config: r.Config, Store: st, Journal: r.journal, Log: r.Log, site: r.site,
+		http: r.http}
+	other.site.Address = netip.MustParseAddr(address)
+	other.leases = &leases{store: st, site: other.site}
+	return other
+}
+
 func pool(first, last string) dhcp.Pool {
 	return dhcp.Pool{First: netip.MustParseAddr(first), Last: netip.MustParseAddr(last)}
 }
@@ -402,10 +411,7 @@ func TestReservedAddressInUseIsSilenceWithAReason(t *testing.T) {
 func TestAnotherConductorOffersAndRenewsTheSameAddress(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, serverMode())
-	other := &Server{Config: r.Config, Store: r.Store, Journal: r.journal, Log: r.Log,
-		site: r.site, http: r.http}
-	other.site.Address = netip.MustParseAddr("10.77.0.2")
-	other.leases = &leases{store: r.Store, site: other.site}
+	other := r.peer("10.77.0.2", r.Store)
 	discover := firmware(t, dhcpv4.MessageTypeDiscover, known, "", "", 0)
 	a := r.ask(t, discover)
 	b, err := other.handleDHCP(t.Context(), discover)
@@ -507,10 +513,7 @@ func TestConductorsNeverLeaseOneAddressTwice(t *testing.T) {
 	c.AnswerUnknown = true
 	c.Pool = pool("10.77.0.100", "10.77.0.131")
 	r := newRig(t, c)
-	other := &Server{Config: r.Config, Store: r.Store, Journal: r.journal, Log: r.Log,
-		site: r.site, http: r.http}
-	other.site.Address = netip.MustParseAddr("10.77.0.2")
-	other.leases = &leases{store: r.Store, site: other.site}
+	other := r.peer("10.77.0.2", r.Store)
 	conductors := []*Server{r.Server, other}
 	tell := func(s *Server, q *dhcpv4.DHCPv4) *dhcpv4.DHCPv4 {
 		a, err := s.handleDHCP(t.Context(), q)
@@ -651,7 +654,10 @@ func TestLeaseThatIsYoungIsToldAsItIs(t *testing.T) {
 		{20 * time.Minute, time.Hour, time.Hour},
 	} {
 		lease := ingot.Lease{Address: a.YourIPAddr.String(), MAC: known, Expires: time.Now().Add(d.left)}
-		err := r.Store.TakeLeases(t.Context(), []store.LeaseChange{{Lease: lease, Had: lease.Address}})[0]
+		if _, err := r.Store.FreeLease(t.Context(), known, lease.Address); err != nil {
+			t.Fatal(err)
+		}
+		err := r.Store.TakeLeases(t.Context(), []store.LeaseChange{{Lease: lease}})[0]
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -21,6 +21,9 @@ const (
 	maxHolds = 65536
 	// declinedFor is how long an address that somebody else was found to use is given to nobody.
 	declinedFor = time.Hour
+	// tries bounds the choices of an address that other conductors turn out to have given away. Each
+	// is made from fresh rows, so that more of them means a crowd; the machine asks again.
+	tries = 8
 	// readFor is how old our picture of reservations and of the leases of others may be when an
 	// address is chosen. The store refuses a choice that was made from an old picture.
 	readFor = 5 * time.Second
@@ -33,16 +36,18 @@ type want struct {
 	wish    netip.Addr // may be invalid
 }
 
-// leases chooses addresses. What is offered is held in memory only, as RFC 2131 section 3.1 allows;
-// what is leased is in the store, where every conductor sees it. Two conductors may offer one
-// address to two machines, but only one of these gets it.
+// leases chooses addresses. What is leased is in the store, where every conductor sees it. What is
+// offered is held in memory only, as RFC 2131 section 3.1 allows, by a conductor that is alone;
+// where several share the store an offer is a lease of a minute, so that all of them offer a machine
+// one address and no two machines the same. The time is the store's: the clocks of hosts may differ
+// by more than a lease.
 type leases struct {
 	store *store.Store
 	site  Site
 
 	mu       sync.Mutex                 // guards the next ones; held while an address is chosen
 	taken    map[netip.Addr]ingot.Lease // what is leased
-	reserved map[netip.Addr]string      // address -> MAC, from ports' extra.ip_address
+	reserved map[netip.Addr]string      // address -> MAC, from ports' extra.ip_address, or server
 	readAt   time.Time                  // of taken and reserved; zero: not yet
 	held     holds
 	next     *commit // takes changes; nil: there is none
@@ -60,26 +65,50 @@ type commit struct {
 // offer chooses the address of a machine and holds it for a while. Unavailable if there is
 // none.
 func (l *leases) offer(ctx context.Context, w want) (netip.Addr, error) {
-	a, err := l.choose(ctx, w)
-	if err != nil {
-		return netip.Addr{}, err
+	for try := 1; ; try++ {
+		a, seen, err := l.choose(ctx, w)
+		if err != nil {
+			return a, err
+		}
+		if err := l.reservedFor(w, a); err != nil {
+			return a, err
+		}
+		left := w.Lease.Expires.Sub(l.store.Now())
+		if !l.store.Shared() || w.Lease.Address == a.String() && left > l.holdTime()/2 {
+			return a, nil
+		}
+		err = l.take(ctx, w.lease(a, l.store.Now().Add(l.holdTime())), w.Lease.Address)
+		if ingot.KindOf(err) != ingot.Conflict || try == tries {
+			return a, err
+		}
+		if w.Lease, err = l.again(ctx, w.MAC, seen); err != nil {
+			return a, err
+		}
 	}
+}
+
+// holdTime is how long an offer is a lease.
+func (l *leases) holdTime() time.Duration { return min(hold, l.site.Lease) }
+
+// reservedFor refuses an address that is another machine's, which only a reserved one can be: that
+// one has it until its lease ends.
+func (l *leases) reservedFor(w want, a netip.Addr) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	// Only a reserved address may be another one's, who has it until that lease ends.
-	if other, ok := l.taken[a]; ok && other.MAC != w.MAC.String() && other.Expires.After(time.Now()) {
-		return netip.Addr{}, ingot.Errorf(ingot.Conflict, "address %s, reserved for %s, is leased to %s",
-			a, w.MAC, other.MAC)
+	if other, ok := l.taken[a]; ok && other.MAC != w.MAC.String() &&
+		other.Expires.After(l.store.Now()) && l.reserved[a] != "" {
+		return ingot.Errorf(ingot.Conflict, "address %s, reserved for %s, is leased to %s", a, w.MAC,
+			other.MAC)
 	}
-	return a, nil
+	return nil
 }
 
 // confirm leases the wish to the machine and tells for how long, or tells by Conflict that it
 // has to ask anew. A lease of which more than a half is left is told as it is: a machine that
 // asks again and again costs no write.
 func (l *leases) confirm(ctx context.Context, w want) (time.Duration, error) {
-	for try := 0; ; try++ {
-		a, err := l.choose(ctx, w)
+	for try := 1; ; try++ {
+		a, seen, err := l.choose(ctx, w)
 		if err != nil {
 			return 0, err
 		}
@@ -89,23 +118,33 @@ func (l *leases) confirm(ctx context.Context, w want) (time.Duration, error) {
 		if left, ok := l.young(w.Lease, a); ok {
 			return left, nil
 		}
-		err = l.take(ctx, w.lease(a, l.site.Lease), w.Lease.Address)
-		if err == nil || ingot.KindOf(err) != ingot.Conflict || try == 1 {
+		err = l.take(ctx, w.lease(a, l.store.Now().Add(l.site.Lease)), w.Lease.Address)
+		if ingot.KindOf(err) != ingot.Conflict || try == 2 {
 			return l.site.Lease, err
 		}
-		// The same request at another conductor may have been a little earlier: look again.
-		l.forget(w.MAC)
-		now, err := l.store.Client(ctx, w.MAC.String())
-		if err != nil {
+		// The same request at another conductor may have been a little earlier.
+		if w.Lease, err = l.again(ctx, w.MAC, seen); err != nil {
 			return 0, err
 		}
-		w.Lease = now.Lease
 	}
+}
+
+// again looks at the rows after a change that was refused: the lease of the machine is returned, the
+// next choice reads the others if nobody has since they were seen.
+func (l *leases) again(ctx context.Context, mac net.HardwareAddr, seen time.Time) (ingot.Lease, error) {
+	l.mu.Lock()
+	l.held.drop(mac.String())
+	if l.readAt.Equal(seen) {
+		l.readAt = time.Time{}
+	}
+	l.mu.Unlock()
+	now, err := l.store.Client(ctx, mac.String())
+	return now.Lease, err
 }
 
 // young tells how much of a lease is left if it is of that address and need not be written again.
 func (l *leases) young(lease ingot.Lease, a netip.Addr) (time.Duration, bool) {
-	left := time.Until(lease.Expires).Truncate(time.Second)
+	left := lease.Expires.Sub(l.store.Now()).Truncate(time.Second)
 	return left, left > l.site.Lease/2 && lease.Address == a.String()
 }
 
@@ -118,8 +157,8 @@ func (l *leases) isYoung(mac net.HardwareAddr, a netip.Addr) bool {
 	return young && lease.MAC == mac.String()
 }
 
-func (w want) lease(a netip.Addr, d time.Duration) ingot.Lease {
-	return ingot.Lease{Address: a.String(), MAC: w.MAC.String(), Expires: time.Now().Add(d)}
+func (w want) lease(a netip.Addr, expires time.Time) ingot.Lease {
+	return ingot.Lease{Address: a.String(), MAC: w.MAC.String(), Expires: expires}
 }
 
 // take writes a change. All that come while a commit is written go into the next one together: a
@@ -165,20 +204,21 @@ func (l *leases) write(ctx context.Context, c *commit) {
 	close(c.done)
 }
 
-// choose tells the address of a machine, and holds it. In order: the reservation of its port; the
-// address it has, was offered or had; the address it wishes, if that is free (a machine that keeps
-// its address over a loss of our rows disturbs nobody); else the pool's choice.
-func (l *leases) choose(ctx context.Context, w want) (netip.Addr, error) {
+// choose tells the address of a machine, and holds it; seen is when the rows were read that tell what
+// others have. In order: the reservation of its port; the address it has, was offered or had; the
+// address it wishes, if that is free (a machine that keeps its address over a loss of our rows
+// disturbs nobody); else the pool's choice.
+func (l *leases) choose(ctx context.Context, w want) (a netip.Addr, seen time.Time, err error) {
 	old := w.Lease
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if err := l.read(ctx); err != nil {
-		return netip.Addr{}, err
+		return netip.Addr{}, seen, err
 	}
 	if a, ok := reservation(w.Port); ok && w.network.Prefix.Contains(a) {
-		return a, nil
+		return a, l.readAt, nil
 	}
-	now := time.Now()
+	now := l.store.Now()
 	usable := func(a netip.Addr) bool {
 		return w.network.Pool.Contains(a) && a != l.site.Address && a != w.network.Router &&
 			l.reserved[a] == ""
@@ -187,7 +227,7 @@ func (l *leases) choose(ctx context.Context, w want) (netip.Addr, error) {
 	had, _ := netip.ParseAddr(old.Address)
 	if usable(had) && old.Expires.After(now) {
 		l.held.drop(mac)
-		return had, nil
+		return had, l.readAt, nil
 	}
 	free := func(a netip.Addr) bool {
 		other, ok := l.taken[a]
@@ -205,11 +245,11 @@ func (l *leases) choose(ctx context.Context, w want) (netip.Addr, error) {
 		a, ok = w.network.Pool.Pick(w.MAC, func(a netip.Addr) bool { return !free(a) })
 	}
 	if !ok {
-		return netip.Addr{}, ingot.Errorf(ingot.Unavailable, "no free address for %s in %s; "+
+		return netip.Addr{}, seen, ingot.Errorf(ingot.Unavailable, "no free address for %s in %s; "+
 			"widen boot.dhcp.range (of that network) or shorten boot.dhcp.lease_time", w.MAC, w.network.Pool)
 	}
 	l.held.put(a, mac, now)
-	return a, nil
+	return a, l.readAt, nil
 }
 
 // read reads what is set aside and what is leased, if our picture of that is old. What is being
@@ -218,7 +258,7 @@ func (l *leases) read(ctx context.Context) error {
 	if time.Since(l.readAt) < readFor {
 		return nil
 	}
-	began := time.Now()
+	began, now := time.Now(), l.store.Now()
 	reserved, err := l.reservations(ctx)
 	if err != nil {
 		return fmt.Errorf("read reservations: %w", err)
@@ -229,20 +269,12 @@ func (l *leases) read(ctx context.Context) error {
 	}
 	taken := make(map[netip.Addr]ingot.Lease, len(all))
 	for _, lease := range all {
-		if a, err := netip.ParseAddr(lease.Address); err == nil && lease.Expires.After(began) {
+		if a, err := netip.ParseAddr(lease.Address); err == nil && lease.Expires.After(now) {
 			taken[a] = lease
 		}
 	}
 	l.reserved, l.taken, l.readAt = reserved, taken, began
 	return nil
-}
-
-// forget ends the hold of a machine, and makes the next choice read again.
-func (l *leases) forget(mac net.HardwareAddr) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.held.drop(mac.String())
-	l.readAt = time.Time{}
 }
 
 // unhold ends the hold of a machine that took the offer of another server.
@@ -252,9 +284,20 @@ func (l *leases) unhold(mac net.HardwareAddr) {
 	l.held.drop(mac.String())
 }
 
-// reservations reads which addresses are set aside for whom.
+// reservations reads which addresses are set aside for whom: ports, and those who share the store.
 func (l *leases) reservations(ctx context.Context) (map[netip.Addr]string, error) {
 	reserved := map[netip.Addr]string{}
+	if l.store.Shared() {
+		others, err := l.store.Conductors(ctx, store.Page{})
+		if err != nil {
+			return nil, err
+		}
+		for _, o := range others { // dead ones still have their addresses
+			if a, err := netip.ParseAddr(o.Address); err == nil {
+				reserved[a] = o.Hostname
+			}
+		}
+	}
 	page := store.Page{Limit: 500}
 	for {
 		ports, err := l.store.Ports(ctx, store.PortFilter{ExtraWord: reservationKey}, page)
@@ -285,7 +328,7 @@ func (l *leases) decline(ctx context.Context, m Machine, a netip.Addr) (bool, er
 		return true, nil
 	}
 	lease := ingot.Lease{Address: a.String(), MAC: "declined " + a.String(),
-		Expires: time.Now().Add(declinedFor)}
+		Expires: l.store.Now().Add(declinedFor)}
 	old, err := l.store.Lease(ctx, lease.MAC)
 	if err != nil && ingot.KindOf(err) != ingot.NotFound {
 		return false, err
@@ -297,11 +340,16 @@ func (l *leases) decline(ctx context.Context, m Machine, a netip.Addr) (bool, er
 	return err == nil, err
 }
 
-// release ends the lease of an address. It is false if the machine has no lease of it.
+// release ends the lease of an address. It is false if the machine has no lease of it, any more:
+// of several conductors that hear one message one ends it.
 func (l *leases) release(ctx context.Context, m Machine, a netip.Addr) (bool, error) {
 	if m.Lease.Address == "" || m.Lease.Address != addressText(a) {
 		return false, nil
 	}
-	defer l.forget(m.MAC)
-	return true, l.store.FreeLease(ctx, m.MAC.String())
+	ended, err := l.store.FreeLease(ctx, m.MAC.String(), m.Lease.Address)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.held.drop(m.MAC.String())
+	l.readAt = time.Time{}
+	return ended, err
 }

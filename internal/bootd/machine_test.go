@@ -108,7 +108,9 @@ func TestMain(m *testing.M) {
 		}
 		return
 	}
-	os.Exit(m.Run())
+	code := m.Run()
+	bootd.StopPostgres()
+	os.Exit(code)
 }
 
 // printer is a journal that writes to standard output, one JSON object a line.

@@ -62,7 +62,7 @@ type Config struct {
 	Prefix6 netip.Prefix
 }
 
-// A Server is the sockets of one conductor. All fields but Machine and Boot are needed. Listen opens the
+// A Server is the sockets of one conductor. All fields but Machine, Boot and Servers are needed. Listen opens the
 // sockets, Run answers.
 type Server struct {
 	Config
@@ -71,6 +71,9 @@ type Server struct {
 	Files   *bootfile.Cache
 	Machine http.Handler // calls of machines below /v1/; nil: none
 	Boot    *pxe.Boot    // tells boot loaders what to boot; nil: no configurations
+	// Servers returns the URLs of all servers of these machines that live, this one's included or
+	// not, in any order. nil: this one is alone.
+	Servers func() []string
 	Log     *slog.Logger
 
 	site   Site
@@ -79,6 +82,7 @@ type Server struct {
 	seen   neighbours
 	cached programCache   // what TFTP serves
 	told   journal.Hourly // what the log was told of, by name
+	heard  asking         // who asks for an address
 
 	downloads transfers
 

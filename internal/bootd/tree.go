@@ -9,7 +9,6 @@ import (
 	"path"
 	"strconv"
 	"strings"
-	"time"
 
 	"ingot/internal/driver/pxe"
 	"ingot/internal/ingot"
@@ -133,7 +132,7 @@ func (s *Server) macAt(ctx context.Context, a netip.Addr) string {
 		s.Log.Error("look up who has an address", "address", a, "error", err)
 		return ""
 	}
-	now := time.Now()
+	now := s.Store.Now()
 	for _, l := range leases {
 		// Some are of no machine: declined addresses.
 		_, err := net.ParseMAC(l.MAC)

@@ -242,7 +242,7 @@ func (s *server) sockets(files *bootfile.Cache) (*bootd.Server, error) {
 		}
 	}
 	return &bootd.Server{
-		Config: c, Store: s.store, Journal: s.journal, Files: files, Log: s.log,
+		Config: c, Store: s.store, Journal: s.journal, Files: files, Servers: s.others(), Log: s.log,
 	}, nil
 }
 

@@ -68,7 +68,12 @@ func TestLeasesOfClientsAreThoseOfTheRows(t *testing.T) {
 			}
 			s.TakeLeases(t.Context(), changes) // refusals are fine
 			if rapid.Bool().Draw(t, "free") {
-				if err := s.FreeLease(t.Context(), mac.Draw(t, "freed")); err != nil {
+				m := mac.Draw(t, "freed")
+				c, err := s.Client(t.Context(), m)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if _, err := s.FreeLease(t.Context(), m, c.Lease.Address); err != nil {
 					t.Fatal(err)
 				}
 			}

@@ -61,8 +61,8 @@ const putLease = `INSERT INTO leases (mac, address, expires_at) VALUES ($1, $2, 
 
 // TakeLeases makes changes, in their order and with one commit for all of them, and returns an
 // error or nil for each. Conflict if another MAC holds the address and has not expired, or if
-// the MAC's own address is not Had any more: of two who decide for one machine the second one
-// learns what the first one gave.
+// the MAC's own address is not Had any more, or is kept for longer already: of two who decide for
+// one machine the second one learns what the first one gave, and takes nothing of it back.
 func (s *Store) TakeLeases(ctx context.Context, changes []LeaseChange) []error {
 	errs := make([]error, len(changes))
 	doing := fmt.Sprintf("write %d leases", len(changes))
@@ -122,6 +122,10 @@ func refusal(ctx context.Context, tx *tx, look *sql.Stmt, c LeaseChange) (expire
 			return "", nil, err
 		case l.MAC == mac:
 			had = l.Address
+			if l.Address == c.Address && l.Expires.After(c.Expires) {
+				return "", ingot.Errorf(ingot.Conflict, "address %s is leased to %s for longer; look again",
+					c.Address, mac), nil
+			}
 		case l.Expires.After(tx.now):
 			return "", ingot.Errorf(ingot.Conflict, "address %s is leased to another machine; offer "+
 				"another one", c.Address), nil
@@ -145,13 +149,18 @@ func refusal(ctx context.Context, tx *tx, look *sql.Stmt, c LeaseChange) (expire
 	return expired, nil, nil
 }
 
-// FreeLease ends the lease of a MAC; that there is none is no error.
-func (s *Store) FreeLease(ctx context.Context, mac string) error {
+// FreeLease ends the lease that a MAC has of an address, and tells whether there was one: the MAC
+// may have got another address meanwhile, from another server.
+func (s *Store) FreeLease(ctx context.Context, mac, address string) (ended bool, err error) {
 	mac = strings.ToLower(mac)
 	doing := "free lease of " + mac
-	return s.writeLeases(ctx, doing, func(tx *tx, changed map[string]ingot.Lease) error {
-		changed[mac] = ingot.Lease{}
-		_, err := tx.ExecContext(ctx, `DELETE FROM leases WHERE mac = $1`, mac)
+	err = s.writeLeases(ctx, doing, func(tx *tx, known map[string]ingot.Lease) error {
+		count, err := changed(tx.ExecContext(ctx,
+			`DELETE FROM leases WHERE mac = $1 AND address = $2`, mac, address))
+		if ended = count > 0; ended {
+			known[mac] = ingot.Lease{}
+		}
 		return err
 	})
+	return ended && err == nil, err
 }

@@ -36,8 +36,15 @@ func TestAnAddressHasOneHolderUntilItExpires(t *testing.T) {
 		t.Fatal(err)
 	}
 	wantKind(t, take(macB, "10.0.0.1", future), ingot.Conflict)
-	if err := take(macA, "10.0.0.1", past); err != nil { // renewed, badly
-		t.Errorf("renew: %v", err)
+	wantKind(t, take(macA, "10.0.0.1", past), ingot.Conflict) // it was promised for longer
+	if ended, err := s.FreeLease(t.Context(), macA, "10.0.0.9"); ended || err != nil {
+		t.Errorf("free another address: %t, %v", ended, err)
+	}
+	if ended, err := s.FreeLease(t.Context(), macA, "10.0.0.1"); !ended || err != nil {
+		t.Errorf("free: %t, %v", ended, err)
+	}
+	if err := take(macA, "10.0.0.1", past); err != nil {
+		t.Errorf("take: %v", err)
 	}
 	if err := take(macB, "10.0.0.1", future); err != nil {
 		t.Errorf("take an expired address: %v", err)
@@ -60,7 +67,7 @@ func TestAnAddressHasOneHolderUntilItExpires(t *testing.T) {
 		t.Errorf("leases (-want +got):\n%s", diff)
 	}
 	for range 2 {
-		if err := s.FreeLease(t.Context(), "52:54:00:00:00:0B"); err != nil {
+		if _, err := s.FreeLease(t.Context(), "52:54:00:00:00:0B", "10.0.0.2"); err != nil {
 			t.Errorf("free: %v", err)
 		}
 	}
