@@ -85,6 +85,7 @@ type Options struct {
 type Conductor struct {
 	o     Options
 	pool  *pool
+	lease *lease
 	line  *line // to the steps that copy an image
 	ready chan struct{}
 	// incarnation tells this process from another one of the same name.
@@ -151,6 +152,11 @@ func New(o Options) *Conductor {
 		powerBad: map[string]int{}, active: map[string]bool{}, deferred: map[string]bool{},
 		running: map[string]context.CancelCauseFunc{}, claimed: map[string]int{},
 	}
+	length := time.Duration(0)
+	if o.Store.Shared() {
+		length = o.Store.ConductorLease()
+	}
+	c.lease = newLease(c.pool.work, length, o.Log, c.look)
 	c.resumer = newReconciler("abandoned work", o.CheckInterval, c.resumeAbandoned)
 	c.usher = newReconciler("line", o.CheckInterval, c.letIn)
 	c.reconcilers = []*reconciler{
@@ -164,6 +170,9 @@ func New(o Options) *Conductor {
 		c.reconcilers = append(c.reconcilers,
 			newReconciler("power sync", o.PowerSyncInterval, c.syncPower))
 	}
+	for _, r := range c.reconcilers {
+		r.once = c.leased(r.once)
+	}
 	return c
 }
 
@@ -173,7 +182,8 @@ func (c *Conductor) Ready() <-chan struct{} { return c.ready }
 // Run works until ctx ends: it says that it lives, frees what a previous life under the same name
 // has left reserved, and starts the reconcilers, which take up unfinished work.
 // When ctx ends, running steps have GracePeriod to reach their end; what is not done then is
-// abandoned and continues with the next life. Run returns when nothing runs any more.
+// abandoned and continues with the next life. Run returns when nothing runs any more. It ends by
+// itself with Conflict when somebody else has taken the name.
 func (c *Conductor) Run(ctx context.Context) error {
 	if err := c.join(ctx); err != nil {
 		return err
@@ -185,17 +195,24 @@ func (c *Conductor) Run(ctx context.Context) error {
 	c.pool.open()
 	close(c.ready)
 
+	// It lives as long as its tasks do.
+	living, die := context.WithCancel(context.WithoutCancel(ctx))
+	defer die()
+	ctx, quit := context.WithCancel(ctx)
+	defer quit()
+	beaten := make(chan error, 1)
+	go func() {
+		err := c.beat(living)
+		if err != nil {
+			c.lease.stop()
+		}
+		quit()
+		beaten <- err
+	}()
 	var wg sync.WaitGroup
 	for _, r := range c.reconcilers {
 		wg.Go(func() { r.run(ctx, c.o.Log) })
 	}
-	// It lives as long as its tasks do.
-	living, die := context.WithCancel(context.WithoutCancel(ctx))
-	defer die()
-	var pulse sync.WaitGroup
-	pulse.Go(func() {
-		newReconciler("heartbeat", c.o.HeartbeatInterval, c.heartbeat).run(living, c.o.Log)
-	})
 	<-ctx.Done()
 	wg.Wait()
 	if left := c.pool.close(c.o.GracePeriod); left > 0 {
@@ -203,10 +220,36 @@ func (c *Conductor) Run(ctx context.Context) error {
 			"tasks", left)
 	}
 	die()
-	pulse.Wait()
+	c.lease.stop()
+	if err := <-beaten; err != nil {
+		return err
+	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 	defer cancel()
-	return c.o.Store.RemoveConductor(ctx, c.o.Host)
+	return c.o.Store.Leave(ctx, c.o.Host, c.incarnation)
+}
+
+// leased lets a reconciler work while the lease lasts. When it has ended, the lease tells.
+func (c *Conductor) leased(once func(context.Context) error) func(context.Context) error {
+	return func(ctx context.Context) error {
+		if c.lease.check() != nil {
+			return nil
+		}
+		ctx, done := c.lease.bind(ctx)
+		defer done()
+		err := once(ctx)
+		if ctx.Err() != nil {
+			return nil
+		}
+		return err
+	}
+}
+
+// look has every reconciler look now.
+func (c *Conductor) look() {
+	for _, r := range c.reconcilers {
+		r.wake()
+	}
 }
 
 // free frees the nodes that a conductor which is no more has left reserved: one of another
@@ -223,9 +266,10 @@ func (c *Conductor) free(ctx context.Context, host string) error {
 		if err := c.forgetPower(ctx, n); err != nil {
 			return err
 		}
-	}
-	if _, err := c.o.Store.ReleaseAll(ctx, host); err != nil {
-		return err
+		// As it was read: if it lives again, what it has reserved since stays its own.
+		if err := c.o.Store.Release(ctx, n); err != nil {
+			return err
+		}
 	}
 	c.o.Log.Info("released nodes of a conductor that is no more", "of", host,
 		"nodes", len(left))

@@ -1,7 +1,9 @@
 package conductor
 
 import (
+	"context"
 	"errors"
+	"log/slog"
 	"time"
 
 	"ingot/internal/ingot"
@@ -31,9 +33,7 @@ func (p *pool) kill() {
 
 // Wake makes every reconciler look now instead of at its next time.
 func (c *Conductor) Wake() {
-	for _, r := range c.reconcilers {
-		r.wake()
-	}
+	c.look()
 }
 
 // BootDue is bootDue.
@@ -41,3 +41,17 @@ func BootDue(c *Conductor, n *ingot.Node, now time.Time) bool { return c.bootDue
 
 // Owns is owns.
 func Owns(c *Conductor, n *ingot.Node) bool { return c.owns(n) }
+
+// Lease is lease.
+type Lease struct{ l *lease }
+
+// NewLease is newLease.
+func NewLease(length time.Duration, log *slog.Logger, renewed func()) Lease {
+	return Lease{newLease(context.Background(), length, log, renewed)}
+}
+
+// Check and the others are those of lease.
+func (l Lease) Check() error             { return l.l.check() }
+func (l Lease) Renew(sent time.Time)     { l.l.renew(sent) }
+func (l Lease) Present() context.Context { return l.l.present() }
+func (l Lease) Stop()                    { l.l.stop() }

@@ -51,8 +51,43 @@ func (c *Conductor) join(ctx context.Context) error {
 	}
 }
 
+// beat sends heartbeats until ctx ends, or until one is refused because another process has the
+// name: two of one name would take each other's nodes for their own.
+func (c *Conductor) beat(ctx context.Context) error {
+	tick := time.NewTicker(c.o.HeartbeatInterval)
+	defer tick.Stop()
+	for failed := false; ; {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+		err := c.tryHeartbeat(ctx)
+		switch {
+		case ingot.KindOf(err) == ingot.Conflict:
+			return fmt.Errorf("this conductor was taken for dead: %w", err)
+		case err != nil && ctx.Err() == nil && !failed:
+			c.o.Log.Error("heartbeat failed; it is tried again and again",
+				"after", c.o.HeartbeatInterval, "error", err)
+		}
+		failed = err != nil
+	}
+}
+
+// tryHeartbeat gives up after a while where the way to the store may be cut off: what was sent into
+// the void is not answered when the way is back.
+func (c *Conductor) tryHeartbeat(ctx context.Context) error {
+	if c.o.Store.Shared() {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, c.o.Store.ConductorLease())
+		defer cancel()
+	}
+	return c.heartbeat(ctx)
+}
+
 // heartbeat says that this conductor lives, and looks who else does.
 func (c *Conductor) heartbeat(ctx context.Context) error {
+	sent := time.Now()
 	err := c.o.Store.Heartbeat(ctx, ingot.Conductor{
 		Hostname: c.o.Host, Group: c.o.Group, Drivers: c.o.Table.Describe(),
 		Incarnation: c.incarnation, Address: c.o.Address, Services: c.o.Services,
@@ -61,6 +96,7 @@ func (c *Conductor) heartbeat(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	c.lease.renew(sent)
 	all, err := c.o.Store.Conductors(ctx, store.Page{})
 	if err != nil {
 		return err
@@ -75,9 +111,7 @@ func (c *Conductor) heartbeat(ctx context.Context) error {
 	}
 	if before != nil {
 		c.o.Log.Info("the conductors have changed; nodes have new owners", "now", working(all))
-		for _, r := range c.reconcilers {
-			r.wake()
-		}
+		c.look()
 	}
 	return nil
 }

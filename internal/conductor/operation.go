@@ -53,6 +53,11 @@ func (t *task) advance(ctx context.Context) {
 			t.note(ingot.Entry{Source: "step", Text: t.position() + " is broken off by request"})
 			return
 		}
+		if err := t.may(); errors.Is(err, errLeaseEnded) {
+			t.note(ingot.Entry{Source: "step", Level: ingot.LevelWarning, Text: "the conductor has " +
+				"lost its lease; whoever owns the node now continues at " + t.position()})
+			return
+		}
 		if t.c.pool.stopping() || ctx.Err() != nil {
 			t.note(ingot.Entry{Source: "step", Text: "the conductor stops; " + t.position() +
 				" continues at its next start"})

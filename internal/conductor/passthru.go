@@ -172,7 +172,7 @@ func (c *Conductor) callExclusive(ctx context.Context, uuid string, m driver.Met
 		c.pool.leave()
 		return rpc.Reply{}, err
 	case r.Failure != "":
-		c.pool.spawn(func(ctx context.Context) {
+		t.spawn(func(ctx context.Context) {
 			defer t.release(ctx)
 			t.failed(ctx, operations[lifecycle.Deploying], t.node.LastError)
 		})

@@ -87,10 +87,10 @@ func (p *pool) settle() {
 }
 
 // spawn runs fn for a caller who has entered, and leaves.
-func (p *pool) spawn(fn func(ctx context.Context)) {
+func (p *pool) spawn(fn func()) {
 	go func() {
 		defer p.leave()
-		fn(p.work)
+		fn()
 	}()
 }
 

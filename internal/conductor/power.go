@@ -54,7 +54,7 @@ func (c *Conductor) SetPower(ctx context.Context, ident string, r rpc.PowerReque
 		c.pool.leave()
 		return err
 	}
-	c.pool.spawn(func(ctx context.Context) {
+	t.spawn(func(ctx context.Context) {
 		defer c.dismiss()
 		defer t.release(ctx)
 		t.power(ctx, r.Target)

@@ -56,7 +56,7 @@ func (c *Conductor) Provision(ctx context.Context, r rpc.ProvisionRequest) error
 	}
 	c.leaveLine(uuid) // it may have waited there for what does not happen any more
 	if start := verbs[event].start; start != nil {
-		c.pool.spawn(func(ctx context.Context) {
+		t.spawn(func(ctx context.Context) {
 			defer t.release(ctx)
 			start(ctx, t)
 		})

@@ -22,7 +22,7 @@ const (
 func (c *Conductor) carryOn(ctx context.Context, t *task) {
 	switch {
 	case t.node.CurrentStep() == nil: // a mere change of state
-		c.pool.spawn(t.advance)
+		t.spawn(t.advance)
 		return
 	case !c.backlog.Load() && c.pool.hire():
 		c.employ(t)
@@ -41,7 +41,7 @@ func (c *Conductor) carryOn(ctx context.Context, t *task) {
 
 // employ lets a worker that was hired go on with the operation.
 func (c *Conductor) employ(t *task) {
-	c.pool.spawn(func(ctx context.Context) {
+	t.spawn(func(ctx context.Context) {
 		defer c.dismiss()
 		t.advance(ctx)
 	})

@@ -227,7 +227,7 @@ func (c *Conductor) attend(ctx context.Context, uuid string,
 		c.pool.leave()
 		return true, nil
 	}
-	c.pool.spawn(func(ctx context.Context) {
+	t.spawn(func(ctx context.Context) {
 		defer c.dismiss()
 		fn(ctx, t)
 	})

@@ -36,6 +36,9 @@ type task struct {
 	node *ingot.Node
 	dt   *driver.Task
 	log  *slog.Logger
+	// work is the context of what is done with the reservation; it ends with the lease under which
+	// the node was reserved.
+	work context.Context
 	// attempt marks entries also after the node has dropped its Attempt.
 	attempt string
 	// notes wait for the write that makes them true.
@@ -86,6 +89,10 @@ func (c *Conductor) tryReserve(ctx context.Context, ident string) (*task, error)
 	if err := c.alive(); err != nil {
 		return nil, err
 	}
+	if err := c.lease.check(); err != nil {
+		return nil, err
+	}
+	work := c.lease.present()
 	n, err := c.o.Store.Reserve(ctx, ident, c.o.Host)
 	if err != nil {
 		return nil, err
@@ -96,7 +103,7 @@ func (c *Conductor) tryReserve(ctx context.Context, ident string) (*task, error)
 		c.release(ctx, n)
 		return nil, err
 	}
-	t.dt.Save = t.save
+	t.work, t.dt.Save, t.dt.May = work, t.save, t.may
 	return t, nil
 }
 
@@ -152,6 +159,20 @@ func (t *task) note(e ingot.Entry) {
 		e.Level = ingot.LevelInfo
 	}
 	t.c.o.Journal.Add(e)
+}
+
+// may returns an error if the reservation may be another's now: the lease under which it was taken
+// has ended. The task's context has ended then, too.
+func (t *task) may() error {
+	if err := t.c.lease.check(); err != nil {
+		return err
+	}
+	return context.Cause(t.work)
+}
+
+// spawn runs fn for a caller who has entered the pool, and leaves it.
+func (t *task) spawn(fn func(ctx context.Context)) {
+	t.c.pool.spawn(func() { fn(t.work) })
 }
 
 // later adds to the journal when the next write has succeeded.

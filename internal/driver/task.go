@@ -28,6 +28,9 @@ type Task struct {
 	// Note appends to the node's journal; never fails the caller. Node, attempt and time are
 	// filled in.
 	Note func(e ingot.Entry)
+	// May returns an error when this conductor may not act on the machine any more, because others
+	// may have taken the node. It is asked before each command that changes a machine; nil: it may.
+	May func() error
 	// PowerTimeout bounds a change of the power state; 0 is DefaultPowerTimeout.
 	PowerTimeout time.Duration
 }
@@ -45,6 +48,9 @@ func (t *Task) SetPower(ctx context.Context, target ingot.PowerState) error {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	start := time.Now()
+	if err := t.Allowed(); err != nil {
+		return fmt.Errorf("set power state %q: %w", target, err)
+	}
 	if err := t.Driver.Power.SetPower(ctx, t, target); err != nil {
 		return fmt.Errorf("set power state %q: %w", target, err)
 	}
@@ -57,12 +63,24 @@ func (t *Task) SetPower(ctx context.Context, target ingot.PowerState) error {
 
 // SetBootDevice tells the BMC what to boot next; the journal tells of success.
 func (t *Task) SetBootDevice(ctx context.Context, d BootDevice) error {
+	if err := t.Allowed(); err != nil {
+		return fmt.Errorf("set boot device %s: %w", d.Device, err)
+	}
 	if err := t.Driver.Management.SetBootDevice(ctx, t, d); err != nil {
 		return fmt.Errorf("set boot device %s: %w", d.Device, err)
 	}
 	once := map[bool]string{true: "from now on", false: "for the next boot"}[d.Persistent]
 	t.Note(ingot.Entry{Source: "bmc", Text: fmt.Sprintf("boot device: %s %s", d.Device, once)})
 	return nil
+}
+
+// Allowed returns an error when the machine must not be changed any more. Who has waited, for a turn
+// or an answer, asks again before the next command.
+func (t *Task) Allowed() error {
+	if t.May == nil {
+		return nil
+	}
+	return t.May()
 }
 
 // PowerResult is the power state in which a target ends.

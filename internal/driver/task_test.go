@@ -1,6 +1,8 @@
 package driver_test
 
 import (
+	"context"
+	"errors"
 	"regexp"
 	"testing"
 
@@ -101,5 +103,47 @@ func TestInterfacesThatAreNotEnabledAreRefused(t *testing.T) {
 		if _, err := table().Compose(n); ingot.KindOf(err) != ingot.Invalid {
 			t.Errorf("%+v composes: %v", n, err)
 		}
+	}
+}
+
+// power and management count what they are told.
+type power struct {
+	driver.Power
+	told *int
+}
+
+func (p power) SetPower(context.Context, *driver.Task, ingot.PowerState) error {
+	*p.told++
+	return nil
+}
+
+type management struct {
+	driver.Management
+	told *int
+}
+
+func (m management) SetBootDevice(context.Context, *driver.Task, driver.BootDevice) error {
+	*m.told++
+	return nil
+}
+
+func TestNoCommandLeavesWithoutTheRightTo(t *testing.T) {
+	t.Parallel()
+	told, lost := 0, errors.New("lost")
+	tk := &driver.Task{Node: &ingot.Node{}, Note: func(ingot.Entry) {},
+		Driver: driver.Driver{Power: power{told: &told}, Management: management{told: &told}},
+		May:    func() error { return lost }}
+	if err := tk.SetPower(t.Context(), ingot.PowerOn); !errors.Is(err, lost) {
+		t.Errorf("power: %v", err)
+	}
+	if err := tk.SetBootDevice(t.Context(), driver.BootDevice{Device: "pxe"}); !errors.Is(err, lost) {
+		t.Errorf("boot device: %v", err)
+	}
+	if told != 0 || tk.Node.PowerState != "" {
+		t.Errorf("told %d times, power state %q", told, tk.Node.PowerState)
+	}
+	tk.May = nil
+	if err := tk.SetPower(t.Context(), ingot.PowerOn); err != nil || told != 1 {
+		t.Errorf("told %d times: %v", told, err)
 	}
 }

@@ -122,8 +122,17 @@ func (s *Store) alive(c *ingot.Conductor, now time.Time) bool {
 	return c.UpdatedAt != nil && now.Sub(*c.UpdatedAt) < s.lease
 }
 
-// RemoveConductor forgets a conductor: one that stops in order, or a host that will not come
-// back. Its reservations stay; see ReleaseAll. NotFound if there is none.
+// Leave forgets a conductor that stops in order. The row of another incarnation, which has taken the
+// name since, stays.
+func (s *Store) Leave(ctx context.Context, hostname, incarnation string) error {
+	return s.writeBeside(ctx, "remove conductor "+hostname, func(tx *tx) error {
+		_, err := tx.ExecContext(ctx,
+			`DELETE FROM conductors WHERE hostname = $1 AND incarnation = $2`, hostname, incarnation)
+		return err
+	})
+}
+
+// RemoveConductor forgets a conductor: a host that will not come back. Its reservations stay; see ReleaseAll. NotFound if there is none.
 func (s *Store) RemoveConductor(ctx context.Context, hostname string) error {
 	return s.writeBeside(ctx, "remove conductor "+hostname, func(tx *tx) error {
 		count, err := changed(tx.ExecContext(ctx,

@@ -127,11 +127,13 @@ type clock struct {
 	since time.Time
 }
 
-// set says what time the database had between two moments of this host.
-func (c *clock) set(at, before, after time.Time) {
+// set says what time the database had at some moment before this one of this host. The clock is then
+// never ahead of the database's, however long the answer took, so nobody takes another conductor for
+// dead too early.
+func (c *clock) set(at, since time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.at, c.since = at, before.Add(after.Sub(before)/2)
+	c.at, c.since = at, since
 }
 
 func (c *clock) now() time.Time {
@@ -149,13 +151,12 @@ func (s *Store) readClock(ctx context.Context) error {
 		return nil
 	}
 	var micros int64
-	before := time.Now()
 	err := s.reader.QueryRowContext(ctx,
 		`SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint`).Scan(&micros)
 	if err != nil {
 		return explain("read the database's clock", err)
 	}
-	s.clock.set(time.UnixMicro(micros), before, time.Now())
+	s.clock.set(time.UnixMicro(micros), time.Now())
 	return nil
 }
 

@@ -23,6 +23,10 @@ func (f *Family) change(ctx context.Context, t *driver.Task, what string,
 		if err := identify(ctx, t, b); err != nil {
 			return err
 		}
+		// There was a turn to wait for, a login and a question.
+		if err := t.Allowed(); err != nil {
+			return err
+		}
 		return fn(ctx, b)
 	})
 }

@@ -2,6 +2,7 @@ package ipmi_test
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"net"
 	"strings"
@@ -352,4 +353,32 @@ func TestABMCThatIsBusyIsAskedAgain(t *testing.T) {
 	if ingot.KindOf(err) != ingot.Unavailable || !strings.Contains(err.Error(), "busy") {
 		t.Errorf("error %v", err)
 	}
+}
+
+// Between the off and the on of a restart the right to switch the machine may end.
+func TestNoCommandIsSentOnceTheMachineIsAnothers(t *testing.T) {
+	t.Parallel()
+	ch, tk := simulate(t)
+	ch.set(func(c *chassis) { c.on = true })
+	asked := 0
+	tk.May = func() error {
+		if asked++; asked > 1 {
+			return errors.New("lost")
+		}
+		return nil
+	}
+	err := family(ipmi.Options{}).Power().SetPower(t.Context(), tk, ingot.Rebooting)
+	if err == nil || !strings.Contains(err.Error(), "power up: lost") {
+		t.Errorf("error %v", err)
+	}
+	err = family(ipmi.Options{}).Management().SetBootDevice(t.Context(), tk,
+		driver.BootDevice{Device: "pxe"})
+	if err == nil || !strings.Contains(err.Error(), "set the boot device: lost") {
+		t.Errorf("boot device: %v", err)
+	}
+	ch.set(func(ch *chassis) {
+		if got := strings.Join(ch.switched, " "); got != "off" {
+			t.Errorf("switched %q", got)
+		}
+	})
 }
