@@ -10,10 +10,13 @@ STATICCHECK = go tool -modfile=tools/staticcheck.mod staticcheck
 
 # The parts of test share the machine, and packages have to be there before the rest.
 .NOTPARALLEL:
-.PHONY: build demo test unit e2e bench lint fmt packages clean
+.PHONY: build deb demo test unit e2e bench lint fmt packages clean
 
 build: ## bin/ingot and the agent that goes into the deploy ramdisk
 	$(BUILD) -o bin/ ./cmd/ingot ./cmd/ingot-agent
+
+deb: build ## build/ingot_*.deb: program, systemd unit, configuration
+	@scripts/deb.sh
 
 demo: packages build ## a real virtual machine, from an empty disk to a booted image, shown live
 	bin/ingot demo
