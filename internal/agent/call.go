@@ -49,9 +49,12 @@ type DeployStatus struct {
 // A Caller posts to the vendor passthru of one node. Only the zero values of Node and APIs
 // make no sense.
 type Caller struct {
-	// Node is the UUID, APIs the base URLs, tried in turn.
+	// Node is the UUID, APIs the base URLs, tried in turn from the one that was the last to answer.
 	Node string
 	APIs []string
+	// Silence is how long a server may take for an answer. Default 30 s, or 10 s if there are
+	// others: one that was stopped takes calls and never answers them.
+	Silence time.Duration
 	// Patience is how long a call is repeated; default 10 minutes.
 	Patience time.Duration
 	// Pause is the first pause between rounds; default 1 s. It grows by a quarter each time,
@@ -59,6 +62,8 @@ type Caller struct {
 	Pause time.Duration
 	// Say gets one line when a server cannot be reached, not one per attempt. Default: silent.
 	Say func(string)
+
+	next int // of APIs, to be asked
 }
 
 // A Refusal is a server's answer that no repetition would change.
@@ -106,15 +111,16 @@ func (c *Caller) Post(ctx context.Context, method string, body any) error {
 	var lastText string
 	unclear := false
 	for pause := first; ; pause = min(pause*5/4, first*5) {
-		for _, api := range c.APIs {
-			url := api + "/v1/nodes/" + c.Node + "/vendor_passthru/" + method
-			err := post(ctx, url, data)
+		for range c.APIs {
+			url := c.APIs[c.next] + "/v1/nodes/" + c.Node + "/vendor_passthru/" + method
+			err := post(ctx, url, data, c.silence())
 			if err == nil {
 				return nil
 			}
 			if r := (*Refusal)(nil); errors.As(err, &r) && !again(r.Status) {
 				return mark(r, unclear)
 			}
+			c.next = (c.next + 1) % len(c.APIs)
 			unclear = unclear || errors.Is(err, errUnanswered)
 			if text := err.Error(); text != lastText && ctx.Err() == nil &&
 				time.Now().Before(deadline) { // an attempt that was cut short tells nothing
@@ -128,6 +134,17 @@ func (c *Caller) Post(ctx context.Context, method string, body any) error {
 				"ironic_api_url and the network", method, patience, lastText), unclear)
 		case <-time.After(pause):
 		}
+	}
+}
+
+func (c *Caller) silence() time.Duration {
+	switch {
+	case c.Silence > 0:
+		return c.Silence
+	case len(c.APIs) > 1:
+		return 10 * time.Second
+	default:
+		return 30 * time.Second
 	}
 }
 
@@ -147,8 +164,8 @@ func again(status int) bool {
 var errUnanswered = errors.New("no answer")
 
 // post makes one attempt.
-func post(ctx context.Context, address string, body []byte) error {
-	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+func post(ctx context.Context, address string, body []byte, silence time.Duration) error {
+	ctx, cancel := context.WithTimeout(ctx, silence)
 	defer cancel()
 	u, err := url.Parse(address)
 	if err != nil {

@@ -107,6 +107,30 @@ func TestCallIsRepeatedUntilSomeServerTakesIt(t *testing.T) {
 	}
 }
 
+// A server that was stopped takes connections and answers nothing: it costs its silence once, and
+// calls that follow begin where the last one was answered.
+func TestS0_1_CallsGoToTheServerThatAnswers(t *testing.T) {
+	t.Parallel()
+	stopped, err := net.Listen("tcp", "127.0.0.1:0") // the kernel accepts
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stopped.Close()
+	live, count := server(t, status(202, ""))
+	c := caller("http://"+stopped.Addr().String(), dead(t), live)
+	c.Silence = time.Second
+	var said []string
+	c.Say = func(text string) { said = append(said, text) }
+	for i := range 3 {
+		if err := c.Post(t.Context(), "pass_deploy_info", nil); err != nil {
+			t.Error(err)
+		}
+		if int(count.Load()) != i+1 || len(said) != 2 {
+			t.Fatalf("%d calls taken of %d; said %q", count.Load(), i+1, said)
+		}
+	}
+}
+
 func TestRefusalStopsAtOnceWithTheServersWords(t *testing.T) {
 	t.Parallel()
 	for _, body := range []string{

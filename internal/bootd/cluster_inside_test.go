@@ -337,7 +337,12 @@ func TestOneConductorAnswersAtOnce(t *testing.T) {
 	living := []string{}
 	for _, s := range w.servers {
 		living = append(living, s.URL())
-		s.Servers = func() []string { return slices.Clone(living) }
+		s.Servers = func(driver string) []string {
+			if driver == "ipmi" { // only the last one has it
+				return living[2:]
+			}
+			return slices.Clone(living)
+		}
 	}
 	answered := func(q *dhcpv4.DHCPv4) (who []int) {
 		t.Helper()
@@ -391,6 +396,18 @@ func TestOneConductorAnswersAtOnce(t *testing.T) {
 	q = discover("02:00:00:00:02:02")
 	q.GatewayIPAddr = []byte{10, 77, 0, 2}
 	everybody("relay", "02:00:00:00:02:02", q)
+	n := *w.node
+	err := w.stores[0].CreateNode(t.Context(), &n)
+	if err == nil {
+		err = w.stores[0].CreatePort(t.Context(), &ingot.Port{Address: known, NodeUUID: n.UUID,
+			UUID: "00000000-0000-4000-8000-000000000001", PXEEnabled: true})
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if who := answered(discover(known)); !slices.Equal(who, []int{2}) {
+		t.Errorf("the machine of a node whose driver only server 2 has is answered by %v", who)
+	}
 	living = nil // each is alone, as far as it knows
 	everybody("alone", "02:00:00:00:02:03", discover("02:00:00:00:02:03"))
 }

@@ -15,11 +15,8 @@ import (
 
 // handleDHCP answers port 67.
 func (s *Server) handleDHCP(ctx context.Context, q *dhcpv4.DHCPv4) (*dhcpv4.DHCPv4, error) {
-	if s.leavesToOther(q) {
-		return nil, nil
-	}
 	m, err := s.machine(ctx, q.ClientHWAddr)
-	if err != nil {
+	if err != nil || s.leavesToOther(q, m) {
 		return nil, err
 	}
 	if m.Node == nil && !s.AnswerUnknown {

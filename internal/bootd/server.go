@@ -71,9 +71,9 @@ type Server struct {
 	Files   *bootfile.Cache
 	Machine http.Handler // calls of machines below /v1/; nil: none
 	Boot    *pxe.Boot    // tells boot loaders what to boot; nil: no configurations
-	// Servers returns the URLs of all servers of these machines that live, this one's included or
-	// not, in any order. nil: this one is alone.
-	Servers func() []string
+	// Servers returns the URLs of all servers that live and can serve a hardware type, any if it is "",
+	// in any order; the slice is the caller's. nil: this one is alone.
+	Servers func(driver string) []string
 	Log     *slog.Logger
 
 	site   Site

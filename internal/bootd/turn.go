@@ -11,12 +11,12 @@ import (
 )
 
 // leavesToOther tells whether another server is to answer, as RFC 3074 does it: of those that live
-// the MAC chooses one, and the others answer a client that asks for longer or again, so that a server
+// and can serve the machine (S0.11) the MAC chooses one, and the others answer a client that asks for longer or again, so that a server
 // that lives and does not answer costs one retransmission. It is false for
 //   - anything but DISCOVER: requests name their server, or are for anybody;
 //   - what a relay sends, which may know none but this one;
 //   - a site whose addresses come from others: its client has one offer and does not ask again.
-func (s *Server) leavesToOther(q *dhcpv4.DHCPv4) bool {
+func (s *Server) leavesToOther(q *dhcpv4.DHCPv4, m Machine) bool {
 	if s.Servers == nil || s.site.Mode != ModeServer {
 		return false
 	}
@@ -33,7 +33,12 @@ func (s *Server) leavesToOther(q *dhcpv4.DHCPv4) bool {
 	if again || q.NumSeconds > 0 || isSet(ipv4(q.GatewayIPAddr)) {
 		return false
 	}
-	return ring.Owner(q.ClientHWAddr.String(), append(s.Servers(), s.URL())) != s.URL()
+	driver := ""
+	if m.Node != nil {
+		driver = m.Node.Driver
+	}
+	first := ring.Owner(m.MAC.String(), s.Servers(driver))
+	return first != "" && first != s.URL()
 }
 
 // asking remembers who asked for an address and has taken none yet. The zero value is empty.

@@ -54,6 +54,19 @@ func able(conductors []*Conductor, group, driver string) []string {
 	return names
 }
 
+// Serving returns the conductors that can serve machines of a hardware type, any if it is "": what
+// DHCP may point at is the Address of each of them (S0.11). Group and draining do not matter, for a
+// machine is told what is in its row.
+func Serving(conductors []*Conductor, driver string) []*Conductor {
+	var able []*Conductor
+	for _, c := range conductors {
+		if c.Alive && c.Services[ServiceBoot] != "" && (driver == "" || c.Has(driver)) {
+			able = append(able, c)
+		}
+	}
+	return able
+}
+
 // A Share is a part of the nodes of one conductor group: those with one of the drivers, in one of
 // the buckets (ring.Bucket); nil is all of them, while none is none.
 type Share struct {

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"net"
 	"net/url"
-	"slices"
 	"sync/atomic"
 
 	"ingot/internal/bus"
@@ -21,8 +20,8 @@ import (
 // alone with a file.
 type cluster struct {
 	bus *bus.Bus
-	// servers are the boot URLs of the conductors that live.
-	servers atomic.Pointer[[]string]
+	// conductors are all there are.
+	conductors atomic.Pointer[[]*ingot.Conductor]
 }
 
 // join connects to the bus.
@@ -53,18 +52,30 @@ func (s *server) leave() {
 	}
 }
 
-// others returns the boot URLs of the conductors that live; nil for a server that is alone.
-func (s *server) others() func() []string {
+// serving returns who tells the boot URLs of the conductors that live and can serve a hardware type,
+// any if it is ""; nil for a server that is alone.
+func (s *server) serving() func(driver string) []string {
 	c := s.cluster
 	if c == nil {
 		return nil
 	}
-	return func() []string {
-		if urls := c.servers.Load(); urls != nil {
-			return slices.Clone(*urls)
+	return func(driver string) (urls []string) {
+		if all := c.conductors.Load(); all != nil {
+			for _, m := range ingot.Serving(*all, driver) {
+				urls = append(urls, m.Services[ingot.ServiceBoot])
+			}
 		}
+		return urls
+	}
+}
+
+// peers is serving any hardware type.
+func (s *server) peers() func() []string {
+	serving := s.serving()
+	if serving == nil {
 		return nil
 	}
+	return func() []string { return serving("") }
 }
 
 // clusterKey is the configured key, or the one of the store, which the first server makes.
@@ -108,19 +119,13 @@ func (s *server) changed(all []*ingot.Conductor) {
 	if c == nil {
 		return
 	}
-	var servers, peers []string
+	c.conductors.Store(&all)
+	var peers []string
 	for _, m := range all {
-		if !m.Alive {
-			continue
-		}
-		if u := m.Services[ingot.ServiceBoot]; u != "" {
-			servers = append(servers, u)
-		}
-		if m.Hostname != s.hostname {
+		if m.Alive && m.Hostname != s.hostname {
 			peers = append(peers, m.Services[ingot.ServiceBus])
 		}
 	}
-	c.servers.Store(&servers)
 	if err := c.bus.SetPeers(peers); err != nil {
 		s.log.Error("the bus does not take its peers; calls to them are done here", "error", err)
 	}

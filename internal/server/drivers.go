@@ -43,7 +43,7 @@ func (s *server) table(files *bootfile.Cache, bootURL string) (*driver.Table, er
 			BaseURLs: []string{bootURL}, KernelArgs: s.cfg.Deploy.KernelAppend,
 			Driver: scriptDriver(enabled), Unknown: netboot.Unknown(s.cfg.Boot.Unknown),
 		},
-		Servers: s.others(),
+		Servers: s.serving(),
 		Kernel:  s.cfg.Deploy.Kernel, Ramdisk: s.cfg.Deploy.Ramdisk,
 		Log: s.log, Note: s.journal.Add,
 	})

@@ -99,7 +99,7 @@ func (s *server) build(ctx context.Context) error {
 		return err
 	}
 	files := bootfile.New(s.cfg.Boot.Cache, nil, s.log)
-	files.AllowedPaths, files.Peers = s.filePaths(), s.others()
+	files.AllowedPaths, files.Peers = s.filePaths(), s.peers()
 	if s.boot, err = s.sockets(files); err != nil {
 		return err
 	}
@@ -242,7 +242,7 @@ func (s *server) sockets(files *bootfile.Cache) (*bootd.Server, error) {
 		}
 	}
 	return &bootd.Server{
-		Config: c, Store: s.store, Journal: s.journal, Files: files, Servers: s.others(), Log: s.log,
+		Config: c, Store: s.store, Journal: s.journal, Files: files, Servers: s.serving(), Log: s.log,
 	}, nil
 }
 

@@ -122,20 +122,25 @@ func (b *Boot) Answer(l netboot.Loader, m Machine) string {
 				"problem", d.Problem)
 		}
 	}
-	return l.Render(m.Node, b.env(m.MAC), r)
+	return l.Render(m.Node, b.env(m), r)
 }
 
 // maxServers bounds the servers that a script names.
 const maxServers = 4
 
-// env is the environment for one machine: which conductors it asks in which order (S0.1). Each
-// machine has an order of its own, so that they share the load; this one, which lives, is one.
-func (b *Boot) env(mac string) netboot.Env {
+// env is the environment for one machine: which conductors it asks in which order (S0.1), of those
+// that can serve its hardware type (S0.11). Each machine has an order of its own, so that they share
+// the load; this one, which lives, is one.
+func (b *Boot) env(m Machine) netboot.Env {
 	e := b.o.Env
 	if b.o.Servers == nil {
 		return e
 	}
-	servers := ring.Rank(mac, append(b.o.Servers(), e.BaseURLs...))
+	driver := ""
+	if m.Node != nil {
+		driver = m.Node.Driver
+	}
+	servers := ring.Rank(m.MAC, append(b.o.Servers(driver), e.BaseURLs...))
 	if i := slices.Index(servers, e.BaseURLs[0]); len(servers) > maxServers {
 		if servers = servers[:maxServers]; i >= maxServers {
 			servers[maxServers-1] = e.BaseURLs[0]
@@ -146,7 +151,7 @@ func (b *Boot) env(mac string) netboot.Env {
 }
 
 // Chain is boot.ipxe, the one script that is the same for all machines: it asks for theirs.
-func (b *Boot) Chain() string { return netboot.BootIPXE(b.env("")) }
+func (b *Boot) Chain() string { return netboot.BootIPXE(b.env(Machine{})) }
 
 // nobody answers a request that names no machine.
 func (b *Boot) nobody(m Machine, problem string) string {

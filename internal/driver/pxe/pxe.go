@@ -37,9 +37,10 @@ type Holder interface {
 type Options struct {
 	Files Holder
 	Env   netboot.Env
-	// Servers returns the base URLs of all conductors that live, this one's (Env.BaseURLs)
-	// included or not, in any order; the slice is the caller's. nil: this one is alone.
-	Servers func() []string
+	// Servers returns the base URLs of all conductors that live and have a hardware type, any if it is
+	// "", this one's (Env.BaseURLs) included or not, in any order; the slice is the caller's. nil:
+	// this one is alone.
+	Servers func(driver string) []string
 	// Kernel and Ramdisk are used for nodes whose driver_info names none. "" is none.
 	Kernel, Ramdisk string
 	Log             *slog.Logger
