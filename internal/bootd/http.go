@@ -57,8 +57,10 @@ func (s *Server) serveFile(w http.ResponseWriter, r *http.Request) {
 	}
 	if ingot.KindOf(err) == ingot.NotFound {
 		http.Error(w, "no such boot file here", http.StatusNotFound)
-		s.noteRequest(r, ingot.LevelWarning, fmt.Sprintf("HTTP: %s is not held here",
-			r.URL.Path), nil)
+		if !bootfile.HeldOnly(r) {
+			s.noteRequest(r, ingot.LevelWarning, fmt.Sprintf("HTTP: %s is not held here",
+				r.URL.Path), nil)
+		}
 		return
 	}
 	if err != nil {

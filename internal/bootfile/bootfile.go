@@ -5,7 +5,10 @@
 // A file that was held stays: a machine that was told a digest can fetch it as long as the
 // directory exists, whatever happens to the source.
 //
-// Read Cache.Hold first.
+// Keeper makes it the same on all conductors: what any node may boot is on record in the store, and
+// each conductor fetches it, from another one or, once for all of them, from its source.
+//
+// Read Cache.Hold first, then keeper.go.
 package bootfile
 
 import (
@@ -17,6 +20,7 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
+	"math/rand/v2"
 	"net/http"
 	"net/url"
 	"os"
@@ -28,7 +32,6 @@ import (
 	"time"
 
 	"ingot/internal/ingot"
-	"ingot/internal/ring"
 )
 
 // DefaultMaxSize bounds a boot file unless Cache.MaxSize says otherwise. Ramdisks are a few
@@ -387,7 +390,9 @@ func (c *Cache) fetch(ctx context.Context, digest string) error {
 	if _, err := os.Stat(c.path(digest)); err == nil {
 		return nil // who had the token has fetched it
 	}
-	for _, peer := range ring.Rank(digest, c.Peers()) {
+	peers := c.Peers()
+	rand.Shuffle(len(peers), func(i, j int) { peers[i], peers[j] = peers[j], peers[i] }) // share the load
+	for _, peer := range peers {
 		err := c.fetchFrom(ctx, peer, digest)
 		if err == nil {
 			return nil
@@ -443,6 +448,34 @@ func (c *Cache) Open(digest string) (*os.File, error) {
 		return nil, ingot.Errorf(ingot.Internal, "open boot file: %w", err)
 	}
 	return f, nil
+}
+
+// Held tells whether a file is held.
+func (c *Cache) Held(digest string) bool {
+	if !isDigest(digest) {
+		return false
+	}
+	_, err := os.Stat(c.path(digest))
+	return err == nil
+}
+
+// learn takes over what another conductor knows of a source, so that this one asks only whether
+// that has changed. The file is held.
+func (c *Cache) learn(href string, f ingot.File, etag, modified string) {
+	s := c.source(href)
+	s.token <- struct{}{}
+	defer func() { <-s.token }()
+	if etag+modified != "" {
+		s.file, s.mark = f, mark{etag: etag, modified: modified}
+	}
+}
+
+// marked returns what the HTTP server of a source said of its file; "" for nothing.
+func (c *Cache) marked(href string) (etag, modified string) {
+	s := c.source(href)
+	s.token <- struct{}{}
+	defer func() { <-s.token }()
+	return s.mark.etag, s.mark.modified
 }
 
 func (c *Cache) path(digest string) string { return filepath.Join(c.dir, digest) }

@@ -46,7 +46,10 @@ type Options struct {
 	Version  string
 	// Changed is told of the conductors there are, at first and whenever they change. nil: nobody.
 	Changed func([]*ingot.Conductor)
-	Log     *slog.Logger
+	// BootTree is asked at each heartbeat for the digest of the boot files, see ingot.Conductor.
+	// nil: there are none.
+	BootTree func() string
+	Log      *slog.Logger
 
 	// Workers bounds the operations that go on at once; 0 is 300. More are accepted and wait for
 	// a worker, oldest first; power actions are refused as Unavailable.

@@ -88,12 +88,15 @@ func (c *Conductor) tryHeartbeat(ctx context.Context) error {
 // heartbeat says that this conductor lives, and looks who else does.
 func (c *Conductor) heartbeat(ctx context.Context) error {
 	sent := time.Now()
-	err := c.o.Store.Heartbeat(ctx, ingot.Conductor{
+	me := ingot.Conductor{
 		Hostname: c.o.Host, Group: c.o.Group, Drivers: c.o.Table.Describe(),
 		Incarnation: c.incarnation, Address: c.o.Address, Services: c.o.Services,
 		Version: c.o.Version,
-	})
-	if err != nil {
+	}
+	if c.o.BootTree != nil {
+		me.BootTree = c.o.BootTree()
+	}
+	if err := c.o.Store.Heartbeat(ctx, me); err != nil {
 		return err
 	}
 	c.lease.renew(sent)

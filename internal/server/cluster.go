@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"sync/atomic"
 
+	"ingot/internal/bootfile"
 	"ingot/internal/bus"
 	"ingot/internal/conductor"
 	"ingot/internal/ingot"
@@ -76,6 +77,28 @@ func (s *server) peers() func() []string {
 		return nil
 	}
 	return func() []string { return serving("") }
+}
+
+// wakeSubject is heard by all keepers of boot files.
+const wakeSubject = "boot.files"
+
+// keep makes the keeper of the boot files, which all conductors wake.
+func (s *server) keep(files *bootfile.Cache) error {
+	s.keeper = &bootfile.Keeper{Cache: files, Store: s.store, Host: s.hostname,
+		Sources:  []string{s.cfg.Deploy.Kernel, s.cfg.Deploy.Ramdisk},
+		Programs: s.cfg.Boot.TFTPFiles, Log: s.log}
+	if s.cluster == nil {
+		return nil
+	}
+	s.keeper.Tell = func() {
+		if err := s.cluster.bus.Tell(wakeSubject, nil); err != nil {
+			s.log.Warn("others learn later of a new boot file", "error", err)
+		}
+	}
+	return s.cluster.bus.Handle(wakeSubject, func(context.Context, []byte) []byte {
+		s.keeper.Wake()
+		return nil
+	})
 }
 
 // clusterKey is the configured key, or the one of the store, which the first server makes.

@@ -5,7 +5,6 @@ import (
 	"strings"
 	"time"
 
-	"ingot/internal/bootfile"
 	"ingot/internal/config"
 	"ingot/internal/driver"
 	"ingot/internal/driver/fake"
@@ -22,7 +21,7 @@ var hardware = []driver.Hardware{ipmi.Hardware(), fake.Hardware()}
 
 // table is what this process drives: the hardware types the configuration enables, and every
 // implementation there is. bootURL is where machines reach the boot socket.
-func (s *server) table(files *bootfile.Cache, bootURL string) (*driver.Table, error) {
+func (s *server) table(bootURL string) (*driver.Table, error) {
 	var enabled []driver.Hardware
 	for _, name := range s.cfg.Conductor.EnabledHardwareTypes {
 		i := slices.IndexFunc(hardware, func(h driver.Hardware) bool { return h.Name == name })
@@ -39,7 +38,7 @@ func (s *server) table(files *bootfile.Cache, bootURL string) (*driver.Table, er
 	bmc := ipmi.New(ipmi.Options{DefaultBootMode: s.cfg.Deploy.DefaultBootMode,
 		Timeout: time.Duration(s.cfg.Conductor.BMCTimeout)})
 	s.boot.Boot = pxe.New(pxe.Options{
-		Files: files, Env: netboot.Env{
+		Files: s.keeper, Env: netboot.Env{
 			BaseURLs: []string{bootURL}, KernelArgs: s.cfg.Deploy.KernelAppend,
 			Driver: scriptDriver(enabled), Unknown: netboot.Unknown(s.cfg.Boot.Unknown),
 		},

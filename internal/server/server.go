@@ -68,6 +68,7 @@ type server struct {
 	store     *store.Store
 	journal   *journal.Journal
 	boot      *bootd.Server
+	keeper    *bootfile.Keeper
 	conductor *conductor.Conductor
 	auth      *auth.Basic // nil is noauth
 	api       *api.API
@@ -100,13 +101,16 @@ func (s *server) build(ctx context.Context) error {
 	}
 	files := bootfile.New(s.cfg.Boot.Cache, nil, s.log)
 	files.AllowedPaths, files.Peers = s.filePaths(), s.peers()
+	if err := s.keep(files); err != nil {
+		return err
+	}
 	if s.boot, err = s.sockets(files); err != nil {
 		return err
 	}
 	if err := s.boot.Listen(ctx); err != nil {
 		return err
 	}
-	table, err := s.table(files, s.boot.URL())
+	table, err := s.table(s.boot.URL())
 	if err != nil {
 		s.boot.Close()
 		return err
@@ -120,7 +124,7 @@ func (s *server) build(ctx context.Context) error {
 	s.conductor = conductor.New(conductor.Options{
 		Store: s.store, Journal: s.journal, Table: table, Host: s.hostname, Group: c.Group,
 		Address: address, Services: services, Version: cli.Version(), Changed: s.changed,
-		Log:                s.log,
+		BootTree: s.keeper.Tree, Log: s.log,
 		Workers:            c.WorkersPoolSize,
 		Copies:             c.MaxConcurrentDeploy,
 		CallbackTimeout:    time.Duration(c.DeployCallbackTimeout),
@@ -295,6 +299,7 @@ func addresses(texts []string) ([]netip.Addr, error) {
 func (s *server) run(ctx context.Context) error {
 	s.group.Add(daemon.Task{Name: "journal", Run: s.journal.Run})
 	s.group.Add(daemon.Task{Name: "boot", Run: s.boot.Run})
+	s.group.Add(daemon.Task{Name: "boot files", Run: s.keeper.Run})
 	s.group.Add(daemon.Task{Name: "conductor", Run: s.conductor.Run, Ready: s.conductor.Ready()})
 	s.group.Add(daemon.Task{Name: "api", Run: s.serveAPI})
 	s.log.Info("serving", "api", s.listener.Addr().String(), "boot", s.boot.URL())

@@ -64,6 +64,9 @@ func fill(t *testing.T, s *store.Store) {
 			t.Fatal(err)
 		}
 	}
+	if err := s.WantBootFile(ctx, "http://h/vmlinuz"); err != nil {
+		t.Fatal(err)
+	}
 	if _, err := s.Setting(ctx, "cluster_key", "0123"); err != nil {
 		t.Fatal(err)
 	}
@@ -139,7 +142,7 @@ func TestACopyHasAllRowsAndGoesOn(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := map[string]int64{"nodes": 2, "ports": 1, "node_history": 3, "leases": 1, "journal": 1200,
-		"settings": 1}
+		"boot_files": 1, "settings": 1}
 	if d := cmp.Diff(want, told); d != "" {
 		t.Errorf("progress: %s", d)
 	}

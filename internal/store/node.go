@@ -246,7 +246,10 @@ func createNode(ctx context.Context, tx *tx, n *ingot.Node) (err error) {
 	n.Generation, n.CreatedAt, n.UpdatedAt, n.Reservation = 1, tx.now, nil, ""
 	n.ID, err = nodes.insert(ctx, tx, n)
 	tx.node = n.ID
-	return err
+	if err != nil {
+		return err
+	}
+	return wantOf(ctx, tx, n)
 }
 
 // fillNode makes nil objects empty ones, as they are after reading.
@@ -412,10 +415,13 @@ func updateNode(ctx context.Context, tx *tx, n *ingot.Node) error {
 	tx.node = n.ID
 	n.Generation, n.UpdatedAt = n.Generation+1, &now
 	count, err := nodes.update(ctx, tx, n, read)
-	if err != nil || count == 1 {
+	if err == nil && count == 0 {
+		err = lostNode(ctx, tx, n)
+	}
+	if err != nil {
 		return err
 	}
-	return lostNode(ctx, tx, n)
+	return wantOf(ctx, tx, n)
 }
 
 // asRead matches the row of n if nobody wrote it since it was read.

@@ -22,6 +22,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"ingot/internal/ingot"
@@ -77,6 +78,8 @@ type Store struct {
 	putLease   *sql.Stmt
 	machines   machines
 	leases     leaseMemory
+	// wanted has the sources of boot files that are on record, and since when, see wantOf.
+	wanted atomic.Pointer[map[string]time.Time]
 
 	trimMu sync.Mutex
 	// untrimmed counts entries appended to the journal of a node since it was last trimmed, see
@@ -183,6 +186,8 @@ type tx struct {
 	// node is the id of the one node whose row is written, with no port but its own deleted with
 	// it; 0: others may be.
 	node int64
+	// wanted is Store.wanted.
+	wanted map[string]time.Time
 }
 
 // write runs fn in a transaction that nobody else writes beside, and commits it to the disk if
@@ -222,7 +227,11 @@ func (s *Store) inTx(ctx context.Context, db *sql.DB, o sql.TxOptions, doing str
 		return explain(doing, err)
 	}
 	defer t.Rollback() // after Commit it does nothing
-	if err := fn(&tx{Tx: t, now: s.Now()}); err != nil {
+	x := &tx{Tx: t, now: s.Now()}
+	if wanted := s.wanted.Load(); wanted != nil {
+		x.wanted = *wanted
+	}
+	if err := fn(x); err != nil {
 		return explain(doing, err)
 	}
 	if err := t.Commit(); err != nil {

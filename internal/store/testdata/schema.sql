@@ -1,3 +1,16 @@
+CREATE TABLE boot_files (
+    id          INTEGER PRIMARY KEY AUTOINCREMENT,
+    source      TEXT NOT NULL,
+    sha256      TEXT NOT NULL,
+    name        TEXT NOT NULL DEFAULT '',
+    size        BIGINT NOT NULL DEFAULT 0,
+    etag        TEXT NOT NULL DEFAULT '',
+    modified    TEXT NOT NULL DEFAULT '',
+    wanted_at   BIGINT NOT NULL,
+    fetcher     TEXT NOT NULL DEFAULT '',
+    fetch_until BIGINT NOT NULL DEFAULT 0,
+    UNIQUE (source, sha256)
+);
 CREATE TABLE conductors (
     id              INTEGER PRIMARY KEY AUTOINCREMENT,
     hostname        TEXT NOT NULL,
