@@ -37,6 +37,7 @@ var sections = []struct {
 	{"dhcp", measureDHCP},
 	{"many", measureMany},
 	{"idle", measureIdle},
+	{"api", measureAPI},
 }
 
 // bench is one run.
