@@ -53,14 +53,18 @@ type Fleet struct {
 	stages  map[string]fleet.Event // the last of each machine
 	changed chan struct{}          // closed at the next event
 	ended   error                  // set when the process has ended
+
+	bmc netip.Addr // of all BMCs
 }
 
-// startFleet starts the process and returns when its BMCs listen.
+// startFleet starts the process and returns when its BMCs listen, at the bridge's address so that
+// conductors on hosts of their own reach them.
 func startFleet(ctx context.Context, n *sim.Network, binary string, o FleetOptions) (*Fleet, error) {
 	if err := n.AddFleet(ctx, fleetPool); err != nil {
 		return nil, err
 	}
 	args := []string{"lab", "simulate", "--interface", sim.FleetInterface,
+		"--bmc-address", n.Addr().String(),
 		"--machines", strconv.Itoa(o.Machines), "--disk-size", strconv.FormatInt(o.DiskSize, 10),
 		"--keep", strconv.FormatInt(o.Keep, 10), "--tftp=" + strconv.FormatBool(o.TFTP)}
 	cmd := n.Command(context.WithoutCancel(ctx), binary, args...)
@@ -74,7 +78,8 @@ func startFleet(ctx context.Context, n *sim.Network, binary string, o FleetOptio
 	if err := cmd.Start(); err != nil {
 		return nil, fmt.Errorf("start simulated machines: %w", err)
 	}
-	f := &Fleet{cmd: cmd, stages: make(map[string]fleet.Event), changed: make(chan struct{})}
+	f := &Fleet{cmd: cmd, stages: make(map[string]fleet.Event), changed: make(chan struct{}),
+		bmc: n.Addr()}
 	lines := bufio.NewReader(out)
 	if _, err := lines.ReadString('\n'); err != nil {
 		return nil, errors.Join(fmt.Errorf("start simulated machines: %s", complaints.text()),
@@ -187,12 +192,12 @@ func (f *Fleet) Stop() error {
 }
 
 // FleetNode is how simulated machine i is enrolled, and the address of its port.
-func FleetNode(i int) (nodes.CreateOpts, string) {
-	spec, bmc := fleet.Spec(i)
+func (l *Lab) FleetNode(i int) (nodes.CreateOpts, string) {
+	spec, port := fleet.Spec(i)
 	return nodes.CreateOpts{
 		Name: spec.Name, Driver: "ipmi",
 		DriverInfo: map[string]any{
-			"ipmi_address": bmc.Addr().String(), "ipmi_port": int(bmc.Port()),
+			"ipmi_address": l.Fleet.bmc.String(), "ipmi_port": int(port),
 			"ipmi_username": spec.User, "ipmi_password": spec.Password,
 		},
 		Properties: map[string]any{"capabilities": "boot_mode:bios"},
@@ -201,11 +206,12 @@ func FleetNode(i int) (nodes.CreateOpts, string) {
 
 func simulateCommand() *cobra.Command {
 	var o fleet.Options
+	var bmc string
 	cmd := &cobra.Command{
 		Use:   "simulate",
 		Short: "Run simulated machines on a network interface, until Ctrl-C",
 		Long: "Machines of software alone: no firmware and no kernel runs, but the packets are real.\n" +
-			"Each has a BMC on 127.0.0.1 (user admin, password secret), boots by DHCP, executes its\n" +
+			"Each has a BMC on --bmc-address (user admin, password secret), boots by DHCP, executes its\n" +
 			"boot script, lends its disk over iSCSI and boots what was written. The addresses that\n" +
 			"DHCP gives them must be local to this host (ip route add local POOL dev lo). The first\n" +
 			"line is printed when all BMCs listen; then one line of JSON for every stage of a machine.",
@@ -222,6 +228,10 @@ func simulateCommand() *cobra.Command {
 				return cli.Usage(fmt.Errorf("--disk-size is %d, --keep is %d; neither may be negative",
 					o.DiskSize, o.Keep))
 			}
+			var err error
+			if o.BMCAddress, err = netip.ParseAddr(bmc); err != nil {
+				return cli.Usage(fmt.Errorf("--bmc-address is %q; an address of this host", bmc))
+			}
 			var mu sync.Mutex
 			out := json.NewEncoder(cmd.OutOrStdout())
 			o.Notify = func(e fleet.Event) {
@@ -233,8 +243,8 @@ func simulateCommand() *cobra.Command {
 			mu.Lock() // nothing comes before the first line
 			f, err := fleet.New(o)
 			if err == nil {
-				_, err = fmt.Fprintf(cmd.OutOrStdout(), "%d machines, BMCs at 127.0.0.1 from port %d\n",
-					o.Machines, fleet.FirstBMCPort)
+				_, err = fmt.Fprintf(cmd.OutOrStdout(), "%d machines, BMCs at %s from port %d\n",
+					o.Machines, bmc, fleet.FirstBMCPort)
 			}
 			mu.Unlock()
 			if err != nil {
@@ -247,6 +257,8 @@ func simulateCommand() *cobra.Command {
 	flags := cmd.Flags()
 	flags.StringVar(&o.Interface, "interface", "", "network interface that the machines share")
 	flags.IntVar(&o.Machines, "machines", 10, fmt.Sprintf("how many, 1 to %d", fleet.MaxMachines))
+	flags.StringVar(&bmc, "bmc-address", "127.0.0.1", "where the BMCs listen; conductors on other "+
+		"hosts need one that they reach")
 	flags.Int64Var(&o.DiskSize, "disk-size", 0, "bytes of each disk (default 16 MiB)")
 	flags.Int64Var(&o.Keep, "keep", 0, "bytes of each disk to remember; the rest reads as zeros (default all)")
 	flags.BoolVar(&o.TFTP, "tftp", false, "machines without iPXE in their network cards")
@@ -261,7 +273,7 @@ func (l *Lab) EnrollFleet(ctx context.Context, first, last int) error {
 		return err
 	}
 	err = each(first, last, func(i int) error {
-		node, mac := FleetNode(i)
+		node, mac := l.FleetNode(i)
 		n, err := c.CreateNode(ctx, node, mac)
 		if err != nil {
 			return err
@@ -283,6 +295,14 @@ func (l *Lab) EnrollFleet(ctx context.Context, first, last int) error {
 // DeployFleet asks for the deployment of an image to machines, all at once, and returns when all
 // are active. info is instance_info.
 func (l *Lab) DeployFleet(ctx context.Context, first, last int, info map[string]string) error {
+	if err := l.RequestFleet(ctx, first, last, info); err != nil {
+		return err
+	}
+	return l.WaitFleet(ctx, first, last, "active")
+}
+
+// RequestFleet asks for the deployment of an image to machines and returns when all are promised.
+func (l *Lab) RequestFleet(ctx context.Context, first, last int, info map[string]string) error {
 	c, err := l.Client()
 	if err != nil {
 		return err
@@ -292,17 +312,14 @@ func (l *Lab) DeployFleet(ctx context.Context, first, last int, info map[string]
 		values[key] = value
 	}
 	err = each(first, last, func(i int) error {
-		node, _ := FleetNode(i)
+		node, _ := l.FleetNode(i)
 		_, err := c.SetInstance(ctx, node.Name, values)
 		return err
 	})
 	if err != nil {
 		return err
 	}
-	if err := l.provision(ctx, first, last, "active"); err != nil {
-		return err
-	}
-	return l.WaitFleet(ctx, first, last, "active")
+	return l.provision(ctx, first, last, "active")
 }
 
 // UndeployFleet frees machines, all at once, and returns when all are available.
@@ -320,7 +337,7 @@ func (l *Lab) provision(ctx context.Context, first, last int, verb string) error
 		return err
 	}
 	return each(first, last, func(i int) error {
-		node, _ := FleetNode(i)
+		node, _ := l.FleetNode(i)
 		return c.Provision(ctx, node.Name, verb)
 	})
 }
@@ -334,7 +351,7 @@ func (l *Lab) WaitFleet(ctx context.Context, first, last int, state string) erro
 	}
 	wanted := make(map[string]bool, last-first)
 	for i := first; i < last; i++ {
-		node, _ := FleetNode(i)
+		node, _ := l.FleetNode(i)
 		wanted[node.Name] = true
 	}
 	for {

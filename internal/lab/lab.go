@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"time"
@@ -28,6 +29,11 @@ type Options struct {
 	Machines []sim.MachineSpec
 	// Fleet is simulated machines to make instead; none by default.
 	Fleet FleetOptions
+	// Conductors is how many servers there are; default one, which runs where the machines are.
+	// Several have a host each, and need Database.
+	Conductors int
+	// Database is the URL of a PostgreSQL that all hosts reach, as by a socket file; default: a file.
+	Database string
 	// Binary is the ingot to serve with; default: this program.
 	Binary string
 	// Flavour of the deploy ramdisk; default cloud, which has drivers for virtio only.
@@ -40,17 +46,25 @@ type Options struct {
 	Progress io.Writer
 }
 
+// Hosts of several conductors are numbered from above firstHost, below the machines' addresses.
+const (
+	firstHost     = 10
+	maxConductors = 80
+)
+
 // Files are what machines boot and what is written to them.
 type Files struct {
 	Ramdisk ramdisk.Result
 	Image   guest.Image
 }
 
-// Lab is a running installation: machines, a server, and files.
+// Lab is a running installation: machines, servers, and files.
 type Lab struct {
 	*sim.Lab
+	// Server is the first one, and the one whose API is used, see Through.
 	*Server
-	Files Files
+	Servers []*Server
+	Files   Files
 	// Fleet is the simulated machines; nil if there are none.
 	Fleet *Fleet
 
@@ -86,6 +100,12 @@ func Start(ctx context.Context, o Options) (*Lab, error) {
 	if len(o.Machines) > 0 && o.Fleet.Machines > 0 {
 		return nil, errors.New("a lab has machines with firmware or simulated ones, not both")
 	}
+	if o.Conductors > 1 && o.Database == "" {
+		return nil, errors.New("several conductors need a database that they share")
+	}
+	if o.Conductors > maxConductors {
+		return nil, fmt.Errorf("%d conductors: %d at most", o.Conductors, maxConductors)
+	}
 	files, err := prepare(ctx, o)
 	if err != nil {
 		return nil, err
@@ -101,11 +121,11 @@ func Start(ctx context.Context, o Options) (*Lab, error) {
 	if err != nil {
 		return nil, err
 	}
-	l := &Lab{Lab: machines, Files: files, flavour: o.Flavour, packages: packages(o),
-		Server: &Server{
-			network: machines.Network, binary: o.Binary, dir: filepath.Join(dir, "server"),
-		}}
-	err = l.serve(ctx, o)
+	l := &Lab{Lab: machines, Files: files, flavour: o.Flavour, packages: packages(o)}
+	err = l.addServers(ctx, o)
+	if err == nil {
+		err = l.serve(ctx, o)
+	}
 	if err == nil && o.Fleet.Machines > 0 {
 		l.Fleet, err = startFleet(ctx, l.Network, o.Binary, o.Fleet)
 	}
@@ -115,27 +135,67 @@ func Start(ctx context.Context, o Options) (*Lab, error) {
 	return l, nil
 }
 
-// serve starts the server on an empty directory.
-func (l *Lab) serve(ctx context.Context, o Options) error {
-	if err := l.empty(); err != nil {
-		return err
+// addServers makes the servers, and the hosts that several of them have.
+func (l *Lab) addServers(ctx context.Context, o Options) error {
+	if o.Conductors <= 1 {
+		l.Servers = []*Server{{
+			Host: "lab", space: l.Namespace, link: l.Bridge(), addr: l.Addr(), binary: o.Binary,
+			dir: filepath.Join(o.Dir, "server"),
+		}}
 	}
-	rd := l.Files.Ramdisk
-	images := filepath.Dir(l.Files.Image.RawPath)
-	if err := l.configure(rd.Kernel.Path, rd.Ramdisk.Path, images, o); err != nil {
-		return err
+	for i := 1; o.Conductors > 1 && i <= o.Conductors; i++ {
+		addr := l.Addr().As4()
+		addr[3] = byte(firstHost + i)
+		h, err := l.AddHost(ctx, netip.AddrFrom4(addr))
+		if err != nil {
+			return err
+		}
+		name := fmt.Sprintf("conductor-%d", i)
+		l.Servers = append(l.Servers, &Server{
+			Host: name, space: h.Namespace, link: sim.HostInterface, addr: h.Addr(),
+			binary: o.Binary, dir: filepath.Join(o.Dir, name),
+		})
 	}
-	return l.Server.Start(ctx)
+	l.Server = l.Servers[0]
+	return nil
 }
 
-// Close stops the server and ends the machines.
-func (l *Lab) Close() error {
-	var fleet error
-	if l.Fleet != nil {
-		fleet = l.Fleet.Stop()
+// serve starts the servers on empty directories, one after the other: the first one makes the
+// tables.
+func (l *Lab) serve(ctx context.Context, o Options) error {
+	rd := l.Files.Ramdisk
+	images := filepath.Dir(l.Files.Image.RawPath)
+	for _, s := range l.Servers {
+		if err := s.empty(); err != nil {
+			return err
+		}
+		if err := s.configure(rd.Kernel.Path, rd.Ramdisk.Path, images, o); err != nil {
+			return err
+		}
+		if err := s.Start(ctx); err != nil {
+			return err
+		}
 	}
-	stopped := l.Stop()
-	return errors.Join(fleet, stopped, l.Down())
+	return nil
+}
+
+// Through is the same installation, used by the API of another of its servers.
+func (l *Lab) Through(s *Server) *Lab {
+	other := *l
+	other.Server = s
+	return &other
+}
+
+// Close stops the servers and ends the machines.
+func (l *Lab) Close() error {
+	var errs []error
+	if l.Fleet != nil {
+		errs = append(errs, l.Fleet.Stop())
+	}
+	for _, s := range l.Servers {
+		errs = append(errs, s.Stop())
+	}
+	return errors.Join(append(errs, l.Down())...)
 }
 
 // prepare makes kernel, ramdisk and image, or finds them in the cache.

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"net"
 	"net/http"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -23,16 +24,20 @@ import (
 // reach it and do not need to.
 const apiAddress = "127.0.0.1:6385"
 
+// bootPort is that of the server's scripts and boot files.
+const bootPort = "8080"
+
 // configuration of the server in a lab. Time-outs are those of machines under emulation.
 var configuration = template.Must(template.New("").Parse(`# Written by ingot for its lab.
 [store]
 path = "{{.Dir}}/ingot.db"
+url = "{{.Database}}"
 
 [api]
 listen = "{{.API}}"
 
 [conductor]
-host = "lab"
+host = "{{.Host}}"
 enabled_hardware_types = ["ipmi", "fake-hardware"]
 deploy_callback_timeout = "{{.CallbackTimeout}}"
 check_provision_state_interval = "1s"
@@ -51,25 +56,30 @@ file_url_allowed_paths = ["{{.Images}}"]
 [boot]
 interface = "{{.Interface}}"
 address = "{{.Address}}"
-http_listen = "{{.Address}}:8080"
-cache = "{{.Dir}}/boot"
+http_listen = "{{.Address}}:{{.BootPort}}"
+cache = "{{.Cache}}"
 
 [boot.dhcp]
 mode = "{{.DHCPMode}}"
 range = "{{.Range}}"
 `))
 
-// Server is an `ingot serve` inside a lab's namespace.
+// Server is an `ingot serve` inside a lab's namespace, or on a host of its own.
 type Server struct {
-	network *sim.Network
-	binary  string
-	dir     string
-	cmd     *exec.Cmd
-	done    chan struct{}
-	err     error // of the process; set before done is closed
+	// Host is the name of its conductor.
+	Host string
+
+	space  *sim.Namespace
+	link   string     // towards the machines
+	addr   netip.Addr // of that
+	binary string
+	dir    string
+	cmd    *exec.Cmd
+	done   chan struct{}
+	err    error // of the process; set before done is closed
 }
 
-// Client returns a client of the API inside the namespace.
+// Client returns a client of its API.
 func (s *Server) Client() (*cli.Client, error) {
 	c, err := cli.Dial("http://"+apiAddress, cli.Credentials{})
 	if err != nil {
@@ -82,12 +92,18 @@ func (s *Server) Client() (*cli.Client, error) {
 func (s *Server) transport() *http.Transport {
 	return &http.Transport{
 		DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
-			return s.network.Dial(ctx, network, address)
+			return s.space.Dial(ctx, network, address)
 		},
 		// A killed server leaves connections that would fail the next request.
 		DisableKeepAlives: true,
 	}
 }
+
+// Boot is the URL at which machines find scripts and boot files.
+func (s *Server) Boot() string { return "http://" + net.JoinHostPort(s.addr.String(), bootPort) }
+
+// Cache is the directory with the boot files that it holds.
+func (s *Server) Cache() string { return filepath.Join(s.dir, "boot") }
 
 // Log is the file with the server's output, of all its lives.
 func (s *Server) Log() string { return filepath.Join(s.dir, "server.log") }
@@ -130,9 +146,9 @@ func (s *Server) configure(kernel, ramdisk, images string, o Options) error {
 	var b bytes.Buffer
 	err := configuration.Execute(&b, map[string]any{
 		"Dir": s.dir, "API": apiAddress, "Kernel": kernel, "Ramdisk": ramdisk, "Images": images,
-		"Interface": s.network.Bridge(), "Address": s.network.Addr(),
+		"Interface": s.link, "Address": s.addr, "Host": s.Host, "Database": o.Database,
 		"Range": addresses, "CallbackTimeout": o.CallbackTimeout,
-		"DHCPMode": o.DHCPMode,
+		"DHCPMode": o.DHCPMode, "BootPort": bootPort, "Cache": s.Cache(),
 	})
 	if err != nil {
 		return fmt.Errorf("write the server's configuration: %w", err)
@@ -151,7 +167,7 @@ func (s *Server) Start(ctx context.Context) error {
 	defer log.Close()
 	// The server ends by Stop or Kill, not by the context: a cancelled test or demo still wants
 	// an orderly end.
-	cmd := s.network.Command(context.WithoutCancel(ctx), s.binary, "serve", "--config", s.config())
+	cmd := s.space.Command(context.WithoutCancel(ctx), s.binary, "serve", "--config", s.config())
 	cmd.Stdout, cmd.Stderr = log, log
 	// A group of its own: an interrupt typed at the terminal is for this process alone.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
@@ -209,6 +225,12 @@ func (s *Server) Kill() error { return s.end(syscall.SIGKILL) }
 
 // Stop asks the server to end (SIGTERM) and waits; after ten seconds it is killed.
 func (s *Server) Stop() error { return s.end(syscall.SIGTERM) }
+
+// Pause stops the server where it is (SIGSTOP): its sockets accept, and nobody answers.
+func (s *Server) Pause() error { return s.cmd.Process.Signal(syscall.SIGSTOP) }
+
+// Continue ends a Pause.
+func (s *Server) Continue() error { return s.cmd.Process.Signal(syscall.SIGCONT) }
 
 // PID is the process of the running server; there is none after Stop or Kill.
 func (s *Server) PID() int { return s.cmd.Process.Pid }

@@ -23,7 +23,7 @@ const endTimeout = 10 * time.Second
 const pidFile = "qemu.pid"
 
 // CleanUp ends and removes what a process that died left in a state directory. A process is
-// killed only if it is inside the recorded namespace, or if it started at the recorded moment and
+// killed only if it is inside a recorded namespace, or if it started at the recorded moment and
 // has the directory in its arguments. The error is [ErrInUse] if the owner still lives. A
 // directory where nothing was left is fine.
 func CleanUp(dir string) error {
@@ -62,8 +62,10 @@ func removeLeftovers(dir string) error {
 			return err
 		}
 	}
-	if err := removeNamespace(ctx, s); err != nil {
-		return err
+	for _, ns := range append(s.Hosts, NamespaceState{s.Namespace, s.Inode}) {
+		if err := removeNamespace(ctx, ns); err != nil {
+			return err
+		}
 	}
 	if err := os.RemoveAll(machines); err != nil {
 		return fmt.Errorf("remove files of test machines: %w", err)
@@ -98,8 +100,8 @@ func endRecorded(ctx context.Context, record, dir string) error {
 
 // removeNamespace kills what runs in the recorded namespace and removes it. Another namespace of
 // the same name is left alone.
-func removeNamespace(ctx context.Context, s *State) error {
-	ns, err := os.Open(namespacePath(s.Namespace))
+func removeNamespace(ctx context.Context, s NamespaceState) error {
+	ns, err := os.Open(namespacePath(s.Name))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
@@ -127,7 +129,7 @@ func removeNamespace(ctx context.Context, s *State) error {
 			return err
 		}
 	}
-	return ip(ctx, "", "netns del "+s.Namespace)
+	return ip(ctx, "", "netns del "+s.Name)
 }
 
 // processesIn lists the processes in a network namespace, apart from this one.

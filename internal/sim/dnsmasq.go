@@ -7,34 +7,23 @@ import (
 	"fmt"
 	"io"
 	"net/netip"
-	"os/exec"
 	"strings"
 )
 
-// dnsmasqScript runs in a network namespace without a name, which ends with it; its first line of
-// output says that it is there. The first line on standard input says that its end of the cable is
-// there; the end of standard input, also by the death of who started it, is the end of dnsmasq.
-const dnsmasqScript = `echo inside
-read cable
-ip addr add "$1" dev d1 && ip link set d1 up || exit
-dnsmasq --keep-in-foreground --port=0 --conf-file=/dev/null --interface=d1 --bind-interfaces \
-	--no-ping --user=root --dhcp-range="$2,$3,1h" --pid-file --log-facility=- --leasefile-ro 2>&1 &
-read end
-kill $!`
-
-// ForeignDHCP starts dnsmasq on a port of the bridge, as a site's DHCP server that knows nothing
-// of us: it gives addresses and no boot file. stop ends it.
+// ForeignDHCP starts dnsmasq on a host of its own, as a site's DHCP server that knows nothing of
+// us: it gives addresses and no boot file. stop ends it; a network has one at most.
 func (n *Network) ForeignDHCP(ctx context.Context) (stop func() error, err error) {
 	first, last := n.Addr().As4(), n.Addr().As4()
 	first[3], last[3] = 100, 200
-	own := netip.PrefixFrom(n.Addr().Next(), n.opts.Prefix.Bits())
-	cmd := exec.Command("unshare", "--net", "sh", "-c", dnsmasqScript, "sh", own.String(),
-		netip.AddrFrom4(first).String(), netip.AddrFrom4(last).String())
-	in, err := cmd.StdinPipe()
+	host, err := n.AddHost(ctx, n.Addr().Next())
 	if err != nil {
-		return nil, fmt.Errorf("start dnsmasq: %w", err)
+		return nil, err
 	}
-	out, err := cmd.StdoutPipe()
+	cmd := host.Command(context.WithoutCancel(ctx), "dnsmasq", "--keep-in-foreground", "--port=0",
+		"--conf-file=/dev/null", "--interface="+HostInterface, "--bind-interfaces", "--no-ping",
+		"--user=root", "--pid-file", "--log-facility=-", "--leasefile-ro",
+		fmt.Sprintf("--dhcp-range=%s,%s,1h", netip.AddrFrom4(first), netip.AddrFrom4(last)))
+	out, err := cmd.StderrPipe()
 	if err != nil {
 		return nil, fmt.Errorf("start dnsmasq: %w", err)
 	}
@@ -42,21 +31,11 @@ func (n *Network) ForeignDHCP(ctx context.Context) (stop func() error, err error
 		return nil, fmt.Errorf("start dnsmasq: %w", err)
 	}
 	stop = func() error {
-		err := in.Close()
+		err := cmd.Process.Kill()
 		_ = cmd.Wait() // its status tells that it was killed, as asked
 		return err
 	}
 	lines := bufio.NewScanner(out)
-	lines.Scan() // before it the process is in our namespace, and so would be the cable
-	err = ip(ctx, n.Name(),
-		fmt.Sprintf("link add d0 type veth peer name d1 netns %d", cmd.Process.Pid),
-		"link set d0 master "+n.Bridge()+" up")
-	if err == nil {
-		_, err = io.WriteString(in, "there\n")
-	}
-	if err != nil {
-		return nil, errors.Join(err, stop())
-	}
 	for lines.Scan() {
 		if strings.Contains(lines.Text(), "DHCP, IP range") {
 			go io.Copy(io.Discard, out) // ends with the process

@@ -32,6 +32,9 @@ func runLab(dir string) error {
 	if err := lab.Machine("node-0").PowerOn(ctx); err != nil {
 		return errors.Join(err, lab.Down())
 	}
+	if _, err := lab.AddHost(ctx, lab.Addr().Next()); err != nil {
+		return errors.Join(err, lab.Down())
+	}
 	fmt.Println("up")
 	<-ctx.Done()
 	return lab.Down()
@@ -71,8 +74,8 @@ func wantNothing(t *testing.T, dir, namespace string) {
 	if left := qemus(t, dir); len(left) > 0 {
 		t.Errorf("QEMU still runs: %q", left)
 	}
-	if _, err := os.Stat("/run/netns/" + namespace); !errors.Is(err, os.ErrNotExist) {
-		t.Errorf("network namespace %s: %v, want it gone", namespace, err)
+	if left, err := filepath.Glob("/run/netns/" + namespace + "*"); err != nil || len(left) > 0 {
+		t.Errorf("network namespaces %s are left (%v)", left, err)
 	}
 	files, err := os.ReadDir(dir)
 	if err != nil || len(files) > 0 {

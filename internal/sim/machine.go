@@ -73,7 +73,7 @@ func (n *Network) AddMachine(ctx context.Context, spec MachineSpec) (*Machine, e
 	if err := m.prepareFiles(); err != nil {
 		return nil, err
 	}
-	err = ip(ctx, n.opts.Name,
+	err = ip(ctx, n.Name(),
 		"tuntap add dev "+m.tap+" mode tap",
 		"link set "+m.tap+" master "+bridgeName+" up")
 	if err != nil {

@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
-	"net"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -39,12 +38,13 @@ type Options struct {
 // A Network is a network namespace with a bridge that machines are plugged into. Its methods may
 // be called concurrently.
 type Network struct {
+	*Namespace
 	opts    Options
 	release func() error // gives up the ownership of the state directory
-	ns      *os.File     // the namespace; sockets and machines are made through it
 
 	mu       sync.Mutex // guards the fields below
 	machines []*Machine
+	hosts    []*Host
 	closed   bool
 }
 
@@ -67,7 +67,7 @@ func NewNetwork(ctx context.Context, opts Options) (*Network, error) {
 	if err != nil {
 		return nil, err
 	}
-	n := &Network{opts: opts, release: release}
+	n := &Network{Namespace: &Namespace{name: opts.Name}, opts: opts, release: release}
 	if err := n.build(ctx); err != nil {
 		return nil, errors.Join(err, n.Close())
 	}
@@ -99,86 +99,32 @@ func (o Options) withDefaults() (Options, error) {
 	return o, nil
 }
 
-// build makes what Close takes away. The name is on record before the namespace exists, so that
-// a process which dies in between leaves nothing that CleanUp cannot find.
+// build makes what Close takes away.
 func (n *Network) build(ctx context.Context) error {
 	if err := removeLeftovers(n.opts.Dir); err != nil {
 		return err
 	}
-	if _, err := os.Stat(namespacePath(n.opts.Name)); err == nil {
-		return fmt.Errorf("network namespace %s exists and is not ours; choose another name",
-			n.opts.Name)
-	}
-	if err := n.save(); err != nil {
+	if err := n.create(ctx, n.save); err != nil {
 		return err
 	}
-	if err := ip(ctx, "", "netns add "+n.opts.Name); err != nil {
-		return err
-	}
-	ns, err := os.Open(namespacePath(n.opts.Name))
-	if err != nil {
-		return fmt.Errorf("open network namespace %s: %w", n.opts.Name, err)
-	}
-	n.ns = ns
-	if err := n.save(); err != nil {
-		return err
-	}
-	err = ip(ctx, n.opts.Name,
-		"link set lo up",
-		"link add "+bridgeName+" type bridge stp_state 0 forward_delay 0")
+	err := ip(ctx, n.Name(), "link add "+bridgeName+" type bridge stp_state 0 forward_delay 0")
 	if err != nil {
 		return err
 	}
-	if err := n.Do(noDuplicateDetection); err != nil {
+	if err := n.noDuplicateDetection(bridgeName); err != nil {
 		return err
 	}
-	return ip(ctx, n.opts.Name,
+	return ip(ctx, n.Name(),
 		"addr add "+n.opts.Prefix.String()+" dev "+bridgeName,
 		"addr add "+n.opts.IPv6.String()+" dev "+bridgeName+" nodad",
 		"link set "+bridgeName+" up")
 }
-
-// noDuplicateDetection makes the bridge's link-local address usable at once; router
-// advertisements are sent from it. It runs inside the namespace.
-func noDuplicateDetection() error {
-	path := "/proc/sys/net/ipv6/conf/" + bridgeName + "/accept_dad"
-	if err := os.WriteFile(path, []byte("0"), 0); err != nil {
-		return fmt.Errorf("switch duplicate address detection off: %w", err)
-	}
-	return nil
-}
-
-// Name is the name of the network namespace, as `ip netns exec` takes it.
-func (n *Network) Name() string { return n.opts.Name }
 
 // Bridge is the name of the bridge inside the namespace.
 func (n *Network) Bridge() string { return bridgeName }
 
 // Addr is the bridge's IPv4 address: where servers under test listen and machines find them.
 func (n *Network) Addr() netip.Addr { return n.opts.Prefix.Addr() }
-
-// Command is a program that will run inside the namespace. It is killed when ctx ends and, if it
-// still runs then, by Close.
-func (n *Network) Command(ctx context.Context, name string, args ...string) *exec.Cmd {
-	return exec.CommandContext(ctx, "ip",
-		append([]string{"netns", "exec", n.opts.Name, name}, args...)...)
-}
-
-// Do calls f on a thread that is inside the namespace: sockets that f makes belong to it for
-// their whole life. Goroutines that f starts are outside.
-func (n *Network) Do(f func() error) error { return inNamespace(n.ns, f) }
-
-// Dial connects from inside the namespace. The address has a literal IP: looking up a name
-// happens outside.
-func (n *Network) Dial(ctx context.Context, network, address string) (net.Conn, error) {
-	var conn net.Conn
-	err := n.Do(func() (err error) {
-		var d net.Dialer
-		conn, err = d.DialContext(ctx, network, address)
-		return err
-	})
-	return conn, err
-}
 
 // Machine is the machine of that name, or nil.
 func (n *Network) Machine(name string) *Machine {
@@ -193,8 +139,8 @@ func (n *Network) Machine(name string) *Machine {
 }
 
 // Close stops the BMCs, cuts the power of the machines, kills every program that still runs
-// inside the namespace, and removes the namespace and the machines' files. It may be called
-// twice.
+// inside the namespace or on a host, and removes the namespaces and the machines' files. It may be
+// called twice.
 func (n *Network) Close() error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -206,10 +152,10 @@ func (n *Network) Close() error {
 	for _, m := range n.machines {
 		errs = append(errs, m.close())
 	}
-	if n.ns != nil {
-		errs = append(errs, n.ns.Close())
+	for _, h := range n.hosts {
+		errs = append(errs, h.close())
 	}
-	errs = append(errs, removeLeftovers(n.opts.Dir), n.release())
+	errs = append(errs, n.close(), removeLeftovers(n.opts.Dir), n.release())
 	return errors.Join(errs...)
 }
 

@@ -75,6 +75,22 @@ func TestDoReturnsTheErrorOfItsFunctionAlsoIfThatNeverReturns(t *testing.T) {
 	}
 }
 
+// serve runs a program in a namespace; its end is sent.
+func serve(t *testing.T, s *sim.Namespace) <-chan error {
+	t.Helper()
+	server := s.Command(t.Context(), "tail", "-f", "/dev/null")
+	if err := server.Start(); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- server.Wait() }()
+	until(t, "the server runs", func() bool {
+		name, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", server.Process.Pid))
+		return err == nil && string(name) == "tail\n"
+	})
+	return ended
+}
+
 func TestCloseLeavesNothing(t *testing.T) {
 	t.Parallel()
 	needRoot(t)
@@ -93,16 +109,7 @@ func TestCloseLeavesNothing(t *testing.T) {
 	if got := len(qemus(t, dir)); got != 2 {
 		t.Errorf("%d QEMU processes run, want 2", got)
 	}
-	server := n.Command(t.Context(), "tail", "-f", "/dev/null")
-	if err := server.Start(); err != nil {
-		t.Fatal(err)
-	}
-	ended := make(chan error, 1)
-	go func() { ended <- server.Wait() }()
-	until(t, "the server runs", func() bool {
-		name, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", server.Process.Pid))
-		return err == nil && string(name) == "tail\n"
-	})
+	ended := serve(t, n.Namespace)
 	for range 2 { // twice is as once
 		if err := n.Close(); err != nil {
 			t.Fatal(err)

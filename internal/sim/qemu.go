@@ -104,7 +104,7 @@ func (m *Machine) start(ctx context.Context, order BootOrder) (*qemu, error) {
 	// ends its machines in order.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
 	q := &qemu{cmd: cmd, monitor: mon, done: make(chan struct{})}
-	if err := q.launch(m.net.ns); err != nil {
+	if err := q.launch(m.net.file); err != nil {
 		return nil, errors.Join(err, mon.conn.Close())
 	}
 	child.Close() // or the end of QEMU would not be seen

@@ -34,6 +34,14 @@ type State struct {
 	Prefix    netip.Prefix   `json:"prefix"`    // its IPv4 address
 	IPv6      netip.Prefix   `json:"ipv6"`      // its IPv6 address
 	Machines  []MachineState `json:"machines"`
+	// Hosts are the namespaces of other hosts on the bridge.
+	Hosts []NamespaceState `json:"hosts,omitempty"`
+}
+
+// NamespaceState is what CleanUp has to know of a network namespace.
+type NamespaceState struct {
+	Name  string `json:"name"`
+	Inode uint64 `json:"inode"` // 0 while it is being made
 }
 
 // MachineState is what another process can know of a machine.
@@ -101,21 +109,28 @@ func (n *Network) save() error {
 	if err != nil {
 		return err
 	}
+	own, err := n.Namespace.record()
+	if err != nil {
+		return err
+	}
 	s := State{
 		PID:       os.Getpid(),
 		Started:   started,
-		Namespace: n.opts.Name,
+		Namespace: own.Name,
+		Inode:     own.Inode,
 		Bridge:    bridgeName,
 		Prefix:    n.opts.Prefix,
 		IPv6:      n.opts.IPv6,
 	}
-	if n.ns != nil {
-		if s.Inode, err = inode(n.ns); err != nil {
-			return err
-		}
-	}
 	for _, m := range n.machines {
 		s.Machines = append(s.Machines, m.record())
+	}
+	for _, h := range n.hosts {
+		host, err := h.record()
+		if err != nil {
+			return err
+		}
+		s.Hosts = append(s.Hosts, host)
 	}
 	text, err := json.MarshalIndent(s, "", "  ")
 	if err != nil {

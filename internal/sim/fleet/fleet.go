@@ -59,6 +59,8 @@ type Options struct {
 	Interface string
 	// Machines is how many there are, 1 to MaxMachines.
 	Machines int
+	// BMCAddress is where the BMCs listen, a port each; default 127.0.0.1.
+	BMCAddress netip.Addr
 	// DiskSize is the capacity of each disk in bytes; default 16 MiB. Memory grows with what is
 	// written that is not zero.
 	DiskSize int64
@@ -73,14 +75,14 @@ type Options struct {
 	Log *slog.Logger
 }
 
-// Spec is what a server has to know of machine i (from 0) of any fleet. The names, and all that
-// is made of them, are the same in every run.
-func Spec(i int) (sim.MachineSpec, netip.AddrPort) {
+// Spec is what a server has to know of machine i (from 0) of any fleet, and the port of its BMC. The
+// names, and all that is made of them, are the same in every run.
+func Spec(i int) (spec sim.MachineSpec, port uint16) {
 	spec, err := sim.MachineSpec{Name: fmt.Sprintf("sim-%d", i+1)}.WithDefaults()
 	if err != nil {
 		panic(err) // the name is ours
 	}
-	return spec, netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), uint16(FirstBMCPort+i))
+	return spec, uint16(FirstBMCPort + i)
 }
 
 // Fleet is machines that run.
@@ -95,6 +97,9 @@ type Fleet struct {
 func New(o Options) (*Fleet, error) {
 	if o.Machines < 1 || o.Machines > MaxMachines {
 		return nil, fmt.Errorf("%d machines: 1 to %d", o.Machines, MaxMachines)
+	}
+	if !o.BMCAddress.IsValid() {
+		o.BMCAddress = netip.AddrFrom4([4]byte{127, 0, 0, 1})
 	}
 	if o.DiskSize == 0 {
 		o.DiskSize = 16 << 20

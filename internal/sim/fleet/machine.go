@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/http"
+	"net/netip"
 	"sync"
 	"time"
 
@@ -37,14 +38,14 @@ var _ sim.Chassis = (*Machine)(nil)
 
 // machine makes machine i and starts its BMC.
 func (f *Fleet) machine(i int) (*Machine, error) {
-	spec, addr := Spec(i)
+	spec, port := Spec(i)
 	mac, err := net.ParseMAC(spec.MAC)
 	if err != nil {
 		return nil, err
 	}
 	m := &Machine{fleet: f, spec: spec, mac: mac, disk: newDisk(f.o.DiskSize, f.o.Keep)}
 	m.bmc = sim.NewBMC(m, sim.BMCOptions{Name: spec.Name, UUID: spec.UUID, User: spec.User,
-		Password: spec.Password, Addr: addr, Log: f.o.Log})
+		Password: spec.Password, Addr: netip.AddrPortFrom(f.o.BMCAddress, port), Log: f.o.Log})
 	return m, m.bmc.Start()
 }
 

@@ -1,0 +1,78 @@
+package sim
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+)
+
+// HostInterface is the network card of a Host.
+const HostInterface = "eth0"
+
+// A Host is a network namespace of its own that is plugged into the bridge: for servers of which
+// there are several, and for other people's.
+type Host struct {
+	*Namespace
+	bridge *Namespace
+	link   string // the port of the bridge
+	addr   netip.Addr
+}
+
+// AddHost plugs a host into the bridge, with an address of the bridge's network. It is gone with
+// the network.
+func (n *Network) AddHost(ctx context.Context, addr netip.Addr) (*Host, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.closed {
+		return nil, fmt.Errorf("add host %s: the network is closed", addr)
+	}
+	if !n.opts.Prefix.Contains(addr) {
+		return nil, fmt.Errorf("add host %s: the network is %s", addr, n.opts.Prefix.Masked())
+	}
+	for _, other := range append([]netip.Addr{n.Addr()}, addresses(n.hosts)...) {
+		if other == addr {
+			return nil, fmt.Errorf("add host %s: there is one with this address", addr)
+		}
+	}
+	link := fmt.Sprintf("host%d", len(n.hosts))
+	h := &Host{Namespace: &Namespace{name: n.Name() + "-" + link}, bridge: n.Namespace, link: link,
+		addr: addr}
+	// A host that could not be made is removed with the network, as far as it came.
+	n.hosts = append(n.hosts, h)
+	if err := h.create(ctx, n.save); err != nil {
+		return nil, err
+	}
+	err := ip(ctx, n.Name(),
+		"link add "+link+" type veth peer name "+HostInterface+" netns "+h.Name(),
+		"link set "+link+" master "+bridgeName+" up")
+	if err != nil {
+		return nil, err
+	}
+	if err := h.noDuplicateDetection(HostInterface); err != nil {
+		return nil, err
+	}
+	return h, ip(ctx, h.Name(),
+		"addr add "+netip.PrefixFrom(addr, n.opts.Prefix.Bits()).String()+" dev "+HostInterface,
+		"link set "+HostInterface+" up")
+}
+
+func addresses(hosts []*Host) []netip.Addr {
+	var all []netip.Addr
+	for _, h := range hosts {
+		all = append(all, h.addr)
+	}
+	return all
+}
+
+// Addr is the host's IPv4 address.
+func (h *Host) Addr() netip.Addr { return h.addr }
+
+// Unplug pulls the host's cable; what is inside goes on.
+func (h *Host) Unplug(ctx context.Context) error {
+	return ip(ctx, h.bridge.Name(), "link set "+h.link+" down")
+}
+
+// Plug puts the cable back.
+func (h *Host) Plug(ctx context.Context) error {
+	return ip(ctx, h.bridge.Name(), "link set "+h.link+" up")
+}
