@@ -6,7 +6,6 @@ import (
 	"os"
 	"strings"
 	"sync"
-	"time"
 
 	"ingot/internal/ingot"
 )
@@ -18,7 +17,7 @@ type Journal interface {
 
 // note writes one line to the journal of a machine's node, or to that of unknown machines.
 func (s *Server) note(m Machine, level, source, text string, data ingot.Object) {
-	e := ingot.Entry{Time: time.Now(), Source: source, Level: level, Text: text, Data: data}
+	e := ingot.Entry{Source: source, Level: level, Text: text, Data: data}
 	if m.MAC != nil {
 		e.MAC = m.MAC.String()
 	}

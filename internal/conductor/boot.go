@@ -21,19 +21,19 @@ func (c *Conductor) retryBoots(ctx context.Context) error {
 		return nil
 	}
 	// A boot begins where the wait does, so of many waiting machines only the late are read.
-	free, no, late := false, false, time.Now().Add(-c.o.BootRetryTimeout)
+	free, no, late := false, false, c.o.Store.Now().Add(-c.o.BootRetryTimeout)
 	waiting, err := c.o.Store.Nodes(ctx, store.NodeFilter{Reserved: &free, Maintenance: &no,
 		ProvisionState: string(lifecycle.WaitCallBack), StateBefore: &late}, store.Page{})
 	if err != nil {
 		return err
 	}
 	for _, n := range c.owned(waiting) {
-		if !c.bootDue(n, time.Now()) {
+		if !c.bootDue(n, c.o.Store.Now()) {
 			continue
 		}
 		free, err := c.attend(ctx, n.UUID, func(ctx context.Context, t *task) {
 			// Only now the row cannot change any more.
-			if !c.bootDue(t.node, time.Now()) || t.bootAgain(ctx) != nil {
+			if !c.bootDue(t.node, c.o.Store.Now()) || t.bootAgain(ctx) != nil {
 				t.release(ctx)
 				return
 			}
@@ -76,7 +76,7 @@ func (t *task) bootAgain(ctx context.Context) error {
 	a := t.node.Attempt
 	text := fmt.Sprintf("the ramdisk has not called within %s of boot %d. %s Starting the machine "+
 		"into the network again: boot %d of at most %d (boot_retry_timeout)",
-		time.Since(a.BootedAt).Round(time.Second), a.Boots, t.lastSeen(ctx, a.BootedAt),
+		t.c.o.Store.Now().Sub(a.BootedAt).Round(time.Second), a.Boots, t.lastSeen(ctx, a.BootedAt),
 		a.Boots+1, maxBoots)
 	if err := t.enter(lifecycle.Resume); err != nil {
 		return err

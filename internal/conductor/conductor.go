@@ -194,7 +194,7 @@ func (c *Conductor) Run(ctx context.Context) error {
 	if err := c.free(ctx, c.o.Host); err != nil {
 		return err
 	}
-	c.began = time.Now()
+	c.began = c.o.Store.Now()
 	c.pool.open()
 	close(c.ready)
 

@@ -70,7 +70,13 @@ type metal struct {
 
 func newMetal(t *testing.T) *metal {
 	t.Helper()
-	w := newWorld(t)
+	return newWorld(t).metal()
+}
+
+// metal adds the machine to a world.
+func (w *world) metal() *metal {
+	t := w.t
+	t.Helper()
 	m := &machine{w: w, state: ingot.PowerOff, ctx: context.Background(),
 		target: iscsitest.Start(t, iscsitest.Options{Size: 8 << 20})}
 	var err error

@@ -183,7 +183,7 @@ func (t *task) wait(ctx context.Context, op operation, s ingot.Step, out driver.
 	if timeout == 0 {
 		timeout = t.c.o.CallbackTimeout
 	}
-	now := time.Now().UTC()
+	now := t.c.o.Store.Now()
 	if until := t.node.WaitUntil; until != nil && until.After(now) {
 		timeout = until.Sub(now) // the wait began before, see bootAgain
 	} else if t.node.WaitUntil = nil; timeout > 0 {

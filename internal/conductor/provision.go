@@ -254,7 +254,7 @@ func prepareAbort(_ context.Context, t *task, _ rpc.ProvisionRequest) error {
 // giveUp puts on record that the wait is over and why, because what ends it takes a while: a
 // conductor that is killed meanwhile is followed by one that finds the deadline past.
 func (t *task) giveUp(why string) {
-	now := time.Now().UTC()
+	now := t.c.o.Store.Now()
 	t.node.WaitUntil, t.node.ProvisionUpdatedAt = &now, &now
 	t.setError(aboutProvisioning, why)
 }

@@ -179,7 +179,7 @@ func (c *Conductor) resume(ctx context.Context, uuid, why string) error {
 
 // checkDeadlines ends operations whose machine did not call back in time (S2.7).
 func (c *Conductor) checkDeadlines(ctx context.Context) error {
-	now, free, no := time.Now(), false, false
+	now, free, no := c.o.Store.Now(), false, false
 	late, err := c.o.Store.Nodes(ctx, store.NodeFilter{WaitBefore: &now, Reserved: &free,
 		Maintenance: &no}, store.Page{})
 	if err != nil {
@@ -254,8 +254,9 @@ func (t *task) timeoutText(ctx context.Context) string {
 	if n.Attempt != nil && n.Attempt.Boots > 1 {
 		boots = fmt.Sprintf(" after boot %d of the machine", n.Attempt.Boots)
 	}
+	now := t.c.o.Store.Now()
 	return fmt.Sprintf("Timeout reached while waiting for callback: waited %s%s for %s (%s). %s "+
-		"Check %s.", time.Since(since).Round(time.Second), boots, what, t.position(),
+		"Check %s.", now.Sub(since).Round(time.Second), boots, what, t.position(),
 		t.lastSeen(ctx, since), check)
 }
 
@@ -273,7 +274,7 @@ func (t *task) lastSeen(ctx context.Context, since time.Time) string {
 		// A machine may be heard a little before its wait is on record.
 		if e.Time.After(since.Add(-shortlyBefore)) && slices.Contains(machineSources, e.Source) {
 			return fmt.Sprintf("The machine was last seen %s ago (%s: %s).",
-				time.Since(e.Time).Round(time.Second), e.Source, e.Text)
+				t.c.o.Store.Now().Sub(e.Time).Round(time.Second), e.Source, e.Text)
 		}
 	}
 	return "Nothing was heard from the machine."

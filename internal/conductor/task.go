@@ -120,6 +120,7 @@ func (c *Conductor) newTask(ctx context.Context, n *ingot.Node) (*task, error) {
 	}
 	t.dt = &driver.Task{
 		Node: n, Ports: ports, Log: t.log, PowerTimeout: c.o.PowerTimeout,
+		Now: c.o.Store.Now,
 		Save: func(context.Context) error {
 			return ingot.Errorf(ingot.Internal, "node %s was changed without reservation", n.UUID)
 		},
@@ -154,7 +155,7 @@ func (t *task) note(e ingot.Entry) {
 	if t.node.Attempt != nil {
 		t.attempt = t.node.Attempt.ID
 	}
-	e.Attempt, e.Time = t.attempt, time.Now()
+	e.Attempt, e.Time = t.attempt, t.c.o.Store.Now()
 	if e.Level == "" {
 		e.Level = ingot.LevelInfo
 	}
@@ -246,7 +247,7 @@ func (t *task) enter(e lifecycle.Event) error {
 	if !ok {
 		return badState(n, string(e))
 	}
-	now := time.Now().UTC()
+	now := t.c.o.Store.Now()
 	n.ProvisionState, n.TargetProvisionState = string(next), string(target)
 	n.ProvisionUpdatedAt = &now
 	level := ingot.LevelInfo

@@ -50,6 +50,9 @@ func (s *safeBuffer) String() string {
 
 // Add makes the world a Journal that is on disk at once.
 func (w *world) Add(e ingot.Entry) {
+	if e.Time.IsZero() {
+		e.Time = w.store.Now()
+	}
 	if err := w.store.AppendJournal(context.Background(), []ingot.Entry{e}); err != nil {
 		w.t.Error(err)
 	}

@@ -31,6 +31,8 @@ type Task struct {
 	// May returns an error when this conductor may not act on the machine any more, because others
 	// may have taken the node. It is asked before each command that changes a machine; nil: it may.
 	May func() error
+	// Now is the time that all conductors agree upon, for what is put on record; nil: this host's.
+	Now func() time.Time
 	// PowerTimeout bounds a change of the power state; 0 is DefaultPowerTimeout.
 	PowerTimeout time.Duration
 }
@@ -72,6 +74,14 @@ func (t *Task) SetBootDevice(ctx context.Context, d BootDevice) error {
 	once := map[bool]string{true: "from now on", false: "for the next boot"}[d.Persistent]
 	t.Note(ingot.Entry{Source: "bmc", Text: fmt.Sprintf("boot device: %s %s", d.Device, once)})
 	return nil
+}
+
+// Time is Now, or the time of this host.
+func (t *Task) Time() time.Time {
+	if t.Now == nil {
+		return time.Now().UTC()
+	}
+	return t.Now()
 }
 
 // Allowed returns an error when the machine must not be changed any more. Who has waited, for a turn

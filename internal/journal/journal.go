@@ -36,6 +36,8 @@ type Query = struct {
 type Store interface {
 	AppendJournal(ctx context.Context, entries []ingot.Entry) error
 	Journal(ctx context.Context, q Query) ([]ingot.Entry, error)
+	// Now is the time of all who keep entries there.
+	Now() time.Time
 }
 
 // Bounds of what waits to be written.
@@ -69,11 +71,11 @@ func New(s Store, log *slog.Logger) *Journal {
 		full: make(chan struct{}, 1), waiting: map[string]*waiters{}}
 }
 
-// Add puts an entry on record soon; it never waits. Time is now if it is not set, Level is info,
+// Add puts an entry on record soon; it never waits. Time is the store's now if it is not set, Level is info,
 // and Seq is given later. Data is written later too: the caller must not change it any more.
 func (j *Journal) Add(e ingot.Entry) {
 	if e.Time.IsZero() {
-		e.Time = time.Now()
+		e.Time = j.store.Now()
 	}
 	e.Time = e.Time.UTC().Truncate(time.Microsecond)
 	if e.Level == "" {

@@ -63,6 +63,8 @@ func (m *memory) Journal(_ context.Context, q journal.Query) ([]ingot.Entry, err
 	return found, nil
 }
 
+func (*memory) Now() time.Time { return time.Now() }
+
 func (m *memory) texts() []string {
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -158,7 +158,7 @@ func (d *Deploy) bootRamdisk(ctx context.Context, t *driver.Task) (driver.Outcom
 	if err := t.SetPower(ctx, ingot.Rebooting); err != nil {
 		return driver.Done, err
 	}
-	n.Attempt.BootedAt = time.Now().UTC()
+	n.Attempt.BootedAt = t.Time()
 	return driver.Outcome{Wait: true}, nil
 }
 
