@@ -5,8 +5,11 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"path/filepath"
@@ -353,4 +356,162 @@ func TestAFullDiskStopsOneConductorOnly(t *testing.T) {
 func digestOf(content string) string {
 	sum := sha256.Sum256([]byte(content))
 	return hex.EncodeToString(sum[:])
+}
+
+// quorum is a keeper that has files to boot, and others that it asks.
+type quorum struct {
+	*member
+	files []ingot.File
+	mu    sync.Mutex
+	// others are those that live; said is what was said.
+	others map[string]string
+	said   []string
+}
+
+func (s *site) quorum(of int, timeout time.Duration) *quorum {
+	s.Helper()
+	q := &quorum{member: s.add(""), others: map[string]string{}}
+	for _, path := range []string{"/vmlinuz", "/ramdisk"} {
+		f, err := q.Hold(s.Context(), s.origin.URL+path)
+		if err != nil {
+			s.Fatal(err)
+		}
+		q.files = append(q.files, f)
+	}
+	q.Quorum, q.QuorumTimeout = of, timeout
+	q.Others = func(hardware string) map[string]string {
+		if hardware != "ipmi" {
+			s.Errorf("asked for the conductors of %q", hardware)
+		}
+		q.mu.Lock()
+		defer q.mu.Unlock()
+		return maps.Clone(q.others)
+	}
+	return q
+}
+
+func (q *quorum) live(host, url string) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.others[host] = url
+	if url == "" {
+		delete(q.others, host)
+	}
+}
+
+func (q *quorum) text() string {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return strings.Join(q.said, "\n")
+}
+
+func (q *quorum) await(ctx context.Context) error {
+	return q.Await(ctx, "ipmi", q.files, func(level, text string) {
+		q.mu.Lock()
+		defer q.mu.Unlock()
+		q.said = append(q.said, level+" "+text)
+	})
+}
+
+// empty is the URL of a conductor that does not hold files until it is told.
+func (s *site) empty() (url string, full *atomic.Bool) {
+	full = new(atomic.Bool)
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if !full.Load() {
+			http.Error(w, "disk full", http.StatusInternalServerError)
+		}
+	}))
+	s.Cleanup(srv.Close)
+	return srv.URL, full
+}
+
+// TestS0_6_ADeploymentWaitsUntilAllHoldItsFiles: who is asked fetches them; who does not have them is
+// named.
+func TestS0_6_ADeploymentWaitsUntilAllHoldItsFiles(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	q := s.quorum(0, time.Hour)
+	if err := q.await(t.Context()); err != nil || q.text() != "" {
+		t.Errorf("alone: %v, %s", err, q.text())
+	}
+	other := s.add("") // its keeper does not run: no message reaches it
+	url, full := s.empty()
+	q.live("r2", other.url)
+	q.live("r3", url)
+	ended := make(chan error, 1)
+	go func() { ended <- q.await(t.Context()) }()
+	s.until("it says for whom it waits", func() bool {
+		return strings.HasSuffix(q.text(), "held by 2 conductors; waiting for r3")
+	})
+	if !s.holds(other) {
+		t.Error("who was asked does not hold them")
+	}
+	select {
+	case err := <-ended:
+		t.Errorf("it did not wait: %v", err)
+	default:
+	}
+	full.Store(true)
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+}
+
+// TestS0_6_NobodyWaitsForTheDead: nor once it has died while waited for.
+func TestS0_6_NobodyWaitsForTheDead(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	q := s.quorum(0, time.Hour)
+	silent, err := net.Listen("tcp", "127.0.0.1:0") // as a process that is stopped
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer silent.Close()
+	q.live("r2", "http://"+silent.Addr().String())
+	ended := make(chan error, 1)
+	go func() { ended <- q.await(t.Context()) }()
+	s.until("it waits", func() bool { return strings.HasSuffix(q.text(), "waiting for r2") })
+	q.live("r2", "")
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+	// Who waits is told to end.
+	q.live("r2", "http://"+silent.Addr().String())
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := q.await(ctx); !errors.Is(err, context.Canceled) {
+		t.Errorf("interrupted: %v", err)
+	}
+}
+
+// TestS0_6_ThereIsADeadline: all means all that can; a number is a number.
+func TestS0_6_ThereIsADeadline(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	url, full := s.empty()
+	q := s.quorum(0, time.Second)
+	q.live("r2", url)
+	if err := q.await(t.Context()); err != nil || !strings.Contains(q.text(), "warning going on without r2") {
+		t.Errorf("all, of which one has no space: %v, %s", err, q.text())
+	}
+	// The next deployments need not find that out again.
+	q.QuorumTimeout = time.Hour
+	if err := q.await(t.Context()); err != nil {
+		t.Error(err)
+	}
+	q.Quorum, q.QuorumTimeout = 2, time.Second
+	err := q.await(t.Context())
+	if ingot.KindOf(err) != ingot.Unavailable || !strings.Contains(fmt.Sprint(err), "quorum is 2") {
+		t.Errorf("two, of which one has no space: %v", err)
+	}
+	full.Store(true)
+	q.QuorumTimeout = time.Hour
+	if err := q.await(t.Context()); err != nil {
+		t.Error(err)
+	}
+	q.Quorum = 1
+	q.live("r3", "http://127.0.0.1:1")
+	if err := q.await(t.Context()); err != nil {
+		t.Error(err)
+	}
 }

@@ -52,7 +52,14 @@ type Keeper struct {
 	Programs []string
 	// Tell wakes the keepers of all conductors; nil where there is one.
 	Tell func()
-	Log  *slog.Logger
+	// Others returns the other conductors that live and have a hardware type, boot URLs by name. nil:
+	// there are none.
+	Others func(hardware string) map[string]string
+	// Quorum is how many conductors have to hold what a machine is about to boot; 0 is all.
+	// QuorumTimeout is how long that is waited for.
+	Quorum        int
+	QuorumTimeout time.Duration
+	Log           *slog.Logger
 
 	once sync.Once
 	kick chan struct{}
@@ -60,6 +67,8 @@ type Keeper struct {
 
 	mu     sync.Mutex
 	states map[string]*state // by key, of what is missing
+	// late has the conductors that did not get a file in time, and since when.
+	late map[string]time.Time
 }
 
 // state is how far a file is.

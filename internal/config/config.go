@@ -18,6 +18,7 @@ import (
 	"path/filepath"
 	"reflect"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -151,9 +152,17 @@ type Boot struct {
 	TFTPFiles      []string `toml:"tftp_files"`
 	TFTPSinglePort bool     `toml:"tftp_single_port"`
 	Cache          string   `toml:"cache"`
+	Quorum         string   `toml:"quorum"`
+	QuorumTimeout  Duration `toml:"quorum_timeout"`
 	Unknown        string   `toml:"unknown_machine"`
 	DHCP           DHCP     `toml:"dhcp"`
 }
+
+// Values of Boot.Quorum that are no number.
+const (
+	QuorumAll = "all"
+	QuorumAny = "any"
+)
 
 // DHCP configures the DHCP or ProxyDHCP server.
 type DHCP struct {
@@ -221,6 +230,7 @@ func Default() Config {
 				"/usr/lib/grub/x86_64-efi-signed", "/usr/lib/grub/arm64-efi-signed"},
 			Cache:   "/var/lib/ingot/boot",
 			Unknown: "exit",
+			Quorum:  QuorumAll, QuorumTimeout: Duration(time.Minute),
 			DHCP: DHCP{
 				Mode: "off", LeaseTime: Duration(time.Hour), DNS: []string{},
 				RouterAdverts: true, Networks: []Network{},
@@ -347,6 +357,11 @@ func (c *Config) Check() error {
 	oneOf("log.format", c.Log.Format, "text", "json")
 	oneOf("boot.dhcp.mode", c.Boot.DHCP.Mode, "off", "server", "proxy")
 	oneOf("boot.unknown_machine", c.Boot.Unknown, "exit", "retry")
+	if q := c.Boot.Quorum; q != QuorumAll && q != QuorumAny {
+		if n, err := strconv.Atoi(q); err != nil || n < 1 {
+			complain("boot.quorum is %q; write \"all\", \"any\" or a number of conductors", q)
+		}
+	}
 	oneOf("deploy.default_boot_mode", c.Deploy.DefaultBootMode, "uefi", "bios")
 	oneOf("api.auth_strategy", c.API.AuthStrategy, NoAuth, HTTPBasic)
 	if c.API.AuthStrategy == HTTPBasic && c.API.UserFile == "" {

@@ -7,11 +7,14 @@ import (
 	"fmt"
 	"net"
 	"net/url"
+	"strconv"
 	"sync/atomic"
+	"time"
 
 	"ingot/internal/bootfile"
 	"ingot/internal/bus"
 	"ingot/internal/conductor"
+	"ingot/internal/config"
 	"ingot/internal/ingot"
 	"ingot/internal/rpc"
 	"ingot/internal/rpc/remote"
@@ -79,6 +82,21 @@ func (s *server) peers() func() []string {
 	return func() []string { return serving("") }
 }
 
+// others returns who tells the conductors that live and have a hardware type, but for one.
+func (c *cluster) others(me string) func(driver string) map[string]string {
+	return func(driver string) map[string]string {
+		urls := map[string]string{}
+		if all := c.conductors.Load(); all != nil {
+			for _, m := range ingot.Serving(*all, driver) {
+				if m.Hostname != me {
+					urls[m.Hostname] = m.Services[ingot.ServiceBoot]
+				}
+			}
+		}
+		return urls
+	}
+}
+
 // wakeSubject is heard by all keepers of boot files.
 const wakeSubject = "boot.files"
 
@@ -90,6 +108,14 @@ func (s *server) keep(files *bootfile.Cache) error {
 	if s.cluster == nil {
 		return nil
 	}
+	s.keeper.Others = s.cluster.others(s.hostname)
+	if b := s.cfg.Boot; b.Quorum != config.QuorumAll {
+		s.keeper.Quorum = 1
+		if n, err := strconv.Atoi(b.Quorum); err == nil {
+			s.keeper.Quorum = n
+		}
+	}
+	s.keeper.QuorumTimeout = time.Duration(s.cfg.Boot.QuorumTimeout)
 	s.keeper.Tell = func() {
 		if err := s.cluster.bus.Tell(wakeSubject, nil); err != nil {
 			s.log.Warn("others learn later of a new boot file", "error", err)

@@ -38,7 +38,7 @@ func (s *server) table(bootURL string) (*driver.Table, error) {
 	bmc := ipmi.New(ipmi.Options{DefaultBootMode: s.cfg.Deploy.DefaultBootMode,
 		Timeout: time.Duration(s.cfg.Conductor.BMCTimeout)})
 	s.boot.Boot = pxe.New(pxe.Options{
-		Files: s.keeper, Env: netboot.Env{
+		Files: s.keeper, Await: s.keeper.Await, Env: netboot.Env{
 			BaseURLs: []string{bootURL}, KernelArgs: s.cfg.Deploy.KernelAppend,
 			Driver: scriptDriver(enabled), Unknown: netboot.Unknown(s.cfg.Boot.Unknown),
 		},

@@ -41,6 +41,10 @@ type Options struct {
 	// "", this one's (Env.BaseURLs) included or not, in any order; the slice is the caller's. nil:
 	// this one is alone.
 	Servers func(driver string) []string
+	// Await waits until enough conductors of a hardware type hold files, and tells for whom it waits;
+	// nil: this one is alone.
+	Await func(ctx context.Context, driver string, files []ingot.File,
+		say func(level, text string)) error
 	// Kernel and Ramdisk are used for nodes whose driver_info names none. "" is none.
 	Kernel, Ramdisk string
 	Log             *slog.Logger
@@ -172,6 +176,9 @@ func (b *Boot) PrepareRamdisk(ctx context.Context, t *driver.Task) error {
 	if err := b.holdInstance(ctx, n); err != nil {
 		return err
 	}
+	if err := b.await(ctx, t); err != nil {
+		return err
+	}
 	n.BootIntent = ingot.BootDeploy
 	// On record before the machine can ask: a request that comes first must not be told to
 	// boot its disk.
@@ -184,6 +191,21 @@ func (b *Boot) PrepareRamdisk(ctx context.Context, t *driver.Task) error {
 			"ramdisk": n.Attempt.Ramdisk.SHA256,
 			"bytes":   n.Attempt.Kernel.Size + n.Attempt.Ramdisk.Size}})
 	return t.SetBootDevice(ctx, driver.BootDevice{Device: "pxe", Persistent: persistent})
+}
+
+// await waits until the machine may ask any conductor for its files (S0.6).
+func (b *Boot) await(ctx context.Context, t *driver.Task) error {
+	if b.o.Await == nil {
+		return nil
+	}
+	n := t.Node
+	files := []ingot.File{n.Attempt.Kernel, n.Attempt.Ramdisk}
+	if n.Instance != nil {
+		files = append(files, n.Instance.Kernel, n.Instance.Ramdisk)
+	}
+	return b.o.Await(ctx, n.Driver, files, func(level, text string) {
+		t.Note(ingot.Entry{Source: "step", Level: level, Text: text})
+	})
 }
 
 // holdInstance records what the instance will boot from the network, if it does. The root partition

@@ -360,3 +360,26 @@ func TestValidateWantsKernelAndRamdiskOfAnInstance(t *testing.T) {
 		}
 	}
 }
+
+// TestS0_6_TheMachineIsNotTouchedBeforeTheQuorumHoldsItsFiles: what fails there leaves everything as
+// it was.
+func TestS0_6_TheMachineIsNotTouchedBeforeTheQuorumHoldsItsFiles(t *testing.T) {
+	t.Parallel()
+	var got []ingot.File
+	w := newWorld(func(o *pxe.Options) {
+		o.Await = func(_ context.Context, hardware string, files []ingot.File, _ func(string, string)) error {
+			got = files
+			return errors.New("nobody else holds it for " + hardware)
+		}
+	})
+	err := w.boot.PrepareRamdisk(t.Context(), w.task)
+	if err == nil || !strings.Contains(err.Error(), "holds it for ipmi") {
+		t.Errorf("error %v", err)
+	}
+	if len(got) != 2 || got[0].Name != "vmlinuz" || got[1].Name != "ramdisk" {
+		t.Errorf("waited for %+v", got)
+	}
+	if len(w.saved) > 0 || w.task.Node.BootIntent == ingot.BootDeploy {
+		t.Errorf("saved %v", w.saved)
+	}
+}
