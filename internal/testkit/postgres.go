@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"os/user"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"syscall"
 	"time"
@@ -22,6 +23,8 @@ type Postgres struct {
 	programs string
 	args     []string
 	cmd      *exec.Cmd
+	running  bool
+	ended    chan error // of cmd
 }
 
 // StartPostgres makes a new server; options are more of its settings, name=value. Stop it.
@@ -30,7 +33,7 @@ func StartPostgres(options ...string) (p *Postgres, err error) {
 	if len(found) == 0 {
 		return nil, errors.New("PostgreSQL is missing; install it: scripts/packages.sh")
 	}
-	p = &Postgres{programs: found[len(found)-1]}
+	p = &Postgres{programs: found[len(found)-1], ended: make(chan error, 1)}
 	if p.dir, err = os.MkdirTemp("", "postgres"); err != nil {
 		return nil, err
 	}
@@ -71,9 +74,21 @@ func (p *Postgres) serve() (err error) {
 	}
 	defer log.Close()
 	p.cmd.Stderr = log
-	if err := p.cmd.Start(); err != nil {
+	// The server ends with the thread that starts it (Pdeathsig), not with the process: a thread of
+	// its own, which stays, rather than one that some test takes into a namespace and ends.
+	started := make(chan error)
+	go func() {
+		runtime.LockOSThread()
+		err := p.cmd.Start()
+		started <- err
+		if err == nil {
+			p.ended <- p.cmd.Wait()
+		}
+	}()
+	if err := <-started; err != nil {
 		return err
 	}
+	p.running = true
 	for end := time.Now().Add(time.Minute); ; time.Sleep(20 * time.Millisecond) {
 		ready, err := p.command("pg_isready", "-q", "-h", p.dir)
 		if err != nil {
@@ -109,16 +124,20 @@ func (p *Postgres) command(name string, args ...string) (*exec.Cmd, error) {
 
 // Stop ends the server, at once, and removes what it has stored.
 func (p *Postgres) Stop() {
-	if p.cmd != nil && p.cmd.Process != nil {
-		_ = p.cmd.Process.Signal(syscall.SIGQUIT)
-		_ = p.cmd.Wait()
-	}
+	p.end(syscall.SIGQUIT)
 	_ = os.RemoveAll(p.dir)
 }
 
 // Restart ends the server, and with it all connections, and starts it again with what it has stored.
 func (p *Postgres) Restart() error {
-	_ = p.cmd.Process.Signal(syscall.SIGINT)
-	_ = p.cmd.Wait()
+	p.end(syscall.SIGINT)
 	return p.serve()
+}
+
+func (p *Postgres) end(s syscall.Signal) {
+	if p.running {
+		_ = p.cmd.Process.Signal(s)
+		<-p.ended
+		p.running = false
+	}
 }
