@@ -81,7 +81,7 @@ func Copy(ctx context.Context, from, to *Store, progress CopyProgress) error {
 				}
 			}
 			for _, t := range copiedTables() {
-				if err := t.copy(ctx, source, target, progress); err != nil {
+				if err := t.copy(ctx, to, source, target, progress); err != nil {
 					return fmt.Errorf("copy table %s: %w", t.name, err)
 				}
 				if err := t.advance(ctx, from, to, source, target); err != nil {
@@ -134,7 +134,8 @@ const (
 	copyArguments = 2000
 )
 
-func (t copied) copy(ctx context.Context, source, target *tx, progress CopyProgress) error {
+func (t copied) copy(ctx context.Context, to *Store, source, target *tx,
+	progress CopyProgress) error {
 	total, err := t.count(ctx, source)
 	if err != nil {
 		return err
@@ -150,7 +151,9 @@ func (t copied) copy(ctx context.Context, source, target *tx, progress CopyProgr
 			return nil
 		}
 		for some := range slices.Chunk(rows, max(1, copyArguments/len(t.columns))) {
-			if err := t.insert(ctx, target, some); err != nil {
+			_, err := target.ExecContext(ctx, to.insertSeveral(t.name, t.columns, len(some)),
+				slices.Concat(some...)...)
+			if err != nil {
 				return err
 			}
 		}
@@ -196,22 +199,6 @@ func (t copied) read(ctx context.Context, tx *tx, after any) ([][]any, error) {
 		rows = append(rows, row)
 	}
 	return rows, found.Err()
-}
-
-func (t copied) insert(ctx context.Context, tx *tx, rows [][]any) error {
-	tuples := make([]string, len(rows))
-	var args []any
-	for i, row := range rows {
-		places := make([]string, len(row))
-		for j, v := range row {
-			args = append(args, v)
-			places[j] = "$" + strconv.Itoa(len(args))
-		}
-		tuples[i] = "(" + strings.Join(places, ", ") + ")"
-	}
-	_, err := tx.ExecContext(ctx, "INSERT INTO "+t.name+" ("+strings.Join(t.columns, ", ")+
-		") VALUES "+strings.Join(tuples, ", "), args...)
-	return err
 }
 
 // advance makes the target give numbers after the last one the source gave, which may have been

@@ -75,24 +75,29 @@ func (s *Store) AppendJournal(ctx context.Context, entries []ingot.Entry) error 
 // statement, and SQLite takes 32766 arguments.
 const rowsOfInsert = 32
 
-// insertEntries is a statement that stores so many entries and returns their numbers. For SQLite
-// its places have no numbers: those count as names, and the driver looks up each in a list.
+// insertEntries is a statement that stores so many entries and returns their numbers.
 func (s *Store) insertEntries(count int) string {
-	const columns = 8
+	return s.insertSeveral("journal", []string{"time", "node", "mac", "attempt", "source", "level",
+		"text", "data"}, count) + " RETURNING seq"
+}
+
+// insertSeveral is a statement that stores so many rows. For SQLite its places have no numbers:
+// those count as names, and the driver looks up each in a list.
+func (s *Store) insertSeveral(table string, columns []string, count int) string {
 	insert, place := insertOrFail, func(int) string { return "?" }
 	if s.shared {
 		insert, place = "INSERT", func(n int) string { return "$" + strconv.Itoa(n) }
 	}
 	rows := make([]string, count)
 	for i := range rows {
-		places := make([]string, columns)
+		places := make([]string, len(columns))
 		for j := range places {
-			places[j] = place(i*columns + j + 1)
+			places[j] = place(i*len(columns) + j + 1)
 		}
 		rows[i] = "(" + strings.Join(places, ", ") + ")"
 	}
-	return insert + " INTO journal (time, node, mac, attempt, source, level, text, data) VALUES " +
-		strings.Join(rows, ", ") + " RETURNING seq"
+	return insert + " INTO " + table + " (" + strings.Join(columns, ", ") + ") VALUES " +
+		strings.Join(rows, ", ")
 }
 
 // appendEntries stores entries and puts their numbers into seqs.
