@@ -95,6 +95,12 @@ type Conductor struct {
 	incarnation string
 	// members are the conductors there are, as of the last heartbeat.
 	members atomic.Pointer[membership]
+	// leaving tells that this conductor is about to stop and wants no nodes; left wakes the heart to
+	// say so at once.
+	leaving atomic.Bool
+	left    chan struct{}
+	// drain is what was told of being drained; used by the heart only.
+	drain drain
 	// began is when this conductor began to hear machines; set before it is ready.
 	began time.Time
 
@@ -152,6 +158,7 @@ func New(o Options) *Conductor {
 	o.Log = o.Log.With("conductor", o.Host)
 	c := &Conductor{
 		o: o, incarnation: ingot.NewUUID(), pool: newPool(o.Workers), line: newLine(o.Copies), ready: make(chan struct{}),
+		left:     make(chan struct{}),
 		powerBad: map[string]int{}, active: map[string]bool{}, deferred: map[string]bool{},
 		running: map[string]context.CancelCauseFunc{}, claimed: map[string]int{},
 	}
@@ -184,8 +191,8 @@ func (c *Conductor) Ready() <-chan struct{} { return c.ready }
 
 // Run works until ctx ends: it says that it lives, frees what a previous life under the same name
 // has left reserved, and starts the reconcilers, which take up unfinished work.
-// When ctx ends, running steps have GracePeriod to reach their end; what is not done then is
-// abandoned and continues with the next life. Run returns when nothing runs any more. It ends by
+// When ctx ends, its nodes are handed to other conductors, and running steps have GracePeriod to
+// reach their end; what is not done then is abandoned and continues with the next life. Run returns when nothing runs any more. It ends by
 // itself with Conflict when somebody else has taken the name.
 func (c *Conductor) Run(ctx context.Context) error {
 	if err := c.join(ctx); err != nil {
@@ -217,6 +224,8 @@ func (c *Conductor) Run(ctx context.Context) error {
 		wg.Go(func() { r.run(ctx, c.o.Log) })
 	}
 	<-ctx.Done()
+	c.leaving.Store(true)
+	close(c.left)
 	wg.Wait()
 	if left := c.pool.close(c.o.GracePeriod); left > 0 {
 		c.o.Log.Warn("abandoned running steps; they are repeated at the next start",

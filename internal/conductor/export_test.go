@@ -55,3 +55,6 @@ func (l Lease) Check() error             { return l.l.check() }
 func (l Lease) Renew(sent time.Time)     { l.l.renew(sent) }
 func (l Lease) Present() context.Context { return l.l.present() }
 func (l Lease) Stop()                    { l.l.stop() }
+
+// Running is how many tasks are at work.
+func Running(c *Conductor) int { return c.pool.running() }

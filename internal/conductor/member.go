@@ -56,11 +56,14 @@ func (c *Conductor) join(ctx context.Context) error {
 func (c *Conductor) beat(ctx context.Context) error {
 	tick := time.NewTicker(c.o.HeartbeatInterval)
 	defer tick.Stop()
+	left := c.left
 	for failed := false; ; {
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-tick.C:
+		case <-left:
+			left = nil
 		}
 		err := c.tryHeartbeat(ctx)
 		switch {
@@ -93,6 +96,9 @@ func (c *Conductor) heartbeat(ctx context.Context) error {
 		Incarnation: c.incarnation, Address: c.o.Address, Services: c.o.Services,
 		Version: c.o.Version,
 	}
+	if c.leaving.Load() && c.o.Store.Shared() {
+		me.Drivers = nil // who knows no hardware owns no node
+	}
 	if c.o.BootTree != nil {
 		me.BootTree = c.o.BootTree()
 	}
@@ -104,6 +110,7 @@ func (c *Conductor) heartbeat(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	c.tellDrain(all)
 	before := c.members.Load()
 	if before != nil && slices.EqualFunc(before.all, all, sameMember) {
 		return nil
@@ -117,6 +124,30 @@ func (c *Conductor) heartbeat(ctx context.Context) error {
 		c.look()
 	}
 	return nil
+}
+
+// drain is what was told of being drained.
+type drain struct{ begun, done bool }
+
+// tellDrain says that an operator has this conductor drained, and when nothing runs here any more.
+func (c *Conductor) tellDrain(all []*ingot.Conductor) {
+	draining := slices.ContainsFunc(all, func(m *ingot.Conductor) bool {
+		return m.Hostname == c.o.Host && m.Draining
+	})
+	running := c.pool.running()
+	switch d := &c.drain; {
+	case !draining && d.begun:
+		c.o.Log.Info("draining is over; nodes are owned again")
+		*d = drain{}
+	case draining && !d.begun:
+		c.o.Log.Info("draining: no node is owned any more, what runs is finished", "running", running)
+		d.begun = true
+	case draining && running > 0 && d.done: // a request that came here
+		d.done = false
+	case draining && running == 0 && !d.done && d.begun:
+		c.o.Log.Info("drained: nothing runs here; this server can be stopped")
+		d.done = true
+	}
 }
 
 // Members returns the conductors there are, as of the last heartbeat, dead ones included. They must

@@ -94,6 +94,13 @@ func (p *pool) spawn(fn func()) {
 	}()
 }
 
+// running is how much runs.
+func (p *pool) running() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.busy
+}
+
 // stopping tells tasks not to begin another step.
 func (p *pool) stopping() bool {
 	p.mu.Lock()

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"log/slog"
-	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -16,6 +15,7 @@ import (
 	"ingot/internal/ingot"
 	"ingot/internal/rpc"
 	"ingot/internal/store"
+	"ingot/internal/store/storetest"
 )
 
 // patience bounds every wait of the tests; nothing waits as long unless it is broken.
@@ -123,7 +123,7 @@ func (p *power) SetPower(ctx context.Context, t *driver.Task, s ingot.PowerState
 
 func newWorld(t *testing.T) *world {
 	t.Helper()
-	s, err := store.Open(t.Context(), store.Options{Path: filepath.Join(t.TempDir(), "ingot.db")})
+	s, err := store.Open(t.Context(), storetest.Options(t))
 	if err != nil {
 		t.Fatal(err)
 	}
