@@ -95,9 +95,10 @@ const serverProcess = "INGOT_BOOTD_TEST_SERVER"
 // order is what that copy is told.
 type order struct {
 	Config bootd.Config
-	Store  string // path
-	Files  string // directory with one file
-	Digest string // its name
+	Store  store.Options
+	Files  string   // directory with one file
+	Digest string   // its name
+	Living []string // URLs of servers that live, as far as it knows; none: it is alone
 }
 
 func TestMain(m *testing.M) {
@@ -131,7 +132,7 @@ func serve(text string) error {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
-	st, err := store.Open(ctx, store.Options{Path: o.Store})
+	st, err := store.Open(ctx, o.Store)
 	if err != nil {
 		return err
 	}
@@ -154,6 +155,9 @@ func serve(text string) error {
 		fmt.Fprintf(w, "#!ipxe\nimgfetch %s/files/%s/vmlinuz && echo MARK-FETCHED\nsleep 600\n",
 			s.URL(), o.Digest)
 	})
+	if o.Living != nil {
+		s.Servers = func(string) []string { return o.Living }
+	}
 	if err := s.Listen(ctx); err != nil {
 		return err
 	}
@@ -212,9 +216,9 @@ func newSite(t *testing.T, mode bootd.Mode, changes ...func(*bootd.Config)) *sit
 	for _, change := range changes {
 		change(&s.config)
 	}
-	path := filepath.Join(t.TempDir(), "s.db")
-	s.store = enrolled(t, path)
-	s.start(t, order{s.config, path, dir, s.digest})
+	o := store.Options{Path: filepath.Join(t.TempDir(), "s.db")}
+	s.store = enrolled(t, o)
+	s.start(t, order{Config: s.config, Store: o, Files: dir, Digest: s.digest})
 	s.url = strings.TrimPrefix(s.journal.wait(t, "ready ").Text, "ready ")
 	return s
 }
@@ -262,9 +266,9 @@ func (s *site) start(t *testing.T, o order) {
 }
 
 // enrolled is a store with one node in deployment, whose port has the address mac.
-func enrolled(t *testing.T, path string) *store.Store {
+func enrolled(t *testing.T, o store.Options) *store.Store {
 	t.Helper()
-	st, err := store.Open(t.Context(), store.Options{Path: path})
+	st, err := store.Open(t.Context(), o)
 	if err != nil {
 		t.Fatal(err)
 	}
