@@ -77,7 +77,7 @@ func (l *leases) offer(ctx context.Context, w want) (netip.Addr, error) {
 		if !l.store.Shared() || w.Lease.Address == a.String() && left > l.holdTime()/2 {
 			return a, nil
 		}
-		err = l.take(ctx, w.lease(a, l.store.Now().Add(l.holdTime())), w.Lease.Address)
+		err = l.take(ctx, w.change(a, l.store.Now().Add(l.holdTime())))
 		if ingot.KindOf(err) != ingot.Conflict || try == tries {
 			return a, err
 		}
@@ -118,7 +118,7 @@ func (l *leases) confirm(ctx context.Context, w want) (time.Duration, error) {
 		if left, ok := l.young(w.Lease, a); ok {
 			return left, nil
 		}
-		err = l.take(ctx, w.lease(a, l.store.Now().Add(l.site.Lease)), w.Lease.Address)
+		err = l.take(ctx, w.change(a, l.store.Now().Add(l.site.Lease)))
 		if ingot.KindOf(err) != ingot.Conflict || try == 2 {
 			return l.site.Lease, err
 		}
@@ -157,20 +157,21 @@ func (l *leases) isYoung(mac net.HardwareAddr, a netip.Addr) bool {
 	return young && lease.MAC == mac.String()
 }
 
-func (w want) lease(a netip.Addr, expires time.Time) ingot.Lease {
-	return ingot.Lease{Address: a.String(), MAC: w.MAC.String(), Expires: expires}
+func (w want) change(a netip.Addr, expires time.Time) store.LeaseChange {
+	return store.LeaseChange{Had: w.Lease.Address,
+		Lease: ingot.Lease{Address: a.String(), MAC: w.MAC.String(), Expires: expires}}
 }
 
 // take writes a change. All that come while a commit is written go into the next one together: a
 // herd of machines costs few flushes of the disk.
-func (l *leases) take(ctx context.Context, lease ingot.Lease, had string) error {
+func (l *leases) take(ctx context.Context, change store.LeaseChange) error {
 	l.mu.Lock()
 	first := l.next == nil
 	if first {
 		l.next = &commit{done: make(chan struct{})}
 	}
 	mine, place := l.next, len(l.next.changes)
-	mine.changes = append(mine.changes, store.LeaseChange{Lease: lease, Had: had})
+	mine.changes = append(mine.changes, change)
 	l.mu.Unlock()
 	if first {
 		l.write(ctx, mine)
@@ -320,23 +321,19 @@ func (l *leases) reservations(ctx context.Context) (map[netip.Addr]string, error
 // reserved address stays reserved: that the site gives it to two hosts is for a person. It is
 // false if the address was not the machine's to decline.
 func (l *leases) decline(ctx context.Context, m Machine, a netip.Addr) (bool, error) {
-	ended, err := l.release(ctx, m, a)
-	if err != nil || !ended {
-		return false, err
-	}
 	if fixed, ok := reservation(m.Port); ok && fixed == a {
-		return true, nil
+		return l.release(ctx, m, a)
 	}
-	lease := ingot.Lease{Address: a.String(), MAC: "declined " + a.String(),
-		Expires: l.store.Now().Add(declinedFor)}
-	old, err := l.store.Lease(ctx, lease.MAC)
-	if err != nil && ingot.KindOf(err) != ingot.NotFound {
-		return false, err
+	if m.Lease.Address == "" || m.Lease.Address != addressText(a) {
+		return false, nil
 	}
-	err = l.take(ctx, lease, old.Address)
+	// In one change: between two, another conductor would give the address away.
+	err := l.take(ctx, store.LeaseChange{From: m.MAC.String(), Lease: ingot.Lease{
+		Address: a.String(), MAC: "declined " + a.String(), Expires: l.store.Now().Add(declinedFor)}})
 	if ingot.KindOf(err) == ingot.Conflict {
-		return true, nil // it has a new holder already, who will find out
+		return false, nil // another conductor heard it, too
 	}
+	l.unhold(m.MAC)
 	return err == nil, err
 }
 

@@ -50,19 +50,21 @@ func (s *Store) Leases(ctx context.Context) ([]ingot.Lease, error) {
 }
 
 // A LeaseChange gives an address to a MAC until its lease expires, in place of the address it
-// Had when that was decided; "" is none.
+// Had when that was decided; "" is none. From is the MAC whose lease of the address ends with it, ""
+// if the address is nobody's.
 type LeaseChange struct {
 	ingot.Lease
-	Had string
+	Had, From string
 }
 
 const putLease = `INSERT INTO leases (mac, address, expires_at) VALUES ($1, $2, $3)
 	ON CONFLICT (mac) DO UPDATE SET address = excluded.address, expires_at = excluded.expires_at`
 
 // TakeLeases makes changes, in their order and with one commit for all of them, and returns an
-// error or nil for each. Conflict if another MAC holds the address and has not expired, or if
-// the MAC's own address is not Had any more, or is kept for longer already: of two who decide for
-// one machine the second one learns what the first one gave, and takes nothing of it back.
+// error or nil for each. Conflict if another MAC holds the address and has not expired, if From
+// does not hold it, or if the MAC's own address is not Had any more, or is kept for longer already:
+// of two who decide for one machine the second one learns what the first one gave, and takes
+// nothing of it back.
 func (s *Store) TakeLeases(ctx context.Context, changes []LeaseChange) []error {
 	errs := make([]error, len(changes))
 	doing := fmt.Sprintf("write %d leases", len(changes))
@@ -114,7 +116,7 @@ func refusal(ctx context.Context, tx *tx, look *sql.Stmt, c LeaseChange) (expire
 		return "", nil, err
 	}
 	defer rows.Close()
-	had := ""
+	had, from := "", strings.ToLower(c.From)
 	for rows.Next() {
 		l, err := leases.scan(rows)
 		switch {
@@ -126,7 +128,7 @@ func refusal(ctx context.Context, tx *tx, look *sql.Stmt, c LeaseChange) (expire
 				return "", ingot.Errorf(ingot.Conflict, "address %s is leased to %s for longer; look again",
 					c.Address, mac), nil
 			}
-		case l.Expires.After(tx.now):
+		case l.Expires.After(tx.now) && l.MAC != from:
 			return "", ingot.Errorf(ingot.Conflict, "address %s is leased to another machine; offer "+
 				"another one", c.Address), nil
 		default:
@@ -140,11 +142,15 @@ func refusal(ctx context.Context, tx *tx, look *sql.Stmt, c LeaseChange) (expire
 		return "", ingot.Errorf(ingot.Conflict, "the address of %s became %q in the meantime, it was "+
 			"%q; look again", mac, had, c.Had), nil
 	}
+	if from != "" && expired != from {
+		return "", ingot.Errorf(ingot.Conflict, "address %s is not leased to %s any more", c.Address,
+			from), nil
+	}
 	if expired == "" {
 		return expired, nil, nil
 	}
 	if _, err := tx.ExecContext(ctx, "DELETE FROM leases WHERE mac = $1", expired); err != nil {
-		return "", nil, fmt.Errorf("remove the expired lease of %s: %w", c.Address, err)
+		return "", nil, fmt.Errorf("remove the lease of %s: %w", c.Address, err)
 	}
 	return expired, nil, nil
 }

@@ -122,4 +122,14 @@ func TestOfTwoWhoDecideForOneMachineTheSecondOneLearns(t *testing.T) {
 	if l, err := s.Lease(t.Context(), macA); err != nil || l.Address != "10.0.0.2" {
 		t.Errorf("lease %+v, %v", l, err)
 	}
+	// An address goes over from one to another once.
+	over := lease("declined", "10.0.0.2", "")
+	over.From = macA
+	for i, err := range s.TakeLeases(t.Context(), []store.LeaseChange{over, over}) {
+		if want := []ingot.Kind{"", ingot.Conflict}[i]; ingot.KindOf(err) != want {
+			t.Errorf("change of hands %d: %v, want kind %q", i, err, want)
+		}
+	}
+	_, err := s.Lease(t.Context(), macA)
+	wantKind(t, err, ingot.NotFound)
 }
