@@ -40,8 +40,8 @@ func copyCommand() *cobra.Command {
 			"No server may use either. The copy is one transaction: after an error or Ctrl-C the target\n" +
 			"is empty, and the same command can be repeated. The source keeps its rows; its schema is\n" +
 			"brought to the version of this program first.\n\n" +
-			"Operations that a stopped server had not finished go on with the server that has its\n" +
-			"[conductor] host.",
+			"Operations that a stopped server had not finished go on with the next one that serves the\n" +
+			"copy.",
 		Example: "  systemctl stop ingot\n" +
 			"  ingot db copy --from /var/lib/ingot/ingot.db --to postgres://ingot@db.example/ingot\n" +
 			"  ingot db copy --from postgres://ingot@db.example/ingot --to ./ingot.db -o json",
