@@ -12,6 +12,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -513,5 +514,64 @@ func TestS0_6_ThereIsADeadline(t *testing.T) {
 	q.live("r3", "http://127.0.0.1:1")
 	if err := q.await(t.Context()); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestS0_7_ADamagedFileIsFetchedAgain: it is found by reading, not when a machine boots it.
+func TestS0_7_ADamagedFileIsFetchedAgain(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	dir := t.TempDir()
+	sound, damaged := s.run(s.add("")), s.run(s.add(dir))
+	s.node(sound.Store)
+	sound.Wake()
+	s.allHold(sound, damaged)
+	s.origin.Close()
+	name := filepath.Join(dir, digestOf(s.content["/vmlinuz"]))
+	bad := []byte(s.content["/vmlinuz"])
+	bad[12345] ^= 1
+	if err := os.WriteFile(name, bad, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	damaged.Verify(t.Context())
+	s.until("the file is sound", func() bool {
+		got, err := os.ReadFile(name)
+		return err == nil && string(got) == s.content["/vmlinuz"]
+	})
+	s.allHold(sound, damaged)
+}
+
+// TestS0_8_CleanUpRemovesWhatIsOldAndUnwanted: nothing that is wanted, nothing that is young.
+func TestS0_8_CleanUpRemovesWhatIsOldAndUnwanted(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	dir := t.TempDir()
+	m := s.add(dir)
+	m.MaxAge = 48 * time.Hour
+	if _, err := m.Hold(t.Context(), s.origin.URL+"/vmlinuz"); err != nil {
+		t.Fatal(err)
+	}
+	old, young, booted := digestOf("old"), digestOf("young"), digestOf("booted")
+	err := m.Store.CreateNode(t.Context(), &ingot.Node{UUID: ingot.NewUUID(), Driver: "ipmi",
+		ProvisionState: "active", Instance: &ingot.Instance{Kernel: ingot.File{SHA256: booted}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{old, young, booted} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte("x"), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	past := time.Now().Add(-72 * time.Hour)
+	for _, name := range []string{old, booted, digestOf(s.content["/vmlinuz"])} {
+		if err := os.Chtimes(filepath.Join(dir, name), past, past); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := m.CleanUp(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if m.Cache.Held(old) || !m.Cache.Held(young) || !m.Cache.Held(booted) || !m.Cache.Held(digestOf(s.content["/vmlinuz"])) {
+		t.Error("the wrong files were removed")
 	}
 }

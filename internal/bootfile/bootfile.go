@@ -2,8 +2,8 @@
 // it fetches them from file:// and http(s):// sources, notices when a source changed, and opens
 // them for whoever serves them. Which files a node needs is netboot's and the drivers' business.
 //
-// A file that was held stays: a machine that was told a digest can fetch it as long as the
-// directory exists, whatever happens to the source.
+// A file that was held stays while any node may boot it, and long after that: a machine that was told
+// a digest can fetch it, whatever happens to the source.
 //
 // Keeper makes it the same on all conductors: what any node may boot is on record in the store, and
 // each conductor fetches it, from another one or, once for all of them, from its source.

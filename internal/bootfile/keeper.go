@@ -59,7 +59,11 @@ type Keeper struct {
 	// QuorumTimeout is how long that is waited for.
 	Quorum        int
 	QuorumTimeout time.Duration
-	Log           *slog.Logger
+	// MaxAge is how long a file stays that no node names or boots, 0 for ever; only a day while all
+	// files together have more than MaxBytes, 0 being no limit.
+	MaxAge   time.Duration
+	MaxBytes int64
+	Log      *slog.Logger
 
 	once sync.Once
 	kick chan struct{}
@@ -125,6 +129,7 @@ func (k *Keeper) Run(ctx context.Context) error {
 	programs := programs(k.Programs)
 	var fetches sync.WaitGroup
 	defer fetches.Wait()
+	fetches.Go(func() { k.upkeep(ctx) })
 	places := make(chan struct{}, maxFetches)
 	for {
 		pause, err := k.look(ctx, programs, func(f *store.BootFile, s *state) {

@@ -152,6 +152,8 @@ type Boot struct {
 	TFTPFiles      []string `toml:"tftp_files"`
 	TFTPSinglePort bool     `toml:"tftp_single_port"`
 	Cache          string   `toml:"cache"`
+	CacheMaxAge    Duration `toml:"cache_max_age"`
+	CacheMaxGiB    int      `toml:"cache_max_gib"`
 	Quorum         string   `toml:"quorum"`
 	QuorumTimeout  Duration `toml:"quorum_timeout"`
 	Unknown        string   `toml:"unknown_machine"`
@@ -228,9 +230,9 @@ func Default() Config {
 			TFTPFiles: []string{"/usr/lib/ipxe", "/usr/lib/PXELINUX",
 				"/usr/lib/syslinux/modules/bios", "/usr/lib/shim",
 				"/usr/lib/grub/x86_64-efi-signed", "/usr/lib/grub/arm64-efi-signed"},
-			Cache:   "/var/lib/ingot/boot",
-			Unknown: "exit",
-			Quorum:  QuorumAll, QuorumTimeout: Duration(time.Minute),
+			Cache:       "/var/lib/ingot/boot",
+			Unknown:     "exit",
+			CacheMaxAge: Duration(30 * 24 * time.Hour), Quorum: QuorumAll, QuorumTimeout: Duration(time.Minute),
 			DHCP: DHCP{
 				Mode: "off", LeaseTime: Duration(time.Hour), DNS: []string{},
 				RouterAdverts: true, Networks: []Network{},

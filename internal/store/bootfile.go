@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"database/sql"
+	"encoding/json"
 	"errors"
 	"slices"
 	"strings"
@@ -170,4 +171,86 @@ func (s *Store) ClaimBootFile(ctx context.Context, source, digest, host string,
 		return err
 	})
 	return mine, err
+}
+
+// ForgetBootFiles removes what was last wanted before a time and what no node has any more, nor boots,
+// nor would boot next. The nodes are searched for each such row, which is then left alone for as long
+// again. It returns how many are forgotten.
+func (s *Store) ForgetBootFiles(ctx context.Context, before time.Time) (count int, err error) {
+	var old []*BootFile
+	err = s.read(ctx, "list old boot files", func(tx *tx) error {
+		var w where
+		w.add("wanted_at < ?", before.UnixMicro())
+		w.add("checked_at < ?", before.UnixMicro())
+		old, err = bootFiles.collect(ctx, tx, nil, w, "sha256, source", 0) // sources first
+		return err
+	})
+	for _, f := range old {
+		used := false
+		err = errors.Join(err, s.read(ctx, "look who uses a boot file", func(tx *tx) (err error) {
+			used, err = bootFileUsed(ctx, tx, f)
+			return err
+		}))
+		if err != nil {
+			return count, err
+		}
+		err = s.writeBeside(ctx, "forget boot file "+f.Source, func(tx *tx) error {
+			if used {
+				_, err := tx.ExecContext(ctx, `UPDATE boot_files SET checked_at = $1 WHERE id = $2`,
+					tx.now.UnixMicro(), f.ID)
+				return err
+			}
+			// Who has a use for it in the meantime has changed wanted_at.
+			n, err := changed(tx.ExecContext(ctx, `DELETE FROM boot_files WHERE id = $1
+				AND wanted_at = $2`, f.ID, f.WantedAt.UnixMicro()))
+			count += int(n)
+			return err
+		})
+		if err != nil {
+			return count, err
+		}
+	}
+	return count, err
+}
+
+func bootFileUsed(ctx context.Context, tx *tx, f *BootFile) (bool, error) {
+	condition, text := bootsDigest, f.SHA256
+	if f.SHA256 == "" {
+		encoded, err := json.Marshal(f.Source)
+		if err != nil {
+			return false, err
+		}
+		condition = `driver_info LIKE $1 ESCAPE '!'`
+		text = strings.NewReplacer("!", "!!", "%", "!%", "_", "!_").Replace(string(encoded))
+	} else {
+		latest, err := bootFile(ctx, tx, f.Source)
+		if err != nil {
+			return false, err
+		}
+		var named int
+		err = tx.QueryRowContext(ctx, `SELECT COUNT(*) FROM boot_files WHERE source = $1
+			AND sha256 = ''`, f.Source).Scan(&named)
+		if err != nil || named > 0 && latest.SHA256 == f.SHA256 {
+			return true, err
+		}
+	}
+	return anyNode(ctx, tx, condition, "%"+text+"%")
+}
+
+// BootFileInUse tells whether a node boots a file, on record or not.
+func (s *Store) BootFileInUse(ctx context.Context, digest string) (used bool, err error) {
+	err = s.read(ctx, "look who boots "+digest, func(tx *tx) error {
+		used, err = anyNode(ctx, tx, bootsDigest, "%"+digest+"%")
+		return err
+	})
+	return used, err
+}
+
+const bootsDigest = "attempt LIKE $1 OR instance LIKE $1"
+
+func anyNode(ctx context.Context, tx *tx, condition, text string) (bool, error) {
+	var found int
+	err := tx.QueryRowContext(ctx, "SELECT COUNT(*) FROM (SELECT 1 FROM nodes WHERE "+condition+
+		" LIMIT 1) AS found", text).Scan(&found)
+	return found > 0, err
 }

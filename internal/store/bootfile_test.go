@@ -99,3 +99,34 @@ func TestABootFileIsFetchedByOne(t *testing.T) {
 		t.Errorf("wanted: %v", got)
 	}
 }
+
+// TestS0_8_WhatNodesHaveIsNotForgotten: neither what they name, nor what they boot, nor what would be
+// booted next.
+func TestS0_8_WhatNodesHaveIsNotForgotten(t *testing.T) {
+	t.Parallel()
+	s, ctx := open(t), t.Context()
+	n := newNode(1)
+	n.DriverInfo = ingot.Object{"deploy_kernel": "http://h/a_b&c"}
+	n.Attempt = &ingot.Attempt{ID: "1", Ramdisk: ingot.File{SHA256: "booted", Name: "r", Size: 1}}
+	n.Instance = &ingot.Instance{Kernel: ingot.File{SHA256: "instance", Name: "k", Size: 1}}
+	create(t, s, n)
+	for _, f := range [][2]string{{"http://h/a_b&c", "before"}, {"http://h/a_b&c", "next"},
+		{"http://h/r", "booted"}, {"http://h/i", "instance"}, {"http://h/x", "unused"}} {
+		_, err := s.KeepBootFile(ctx, store.BootFile{Source: f[0], File: ingot.File{SHA256: f[1]}})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := s.WantBootFile(ctx, "http://h/unnamed"); err != nil {
+		t.Fatal(err)
+	}
+	if count, err := s.ForgetBootFiles(ctx, s.Now().Add(-time.Hour)); err != nil || count != 0 {
+		t.Errorf("forgot %d that are young, %v", count, err)
+	}
+	count, err := s.ForgetBootFiles(ctx, s.Now().Add(time.Hour))
+	got := bootFilesOf(t, s)
+	if err != nil || count != 3 || len(got) != 4 || got["http://h/a_b&c before"] ||
+		got["http://h/x unused"] || got["http://h/unnamed "] {
+		t.Errorf("forgot %d, %v; left %v", count, err, got)
+	}
+}

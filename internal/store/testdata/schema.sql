@@ -8,7 +8,7 @@ CREATE TABLE boot_files (
     modified    TEXT NOT NULL DEFAULT '',
     wanted_at   BIGINT NOT NULL,
     fetcher     TEXT NOT NULL DEFAULT '',
-    fetch_until BIGINT NOT NULL DEFAULT 0,
+    fetch_until BIGINT NOT NULL DEFAULT 0, checked_at BIGINT NOT NULL DEFAULT 0,
     UNIQUE (source, sha256)
 );
 CREATE TABLE conductors (
