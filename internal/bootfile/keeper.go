@@ -276,6 +276,10 @@ func (k *Keeper) ask(ctx context.Context, digest string) error {
 // resolve finds out what a source has, as the one conductor that does.
 func (k *Keeper) resolve(ctx context.Context, source string) (f ingot.File, err error) {
 	err = k.claimed(ctx, source, "", func(ctx context.Context) error {
+		// The claim may have come with a look at the rows from before the last one ended.
+		if _, err := k.Store.BootFile(ctx, source); ingot.KindOf(err) != ingot.NotFound {
+			return errors.Join(errClaimed, err)
+		}
 		if f, err = k.Cache.Hold(ctx, source); err != nil {
 			return err
 		}
