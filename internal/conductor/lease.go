@@ -107,6 +107,13 @@ func (l *lease) present() context.Context {
 	return l.work
 }
 
+// Lease returns a context that ends when others may take this conductor for dead; it has ended if
+// they may now. What is begun under it must not be begun later.
+func (c *Conductor) Lease() context.Context {
+	_ = c.lease.check()
+	return c.lease.present()
+}
+
 // bind returns a context that ends with the present lease, too.
 func (l *lease) bind(ctx context.Context) (context.Context, context.CancelFunc) {
 	work := l.present()

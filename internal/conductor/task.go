@@ -104,6 +104,11 @@ func (c *Conductor) tryReserve(ctx context.Context, ident string) (*task, error)
 		return nil, err
 	}
 	t.work, t.dt.Save, t.dt.May = work, t.save, t.may
+	if err := t.may(); errors.Is(err, errLeaseEnded) {
+		// The process was stopped meanwhile; whoever has asked has gone elsewhere.
+		t.release(ctx)
+		return nil, ingot.Errorf(ingot.Unavailable, "%w", err)
+	}
 	return t, nil
 }
 

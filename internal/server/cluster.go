@@ -188,6 +188,6 @@ func (s *server) route(local *conductor.Conductor) (rpc.Conductor, error) {
 		return local, nil
 	}
 	r := &remote.Router{Local: local, Host: s.hostname, Bus: s.cluster.bus, Store: s.store,
-		Members: local.Members, Log: s.log}
+		Members: local.Members, Lease: local.Lease, Log: s.log}
 	return r, r.Serve()
 }

@@ -179,6 +179,9 @@ func (r *Router) CallDriver(ctx context.Context, driver string, q rpc.Call) (out
 func (r *Router) Serve() error { return r.Bus.Handle(subject(r.Host), r.handle) }
 
 func (r *Router) handle(ctx context.Context, data []byte) []byte {
+	if r.Lease != nil {
+		ctx = r.Lease() // before the time of the call is looked at
+	}
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	var a answer
@@ -210,6 +213,9 @@ func (r *Router) answer(ctx context.Context, data []byte) (any, error) {
 	if now := r.Store.Now(); now.After(q.Until) {
 		return nil, ingot.Errorf(ingot.Unavailable, "the call came %s late; whoever sent it has "+
 			"done it elsewhere", now.Sub(q.Until).Round(time.Millisecond))
+	}
+	if ctx.Err() != nil {
+		return nil, ingot.Errorf(ingot.Unavailable, "conductor %s: %w", r.Host, context.Cause(ctx))
 	}
 	switch q.Method {
 	case "CreateNode", "UpdateNode":

@@ -37,7 +37,10 @@ type Router struct {
 	Store *store.Store
 	// Members returns the conductors there are.
 	Members func() []*ingot.Conductor
-	Log     *slog.Logger
+	// Lease returns a context that ends when others may take the local conductor for dead: whoever
+	// has asked it for something does that elsewhere then. nil: it never does.
+	Lease func() context.Context
+	Log   *slog.Logger
 }
 
 var _ rpc.Conductor = (*Router)(nil)

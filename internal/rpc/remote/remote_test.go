@@ -3,8 +3,10 @@ package remote_test
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"log/slog"
 	"reflect"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -334,6 +336,47 @@ func TestALateCallIsRefused(t *testing.T) {
 	}
 	if calls := w.theirs.names(); len(calls) > 0 {
 		t.Errorf("it did %v", calls)
+	}
+}
+
+// patient is a conductor whose power actions last until they are told to end.
+type patient struct{ *recorder }
+
+func (p patient) SetPower(ctx context.Context, ident string, q rpc.PowerRequest) error {
+	if err := p.recorder.SetPower(ctx, ident, q); err != nil {
+		return err
+	}
+	<-ctx.Done()
+	return context.Cause(ctx)
+}
+
+// A call that is under way when the lease of the owner ends is told to end, since whoever sent it does
+// it elsewhere; until there is a new lease none is begun.
+func TestACallEndsWithTheLeaseOfTheOwner(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	lease, end := context.WithCancelCause(t.Context())
+	w.there.Local = patient{w.theirs}
+	w.there.Lease = func() context.Context { return lease }
+	message, err := json.Marshal(map[string]any{"Method": "SetPower",
+		"Until": w.store.Now().Add(time.Hour), "Args": map[string]any{"Ident": w.node.UUID}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	answers := make(chan []byte, 1)
+	go func() { answers <- remote.Answer(w.there, message) }()
+	for len(w.theirs.names()) == 0 {
+		time.Sleep(time.Millisecond)
+	}
+	end(errors.New("the lease is over"))
+	for what, text := range map[string]string{"under way": string(<-answers),
+		"new": string(remote.Answer(w.there, message))} {
+		if !strings.Contains(text, "the lease is over") {
+			t.Errorf("call %s: %s", what, text)
+		}
+	}
+	if diff := cmp.Diff([]string{"SetPower"}, w.theirs.names()); diff != "" {
+		t.Error(diff)
 	}
 }
 
