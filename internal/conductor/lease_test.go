@@ -206,18 +206,16 @@ func TestS0_2_WhoIsCutOffFromTheStoreBeginsNothing(t *testing.T) {
 	generation := w.node("n1").Generation
 	way.gate.Unlock()
 
-	eventually(t, "it has its lease again", func() bool {
-		return one.SetBootDevice(t.Context(), "n1", rpc.BootDevice{Device: "disk"}) == nil
+	eventually(t, "it has its lease again, and its task has ended", func() bool {
+		return strings.Contains(w.log.String(), "the lease is renewed") && conductor.Running(one) == 0
 	})
-	// Reserved, saved, released: nothing else was written, so nothing that was begun before.
-	if n := w.state("n1", "active"); n.Generation != generation+3 || n.LastError != "" {
+	if n := w.state("n1", "active"); n.Generation != generation || n.LastError != "" {
 		t.Errorf("generation %d, was %d; last error %q\n%s", n.Generation, generation, n.LastError,
 			w.journal("n1"))
 	}
-	if text := w.log.String(); strings.Count(text, "the lease has ended") != 1 ||
-		strings.Count(text, "the lease is renewed") != 1 {
-		t.Errorf("the log:\n%s", text)
-	}
+	eventually(t, "it works again", func() bool {
+		return one.SetBootDevice(t.Context(), "n1", rpc.BootDevice{Device: "disk"}) == nil
+	})
 	if !strings.Contains(w.journal("n1"), "has lost its lease") {
 		t.Error(w.journal("n1"))
 	}

@@ -78,11 +78,11 @@ func (c *Conductor) beat(ctx context.Context) error {
 }
 
 // tryHeartbeat gives up after a while where the way to the store may be cut off: what was sent into
-// the void is not answered when the way is back.
+// the void is not answered when the way is back, and a late answer renews the lease for a moment only.
 func (c *Conductor) tryHeartbeat(ctx context.Context) error {
 	if c.o.Store.Shared() {
 		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, c.o.Store.ConductorLease())
+		ctx, cancel = context.WithTimeout(ctx, c.o.Store.ConductorLease()/2)
 		defer cancel()
 	}
 	return c.heartbeat(ctx)
