@@ -320,3 +320,54 @@ func TestS1_5_DHCPNamesTheMethodAndNoStaticScript(t *testing.T) {
 		}
 	}
 }
+
+// TestS0_10_ADeploymentSwitchesTheConfigurationEverywhere: the configurations of PXELINUX, GRUB and
+// iPXE follow the row at the same moment on all conductors, whichever wrote it; nothing is switched.
+func TestS0_10_ADeploymentSwitchesTheConfigurationEverywhere(t *testing.T) {
+	t.Parallel()
+	url := PostgresURL(t)
+	var all []*rig
+	for range 3 {
+		st, err := store.Open(t.Context(), store.Options{URL: url, Connections: 4})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { st.Close() })
+		r := newTree(t)
+		r.Store = st
+		all = append(all, r)
+	}
+	n := &ingot.Node{UUID: "1be26c0b-03f2-4d2e-ae87-c02d7f33c123", Driver: "ipmi",
+		ProvisionState: "active", BootIntent: ingot.BootDisk}
+	if err := all[0].Store.CreateNode(t.Context(), n); err != nil {
+		t.Fatal(err)
+	}
+	p := &ingot.Port{UUID: "00000000-0000-4000-8000-000000000001", NodeUUID: n.UUID, Address: known,
+		PXEEnabled: true}
+	if err := all[0].Store.CreatePort(t.Context(), p); err != nil {
+		t.Fatal(err)
+	}
+	file := ingot.File{SHA256: strings.Repeat("ab", 32), Name: "vmlinuz", Size: 1}
+	for round := range 6 {
+		n.ProvisionState, n.BootIntent, n.Attempt = "active", ingot.BootDisk, nil
+		want := "boot from disk"
+		if round%2 == 0 {
+			n.ProvisionState, n.BootIntent = "deploying", ingot.BootDeploy
+			n.Attempt = &ingot.Attempt{ID: "5f3a9c01", Key: "k", Kernel: file, Ramdisk: file}
+			want = file.SHA256
+		}
+		if err := all[round%3].Store.UpdateNode(t.Context(), n); err != nil {
+			t.Fatal(err)
+		}
+		for i, r := range all {
+			for _, path := range []string{"pxelinux.cfg/01-52-54-00-77-00-01",
+				"grub/grub.cfg-01-52-54-00-77-00-01", "52:54:00:77:00:01.conf"} {
+				got, ok, err := r.configFile(t.Context(), path, netip.MustParseAddr(stranger))
+				if err != nil || !ok || !strings.Contains(got, want) {
+					t.Errorf("round %d, conductor %d, %s: %v, %v, want %q in\n%s", round, i, path, ok,
+						err, want, got)
+				}
+			}
+		}
+	}
+}

@@ -130,3 +130,21 @@ func TestS0_8_WhatNodesHaveIsNotForgotten(t *testing.T) {
 		t.Errorf("forgot %d, %v; left %v", count, err, got)
 	}
 }
+
+// TestS0_9_TheUserImageIsNotHeld: only kernels and ramdisks are wanted everywhere. The image is
+// fetched when it is written.
+func TestS0_9_TheUserImageIsNotHeld(t *testing.T) {
+	t.Parallel()
+	s := open(t)
+	n := newNode(1)
+	n.InstanceInfo = ingot.Object{"image_source": "http://h/image.qcow2"}
+	n.DriverInfo = ingot.Object{"deploy_kernel": "http://h/k"}
+	create(t, s, n)
+	n.ProvisionState, n.BootIntent = "deploying", ingot.BootDeploy
+	if err := s.UpdateNode(t.Context(), n); err != nil {
+		t.Fatal(err)
+	}
+	if got := bootFilesOf(t, s); len(got) != 1 || !got["http://h/k "] {
+		t.Errorf("wanted: %v", got)
+	}
+}

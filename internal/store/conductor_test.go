@@ -76,3 +76,28 @@ func TestConductorsAreForgottenOnRequest(t *testing.T) {
 	wantKind(t, err, ingot.NotFound, gone)
 	wantKind(t, s.Heartbeat(t.Context(), ingot.Conductor{}), ingot.Invalid)
 }
+
+// TestS0_12_TheRowOfAConductorHasItsAddress: where machines and other conductors find it.
+func TestS0_12_TheRowOfAConductorHasItsAddress(t *testing.T) {
+	t.Parallel()
+	s := open(t)
+	c := ingot.Conductor{Hostname: "c1", Incarnation: "1", Address: "10.77.0.2", Version: "v",
+		BootTree: "ab", Services: map[string]string{ingot.ServiceBoot: "http://10.77.0.2:8080"}}
+	if err := s.Heartbeat(t.Context(), c); err != nil {
+		t.Fatal(err)
+	}
+	c.Address, c.Services[ingot.ServiceBoot] = "10.77.0.3", "http://10.77.0.3:8080" // it has moved
+	if err := s.Heartbeat(t.Context(), c); err != nil {
+		t.Fatal(err)
+	}
+	got, err := s.Conductor(t.Context(), "c1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got.Address != c.Address || got.Version != "v" || got.BootTree != "ab" ||
+		got.Services[ingot.ServiceBoot] != "http://10.77.0.3:8080" {
+		t.Errorf("read %+v", got)
+	}
+	other := ingot.Conductor{Hostname: "c1", Incarnation: "2", Address: "10.77.0.9"}
+	wantKind(t, s.Heartbeat(t.Context(), other), ingot.Conflict)
+}
