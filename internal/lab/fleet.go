@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/netip"
 	"os/exec"
 	"strconv"
@@ -47,6 +48,9 @@ type FleetOptions struct {
 
 // Fleet is simulated machines in a process of their own.
 type Fleet struct {
+	// DriverInfo is what nodes have in driver_info besides the BMC.
+	DriverInfo map[string]any
+
 	cmd *exec.Cmd
 
 	mu      sync.Mutex
@@ -194,12 +198,13 @@ func (f *Fleet) Stop() error {
 // FleetNode is how simulated machine i is enrolled, and the address of its port.
 func (l *Lab) FleetNode(i int) (nodes.CreateOpts, string) {
 	spec, port := fleet.Spec(i)
+	info := map[string]any{
+		"ipmi_address": l.Fleet.bmc.String(), "ipmi_port": int(port),
+		"ipmi_username": spec.User, "ipmi_password": spec.Password,
+	}
+	maps.Copy(info, l.Fleet.DriverInfo)
 	return nodes.CreateOpts{
-		Name: spec.Name, Driver: "ipmi",
-		DriverInfo: map[string]any{
-			"ipmi_address": l.Fleet.bmc.String(), "ipmi_port": int(port),
-			"ipmi_username": spec.User, "ipmi_password": spec.Password,
-		},
+		Name: spec.Name, Driver: "ipmi", DriverInfo: info,
 		Properties: map[string]any{"capabilities": "boot_mode:bios"},
 	}, spec.MAC
 }

@@ -42,6 +42,8 @@ type Options struct {
 	DHCPMode string
 	// CallbackTimeout is the server's deploy_callback_timeout; default five minutes.
 	CallbackTimeout time.Duration
+	// BootRetryTimeout is the server's boot_retry_timeout; default ten minutes.
+	BootRetryTimeout time.Duration
 	// Progress gets a line for each thing that is made; default: nothing.
 	Progress io.Writer
 }
@@ -87,6 +89,7 @@ func Start(ctx context.Context, o Options) (*Lab, error) {
 		o.Progress = io.Discard
 	}
 	o.CallbackTimeout = cmp.Or(o.CallbackTimeout, 5*time.Minute)
+	o.BootRetryTimeout = cmp.Or(o.BootRetryTimeout, 10*time.Minute)
 	o.Flavour = cmp.Or(o.Flavour, ramdisk.Cloud)
 	o.DHCPMode = cmp.Or(o.DHCPMode, "server")
 	dir, err := filepath.Abs(o.Dir)

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -20,9 +21,9 @@ import (
 	"ingot/internal/sim"
 )
 
-// apiAddress is where the server's API listens inside the namespace. Loopback: machines cannot
+// APIAddress is where the server's API listens inside the namespace. Loopback: machines cannot
 // reach it and do not need to.
-const apiAddress = "127.0.0.1:6385"
+const APIAddress = "127.0.0.1:6385"
 
 // bootPort is that of the server's scripts and boot files.
 const bootPort = "8080"
@@ -40,6 +41,7 @@ listen = "{{.API}}"
 host = "{{.Host}}"
 enabled_hardware_types = ["ipmi", "fake-hardware"]
 deploy_callback_timeout = "{{.CallbackTimeout}}"
+boot_retry_timeout = "{{.BootRetryTimeout}}"
 check_provision_state_interval = "1s"
 sync_power_state_interval = "10s"
 graceful_shutdown_timeout = "5s"
@@ -81,15 +83,16 @@ type Server struct {
 
 // Client returns a client of its API.
 func (s *Server) Client() (*cli.Client, error) {
-	c, err := cli.Dial("http://"+apiAddress, cli.Credentials{})
+	c, err := cli.Dial("http://"+APIAddress, cli.Credentials{})
 	if err != nil {
 		return nil, err
 	}
-	c.UseTransport(s.transport())
+	c.UseTransport(s.Transport())
 	return c, nil
 }
 
-func (s *Server) transport() *http.Transport {
+// Transport connects from where the server runs, as to its API.
+func (s *Server) Transport() *http.Transport {
 	return &http.Transport{
 		DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
 			return s.space.Dial(ctx, network, address)
@@ -102,8 +105,10 @@ func (s *Server) transport() *http.Transport {
 // Boot is the URL at which machines find scripts and boot files.
 func (s *Server) Boot() string { return "http://" + net.JoinHostPort(s.addr.String(), bootPort) }
 
-// Cache is the directory with the boot files that it holds.
-func (s *Server) Cache() string { return filepath.Join(s.dir, "boot") }
+// Forget removes the boot files of a server that does not run.
+func (s *Server) Forget() error { return os.RemoveAll(s.cache()) }
+
+func (s *Server) cache() string { return filepath.Join(s.dir, "boot") }
 
 // Log is the file with the server's output, of all its lives.
 func (s *Server) Log() string { return filepath.Join(s.dir, "server.log") }
@@ -143,12 +148,23 @@ func (s *Server) configure(kernel, ramdisk, images string, o Options) error {
 	if o.Fleet.Machines > 0 {
 		addresses = fleetRange
 	}
+	database, err := url.Parse(o.Database)
+	if err != nil {
+		return fmt.Errorf("URL of the database: %w", err)
+	}
+	if o.Database != "" {
+		// The database tells who of several has written something.
+		q := database.Query()
+		q.Set("application_name", s.Host)
+		database.RawQuery = q.Encode()
+	}
 	var b bytes.Buffer
-	err := configuration.Execute(&b, map[string]any{
-		"Dir": s.dir, "API": apiAddress, "Kernel": kernel, "Ramdisk": ramdisk, "Images": images,
-		"Interface": s.link, "Address": s.addr, "Host": s.Host, "Database": o.Database,
+	err = configuration.Execute(&b, map[string]any{
+		"Dir": s.dir, "API": APIAddress, "Kernel": kernel, "Ramdisk": ramdisk, "Images": images,
+		"Interface": s.link, "Address": s.addr, "Host": s.Host, "Database": database,
 		"Range": addresses, "CallbackTimeout": o.CallbackTimeout,
-		"DHCPMode": o.DHCPMode, "BootPort": bootPort, "Cache": s.Cache(),
+		"BootRetryTimeout": o.BootRetryTimeout,
+		"DHCPMode":         o.DHCPMode, "BootPort": bootPort, "Cache": s.cache(),
 	})
 	if err != nil {
 		return fmt.Errorf("write the server's configuration: %w", err)
@@ -186,10 +202,10 @@ func (s *Server) Start(ctx context.Context) error {
 func (s *Server) waitReady(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
-	client := &http.Client{Transport: s.transport()}
+	client := &http.Client{Transport: s.Transport()}
 	for {
 		req, err := http.NewRequestWithContext(ctx, http.MethodGet,
-			"http://"+apiAddress+"/healthcheck", nil)
+			"http://"+APIAddress+"/healthcheck", nil)
 		if err != nil {
 			return err
 		}

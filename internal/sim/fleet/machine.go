@@ -164,9 +164,12 @@ func (m *Machine) boot(ctx context.Context) (again bool) {
 	if ctx.Err() == nil {
 		m.arrive(Event{Stage: Stuck, Text: "no bootable device"})
 	}
-	<-ctx.Done()
-	return false
+	return pause(ctx, bootFailWait) == nil
 }
+
+// bootFailWait is after how long SeaBIOS, which found nothing to boot, begins anew
+// (etc/boot-fail-wait).
+const bootFailWait = time.Minute
 
 // ending is how a boot device was left.
 type ending int
