@@ -10,7 +10,7 @@ STATICCHECK = go tool -modfile=tools/staticcheck.mod staticcheck
 
 # The parts of test share the machine, and packages have to be there before the rest.
 .NOTPARALLEL:
-.PHONY: build deb demo test unit e2e bench lint fmt packages clean
+.PHONY: build deb demo test unit e2e bench soak lint fmt packages clean
 
 build: ## bin/ingot and the agent that goes into the deploy ramdisk
 	$(BUILD) -o bin/ ./cmd/ingot ./cmd/ingot-agent
@@ -29,6 +29,9 @@ unit: ## everything that needs no booting machine and not many seconds
 e2e: build ## whole deploys: QEMU machines, the baremetal client, BIOS and UEFI, faults
 	$(RACE) -count=1 -timeout 15m $(LONG)
 	$(RACE) -count=1 -timeout 25m -v ./test/...
+
+soak: build ## conductors die while machines boot; not green yet, see doc/limits.md
+	$(RACE) -tags soak -count=1 -timeout 10m -v -run TestS0_2_MachinesArrive ./test/e2e
 
 bench: packages build ## every figure beside its yardstick
 	go run ./tools/bench
