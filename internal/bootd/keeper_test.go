@@ -26,6 +26,7 @@ import (
 	"ingot/internal/bootfile"
 	"ingot/internal/ingot"
 	"ingot/internal/store"
+	"ingot/internal/testkit"
 )
 
 // site is several conductors that share a store, and the server that has the boot files.
@@ -334,6 +335,7 @@ func TestAPeerThatServesWrongBytesIsPassedBy(t *testing.T) {
 // TestAFullDiskStopsOneConductorOnly: it says so by its tree, and catches up when there is space.
 func TestAFullDiskStopsOneConductorOnly(t *testing.T) {
 	t.Parallel()
+	testkit.Long(t)
 	s := newSite(t)
 	small := filepath.Join(t.TempDir())
 	if err := unix.Mount("tmpfs", small, "tmpfs", 0, "size=64k"); err != nil {
