@@ -155,8 +155,7 @@ var escaper = strings.NewReplacer("%", "%25", ".", "%2E", "*", "%2A", ">", "%3E"
 	"\t", "%09", "\r", "%0D", "\n", "%0A")
 
 // Handle answers calls and hears broadcasts to a subject until the bus is closed. Several are
-// handled at once. The answer to a broadcast goes to who gathers answers, if anybody does; nil is
-// no answer.
+// handled at once. The answer to a broadcast goes nowhere.
 func (b *Bus) Handle(subject string, handle func(ctx context.Context, data []byte) []byte) error {
 	places := make(chan struct{}, maxHandlers)
 	_, err := b.conn.Subscribe(subject, func(m *nats.Msg) {
@@ -210,33 +209,6 @@ func (b *Bus) Tell(subject string, data []byte) error {
 		return ingot.Errorf(ingot.Unavailable, "tell %s: %w", subject, err)
 	}
 	return nil
-}
-
-// Gather sends data to everybody who handles a subject, itself included, and passes on answers
-// until enough says so, or ctx ends, which is its error then.
-func (b *Bus) Gather(ctx context.Context, subject string, data []byte,
-	enough func(answer []byte) bool) error {
-	inbox := b.conn.NewInbox()
-	answers, err := b.conn.SubscribeSync(inbox)
-	if err != nil {
-		return ingot.Errorf(ingot.Unavailable, "gather %s: %w", subject, err)
-	}
-	defer answers.Unsubscribe()
-	if err := b.conn.PublishRequest(subject, inbox, data); err != nil {
-		return ingot.Errorf(ingot.Unavailable, "gather %s: %w", subject, err)
-	}
-	for {
-		m, err := answers.NextMsgWithContext(ctx)
-		if errors.Is(err, nats.ErrNoResponders) {
-			continue // one may come to be while ctx lasts, but this message is lost: wait it out
-		}
-		if err != nil {
-			return err
-		}
-		if enough(m.Data) {
-			return nil
-		}
-	}
 }
 
 // logger passes on what the embedded server has to say.

@@ -185,13 +185,13 @@ func TestS0_2_WhoIsCutOffFromTheStoreBeginsNothing(t *testing.T) {
 	w.run(one)
 	w.enroll(one, "n1", "available")
 	w.provision(one, "n1", "deploy")
-	eventually(t, "the step is at work", func() bool { return power.calls() == 1 })
+	testkit.Eventually(t, "the step is at work", func() bool { return power.calls() == 1 })
 	two := w.second("host2")
 	w.run(two)
 
 	way.gate.Lock()
 	w.state("n1", "active") // by the other one, since the power of the first one never answers
-	eventually(t, "the end of the lease is told", func() bool {
+	testkit.Eventually(t, "the end of the lease is told", func() bool {
 		return strings.Contains(w.log.String(), "the lease has ended")
 	})
 	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
@@ -206,14 +206,14 @@ func TestS0_2_WhoIsCutOffFromTheStoreBeginsNothing(t *testing.T) {
 	generation := w.node("n1").Generation
 	way.gate.Unlock()
 
-	eventually(t, "it has its lease again, and its task has ended", func() bool {
+	testkit.Eventually(t, "it has its lease again, and its task has ended", func() bool {
 		return strings.Contains(w.log.String(), "the lease is renewed") && conductor.Running(one) == 0
 	})
 	if n := w.state("n1", "active"); n.Generation != generation || n.LastError != "" {
 		t.Errorf("generation %d, was %d; last error %q\n%s", n.Generation, generation, n.LastError,
 			w.journal("n1"))
 	}
-	eventually(t, "it works again", func() bool {
+	testkit.Eventually(t, "it works again", func() bool {
 		return one.SetBootDevice(t.Context(), "n1", rpc.BootDevice{Device: "disk"}) == nil
 	})
 	if !strings.Contains(w.journal("n1"), "has lost its lease") {
@@ -230,7 +230,7 @@ func TestAConductorWhoseNameIsTakenEnds(t *testing.T) {
 	go func() { ended <- one.Run(t.Context()) }()
 	<-one.Ready()
 	way.gate.Lock()
-	eventually(t, "the name is free", func() bool {
+	testkit.Eventually(t, "the name is free", func() bool {
 		return w.store.Heartbeat(t.Context(), ingot.Conductor{Hostname: "host1",
 			Incarnation: "another"}) == nil
 	})

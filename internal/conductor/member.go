@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"ingot/internal/ingot"
-	"ingot/internal/ring"
 	"ingot/internal/store"
 )
 
@@ -16,7 +15,7 @@ import (
 type membership struct {
 	all []*ingot.Conductor
 	// shares are the buckets in which it owns nodes, in parts for one query each. A nil part is
-	// all nodes.
+	// all nodes, of which it may own some only.
 	shares [][]string
 }
 
@@ -183,28 +182,17 @@ func working(all []*ingot.Conductor) []string {
 
 // membership works out what this conductor owns.
 func (c *Conductor) membership(all []*ingot.Conductor) *membership {
-	m := &membership{all: all}
-	alone := !slices.ContainsFunc(all, func(o *ingot.Conductor) bool {
-		return o.Alive && o.Hostname != c.o.Host
-	})
-	if alone {
-		m.shares = [][]string{nil}
-		return m
-	}
-	drivers := c.o.Table.Describe()
+	_, shares := ingot.Shares(all, c.o.Host)
 	var mine []string
-	for i := range ring.Buckets {
-		// Any UUID that ends so.
-		n := &ingot.Node{ConductorGroup: c.o.Group, UUID: fmt.Sprintf("%036x", i)}
-		if slices.ContainsFunc(drivers, func(d ingot.Driver) bool {
-			n.Driver = d.Name
-			return ingot.Owner(all, n) == c.o.Host
-		}) {
-			mine = append(mine, ring.Bucket(n.UUID))
+	for _, s := range shares {
+		if s.Buckets == nil {
+			return &membership{all: all, shares: [][]string{nil}}
 		}
+		mine = append(mine, s.Buckets...)
 	}
-	m.shares = slices.Collect(slices.Chunk(mine, shareSize))
-	return m
+	slices.Sort(mine) // those of several hardware types overlap
+	return &membership{all: all,
+		shares: slices.Collect(slices.Chunk(slices.Compact(mine), shareSize))}
 }
 
 // owns tells whether this conductor is the one that works on a node by itself. What it is asked to

@@ -42,7 +42,7 @@ func TestS0_2_EveryNodeHasOneOwner(t *testing.T) {
 	owners := func() map[string]string {
 		t.Helper()
 		var found map[string]string
-		eventually(t, "each node has one owner", func() bool {
+		testkit.Eventually(t, "each node has one owner", func() bool {
 			found = map[string]string{}
 			count := 0
 			for host, c := range all {
@@ -74,15 +74,6 @@ func TestS0_2_EveryNodeHasOneOwner(t *testing.T) {
 	}
 }
 
-func eventually(t *testing.T, what string, ok func() bool) {
-	t.Helper()
-	for end := time.Now().Add(time.Minute); !ok(); time.Sleep(10 * time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatalf("not after a minute: %s", what)
-		}
-	}
-}
-
 // A conductor works by itself on its own nodes only:
 // abandoned operations go on where they belong.
 func TestConductorsWorkOnTheirOwnNodes(t *testing.T) {
@@ -95,7 +86,7 @@ func TestConductorsWorkOnTheirOwnNodes(t *testing.T) {
 	for i := range 20 {
 		nodes = append(nodes, w.enroll(one, fmt.Sprintf("n%d", i), "available"))
 	}
-	eventually(t, "both know of both", func() bool {
+	testkit.Eventually(t, "both know of both", func() bool {
 		for _, n := range nodes {
 			if conductor.Owns(one, n) == conductor.Owns(two, n) {
 				return false

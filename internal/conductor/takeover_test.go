@@ -9,6 +9,7 @@ import (
 	"ingot/internal/conductor"
 	"ingot/internal/ingot"
 	"ingot/internal/rpc"
+	"ingot/internal/testkit"
 )
 
 // TestS0_2_WhateverADeadConductorLeavesAnotherEnds: the one that was asked dies before each of its
@@ -61,7 +62,7 @@ func (x *metal) diesBeside(at int64, callSecond bool) bool {
 			stop()
 			if err != nil && x.node("n1").ProvisionState == "available" {
 				// The caller got an error, and asks the other one.
-				eventually(x.t, "the node is free", func() bool {
+				testkit.Eventually(x.t, "the node is free", func() bool {
 					return two.Provision(x.t.Context(), rpc.ProvisionRequest{Ident: "n1",
 						Event: "deploy"}) == nil
 				})
@@ -91,7 +92,7 @@ func TestS0_2_AWaitKeepsItsDeadlineWithItsNextOwner(t *testing.T) {
 	x.provision(one, "n1", "deploy")
 	n := x.state("n1", "wait call-back")
 	stop()
-	eventually(t, "the second owns the node", func() bool { return conductor.Owns(two, n) })
+	testkit.Eventually(t, "the second owns the node", func() bool { return conductor.Owns(two, n) })
 	two.Wake()
 	later := x.state("n1", "wait call-back")
 	if n.WaitUntil == nil || later.WaitUntil == nil || !n.WaitUntil.Equal(*later.WaitUntil) ||
@@ -121,7 +122,7 @@ func TestS0_2_APowerActionOfADeadConductorIsInterrupted(t *testing.T) {
 	if err := one.SetPower(t.Context(), "n1", rpc.PowerRequest{Target: ingot.PowerOn}); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "the action is at work", func() bool { return power.calls() == 1 })
+	testkit.Eventually(t, "the action is at work", func() bool { return power.calls() == 1 })
 	way.gate.Lock()
 	n := w.until("n1", "end", func(n *ingot.Node) bool {
 		return n.TargetPowerState == "" && n.Reservation == ""
@@ -130,10 +131,10 @@ func TestS0_2_APowerActionOfADeadConductorIsInterrupted(t *testing.T) {
 	if !strings.Contains(n.LastError, "interrupted") {
 		t.Errorf("last error %q", n.LastError)
 	}
-	eventually(t, "it has its lease again", func() bool {
+	testkit.Eventually(t, "it has its lease again", func() bool {
 		return strings.Contains(w.log.String(), "the lease is renewed")
 	})
-	eventually(t, "its task has ended", func() bool { return conductor.Running(one) == 0 })
+	testkit.Eventually(t, "its task has ended", func() bool { return conductor.Running(one) == 0 })
 	if later := w.node("n1"); later.Generation != n.Generation {
 		t.Errorf("generation %d, was %d\n%s", later.Generation, n.Generation, w.journal("n1"))
 	}
@@ -152,7 +153,7 @@ func TestS0_2_AConductorThatStopsHandsOverAtOnce(t *testing.T) {
 	var mine *ingot.Node
 	for i := 0; mine == nil; i++ {
 		n := w.enroll(one, fmt.Sprintf("n%d", i), "available")
-		eventually(t, "it has an owner", func() bool {
+		testkit.Eventually(t, "it has an owner", func() bool {
 			return conductor.Owns(one, n) != conductor.Owns(two, n)
 		})
 		if conductor.Owns(one, n) {
@@ -160,13 +161,13 @@ func TestS0_2_AConductorThatStopsHandsOverAtOnce(t *testing.T) {
 		}
 	}
 	w.provision(one, mine.UUID, "deploy")
-	eventually(t, "the step is at work", func() bool { return power.calls() == 1 })
+	testkit.Eventually(t, "the step is at work", func() bool { return power.calls() == 1 })
 	stopped := make(chan struct{})
 	go func() {
 		defer close(stopped)
 		stop()
 	}()
-	eventually(t, "the second owns the node", func() bool { return conductor.Owns(two, mine) })
+	testkit.Eventually(t, "the second owns the node", func() bool { return conductor.Owns(two, mine) })
 	if n := w.node(mine.UUID); n.Reservation != "host1" || n.ProvisionState != "deploying" {
 		t.Errorf("%s, reserved by %q", n.ProvisionState, n.Reservation)
 	}
@@ -194,8 +195,8 @@ func TestADrainedConductorSaysWhenItIsEmpty(t *testing.T) {
 	if err := w.store.Drain(t.Context(), "host1", true); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "draining is told", told("draining: no node is owned any more"))
-	eventually(t, "the second owns the node", func() bool {
+	testkit.Eventually(t, "draining is told", told("draining: no node is owned any more"))
+	testkit.Eventually(t, "the second owns the node", func() bool {
 		return conductor.Owns(two, n) && !conductor.Owns(one, n)
 	})
 	if told("drained: nothing runs here")() {
@@ -203,9 +204,9 @@ func TestADrainedConductorSaysWhenItIsEmpty(t *testing.T) {
 	}
 	close(w.power.gate)
 	w.state("n1", "active")
-	eventually(t, "the end is told", told("drained: nothing runs here"))
+	testkit.Eventually(t, "the end is told", told("drained: nothing runs here"))
 	if err := w.store.Drain(t.Context(), "host1", false); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "the end of draining is told", told("draining is over"))
+	testkit.Eventually(t, "the end of draining is told", told("draining is over"))
 }

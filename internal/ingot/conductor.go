@@ -32,7 +32,6 @@ type Conductor struct {
 
 // Keys of Conductor.Services.
 const (
-	ServiceAPI  = "api"  // URL
 	ServiceBoot = "boot" // URL of scripts and boot files
 	ServiceBus  = "bus"  // host:port of the mesh
 )

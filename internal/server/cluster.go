@@ -8,7 +8,6 @@ import (
 	"net"
 	"net/url"
 	"strconv"
-	"sync/atomic"
 	"time"
 
 	"ingot/internal/bootfile"
@@ -20,15 +19,8 @@ import (
 	"ingot/internal/rpc/remote"
 )
 
-// cluster is what a server has to do with others that share its store. It is nil for one that is
-// alone with a file.
-type cluster struct {
-	bus *bus.Bus
-	// conductors are all there are.
-	conductors atomic.Pointer[[]*ingot.Conductor]
-}
-
-// join connects to the bus.
+// join connects to the others that share the store, by the bus; a server that is alone with a file
+// has none.
 func (s *server) join(ctx context.Context) error {
 	if !s.store.Shared() {
 		return nil
@@ -45,29 +37,26 @@ func (s *server) join(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	s.cluster = &cluster{bus: b}
+	s.bus = b
 	return nil
 }
 
 // leave ends the connections to others.
 func (s *server) leave() {
-	if s.cluster != nil {
-		s.cluster.bus.Close()
+	if s.bus != nil {
+		s.bus.Close()
 	}
 }
 
 // serving returns who tells the boot URLs of the conductors that live and can serve a hardware type,
 // any if it is ""; nil for a server that is alone.
 func (s *server) serving() func(driver string) []string {
-	c := s.cluster
-	if c == nil {
+	if s.bus == nil {
 		return nil
 	}
 	return func(driver string) (urls []string) {
-		if all := c.conductors.Load(); all != nil {
-			for _, m := range ingot.Serving(*all, driver) {
-				urls = append(urls, m.Services[ingot.ServiceBoot])
-			}
+		for _, m := range ingot.Serving(s.conductor.Members(), driver) {
+			urls = append(urls, m.Services[ingot.ServiceBoot])
 		}
 		return urls
 	}
@@ -82,19 +71,15 @@ func (s *server) peers() func() []string {
 	return func() []string { return serving("") }
 }
 
-// others returns who tells the conductors that live and have a hardware type, but for one.
-func (c *cluster) others(me string) func(driver string) map[string]string {
-	return func(driver string) map[string]string {
-		urls := map[string]string{}
-		if all := c.conductors.Load(); all != nil {
-			for _, m := range ingot.Serving(*all, driver) {
-				if m.Hostname != me {
-					urls[m.Hostname] = m.Services[ingot.ServiceBoot]
-				}
-			}
+// others are the conductors that live and have a hardware type, but for this one: URLs by host name.
+func (s *server) others(driver string) map[string]string {
+	urls := map[string]string{}
+	for _, m := range ingot.Serving(s.conductor.Members(), driver) {
+		if m.Hostname != s.hostname {
+			urls[m.Hostname] = m.Services[ingot.ServiceBoot]
 		}
-		return urls
 	}
+	return urls
 }
 
 // wakeSubject is heard by all keepers of boot files.
@@ -107,10 +92,10 @@ func (s *server) keep(files *bootfile.Cache) error {
 		Programs: s.cfg.Boot.TFTPFiles, Log: s.log,
 		MaxAge:   time.Duration(s.cfg.Boot.CacheMaxAge),
 		MaxBytes: int64(s.cfg.Boot.CacheMaxGiB) << 30}
-	if s.cluster == nil {
+	if s.bus == nil {
 		return nil
 	}
-	s.keeper.Others = s.cluster.others(s.hostname)
+	s.keeper.Others = s.others
 	if b := s.cfg.Boot; b.Quorum != config.QuorumAll {
 		s.keeper.Quorum = 1
 		if n, err := strconv.Atoi(b.Quorum); err == nil {
@@ -119,11 +104,11 @@ func (s *server) keep(files *bootfile.Cache) error {
 	}
 	s.keeper.QuorumTimeout = time.Duration(s.cfg.Boot.QuorumTimeout)
 	s.keeper.Tell = func() {
-		if err := s.cluster.bus.Tell(wakeSubject, nil); err != nil {
+		if err := s.bus.Tell(wakeSubject, nil); err != nil {
 			s.log.Warn("others learn later of a new boot file", "error", err)
 		}
 	}
-	return s.cluster.bus.Handle(wakeSubject, func(context.Context, []byte) []byte {
+	return s.bus.Handle(wakeSubject, func(context.Context, []byte) []byte {
 		s.keeper.Wake()
 		return nil
 	})
@@ -154,8 +139,8 @@ func (s *server) services() (address string, services map[string]string, err err
 		return "", nil, fmt.Errorf("address of the boot socket: %w", err)
 	}
 	services = map[string]string{ingot.ServiceBoot: s.boot.URL()}
-	if s.cluster != nil && s.cluster.bus.MeshAddress() != "" {
-		_, port, err := net.SplitHostPort(s.cluster.bus.MeshAddress())
+	if s.bus != nil && s.bus.MeshAddress() != "" {
+		_, port, err := net.SplitHostPort(s.bus.MeshAddress())
 		if err != nil {
 			return "", nil, fmt.Errorf("address of the bus: %w", err)
 		}
@@ -166,28 +151,26 @@ func (s *server) services() (address string, services map[string]string, err err
 
 // changed is told of all conductors when they change.
 func (s *server) changed(all []*ingot.Conductor) {
-	c := s.cluster
-	if c == nil {
+	if s.bus == nil {
 		return
 	}
-	c.conductors.Store(&all)
 	var peers []string
 	for _, m := range all {
 		if m.Alive && m.Hostname != s.hostname {
 			peers = append(peers, m.Services[ingot.ServiceBus])
 		}
 	}
-	if err := c.bus.SetPeers(peers); err != nil {
+	if err := s.bus.SetPeers(peers); err != nil {
 		s.log.Error("the bus does not take its peers; calls to them are done here", "error", err)
 	}
 }
 
 // route is the conductor that the API asks: the local one, or one that finds the owner.
 func (s *server) route(local *conductor.Conductor) (rpc.Conductor, error) {
-	if s.cluster == nil {
+	if s.bus == nil {
 		return local, nil
 	}
-	r := &remote.Router{Local: local, Host: s.hostname, Bus: s.cluster.bus, Store: s.store,
+	r := &remote.Router{Local: local, Host: s.hostname, Bus: s.bus, Store: s.store,
 		Members: local.Members, Lease: local.Lease, Log: s.log}
 	return r, r.Serve()
 }

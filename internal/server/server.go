@@ -20,6 +20,7 @@ import (
 	"ingot/internal/auth"
 	"ingot/internal/bootd"
 	"ingot/internal/bootfile"
+	"ingot/internal/bus"
 	"ingot/internal/cli"
 	"ingot/internal/conductor"
 	"ingot/internal/config"
@@ -62,8 +63,8 @@ func Run(ctx context.Context, cfg config.Config, w io.Writer) error {
 // server holds the parts of one process.
 type server struct {
 	cfg       config.Config
-	hostname  string // of the conductor
-	cluster   *cluster
+	hostname  string   // of the conductor
+	bus       *bus.Bus // to others that share the store; nil without
 	log       *slog.Logger
 	store     *store.Store
 	journal   *journal.Journal

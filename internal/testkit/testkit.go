@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"runtime"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -56,4 +57,15 @@ func Within(namespace string, f func() error) error {
 		result = f()
 	}()
 	return <-done
+}
+
+// Eventually waits for what another process or goroutine brings about, and ends the test if it has
+// not after a minute.
+func Eventually(t testing.TB, what string, ok func() bool) {
+	t.Helper()
+	for end := time.Now().Add(time.Minute); !ok(); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("not after a minute: %s", what)
+		}
+	}
 }
