@@ -11,6 +11,7 @@ import (
 	"ingot/internal/driver/fake"
 	"ingot/internal/ingot"
 	"ingot/internal/rpc"
+	"ingot/internal/store/storetest"
 )
 
 func TestANodeGoesAllTheWayRound(t *testing.T) {
@@ -261,7 +262,7 @@ func TestATaskThatLostItsNodeWritesNothing(t *testing.T) {
 	// Somebody thought that this conductor is dead, who may see between the two that it is not.
 	var other *ingot.Node
 	for deadline := time.Now().Add(patience); other == nil; {
-		if _, err := w.store.ReleaseAll(t.Context(), "host1"); err != nil {
+		if _, err := storetest.ReleaseAll(t.Context(), w.store, "host1"); err != nil {
 			t.Fatal(err)
 		}
 		var err error

@@ -16,6 +16,7 @@ import (
 	"ingot/internal/driver/iscsi"
 	"ingot/internal/ingot"
 	"ingot/internal/rpc"
+	"ingot/internal/store/storetest"
 )
 
 // around runs a deploy interface with something before and after each step.
@@ -279,7 +280,7 @@ func TestS2_6_NothingIsHeldWhileTheMachineBoots(t *testing.T) {
 	if _, err := x.store.Reserve(t.Context(), "n1", "somebody"); err != nil {
 		t.Errorf("reserve a waiting node: %v", err)
 	}
-	if _, err := x.store.ReleaseAll(t.Context(), "somebody"); err != nil {
+	if _, err := storetest.ReleaseAll(t.Context(), x.store, "somebody"); err != nil {
 		t.Fatal(err)
 	}
 	silent.Store(false)

@@ -132,7 +132,8 @@ func (s *Store) Leave(ctx context.Context, hostname, incarnation string) error {
 	})
 }
 
-// RemoveConductor forgets a conductor: a host that will not come back. Its reservations stay; see ReleaseAll. NotFound if there is none.
+// RemoveConductor forgets a conductor: a host that will not come back. Its reservations stay. NotFound
+// if there is none.
 func (s *Store) RemoveConductor(ctx context.Context, hostname string) error {
 	return s.writeBeside(ctx, "remove conductor "+hostname, func(tx *tx) error {
 		count, err := changed(tx.ExecContext(ctx,

@@ -13,6 +13,7 @@ import (
 
 	"ingot/internal/ingot"
 	"ingot/internal/store"
+	"ingot/internal/store/storetest"
 )
 
 func TestANodeIsReadAsItWasStored(t *testing.T) {
@@ -265,7 +266,7 @@ func TestAnOwnerThatLostTheNodeCannotWriteOrRelease(t *testing.T) {
 		t.Fatal(err)
 	}
 	// c1 stops answering, starts again, and gets the node a second time.
-	if count, err := s.ReleaseAll(t.Context(), "c1"); err != nil || count != 1 {
+	if count, err := storetest.ReleaseAll(t.Context(), s, "c1"); err != nil || count != 1 {
 		t.Fatalf("released %d, %v; want 1", count, err)
 	}
 	now, err := s.Reserve(t.Context(), uuid(1), "c1")
@@ -317,7 +318,7 @@ func TestReleaseAllLeavesOthersAlone(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if count, err := s.ReleaseAll(t.Context(), "c1"); err != nil || count != 2 {
+	if count, err := storetest.ReleaseAll(t.Context(), s, "c1"); err != nil || count != 2 {
 		t.Errorf("released %d, %v; want 2", count, err)
 	}
 	left, err := s.Nodes(t.Context(), store.NodeFilter{Reserved: ptr(true)}, store.Page{})

@@ -81,7 +81,7 @@ func TestWhatWasAcknowledgedSurvivesAKill(t *testing.T) {
 			t.Errorf("the reservation of node %d was acknowledged", i)
 		}
 	}
-	if count, err := s.ReleaseAll(t.Context(), "killed"); err != nil || count < acknowledged {
+	if count, err := storetest.ReleaseAll(t.Context(), s, "killed"); err != nil || count < acknowledged {
 		t.Errorf("released %d, %v; want %d or more", count, err, acknowledged)
 	}
 }

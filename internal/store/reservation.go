@@ -74,17 +74,3 @@ func (s *Store) Release(ctx context.Context, n *ingot.Node) error {
 	n.Generation++
 	return nil
 }
-
-// ReleaseAll ends all reservations of owner and returns how many there were. A conductor calls
-// it when it starts, for those of its previous life; a task of that life that still runs can
-// not write any more.
-func (s *Store) ReleaseAll(ctx context.Context, owner string) (int, error) {
-	var count int64
-	err := s.write(ctx, "release all nodes of "+owner, func(tx *tx) (err error) {
-		count, err = changed(tx.ExecContext(ctx, `UPDATE nodes
-			SET reservation = NULL, generation = generation + 1
-			WHERE reservation = $1`, owner))
-		return err
-	})
-	return int(count), err
-}

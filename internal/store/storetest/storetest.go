@@ -88,3 +88,18 @@ func Schema(t testing.TB, server string) string {
 	u.RawQuery = q.Encode()
 	return u.String()
 }
+
+// ReleaseAll ends all reservations of owner, as who finds it dead does, and returns how many there
+// were.
+func ReleaseAll(ctx context.Context, s *store.Store, owner string) (int, error) {
+	left, err := s.Nodes(ctx, store.NodeFilter{ReservedBy: owner}, store.Page{})
+	if err != nil {
+		return 0, err
+	}
+	for _, n := range left {
+		if err := s.Release(ctx, n); err != nil {
+			return 0, err
+		}
+	}
+	return len(left), nil
+}
