@@ -16,6 +16,7 @@ import (
 
 	"ingot/internal/cli"
 	"ingot/internal/config"
+	"ingot/internal/drill"
 	"ingot/internal/lab"
 	"ingot/internal/lifecycle"
 	"ingot/internal/server"
@@ -67,7 +68,7 @@ func command() *cobra.Command {
 	}
 	root.SetVersionTemplate("{{.Name}} {{.Version}}\n")
 	root.AddCommand(server.Command(), server.DatabaseCommand(), cli.NodeCommand(),
-		cli.ConductorCommand(), lab.DemoCommand(), lab.Command(), lab.RamdiskCommand(),
+		cli.ConductorCommand(), lab.DemoCommand(), drill.Command(), lab.Command(), lab.RamdiskCommand(),
 		lifecycleCommand(), configCommand(), versionCommand())
 	refuseUnknown(root)
 	return root

@@ -411,3 +411,71 @@ func TestOneConductorAnswersAtOnce(t *testing.T) {
 	living = nil // each is alone, as far as it knows
 	everybody("alone", "02:00:00:00:02:03", discover("02:00:00:00:02:03"))
 }
+
+// A REQUEST for a server that has died is answered in its place: at once where the others know, at
+// its repetition where they do not, and by more of them the longer it is repeated.
+func TestARequestForADeadServerIsAnsweredByAnother(t *testing.T) {
+	t.Parallel()
+	w := newCrowd(t, 100)
+	living := []string{}
+	for i, s := range w.servers {
+		living = append(living, s.URL())
+		s.Servers = func(string) []string { return slices.Clone(living) }
+		if err := w.stores[0].Heartbeat(t.Context(), ingot.Conductor{Hostname: fmt.Sprint("c", i),
+			Incarnation: fmt.Sprint(i), Address: s.site.Address.String()}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	dead := w.servers[0]
+	for i := range 20 {
+		mac := fmt.Sprintf("02:00:00:00:03:%02x", i)
+		d := firmware(t, dhcpv4.MessageTypeDiscover, mac, "", "", 0)
+		d.NumSeconds = 1 // all answer
+		offer := ask(t, dead, d)
+		q := request(t, mac, func(p *dhcpv4.DHCPv4) {
+			p.UpdateOption(dhcpv4.OptServerIdentifier(dead.site.Address.AsSlice()))
+			p.UpdateOption(dhcpv4.OptRequestedIPAddress(offer.YourIPAddr))
+		})
+		known := i%2 == 0 // that it is dead
+		living = []string{w.servers[0].URL(), w.servers[1].URL(), w.servers[2].URL()}
+		if known {
+			living = living[1:]
+		}
+		for n, want := range []int{0, 1, 2, 2} {
+			if known {
+				want = min(n+1, 2)
+			}
+			got := 0
+			for _, s := range w.servers[1:] {
+				a, err := s.handleDHCP(t.Context(), q)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if a == nil {
+					continue
+				}
+				got++
+				if a.MessageType() != dhcpv4.MessageTypeAck || !a.YourIPAddr.Equal(offer.YourIPAddr) ||
+					!a.ServerIdentifier().Equal(dead.site.Address.AsSlice()) {
+					t.Errorf("%s is answered with %s", mac, a.Summary())
+				}
+			}
+			if got != want {
+				t.Errorf("request %d of %s, death known: %t: answered by %d, want %d", n+1, mac, known, got,
+					want)
+			}
+		}
+	}
+	// A server that is none of ours is another's.
+	q := request(t, "02:00:00:00:03:ff", func(p *dhcpv4.DHCPv4) {
+		p.UpdateOption(dhcpv4.OptServerIdentifier(netip.MustParseAddr("10.77.0.9").AsSlice()))
+		p.UpdateOption(dhcpv4.OptRequestedIPAddress(dead.site.Networks[0].Pool.First.AsSlice()))
+	})
+	for range 5 {
+		for _, s := range w.servers {
+			if a, err := s.handleDHCP(t.Context(), q); a != nil || err != nil {
+				t.Errorf("a request for a foreign server is answered with %v, %v", a, err)
+			}
+		}
+	}
+}

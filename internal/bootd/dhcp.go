@@ -155,22 +155,26 @@ func (s *Server) offer(ctx context.Context, q *dhcpv4.DHCPv4, w want) (*dhcpv4.D
 func (s *Server) request(ctx context.Context, q *dhcpv4.DHCPv4, w want) (
 	*dhcpv4.DHCPv4, error,
 ) {
+	var as netip.Addr
 	if !s.meant(q) {
 		s.leases.unhold(w.MAC) // it took another server's offer
-		return nil, nil
+		if yes, err := s.standsIn(ctx, q, w.Machine); !yes {
+			return nil, err
+		}
+		as = ipv4(q.ServerIdentifier())
 	}
 	w.wish = wish(q)
 	lease, err := s.leases.confirm(ctx, w)
 	switch ingot.KindOf(err) {
 	case "":
 		return s.answer(q, w.Machine, Offer{Kind: dhcpv4.MessageTypeAck, Network: w.network,
-			Address: w.wish, Lease: lease})
+			Address: w.wish, Lease: lease, As: as})
 	case ingot.Conflict, ingot.Unavailable:
 		if w.Node == nil && q.ServerIdentifier() == nil && w.network.Prefix.Contains(w.wish) {
 			return nil, nil
 		}
 		why := fmt.Sprintf("asked for %s: %s", cmp.Or(addressText(w.wish), "no address"), err)
-		return s.send(q, w.Machine, Offer{Kind: dhcpv4.MessageTypeNak, Boot: Boot{Why: why}})
+		return s.send(q, w.Machine, Offer{Kind: dhcpv4.MessageTypeNak, Boot: Boot{Why: why}, As: as})
 	default:
 		return nil, fmt.Errorf("lease %s to %s: %w", addressText(w.wish), w.MAC, err)
 	}

@@ -48,6 +48,7 @@ type leases struct {
 	mu       sync.Mutex                 // guards the next ones; held while an address is chosen
 	taken    map[netip.Addr]ingot.Lease // what is leased
 	reserved map[netip.Addr]string      // address -> MAC, from ports' extra.ip_address, or server
+	servers  map[netip.Addr]bool        // addresses of who shares the leases, dead ones included
 	readAt   time.Time                  // of taken and reserved; zero: not yet
 	held     holds
 	next     *commit // takes changes; nil: there is none
@@ -260,7 +261,7 @@ func (l *leases) read(ctx context.Context) error {
 		return nil
 	}
 	began, now := time.Now(), l.store.Now()
-	reserved, err := l.reservations(ctx)
+	reserved, servers, err := l.reservations(ctx)
 	if err != nil {
 		return fmt.Errorf("read reservations: %w", err)
 	}
@@ -274,8 +275,16 @@ func (l *leases) read(ctx context.Context) error {
 			taken[a] = lease
 		}
 	}
-	l.reserved, l.taken, l.readAt = reserved, taken, began
+	l.reserved, l.servers, l.taken, l.readAt = reserved, servers, taken, began
 	return nil
+}
+
+// isServer tells whether an address is, or was, that of a server that shares the leases.
+func (l *leases) isServer(ctx context.Context, a netip.Addr) (bool, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	err := l.read(ctx)
+	return l.servers[a], err
 }
 
 // unhold ends the hold of a machine that took the offer of another server.
@@ -286,16 +295,17 @@ func (l *leases) unhold(mac net.HardwareAddr) {
 }
 
 // reservations reads which addresses are set aside for whom: ports, and those who share the store.
-func (l *leases) reservations(ctx context.Context) (map[netip.Addr]string, error) {
-	reserved := map[netip.Addr]string{}
+func (l *leases) reservations(ctx context.Context) (reserved map[netip.Addr]string,
+	servers map[netip.Addr]bool, err error) {
+	reserved, servers = map[netip.Addr]string{}, map[netip.Addr]bool{}
 	if l.store.Shared() {
 		others, err := l.store.Conductors(ctx, store.Page{})
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		for _, o := range others { // dead ones still have their addresses
 			if a, err := netip.ParseAddr(o.Address); err == nil {
-				reserved[a] = o.Hostname
+				reserved[a], servers[a] = o.Hostname, true
 			}
 		}
 	}
@@ -303,7 +313,7 @@ func (l *leases) reservations(ctx context.Context) (map[netip.Addr]string, error
 	for {
 		ports, err := l.store.Ports(ctx, store.PortFilter{ExtraWord: reservationKey}, page)
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		for _, p := range ports {
 			if a, ok := reservation(p); ok {
@@ -311,7 +321,7 @@ func (l *leases) reservations(ctx context.Context) (map[netip.Addr]string, error
 			}
 		}
 		if len(ports) < page.Limit {
-			return reserved, nil
+			return reserved, servers, nil
 		}
 		page.Marker = ports[len(ports)-1].UUID
 	}

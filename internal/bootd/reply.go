@@ -19,6 +19,8 @@ type Offer struct {
 	Address netip.Addr    // yiaddr; invalid: none (proxy, INFORM)
 	Lease   time.Duration // of Address
 	Boot    Boot
+	// As is the server in whose place the answer is given; invalid: this one.
+	As netip.Addr
 }
 
 // maxFile is the longest name that fits the file field of the header with its terminator.
@@ -30,8 +32,12 @@ const tftpServers = dhcpv4.GenericOptionCode(150)
 // reply makes the answer to a request. The options of the relay (82) and the client's own
 // identifier (61, RFC 6842) go back as they came.
 func (s Site) reply(q *dhcpv4.DHCPv4, o Offer) (*dhcpv4.DHCPv4, error) {
+	id := s.Address
+	if o.As.IsValid() {
+		id = o.As
+	}
 	r, err := dhcpv4.NewReplyFromRequest(q, dhcpv4.WithMessageType(o.Kind),
-		dhcpv4.WithOption(dhcpv4.OptServerIdentifier(s.Address.AsSlice())))
+		dhcpv4.WithOption(dhcpv4.OptServerIdentifier(id.AsSlice())))
 	if err != nil {
 		return nil, fmt.Errorf("make DHCP reply: %w", err)
 	}

@@ -83,6 +83,8 @@ type Server struct {
 	cached programCache   // what TFTP serves
 	told   journal.Hourly // what the log was told of, by name
 	heard  asking         // who asks for an address
+	// pending are the requests for other servers.
+	pending requests
 
 	downloads transfers
 

@@ -10,6 +10,7 @@ import (
 	"maps"
 	"net/netip"
 	"os/exec"
+	"slices"
 	"strconv"
 	"sync"
 	"syscall"
@@ -55,6 +56,7 @@ type Fleet struct {
 
 	mu      sync.Mutex
 	stages  map[string]fleet.Event // the last of each machine
+	traces  map[string][]Arrival   // all of them
 	changed chan struct{}          // closed at the next event
 	ended   error                  // set when the process has ended
 
@@ -82,7 +84,7 @@ func startFleet(ctx context.Context, n *sim.Network, binary string, o FleetOptio
 	if err := cmd.Start(); err != nil {
 		return nil, fmt.Errorf("start simulated machines: %w", err)
 	}
-	f := &Fleet{cmd: cmd, stages: make(map[string]fleet.Event), changed: make(chan struct{}),
+	f := &Fleet{cmd: cmd, stages: make(map[string]fleet.Event), traces: make(map[string][]Arrival), changed: make(chan struct{}),
 		bmc: n.Addr()}
 	lines := bufio.NewReader(out)
 	if _, err := lines.ReadString('\n'); err != nil {
@@ -125,6 +127,7 @@ func (f *Fleet) follow(out io.Reader, complaints *tail) {
 				complaints.text())
 		} else {
 			f.stages[e.Machine] = e
+			f.traces[e.Machine] = append(f.traces[e.Machine], Arrival{time.Now(), e})
 		}
 		close(f.changed)
 		f.changed = make(chan struct{})
@@ -147,6 +150,30 @@ func (f *Fleet) Stages() map[string]fleet.Event {
 		all[name] = e
 	}
 	return all
+}
+
+// Arrival is an event with the time at which it was heard of.
+type Arrival struct {
+	At time.Time
+	fleet.Event
+}
+
+// Last is the last event of a machine; false if there was none.
+func (f *Fleet) Last(machine string) (Arrival, bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	trace := f.traces[machine]
+	if len(trace) == 0 {
+		return Arrival{}, false
+	}
+	return trace[len(trace)-1], true
+}
+
+// Trace is all that a machine has told, the oldest first.
+func (f *Fleet) Trace(machine string) []Arrival {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.Clone(f.traces[machine])
 }
 
 // Wait returns when so many machines are at a stage. The error names those that are stuck.

@@ -32,10 +32,16 @@ type Options struct {
 	// Conductors is how many servers there are; default one, which runs where the machines are.
 	// Several have a host each, and need Database.
 	Conductors int
-	// Database is the URL of a PostgreSQL that all hosts reach, as by a socket file; default: a file.
+	// Database is the URL of a PostgreSQL; default: a file. One at a socket file is reached by hosts
+	// over their network.
 	Database string
 	// Binary is the ingot to serve with; default: this program.
 	Binary string
+	// Files are what machines boot and what is written to them; default: a real ramdisk and a real
+	// image, which are made.
+	Files *Files
+	// CheckInterval is the server's check_provision_state_interval; default one second.
+	CheckInterval time.Duration
 	// Flavour of the deploy ramdisk; default cloud, which has drivers for virtio only.
 	Flavour ramdisk.Flavour
 	// DHCPMode is the server's boot.dhcp.mode; default server.
@@ -70,6 +76,7 @@ type Lab struct {
 	// Fleet is the simulated machines; nil if there are none.
 	Fleet *Fleet
 
+	wire     *wire // to the database of several servers; nil if it is not needed
 	flavour  ramdisk.Flavour
 	packages string // directory of unpacked kernel packages
 }
@@ -90,6 +97,7 @@ func Start(ctx context.Context, o Options) (*Lab, error) {
 	}
 	o.CallbackTimeout = cmp.Or(o.CallbackTimeout, 5*time.Minute)
 	o.BootRetryTimeout = cmp.Or(o.BootRetryTimeout, 10*time.Minute)
+	o.CheckInterval = cmp.Or(o.CheckInterval, time.Second)
 	o.Flavour = cmp.Or(o.Flavour, ramdisk.Cloud)
 	o.DHCPMode = cmp.Or(o.DHCPMode, "server")
 	dir, err := filepath.Abs(o.Dir)
@@ -126,6 +134,9 @@ func Start(ctx context.Context, o Options) (*Lab, error) {
 	}
 	l := &Lab{Lab: machines, Files: files, flavour: o.Flavour, packages: packages(o)}
 	err = l.addServers(ctx, o)
+	if err == nil && o.Conductors > 1 {
+		l.wire, o.Database, err = connect(l.Network, o.Database)
+	}
 	if err == nil {
 		err = l.serve(ctx, o)
 	}
@@ -155,7 +166,7 @@ func (l *Lab) addServers(ctx context.Context, o Options) error {
 		}
 		name := fmt.Sprintf("conductor-%d", i)
 		l.Servers = append(l.Servers, &Server{
-			Host: name, space: h.Namespace, link: sim.HostInterface, addr: h.Addr(),
+			Host: name, space: h.Namespace, machine: h, link: sim.HostInterface, addr: h.Addr(),
 			binary: o.Binary, dir: filepath.Join(o.Dir, name),
 		})
 	}
@@ -198,11 +209,17 @@ func (l *Lab) Close() error {
 	for _, s := range l.Servers {
 		errs = append(errs, s.Stop())
 	}
+	if l.wire != nil {
+		errs = append(errs, l.wire.close())
+	}
 	return errors.Join(append(errs, l.Down())...)
 }
 
 // prepare makes kernel, ramdisk and image, or finds them in the cache.
 func prepare(ctx context.Context, o Options) (Files, error) {
+	if o.Files != nil {
+		return *o.Files, nil
+	}
 	begin := time.Now()
 	rd, err := ramdisk.Build(ctx, ramdisk.Options{
 		OutDir: filepath.Join(o.Cache, "ramdisk"), CacheDir: packages(o),

@@ -42,7 +42,7 @@ host = "{{.Host}}"
 enabled_hardware_types = ["ipmi", "fake-hardware"]
 deploy_callback_timeout = "{{.CallbackTimeout}}"
 boot_retry_timeout = "{{.BootRetryTimeout}}"
-check_provision_state_interval = "1s"
+check_provision_state_interval = "{{.CheckInterval}}"
 sync_power_state_interval = "10s"
 graceful_shutdown_timeout = "5s"
 
@@ -71,14 +71,15 @@ type Server struct {
 	// Host is the name of its conductor.
 	Host string
 
-	space  *sim.Namespace
-	link   string     // towards the machines
-	addr   netip.Addr // of that
-	binary string
-	dir    string
-	cmd    *exec.Cmd
-	done   chan struct{}
-	err    error // of the process; set before done is closed
+	space   *sim.Namespace
+	machine *sim.Host  // that it runs on; nil where the machines are
+	link    string     // towards the machines
+	addr    netip.Addr // of that
+	binary  string
+	dir     string
+	cmd     *exec.Cmd
+	done    chan struct{}
+	err     error // of the process; set before done is closed
 }
 
 // Client returns a client of its API.
@@ -106,9 +107,10 @@ func (s *Server) Transport() *http.Transport {
 func (s *Server) Boot() string { return "http://" + net.JoinHostPort(s.addr.String(), bootPort) }
 
 // Forget removes the boot files of a server that does not run.
-func (s *Server) Forget() error { return os.RemoveAll(s.cache()) }
+func (s *Server) Forget() error { return os.RemoveAll(s.Cache()) }
 
-func (s *Server) cache() string { return filepath.Join(s.dir, "boot") }
+// Cache is the directory of its boot files.
+func (s *Server) Cache() string { return filepath.Join(s.dir, "boot") }
 
 // Log is the file with the server's output, of all its lives.
 func (s *Server) Log() string { return filepath.Join(s.dir, "server.log") }
@@ -163,8 +165,8 @@ func (s *Server) configure(kernel, ramdisk, images string, o Options) error {
 		"Dir": s.dir, "API": APIAddress, "Kernel": kernel, "Ramdisk": ramdisk, "Images": images,
 		"Interface": s.link, "Address": s.addr, "Host": s.Host, "Database": database,
 		"Range": addresses, "CallbackTimeout": o.CallbackTimeout,
-		"BootRetryTimeout": o.BootRetryTimeout,
-		"DHCPMode":         o.DHCPMode, "BootPort": bootPort, "Cache": s.cache(),
+		"BootRetryTimeout": o.BootRetryTimeout, "CheckInterval": o.CheckInterval,
+		"DHCPMode": o.DHCPMode, "BootPort": bootPort, "Cache": s.Cache(),
 	})
 	if err != nil {
 		return fmt.Errorf("write the server's configuration: %w", err)

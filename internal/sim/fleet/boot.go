@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"path"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
@@ -49,11 +50,27 @@ func (m *Machine) modifiers(c client) []dhcpv4.Modifier {
 	return all
 }
 
-// lease asks for an address.
+// lease asks for an address. Firmware does so once. The ramdisk begins anew for two minutes, as the
+// agent does.
 func (m *Machine) lease(ctx context.Context, c client) (*dhcpv4.DHCPv4, error) {
+	if c != systemClient {
+		return m.ask(ctx, c, nclient4.WithTimeout(2*time.Second), nclient4.WithRetry(5))
+	}
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
+	defer cancel()
+	for {
+		ack, err := m.ask(ctx, c, nclient4.WithTimeout(time.Second), nclient4.WithRetry(2))
+		if err == nil || pause(ctx, 200*time.Millisecond) != nil {
+			return ack, err
+		}
+	}
+}
+
+// ask is one try.
+func (m *Machine) ask(ctx context.Context, c client, opts ...nclient4.ClientOpt) (*dhcpv4.DHCPv4,
+	error) {
 	card := m.fleet.wire.attach(m.mac)
-	dhcp, err := nclient4.NewWithConn(card, m.mac, nclient4.WithTimeout(2*time.Second),
-		nclient4.WithRetry(5))
+	dhcp, err := nclient4.NewWithConn(card, m.mac, opts...)
 	if err != nil {
 		card.Close()
 		return nil, err
@@ -107,11 +124,19 @@ func (m *Machine) loadProgram(ctx context.Context) error {
 	if file == "" || server.IsUnspecified() {
 		return fmt.Errorf("%w: no boot file", errNoAnswer)
 	}
-	if _, err := tftp.Get(ctx, net.JoinHostPort(server.String(), "69"), file, io.Discard,
+	if _, err := tftp.Get(ctx, net.JoinHostPort(server.String(), "69"), file, counter{&m.received},
 		tftp.Options{BlockSize: 1456}); err != nil {
 		return fmt.Errorf("TFTP %s: %w", file, err)
 	}
 	return nil
+}
+
+// counter counts what is written to it.
+type counter struct{ n *atomic.Int64 }
+
+func (c counter) Write(p []byte) (int, error) {
+	c.n.Add(int64(len(p)))
+	return len(p), nil
 }
 
 // host is the machine while it executes scripts.
@@ -164,7 +189,7 @@ func (h *host) Fetch(ctx context.Context, url string, idle time.Duration, w io.W
 		return fmt.Errorf("%s: %s", url, resp.Status)
 	}
 	sum := sha256.New()
-	if _, err := io.Copy(io.MultiWriter(w, sum), &patient{resp.Body, silence, idle}); err != nil {
+	if _, err := io.Copy(io.MultiWriter(w, sum, counter{&h.machine.received}), &patient{resp.Body, silence, idle}); err != nil {
 		return err
 	}
 	want := path.Base(path.Dir(req.URL.Path))

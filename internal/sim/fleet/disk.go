@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"sync"
+	"sync/atomic"
 )
 
 // chunk is the unit in which a disk remembers; aligned zeros cost nothing.
@@ -13,6 +14,7 @@ const chunk = 64 << 10
 // disk is a sparse disk in memory.
 type disk struct {
 	size, keep int64
+	written    atomic.Int64 // bytes of all writes
 
 	mu     sync.Mutex
 	chunks map[int64]*[chunk]byte
@@ -48,6 +50,7 @@ func (d *disk) ReadAt(p []byte, off int64) (int, error) {
 }
 
 func (d *disk) WriteAt(p []byte, off int64) (int, error) {
+	d.written.Add(int64(len(p)))
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	each(off, int64(len(p)), func(c, from, to, at int64) {

@@ -48,6 +48,10 @@ type Event struct {
 	Text string `json:"text,omitempty"`
 	// SHA256 is the digest of the whole disk in hexadecimal, of stage Disk where all is kept.
 	SHA256 string `json:"sha256,omitempty"`
+	// Received is how many bytes the machine has fetched by HTTP and TFTP since it was made,
+	// Written how many were written to its disk, zeros aside.
+	Received int64 `json:"received,omitempty"`
+	Written  int64 `json:"written,omitempty"`
 }
 
 // MaxMachines is how many machines a fleet has at the most.

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"ingot/internal/sim"
@@ -30,6 +31,8 @@ type Machine struct {
 
 	mu sync.Mutex // guards the field below
 	on bool
+
+	received atomic.Int64 // bytes, see Event
 
 	sim.BootFlags
 }
@@ -144,6 +147,7 @@ func (m *Machine) close() error {
 
 func (m *Machine) arrive(e Event) {
 	e.Machine = m.spec.Name
+	e.Received, e.Written = m.received.Load(), m.disk.written.Load()
 	m.fleet.o.Notify(e)
 }
 

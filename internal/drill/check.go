@@ -1,0 +1,116 @@
+package drill
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// audit has the database record each change of a node's row, and who made it: a judge that knows
+// nothing of what the conductors think.
+const audit = `
+CREATE TABLE audit (id BIGSERIAL, node TEXT, before BIGINT, generation BIGINT,
+	reserved_before TEXT, reserved TEXT, writer TEXT);
+CREATE FUNCTION record_change() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+	INSERT INTO audit (node, before, generation, reserved_before, reserved, writer)
+	VALUES (NEW.uuid, OLD.generation, NEW.generation, OLD.reservation, NEW.reservation,
+		current_setting('application_name'));
+	RETURN NEW;
+END $$;
+CREATE TRIGGER record_change AFTER UPDATE ON nodes FOR EACH ROW EXECUTE FUNCTION record_change()`
+
+// watch begins the record.
+func (c *cluster) watch(ctx context.Context) (err error) {
+	if c.db, err = pgx.Connect(ctx, c.postgres.URL); err != nil {
+		return fmt.Errorf("connect to the database of the drill: %w", err)
+	}
+	if _, err = c.db.Exec(ctx, audit); err != nil {
+		return fmt.Errorf("have the database record changes: %w", err)
+	}
+	return nil
+}
+
+// judge finds what no conductor may have done, and journals with a hole.
+func (c *cluster) judge(ctx context.Context, r *Report) error {
+	if err := c.writers(ctx, r); err != nil {
+		return err
+	}
+	return c.journals(ctx, r)
+}
+
+// writers checks that no generation was written twice, and that what was reserved was written by who
+// had reserved it and nobody else.
+func (c *cluster) writers(ctx context.Context, r *Report) error {
+	var twice int
+	err := c.db.QueryRow(ctx, `SELECT count(*), count(*) - count(DISTINCT (node, before)) FROM audit`).
+		Scan(&r.Writes, &twice)
+	if err != nil {
+		return fmt.Errorf("read who wrote: %w", err)
+	}
+	if twice > 0 {
+		r.Faults = append(r.Faults, fmt.Sprintf("%d generations of nodes were written twice", twice))
+	}
+	rows, err := c.db.Query(ctx, `SELECT node || ' generation ' || generation || ', reserved for ' ||
+		COALESCE(reserved, 'nobody') || ', was written by ' || writer FROM audit
+		WHERE reserved IS NOT NULL AND reserved <> writer
+		OR reserved_before IS NOT NULL AND reserved IS NOT NULL AND reserved_before <> reserved`)
+	if err != nil {
+		return fmt.Errorf("read who wrote: %w", err)
+	}
+	foreign, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil {
+		return fmt.Errorf("read who wrote: %w", err)
+	}
+	r.Faults = append(r.Faults, foreign...)
+	return nil
+}
+
+// journals checks that each machine that arrived has on record how it began and how it ended: as
+// often active as it was deployed.
+func (c *cluster) journals(ctx context.Context, r *Report) error {
+	storms := 1
+	if r.Undisturbed != nil {
+		storms = 2
+	}
+	rows, err := c.db.Query(ctx, `SELECT n.name || ' began ' || count(*) FILTER (WHERE
+			j.data::json->>'from' = 'available' AND j.data::json->>'to' = 'deploying') ||
+			' times and became active ' || count(*) FILTER (WHERE j.data::json->>'to' = 'active') ||
+			' times on record'
+		FROM nodes n LEFT JOIN journal j ON j.node = n.uuid AND j.source = 'state'
+		WHERE n.provision_state = 'active' GROUP BY n.name
+		HAVING count(*) FILTER (WHERE j.data::json->>'from' = 'available' AND
+			j.data::json->>'to' = 'deploying') <> $1
+		OR count(*) FILTER (WHERE j.data::json->>'to' = 'active') <> $1`, storms)
+	if err != nil {
+		return fmt.Errorf("read the journals: %w", err)
+	}
+	holes, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil {
+		return fmt.Errorf("read the journals: %w", err)
+	}
+	r.Holes = holes
+	return nil
+}
+
+// recall adds to each lost machine the end of its journal.
+func (c *cluster) recall(ctx context.Context, s *Storm) error {
+	for i, lost := range s.Lost {
+		name, _, _ := strings.Cut(lost, " ")
+		rows, err := c.db.Query(ctx, `SELECT to_char(to_timestamp(time / 1e6), 'MI:SS.MS') || ' ' ||
+			source || ': ' || text FROM journal WHERE node = (SELECT uuid FROM nodes WHERE name = $1)
+			ORDER BY seq DESC LIMIT 12`, name)
+		if err != nil {
+			return fmt.Errorf("read the journal of %s: %w", name, err)
+		}
+		entries, err := pgx.CollectRows(rows, pgx.RowTo[string])
+		if err != nil {
+			return fmt.Errorf("read the journal of %s: %w", name, err)
+		}
+		slices.Reverse(entries)
+		s.Lost[i] = lost + "\n    " + strings.Join(entries, "\n    ")
+	}
+	return nil
+}

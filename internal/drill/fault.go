@@ -1,0 +1,184 @@
+package drill
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"time"
+
+	"ingot/internal/lab"
+)
+
+// kind is what is done to a server, or to what all of them need.
+type kind string
+
+// The kinds. All but kill end by themselves after a while.
+const (
+	kill      kind = "killed"      // SIGKILL; in random faults started again after a while
+	pause     kind = "stopped"     // SIGSTOP, then SIGCONT
+	partition kind = "cut off"     // the cable is pulled
+	restart   kind = "restarted"   // SIGTERM, then started
+	corrupt   kind = "corrupted"   // a byte of a boot file that it holds is changed
+	reconnect kind = "reconnected" // all connections to the database are ended
+)
+
+// fault is one entry of a schedule.
+type fault struct {
+	Kind   kind
+	Server int // index
+	// Arrived is the part of the machines, 0 to 1, that have to run their image before it begins.
+	Arrived float64
+	// Hold is how long it lasts; 0 is to the end.
+	Hold time.Duration
+}
+
+// plan is what will be done, in the order in which it is done: a pure function of the options.
+func plan(o Options) []fault {
+	if o.Random > 0 {
+		return randomPlan(o)
+	}
+	var all []fault
+	for i, kinds := range []struct {
+		kind  kind
+		count int
+		hold  time.Duration
+	}{{kill, o.Kill, 0}, {pause, o.Pause, o.Hold}, {partition, o.Partition, o.Hold}} {
+		_ = i
+		for range kinds.count {
+			all = append(all, fault{Kind: kinds.kind, Hold: kinds.hold})
+		}
+	}
+	// Each server is disturbed once at the most; the first one is asked for the deployments and its
+	// turn comes last.
+	for i := range all {
+		all[i].Server = o.Conductors - 1 - i
+		all[i].Arrived = float64(i+1) / float64(len(all)+2)
+	}
+	return all
+}
+
+// randomPlan draws faults, of which each ends before the next begins on the same server, and leaves
+// one server alone for the whole storm.
+func randomPlan(o Options) []fault {
+	random := rand.New(rand.NewPCG(o.Seed, 0))
+	kinds := []kind{kill, kill, pause, pause, partition, restart, corrupt, reconnect}
+	spared := random.IntN(o.Conductors)
+	all := make([]fault, o.Random)
+	for i := range all {
+		server := (spared + 1 + random.IntN(o.Conductors-1)) % o.Conductors
+		all[i] = fault{Kind: kinds[random.IntN(len(kinds))], Server: server,
+			Arrived: (float64(i) + random.Float64()) / float64(o.Random+1),
+			Hold:    time.Second + time.Duration(random.Int64N(int64(o.Hold)))}
+	}
+	return all
+}
+
+// apply does it, and ends it; done is told what was done and when.
+func (c *cluster) apply(ctx context.Context, f fault, done func(text string)) error {
+	s := c.Servers[f.Server]
+	switch f.Kind {
+	case kill:
+		return c.whileDown(ctx, s, f, s.Kill, done)
+	case restart:
+		return c.whileDown(ctx, s, f, s.Stop, done)
+	case pause:
+		return c.hold(ctx, s, f, done, s.Pause, s.Continue)
+	case partition:
+		// What was begun is also ended when the drill is over.
+		return c.hold(ctx, s, f, done, func() error { return s.Unplug(ctx) },
+			func() error { return s.Plug(context.WithoutCancel(ctx)) })
+	case corrupt:
+		return c.corrupt(s, done)
+	case reconnect:
+		c.CutDatabase()
+		done("all connections to the database ended")
+	}
+	return nil
+}
+
+// whileDown ends a server and starts it again if the fault is not to the end.
+func (c *cluster) whileDown(ctx context.Context, s *lab.Server, f fault, end func() error,
+	done func(string)) error {
+	if err := end(); err != nil {
+		return err
+	}
+	done(fmt.Sprintf("%s %s", s.Host, f.Kind))
+	if f.Hold == 0 {
+		return nil
+	}
+	if err := wait(ctx, f.Hold); err != nil {
+		return err
+	}
+	if err := s.Start(ctx); err != nil {
+		return err
+	}
+	done(s.Host + " started again")
+	return nil
+}
+
+// hold does something to a server for a while.
+func (c *cluster) hold(ctx context.Context, s *lab.Server, f fault, done func(string),
+	begin, end func() error) error {
+	if err := begin(); err != nil {
+		return err
+	}
+	done(fmt.Sprintf("%s %s", s.Host, f.Kind))
+	waited := wait(ctx, f.Hold)
+	if err := end(); err != nil {
+		return err
+	}
+	if waited == nil {
+		done(fmt.Sprintf("%s is back after %.0f s", s.Host, f.Hold.Seconds()))
+	}
+	return waited
+}
+
+// corrupt changes a byte of each boot file that a server holds.
+func (c *cluster) corrupt(s *lab.Server, done func(string)) error {
+	files, err := filepath.Glob(filepath.Join(s.Cache(), "*"))
+	if err != nil {
+		return err
+	}
+	changed := 0
+	for _, path := range files {
+		info, err := os.Stat(path)
+		if err != nil || !info.Mode().IsRegular() || info.Size() < 4096 {
+			continue
+		}
+		if err := flip(path, info.Size()/2); err != nil {
+			return err
+		}
+		changed++
+	}
+	done(fmt.Sprintf("%d boot files of %s corrupted", changed, s.Host))
+	return nil
+}
+
+// flip inverts the bits of one byte of a file.
+func flip(path string, at int64) error {
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		return fmt.Errorf("corrupt a boot file: %w", err)
+	}
+	defer f.Close()
+	var b [1]byte
+	if _, err := f.ReadAt(b[:], at); err != nil {
+		return fmt.Errorf("corrupt a boot file: %w", err)
+	}
+	b[0] = ^b[0]
+	if _, err := f.WriteAt(b[:], at); err != nil {
+		return fmt.Errorf("corrupt a boot file: %w", err)
+	}
+	return nil
+}
+
+func wait(ctx context.Context, d time.Duration) error {
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-time.After(d):
+		return nil
+	}
+}

@@ -1,0 +1,107 @@
+package drill
+
+import (
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strings"
+	"text/tabwriter"
+)
+
+// Report is what a drill has found.
+type Report struct {
+	Machines   int    `json:"machines"`
+	Conductors int    `json:"conductors"`
+	Seed       uint64 `json:"seed"`
+	// Undisturbed is nil if there was no such storm.
+	Undisturbed *Storm `json:"undisturbed,omitempty"`
+	Disturbed   *Storm `json:"disturbed"`
+	// OriginSent is how often the source of the boot files sent each of them.
+	OriginSent map[string]int `json:"origin_sent"`
+	// Writes counts the changes of nodes, Faults are those that nobody had the right to make.
+	Writes int      `json:"writes"`
+	Faults []string `json:"faults"`
+	// Holes are machines whose journal lacks their beginning or their end.
+	Holes []string `json:"holes"`
+}
+
+// Passed tells whether no machine was lost and no conductor did what it must not.
+func (r *Report) Passed() bool { return len(r.Disturbed.Lost) == 0 && len(r.Faults) == 0 }
+
+// Added compares the storms: how many seconds later than in the undisturbed one the first machine
+// arrived, the second one, and so on; median and worst of them, and of the last.
+func (r *Report) Added() (median, worst, last float64) {
+	a, b := r.Undisturbed.Arrivals, r.Disturbed.Arrivals
+	n := min(len(a), len(b))
+	if n == 0 {
+		return 0, 0, 0
+	}
+	late := make([]float64, n)
+	for i := range late {
+		late[i] = b[i] - a[i]
+	}
+	last = late[n-1]
+	slices.Sort(late)
+	return late[n/2], late[n-1], last
+}
+
+// Print writes the report for people.
+func (r *Report) Print(w io.Writer) error {
+	tw := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
+	line := func(what, format string, args ...any) {
+		fmt.Fprintf(tw, what+"\t"+format+"\n", args...)
+	}
+	d := r.Disturbed
+	line("machines lost", "%d of %d", len(d.Lost), r.Machines)
+	if u := r.Undisturbed; u != nil {
+		median, worst, last := r.Added()
+		line("seconds added", "median %.1f, worst %.1f, last machine %.1f", median, worst, last)
+		line("undisturbed", "%s", u.times())
+		line("disturbed", "%s", d.times())
+		line("bytes sent again", "%.1f MB of boot files (of %.1f), %.1f MB of images (of %.1f)",
+			mega(d.Received-u.Received), mega(u.Received), mega(d.Written-u.Written), mega(u.Written))
+	} else {
+		line("storm", "%s", d.times())
+	}
+	var sent []string
+	for _, name := range slices.Sorted(maps.Keys(r.OriginSent)) {
+		sent = append(sent, fmt.Sprintf("%s %d times", name, r.OriginSent[name]))
+	}
+	line("origin sent", "%s", strings.Join(sent, ", "))
+	line("changes of nodes", "%d, %d of them by who had no right to", r.Writes, len(r.Faults))
+	line("journals", "%d with a hole", len(r.Holes))
+	if err := tw.Flush(); err != nil {
+		return err
+	}
+	for _, list := range []struct {
+		what  string
+		lines []string
+	}{{"Done to servers", d.Faults}, {"Lost", d.Lost}, {"Written without a right", r.Faults},
+		{"Journals with a hole", r.Holes}} {
+		if len(list.lines) == 0 {
+			continue
+		}
+		const most = 20
+		fmt.Fprintf(w, "\n%s:\n", list.what)
+		for _, l := range list.lines[:min(len(list.lines), most)] {
+			fmt.Fprintln(w, "  "+l)
+		}
+		if more := len(list.lines) - most; more > 0 {
+			fmt.Fprintf(w, "  and %d more\n", more)
+		}
+	}
+	return nil
+}
+
+// times says when machines arrived.
+func (s *Storm) times() string {
+	n := len(s.Arrivals)
+	if n == 0 {
+		return "no machine arrived"
+	}
+	return fmt.Sprintf("first after %.1f s, median %.1f, last %.1f", s.Arrivals[0],
+		s.Arrivals[n/2], s.Arrivals[n-1])
+}
+
+func mega(n int64) float64 { return float64(n) / 1e6 }
