@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"time"
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
 
@@ -116,8 +117,26 @@ func (s *Server) send(q *dhcpv4.DHCPv4, m Machine, o Offer) (*dhcpv4.DHCPv4, err
 	text := fmt.Sprintf("DHCP %s answered with %s: %s (%s)", q.MessageType(), o.Kind,
 		describe(r, o.Boot), o.Boot.Why)
 	s.note(m, ingot.LevelInfo, "dhcp", text, ingot.Object{"request": q.MessageType().String(),
-		"answer": o.Kind.String(), "address": addressText(o.Address), "file": o.Boot.File})
+		"answer": o.Kind.String(), "address": addressText(o.Address), "file": o.Boot.File,
+		ingot.DataServer: s.Life})
+	s.onRecord(m, o.Boot)
 	return r, nil
+}
+
+// flushTimeout is how long an answer waits for the journal.
+const flushTimeout = time.Second
+
+// onRecord returns when it is on record that a machine which is being deployed was sent to this
+// server, where there are others: if this one dies, they know that the machine finds nobody here.
+// An answer that is late for it is no loss, and neither is a record.
+func (s *Server) onRecord(m Machine, b Boot) {
+	if b.File == "" || !s.Store.Shared() || m.Node == nil || m.Node.Attempt == nil ||
+		m.Node.BootIntent != ingot.BootDeploy {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), flushTimeout)
+	defer cancel()
+	_ = s.Journal.Flush(ctx)
 }
 
 func addressText(a netip.Addr) string {

@@ -2,6 +2,7 @@ package bootd
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"flag"
 	"fmt"
@@ -40,6 +41,8 @@ func (m *memory) Add(e ingot.Entry) {
 	defer m.mu.Unlock()
 	m.entries = append(m.entries, e)
 }
+
+func (m *memory) Flush(context.Context) error { return nil }
 
 // texts returns the lines of one level.
 func (m *memory) texts(level string) []string {

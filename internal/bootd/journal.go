@@ -2,6 +2,7 @@ package bootd
 
 import (
 	"bufio"
+	"context"
 	"net/netip"
 	"os"
 	"strings"
@@ -10,9 +11,11 @@ import (
 	"ingot/internal/ingot"
 )
 
-// Journal takes what was answered. Add must not block; it is called from every socket.
+// Journal takes what was answered. Add must not block; it is called from every socket. Flush
+// returns when what was added before is on record.
 type Journal interface {
 	Add(e ingot.Entry)
+	Flush(ctx context.Context) error
 }
 
 // note writes one line to the journal of a machine's node, or to that of unknown machines.

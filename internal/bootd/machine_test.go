@@ -43,6 +43,8 @@ type journal struct {
 	changed chan struct{}
 }
 
+func (*journal) Flush(context.Context) error { return nil }
+
 func (j *journal) Add(e ingot.Entry) {
 	j.mu.Lock()
 	j.entries = append(j.entries, e)
@@ -123,6 +125,8 @@ func (p printer) Add(e ingot.Entry) {
 	}
 	p.out.Encode(e)
 }
+
+func (printer) Flush(context.Context) error { return nil }
 
 // serve runs a server until standard input ends. Every script is: fetch the boot file, say so.
 func serve(text string) error {

@@ -74,7 +74,10 @@ type Server struct {
 	// Servers returns the URLs of all servers that live and can serve a hardware type, any if it is "",
 	// in any order; the slice is the caller's. nil: this one is alone.
 	Servers func(driver string) []string
-	Log     *slog.Logger
+	// Life tells this process from others, and from the one before it; it is in the journal of
+	// machines that were told to go on here.
+	Life string
+	Log  *slog.Logger
 
 	site   Site
 	site6  Site6

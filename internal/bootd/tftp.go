@@ -120,7 +120,7 @@ func (s *Server) noteTFTP(e tftp.Event) {
 		return
 	}
 	data := ingot.Object{"path": e.Request.Path, "bytes": e.Bytes, "resent": e.Resent,
-		"seconds": e.Duration.Seconds(), "outcome": string(e.Outcome)}
+		"seconds": e.Duration.Seconds(), "outcome": string(e.Outcome), ingot.DataServer: s.Life}
 	s.noteAddress(e.Request.Client.Addr(), level, "tftp", text, data)
 }
 

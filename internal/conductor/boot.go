@@ -3,6 +3,7 @@ package conductor
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"ingot/internal/ingot"
@@ -33,7 +34,7 @@ func (c *Conductor) retryBoots(ctx context.Context) error {
 		}
 		free, err := c.attend(ctx, n.UUID, func(ctx context.Context, t *task) {
 			// Only now the row cannot change any more.
-			if !c.bootDue(t.node, c.o.Store.Now()) || t.bootAgain(ctx) != nil {
+			if !c.bootDue(t.node, c.o.Store.Now()) || t.bootLate(ctx) != nil {
 				t.release(ctx)
 				return
 			}
@@ -70,18 +71,124 @@ func later(a, b time.Time) time.Time {
 	return b
 }
 
+// bootLate starts a machine again that has taken too long.
+func (t *task) bootLate(ctx context.Context) error {
+	a := t.node.Attempt
+	return t.bootAgain(ctx, fmt.Sprintf("the ramdisk has not called within %s of boot %d. %s Starting "+
+		"the machine into the network again: boot %d of at most %d (boot_retry_timeout)",
+		t.c.o.Store.Now().Sub(a.BootedAt).Round(time.Second), a.Boots, t.lastSeen(ctx, a.BootedAt),
+		a.Boots+1, maxBoots))
+}
+
 // bootAgain ends the wait, so that the step which has started the machine is run once more. Its
 // deadline stays on record, see wait.
-func (t *task) bootAgain(ctx context.Context) error {
+func (t *task) bootAgain(ctx context.Context, text string) error {
 	a := t.node.Attempt
-	text := fmt.Sprintf("the ramdisk has not called within %s of boot %d. %s Starting the machine "+
-		"into the network again: boot %d of at most %d (boot_retry_timeout)",
-		t.c.o.Store.Now().Sub(a.BootedAt).Round(time.Second), a.Boots, t.lastSeen(ctx, a.BootedAt),
-		a.Boots+1, maxBoots)
 	if err := t.enter(lifecycle.Resume); err != nil {
 		return err
 	}
 	t.later(ingot.Entry{Source: "step", Level: ingot.LevelWarning, Text: text,
 		Data: ingot.Object{"boots": a.Boots}})
 	return t.save(ctx)
+}
+
+const (
+	// strandedFor is how long after the death of a server machines are looked for that it has sent
+	// on: longer than any lease it may have had.
+	strandedFor = 2 * time.Minute
+	// graceOfAnswer is how long a machine takes at most from a DHCP answer to its next sign, graceOfFile
+	// from a boot program to that.
+	graceOfAnswer = time.Second
+	graceOfFile   = 10 * time.Second
+)
+
+// retryStranded starts machines again that a server has sent to itself before it died: DHCP names one
+// server, and who finds nobody there has nothing to boot. That is no fault of the machine and no
+// boot of those that it may have.
+func (c *Conductor) retryStranded(ctx context.Context) error {
+	now := c.o.Store.Now()
+	died := later(time.UnixMicro(c.bereaved.Load()), c.began)
+	if now.Sub(died) > strandedFor {
+		return nil
+	}
+	free, no := false, false
+	waiting, err := c.o.Store.Nodes(ctx, store.NodeFilter{Reserved: &free, Maintenance: &no,
+		ProvisionState: string(lifecycle.WaitCallBack)}, store.Page{})
+	if err != nil {
+		return err
+	}
+	for _, n := range c.owned(waiting) {
+		why, err := c.stranded(ctx, n)
+		if err != nil {
+			return err
+		}
+		if why == "" {
+			continue
+		}
+		free, err := c.attend(ctx, n.UUID, func(ctx context.Context, t *task) {
+			why, err := c.stranded(ctx, t.node)
+			if why == "" || err != nil {
+				t.release(ctx)
+				return
+			}
+			t.node.Attempt.Boots--
+			if t.bootAgain(ctx, why) != nil {
+				t.release(ctx)
+				return
+			}
+			t.advance(ctx)
+		})
+		if !free {
+			return err
+		}
+	}
+	return nil
+}
+
+// stranded tells why a machine will not come by itself, "" if it may: the last that is known of it is
+// that it was sent to a server which is no more, and it should have been heard of since.
+func (c *Conductor) stranded(ctx context.Context, n *ingot.Node) (why string, err error) {
+	a := n.Attempt
+	if a == nil || a.Target != nil || a.Boots < 1 || givenUp(n) || n.BootIntent != ingot.BootDeploy ||
+		n.ProvisionState != string(lifecycle.WaitCallBack) {
+		return "", nil
+	}
+	entries, err := c.o.Store.Journal(ctx, store.JournalQuery{Node: n.UUID, Last: 20})
+	if err != nil {
+		return "", err
+	}
+	i := lastIndex(entries, func(e ingot.Entry) bool {
+		return e.Attempt == a.ID && slices.Contains(machineSources, e.Source)
+	})
+	if i < 0 {
+		return "", nil
+	}
+	last := entries[i]
+	server, _ := last.Data[ingot.DataServer].(string)
+	members := c.members.Load()
+	if server == "" || members == nil || lives(members.all)[server] {
+		return "", nil
+	}
+	since, grace := c.o.Store.Now().Sub(last.Time), graceOfAnswer
+	switch file, _ := last.Data["file"].(string); {
+	case last.Source == "tftp":
+		grace = graceOfFile
+	case file == "":
+		return "", nil // an operating system, which asks nobody for a file
+	}
+	if since < grace {
+		return "", nil
+	}
+	return fmt.Sprintf("the server that the machine was sent to %s ago has died (%s). Starting the "+
+		"machine into the network again", since.Round(100*time.Millisecond), last.Text), nil
+}
+
+// lastIndex is the index of the last entry for which f is true, -1 if there is none.
+func lastIndex(entries []ingot.Entry, f func(ingot.Entry) bool) int {
+	for i, e := range slices.Backward(entries) {
+		if f(e) {
+			return i
+		}
+	}
+	return -1
 }

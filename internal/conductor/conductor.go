@@ -12,6 +12,7 @@
 package conductor
 
 import (
+	"cmp"
 	"context"
 	"log/slog"
 	"sync"
@@ -27,6 +28,8 @@ import (
 // Journal takes what happened; *journal.Journal is one.
 type Journal interface {
 	Add(e ingot.Entry)
+	// Flush returns when what was added before is on record.
+	Flush(ctx context.Context) error
 }
 
 // Options is what a conductor works with. Store, Journal, Table, Host and Log are needed; the
@@ -37,6 +40,8 @@ type Options struct {
 	Table   *driver.Table
 	// Host is the name under which reservations are taken; no two conductors share it.
 	Host string
+	// Incarnation tells this process from all others; default: a new one.
+	Incarnation string
 	// Group is the conductor group, "" the default one.
 	Group string
 	// Address, Services and Version are what others are told of this conductor, see
@@ -95,6 +100,13 @@ type Conductor struct {
 	incarnation string
 	// members are the conductors there are, as of the last heartbeat.
 	members atomic.Pointer[membership]
+	// seen are the same with the times of their heartbeats; used by the heart only.
+	seen []*ingot.Conductor
+	// bereaved is when a conductor was last found to be alive no more, microseconds since 1970; 0 is
+	// never.
+	bereaved atomic.Int64
+	// recorded is the last death after which recordStates has looked; used by that only.
+	recorded time.Time
 	// leaving tells that this conductor is about to stop and wants no nodes; left wakes the heart to
 	// say so at once.
 	leaving atomic.Bool
@@ -157,7 +169,7 @@ func New(o Options) *Conductor {
 	def(&o.PowerTimeout, driver.DefaultPowerTimeout)
 	o.Log = o.Log.With("conductor", o.Host)
 	c := &Conductor{
-		o: o, incarnation: ingot.NewUUID(), pool: newPool(o.Workers), line: newLine(o.Copies), ready: make(chan struct{}),
+		o: o, incarnation: cmp.Or(o.Incarnation, ingot.NewUUID()), pool: newPool(o.Workers), line: newLine(o.Copies), ready: make(chan struct{}),
 		left:     make(chan struct{}),
 		powerBad: map[string]int{}, active: map[string]bool{}, deferred: map[string]bool{},
 		running: map[string]context.CancelCauseFunc{}, claimed: map[string]int{},
@@ -173,6 +185,8 @@ func New(o Options) *Conductor {
 		c.resumer, c.usher,
 		newReconciler("deadlines", o.CheckInterval, c.checkDeadlines),
 		newReconciler("boot retry", o.CheckInterval, c.retryBoots),
+		newReconciler("stranded boots", o.CheckInterval, c.retryStranded),
+		newReconciler("journals", o.CheckInterval, c.recordStates),
 		newReconciler("switch off", o.PowerTimeout, c.switchOff),
 		newReconciler("power recovery", o.PowerRecoveryInterval, c.recoverPower),
 	}

@@ -326,7 +326,7 @@ func TestS2_7_NoTimeoutWaitsForEver(t *testing.T) {
 	x.failed("aborted by request")
 }
 
-func TestAWaitForAMachineThatIsOffSaysSo(t *testing.T) {
+func TestAMachineThatIsOffWhileItIsWaitedForIsStartedAgain(t *testing.T) {
 	t.Parallel()
 	for _, force := range []bool{true, false} {
 		x := newMetal(t)
@@ -335,6 +335,17 @@ func TestAWaitForAMachineThatIsOffSaysSo(t *testing.T) {
 		c, _ := x.start()
 		x.provision(c, "n1", "deploy")
 		x.state("n1", "wait call-back")
+		deadline := *x.node("n1").WaitUntil
+		for boots := 2; boots <= 3; boots++ {
+			x.m.set(func(m *machine) { m.state = ingot.PowerOff })
+			c.Wake()
+			x.until("n1", "started again", func(n *ingot.Node) bool {
+				return n.Attempt.Boots == boots && n.ProvisionState == "wait call-back" && n.Reservation == ""
+			})
+			if x.m.power() != ingot.PowerOn || !x.node("n1").WaitUntil.Equal(deadline) {
+				t.Errorf("boot %d: machine %s, %+v", boots, x.m.power(), x.node("n1"))
+			}
+		}
 		x.m.set(func(m *machine) { m.state = ingot.PowerOff })
 		for range 2 { // the second time there is no news
 			c.Wake()
@@ -345,9 +356,9 @@ func TestAWaitForAMachineThatIsOffSaysSo(t *testing.T) {
 		n := x.node("n1")
 		if n.ProvisionState != "wait call-back" || n.WaitUntil == nil || n.Maintenance ||
 			x.m.power() != ingot.PowerOff {
-			t.Errorf("waiting: %+v, machine %s", n, x.m.power())
+			t.Errorf("after its last boot: %+v, machine %s", n, x.m.power())
 		}
-		if got := strings.Count(x.journal("n1"), "the machine is off while its call is"); got != 1 {
+		if got := strings.Count(x.journal("n1"), "console; switch it on"); got != 1 {
 			t.Errorf("told %d times:\n%s", got, x.journal("n1"))
 		}
 	}

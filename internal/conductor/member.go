@@ -2,9 +2,13 @@ package conductor
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
+	"net"
+	"net/url"
 	"slices"
+	"syscall"
 	"time"
 
 	"ingot/internal/ingot"
@@ -53,13 +57,19 @@ func (c *Conductor) join(ctx context.Context) error {
 // beat sends heartbeats until ctx ends, or until one is refused because another process has the
 // name: two of one name would take each other's nodes for their own.
 func (c *Conductor) beat(ctx context.Context) error {
-	tick := time.NewTicker(c.o.HeartbeatInterval)
+	tick, watch := time.NewTicker(c.o.HeartbeatInterval), time.NewTicker(c.o.HeartbeatInterval/6)
 	defer tick.Stop()
+	defer watch.Stop()
 	left := c.left
 	for failed := false; ; {
 		select {
 		case <-ctx.Done():
 			return nil
+		case <-watch.C:
+			if err := c.watchOthers(ctx); err != nil && ctx.Err() == nil {
+				c.o.Log.Warn("cannot look after a conductor whose heartbeat is late", "error", err)
+			}
+			continue
 		case <-tick.C:
 		case <-left:
 			left = nil
@@ -105,14 +115,23 @@ func (c *Conductor) heartbeat(ctx context.Context) error {
 		return err
 	}
 	c.lease.renew(sent)
+	return c.lookAtOthers(ctx)
+}
+
+// lookAtOthers reads who the conductors are.
+func (c *Conductor) lookAtOthers(ctx context.Context) error {
 	all, err := c.o.Store.Conductors(ctx, store.Page{})
 	if err != nil {
 		return err
 	}
+	c.seen = all
 	c.tellDrain(all)
 	before := c.members.Load()
 	if before != nil && slices.EqualFunc(before.all, all, sameMember) {
 		return nil
+	}
+	if before != nil && lost(before.all, all) {
+		c.bereaved.Store(c.o.Store.Now().UnixMicro())
 	}
 	c.members.Store(c.membership(all))
 	if c.o.Changed != nil {
@@ -123,6 +142,86 @@ func (c *Conductor) heartbeat(ctx context.Context) error {
 		c.look()
 	}
 	return nil
+}
+
+// lost tells whether a process that was alive is not any more.
+func lost(before, now []*ingot.Conductor) bool {
+	living := lives(now)
+	return slices.ContainsFunc(before, func(m *ingot.Conductor) bool {
+		return m.Alive && !living[m.Incarnation]
+	})
+}
+
+// lives are the incarnations that are alive.
+func lives(all []*ingot.Conductor) map[string]bool {
+	living := map[string]bool{}
+	for _, m := range all {
+		if m.Alive {
+			living[m.Incarnation] = true
+		}
+	}
+	return living
+}
+
+const (
+	// lateBy is by how much a heartbeat may be late.
+	lateBy = time.Second
+	// probeTimeout bounds the look at a port.
+	probeTimeout = 500 * time.Millisecond
+)
+
+// watchOthers looks after conductors whose heartbeat is late. The lease of one whose boot socket
+// refuses connections ends at once: a process that lives listens there, so it was killed, and its
+// host lives. Of a host that is silent nobody knows; it has its lease.
+func (c *Conductor) watchOthers(ctx context.Context) error {
+	if !c.o.Store.Shared() || !slices.ContainsFunc(c.seen, c.late) || c.lease.check() != nil {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, c.o.Store.ConductorLease()/2)
+	defer cancel()
+	// Others may have been heard of since the last heartbeat of this one.
+	if err := c.lookAtOthers(ctx); err != nil {
+		return err
+	}
+	buried := false
+	for _, m := range c.seen {
+		if !c.late(m) || !refuses(ctx, m) {
+			continue
+		}
+		done, err := c.o.Store.Bury(ctx, m)
+		if err != nil {
+			return err
+		}
+		if done {
+			c.o.Log.Warn("a conductor was killed: its heartbeat is late and its port refuses "+
+				"connections; its lease ends now", "of", m.Hostname)
+		}
+		buried = true // by another one, if not by this
+	}
+	if !buried {
+		return nil
+	}
+	return c.lookAtOthers(ctx)
+}
+
+// late tells whether another conductor that counts as alive should have been heard of.
+func (c *Conductor) late(m *ingot.Conductor) bool {
+	return m.Alive && m.Hostname != c.o.Host && m.UpdatedAt != nil &&
+		c.o.Store.Now().Sub(*m.UpdatedAt) > c.o.HeartbeatInterval+lateBy
+}
+
+// refuses tells whether nobody listens where a conductor serves boot files.
+func refuses(ctx context.Context, m *ingot.Conductor) bool {
+	u, err := url.Parse(m.Services[ingot.ServiceBoot])
+	if err != nil || u.Port() == "" {
+		return false
+	}
+	d := net.Dialer{Timeout: probeTimeout}
+	conn, err := d.DialContext(ctx, "tcp", u.Host)
+	if err == nil {
+		conn.Close()
+	}
+	return errors.Is(err, syscall.ECONNREFUSED)
 }
 
 // drain is what was told of being drained.

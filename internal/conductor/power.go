@@ -127,16 +127,45 @@ func (c *Conductor) watchNode(ctx context.Context, n *ingot.Node) {
 	if err != nil || state != ingot.PowerOff {
 		return
 	}
-	c.change(ctx, n, func(t *task) {
-		if t.node.Generation != n.Generation+1 { // + 1 for the reservation
+	_, err = c.attend(ctx, n.UUID, func(ctx context.Context, t *task) {
+		if t.node.Generation != n.Generation+1 || t.foundOff(ctx) != nil { // + 1 for the reservation
+			t.release(ctx)
 			return
 		}
-		t.node.PowerState = state
-		t.later(ingot.Entry{Source: "power", Level: ingot.LevelWarning,
-			Text: "the machine is off while its call is waited for: somebody switched it off, or " +
-				"the deploy ramdisk did after an error on its console; switch it on, or " +
-				"undeploy the node"})
+		t.advance(ctx)
 	})
+	if err != nil {
+		c.o.Log.Error("look after a machine that is off failed", "node", n.UUID, "error", err)
+	}
+}
+
+// errWaits says that a wait goes on.
+var errWaits = errors.New("the wait goes on")
+
+// foundOff ends the wait for a machine that somebody switched off, or that its ramdisk did after an
+// error: it has let go of a disk that is written, else it is started again. errWaits if it may not
+// be: it had its boots, or somebody will look at it.
+func (t *task) foundOff(ctx context.Context) error {
+	a := t.node.Attempt
+	t.node.PowerState = ingot.PowerOff
+	const off = "the machine is off while its call is waited for: somebody switched it off, or " +
+		"the deploy ramdisk did after an error on its console"
+	switch {
+	case a != nil && a.Written && !a.NeedsLoader:
+		a.Completed, a.Key = true, ""
+		t.later(ingot.Entry{Source: "power", Level: ingot.LevelWarning, Text: "the machine is off, " +
+			"so that its ramdisk has let go of the disk, though it did not say so"})
+		if err := t.enter(lifecycle.Resume); err != nil {
+			return err
+		}
+		return t.save(ctx)
+	case a != nil && a.Target == nil && a.Boots >= 1 && a.Boots < maxBoots && !givenUp(t.node):
+		return t.bootAgain(ctx, fmt.Sprintf("%s. Starting it again: boot %d of at most %d", off,
+			a.Boots+1, maxBoots))
+	}
+	t.later(ingot.Entry{Source: "power", Level: ingot.LevelWarning, Text: off +
+		"; switch it on, or undeploy the node"})
+	return errors.Join(errWaits, t.save(ctx))
 }
 
 // wantOff puts on record that the machine shall be off and could not be switched off: switchOff

@@ -43,6 +43,8 @@ type task struct {
 	attempt string
 	// notes wait for the write that makes them true.
 	notes []ingot.Entry
+	// inState is since when the node was in the state that the first of notes is about.
+	inState time.Time
 	// history waits for the next write, too.
 	history []ingot.History
 	lost    bool
@@ -208,6 +210,7 @@ func (t *task) save(ctx context.Context) error {
 		t.log.Error("write of the node failed; its task stops", "error", err)
 		return fmt.Errorf("%w: %w", errLost, err)
 	}
+	t.recordFrom(ctx)
 	for _, e := range t.notes {
 		t.note(e)
 	}
@@ -253,6 +256,9 @@ func (t *task) enter(e lifecycle.Event) error {
 		return badState(n, string(e))
 	}
 	now := t.c.o.Store.Now()
+	if n.ProvisionUpdatedAt != nil && len(t.notes) == 0 {
+		t.inState = *n.ProvisionUpdatedAt
+	}
 	n.ProvisionState, n.TargetProvisionState = string(next), string(target)
 	n.ProvisionUpdatedAt = &now
 	level := ingot.LevelInfo

@@ -19,6 +19,10 @@ type Entry struct {
 	Data Object `json:"data,omitempty"`
 }
 
+// DataServer is the key of Data under which the server is that a machine goes on with: the
+// Incarnation of its conductor.
+const DataServer = "server"
+
 // Levels of an Entry.
 const (
 	LevelInfo    = "info"

@@ -55,8 +55,8 @@ const (
 type Journal struct {
 	store   Store
 	log     *slog.Logger
-	queue   chan ingot.Entry
-	full    chan struct{} // told when a whole batch is in the queue
+	queue   chan item
+	full    chan struct{} // told when a whole batch is in the queue, or somebody waits for it
 	dropped atomic.Int64
 	told    int64 // how many drops were logged; used by Run only
 
@@ -65,9 +65,29 @@ type Journal struct {
 	waiting map[string]*waiters
 }
 
+// item is an entry that waits, or the mark of who waits for those before it.
+type item struct {
+	entry ingot.Entry
+	mark  chan struct{} // closed when all before it are on record, or lost; nil: an entry
+}
+
+// batch is what is written at once.
+type batch struct {
+	entries []ingot.Entry
+	marks   []chan struct{}
+}
+
+func (b *batch) put(i item) {
+	if i.mark != nil {
+		b.marks = append(b.marks, i.mark)
+		return
+	}
+	b.entries = append(b.entries, i.entry)
+}
+
 // New returns a journal that writes once Run runs; until then entries wait in the queue.
 func New(s Store, log *slog.Logger) *Journal {
-	return &Journal{store: s, log: log, queue: make(chan ingot.Entry, QueueSize),
+	return &Journal{store: s, log: log, queue: make(chan item, QueueSize),
 		full: make(chan struct{}, 1), waiting: map[string]*waiters{}}
 }
 
@@ -84,15 +104,37 @@ func (j *Journal) Add(e ingot.Entry) {
 	e.MAC = strings.ToLower(e.MAC)
 	e.Text = bounded(e.Text)
 	select {
-	case j.queue <- e:
+	case j.queue <- item{entry: e}:
 	default:
 		j.dropped.Add(1)
 	}
 	if len(j.queue) >= BatchSize {
-		select {
-		case j.full <- struct{}{}:
-		default:
-		}
+		j.hurry()
+	}
+}
+
+// hurry ends the wait for more entries.
+func (j *Journal) hurry() {
+	select {
+	case j.full <- struct{}{}:
+	default:
+	}
+}
+
+// Flush returns when what was added before is on record, or was lost, or with the error of ctx.
+func (j *Journal) Flush(ctx context.Context) error {
+	mark := make(chan struct{})
+	select {
+	case j.queue <- item{mark: mark}:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	j.hurry()
+	select {
+	case <-mark:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
 	}
 }
 
@@ -183,8 +225,8 @@ func (j *Journal) Run(ctx context.Context) error {
 	for ctx.Err() == nil {
 		j.write(writing, j.gather(ctx))
 	}
-	for batch := j.take(nil); len(batch) > 0; batch = j.take(nil) {
-		j.write(writing, batch)
+	for left := (batch{}); j.take(&left) > 0; left = (batch{}) {
+		j.write(writing, left)
 	}
 	return nil
 }
@@ -204,15 +246,14 @@ func grace(ctx context.Context, d time.Duration) (context.Context, context.Cance
 
 // gather waits for an entry and a little longer for more. It returns none when ctx has ended. It
 // sleeps while they come: to be woken by each would cost whoever adds it more than adding.
-func (j *Journal) gather(ctx context.Context) []ingot.Entry {
-	var batch []ingot.Entry
+func (j *Journal) gather(ctx context.Context) (b batch) {
 	select {
 	case <-ctx.Done():
-		return nil
-	case e := <-j.queue:
-		batch = append(batch, e)
+		return b
+	case i := <-j.queue:
+		b.put(i)
 	}
-	if len(j.queue) < BatchSize {
+	if len(j.queue) < BatchSize && len(b.marks) == 0 {
 		wait := time.NewTimer(BatchTime)
 		defer wait.Stop()
 		select {
@@ -221,33 +262,39 @@ func (j *Journal) gather(ctx context.Context) []ingot.Entry {
 		case <-ctx.Done():
 		}
 	}
-	return j.take(batch)
+	j.take(&b)
+	return b
 }
 
-// take adds what is in the queue now.
-func (j *Journal) take(batch []ingot.Entry) []ingot.Entry {
-	batch = slices.Grow(batch, min(len(j.queue), BatchSize))
-	for len(batch) < BatchSize {
+// take adds what is in the queue now, and returns how much that was.
+func (j *Journal) take(b *batch) (n int) {
+	b.entries = slices.Grow(b.entries, min(len(j.queue), BatchSize))
+	for ; len(b.entries) < BatchSize; n++ {
 		select {
-		case e := <-j.queue:
-			batch = append(batch, e)
+		case i := <-j.queue:
+			b.put(i)
 		default:
-			return batch
+			return n
 		}
 	}
-	return batch
+	return n
 }
 
 // write stores a batch. If the store refuses it, the entries are written one by one, so that
 // one bad entry does not cost the others.
-func (j *Journal) write(ctx context.Context, batch []ingot.Entry) {
-	if len(batch) == 0 {
+func (j *Journal) write(ctx context.Context, b batch) {
+	defer func() {
+		for _, mark := range b.marks {
+			close(mark)
+		}
+	}()
+	if len(b.entries) == 0 {
 		return
 	}
-	err := j.append(ctx, batch)
+	err := j.append(ctx, b.entries)
 	if err != nil {
-		for i := range batch {
-			if e := j.append(ctx, batch[i:i+1]); e != nil {
+		for i := range b.entries {
+			if e := j.append(ctx, b.entries[i:i+1]); e != nil {
 				err = e
 				j.dropped.Add(1)
 			}

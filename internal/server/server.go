@@ -124,7 +124,8 @@ func (s *server) build(ctx context.Context) error {
 	c := s.cfg.Conductor
 	s.conductor = conductor.New(conductor.Options{
 		Store: s.store, Journal: s.journal, Table: table, Host: s.hostname, Group: c.Group,
-		Address: address, Services: services, Version: cli.Version(), Changed: s.changed,
+		Incarnation: s.boot.Life,
+		Address:     address, Services: services, Version: cli.Version(), Changed: s.changed,
 		BootTree: s.keeper.Tree, Log: s.log,
 		Workers:            c.WorkersPoolSize,
 		Copies:             c.MaxConcurrentDeploy,
@@ -248,6 +249,7 @@ func (s *server) sockets(files *bootfile.Cache) (*bootd.Server, error) {
 	}
 	return &bootd.Server{
 		Config: c, Store: s.store, Journal: s.journal, Files: files, Servers: s.serving(), Log: s.log,
+		Life: ingot.NewUUID(),
 	}, nil
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"strings"
 	"time"
 
 	"ingot/internal/ingot"
@@ -38,7 +39,8 @@ type conductor = ingot.Conductor
 
 // Heartbeat records that the conductor lives, where it is and what it can do; the host name is its
 // key. ID, Alive, Draining and the times of c are ignored. Conflict if a conductor of that name is
-// alive in another incarnation: two of one name would take each other's nodes for their own.
+// alive in another incarnation: two of one name would take each other's nodes for their own; and if
+// this incarnation was buried.
 func (s *Store) Heartbeat(ctx context.Context, c ingot.Conductor) error {
 	if c.Hostname == "" {
 		return ingot.Errorf(ingot.Invalid, "a conductor needs a host name")
@@ -56,10 +58,11 @@ func (s *Store) Heartbeat(ctx context.Context, c ingot.Conductor) error {
 				address = excluded.address, services = excluded.services,
 				version = excluded.version, boot_tree = excluded.boot_tree,
 				updated_at = excluded.updated_at
-			WHERE conductors.incarnation = excluded.incarnation OR conductors.updated_at <= $10`,
+			WHERE conductors.incarnation = excluded.incarnation OR conductors.updated_at <= $10
+				AND conductors.incarnation <> $11`,
 			c.Hostname, c.Group, document[[]ingot.Driver]{&c.Drivers, "[]"}, c.Incarnation,
 			c.Address, document[map[string]string]{&c.Services, "{}"}, c.Version, c.BootTree,
-			tx.now.UnixMicro(), tx.now.Add(-s.lease).UnixMicro()))
+			tx.now.UnixMicro(), tx.now.Add(-s.lease).UnixMicro(), buried+c.Incarnation))
 		if err == nil && count == 0 {
 			return s.nameTaken(ctx, tx, c.Hostname)
 		}
@@ -73,9 +76,35 @@ func (s *Store) nameTaken(ctx context.Context, tx *tx, hostname string) error {
 	if err != nil {
 		return err
 	}
+	if by, was := strings.CutPrefix(other.Incarnation, buried); was && !s.alive(other, tx.now) {
+		return ingot.Errorf(ingot.Conflict, "others found conductor %s dead (its port refused "+
+			"connections, and its heartbeat was late) and have its nodes; incarnation %s may not go on",
+			hostname, by)
+	}
 	return ingot.Errorf(ingot.Conflict, "a conductor named %s is alive at %q, its last heartbeat was "+
 		"at %s: give this one another name by [conductor] host, or stop that one",
 		hostname, other.Address, other.UpdatedAt.Format(time.RFC3339))
+}
+
+// buried marks the incarnation of a conductor that was found dead before its lease ended.
+const buried = "dead "
+
+// Bury ends the lease of a conductor at once, for who knows that its process is no more. It is false
+// if that has renewed its lease since c was read, or another process has the name. The incarnation
+// gets Conflict if it beats again after all.
+func (s *Store) Bury(ctx context.Context, c *ingot.Conductor) (done bool, err error) {
+	if c.UpdatedAt == nil || c.Incarnation == "" {
+		return false, nil
+	}
+	err = s.writeBeside(ctx, "end the lease of conductor "+c.Hostname, func(tx *tx) error {
+		count, err := changed(tx.ExecContext(ctx, `UPDATE conductors SET updated_at = $1,
+			incarnation = $2 WHERE hostname = $3 AND incarnation = $4 AND updated_at = $5`,
+			tx.now.Add(-s.lease).UnixMicro(), buried+c.Incarnation, c.Hostname, c.Incarnation,
+			c.UpdatedAt.UnixMicro()))
+		done = count > 0
+		return err
+	})
+	return done && err == nil, err
 }
 
 // Drain says whether a conductor shall own no node any more. NotFound if there is none.

@@ -101,3 +101,36 @@ func TestS0_12_TheRowOfAConductorHasItsAddress(t *testing.T) {
 	other := ingot.Conductor{Hostname: "c1", Incarnation: "2", Address: "10.77.0.9"}
 	wantKind(t, s.Heartbeat(t.Context(), other), ingot.Conflict)
 }
+
+// Who knows that a process is no more ends its lease, and that process for good; not one that has
+// beaten since.
+func TestABuriedConductorIsDeadAtOnce(t *testing.T) {
+	t.Parallel()
+	s := open(t)
+	me := ingot.Conductor{Hostname: "c1", Incarnation: "1"}
+	beat := func() *ingot.Conductor {
+		t.Helper()
+		if err := s.Heartbeat(t.Context(), me); err != nil {
+			t.Fatal(err)
+		}
+		c, err := s.Conductor(t.Context(), "c1")
+		if err != nil || !c.Alive {
+			t.Fatalf("%+v, %v", c, err)
+		}
+		return c
+	}
+	late := beat()
+	*late.UpdatedAt = late.UpdatedAt.Add(-time.Second) // it has beaten since this was read
+	if done, err := s.Bury(t.Context(), late); done || err != nil {
+		t.Errorf("buried one that lives: %v, %v", done, err)
+	}
+	if done, err := s.Bury(t.Context(), beat()); !done || err != nil {
+		t.Fatalf("not buried: %v, %v", done, err)
+	}
+	if c, err := s.Conductor(t.Context(), "c1"); err != nil || c.Alive {
+		t.Errorf("%+v, %v", c, err)
+	}
+	wantKind(t, s.Heartbeat(t.Context(), me), ingot.Conflict)
+	me.Incarnation = "2"
+	beat()
+}

@@ -116,8 +116,8 @@ type NodeFilter struct {
 	Shares []ingot.Share
 	// WaitBefore: waits, with a deadline before it.
 	WaitBefore *time.Time
-	// StateBefore: in its provision state since before it.
-	StateBefore *time.Time
+	// StateBefore: in its provision state since before it; StateAfter: since it, or later.
+	StateBefore, StateAfter *time.Time
 }
 
 func (f NodeFilter) where() where {
@@ -158,6 +158,9 @@ func (f NodeFilter) where() where {
 	}
 	if f.WaitBefore != nil {
 		w.add("wait_until < ?", f.WaitBefore.UnixMicro())
+	}
+	if f.StateAfter != nil {
+		w.add("provision_updated_at >= ?", f.StateAfter.UnixMicro())
 	}
 	if f.StateBefore != nil {
 		w.add("provision_updated_at < ?", f.StateBefore.UnixMicro())

@@ -1,0 +1,147 @@
+package conductor_test
+
+import (
+	"net"
+	"strings"
+	"testing"
+	"time"
+
+	"ingot/internal/conductor"
+	"ingot/internal/ingot"
+	"ingot/internal/store"
+	"ingot/internal/store/storetest"
+	"ingot/internal/testkit"
+)
+
+// A conductor that was killed is known to be dead as soon as its heartbeat is late and its port
+// refuses connections; one that is silent has the whole of its lease.
+func TestAKilledConductorIsTakenOverBeforeItsLeaseEnds(t *testing.T) {
+	t.Parallel()
+	p, err := testkit.StartPostgres()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(p.Stop)
+	w := newWorld(t)
+	if w.store, err = store.Open(t.Context(), store.Options{URL: storetest.Schema(t, p.URL),
+		ConductorLease: time.Hour}); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { w.store.Close() })
+	w.o.Store = w.store
+	one := w.second("host1")
+	w.run(one)
+
+	listening, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listening.Close()
+	closed, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	closed.Close()
+	for host, l := range map[string]net.Listener{"silent": listening, "killed": closed} {
+		err := w.store.Heartbeat(t.Context(), ingot.Conductor{Hostname: host, Incarnation: host,
+			Services: map[string]string{ingot.ServiceBoot: "http://" + l.Addr().String()}})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	nodes := map[string]*ingot.Node{}
+	for _, host := range []string{"silent", "killed"} {
+		n := w.enroll(one, host, "available")
+		n, err := w.store.Reserve(t.Context(), n.UUID, host)
+		if err != nil {
+			t.Fatal(err)
+		}
+		n.ProvisionState, n.TargetProvisionState = "verifying", "manageable"
+		n.Steps = []ingot.Step{{Interface: "power", Name: "verify"}}
+		if err := w.store.UpdateNode(t.Context(), n); err != nil {
+			t.Fatal(err)
+		}
+		nodes[host] = n
+	}
+	w.until("killed", "manageable", func(n *ingot.Node) bool {
+		return n.ProvisionState == "manageable" && n.Reservation == ""
+	})
+	if n := w.node("silent"); n.Reservation != "silent" {
+		t.Errorf("the node of a conductor that may live was taken: %+v", n)
+	}
+	err = w.store.Heartbeat(t.Context(), ingot.Conductor{Hostname: "killed", Incarnation: "killed"})
+	if ingot.KindOf(err) != ingot.Conflict {
+		t.Errorf("who was found dead goes on: %v", err)
+	}
+}
+
+// What is on record of a machine decides whether it is started again when a server is no more.
+func TestAMachineThatADeadServerSentToItselfIsBootedAgain(t *testing.T) {
+	t.Parallel()
+	for name, last := range map[string]struct {
+		source string
+		data   ingot.Object
+		again  bool
+	}{
+		"dead":             {"dhcp", ingot.Object{"file": "http://gone", ingot.DataServer: "gone"}, true},
+		"dead, by TFTP":    {"tftp", ingot.Object{"path": "a", ingot.DataServer: "gone"}, true},
+		"alive":            {"dhcp", ingot.Object{"file": "http://me", ingot.DataServer: "me"}, false},
+		"operating system": {"dhcp", ingot.Object{"file": "", ingot.DataServer: "gone"}, false},
+		"has a script":     {"script", ingot.Object{"trace": "a"}, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			x := newMetal(t)
+			x.o.Incarnation = "me"
+			keys := x.mute(1)
+			c, _ := x.start()
+			x.provision(c, "n1", "deploy")
+			x.state("n1", "wait call-back")
+			n := x.node("n1")
+			e := ingot.Entry{Node: n.UUID, Attempt: n.Attempt.ID, Source: last.source, Level: "info",
+				Text: "sent on", Data: last.data, Time: x.store.Now().Add(-time.Minute)}
+			if err := x.store.AppendJournal(t.Context(), []ingot.Entry{e}); err != nil {
+				t.Fatal(err)
+			}
+			if why, err := conductor.Stranded(t.Context(), c, n); err != nil || (why != "") != last.again {
+				t.Fatalf("started again because %q, %v", why, err)
+			}
+			if !last.again {
+				return
+			}
+			c.Wake()
+			x.deployed()
+			if len(keys()) != 1 || x.node("n1").Attempt.Boots != 1 ||
+				!strings.Contains(x.journal("n1"), "was sent to 1m0s ago has died (sent on)") {
+				t.Errorf("keys of %d boots, %+v\n%s", len(keys()), x.node("n1").Attempt, x.journal("n1"))
+			}
+		})
+	}
+}
+
+// A change of state that is in the row and not in the journal is put on record by others, once.
+func TestWhatADeadConductorDidNotWriteOthersPutOnRecord(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	c, _ := w.start()
+	n := w.enroll(c, "n1", "available")
+	since := w.store.Now()
+	n, err := w.store.Reserve(t.Context(), n.UUID, "killed")
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := w.store.Now()
+	n.ProvisionState, n.ProvisionUpdatedAt = "active", &at
+	if err := w.store.UpdateNode(t.Context(), n); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if err := conductor.RecordBetween(t.Context(), c, since, w.store.Now()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	const want = "available → active; whoever did it was killed before it was on record"
+	if got := w.journal("n1"); strings.Count(got, want) != 1 {
+		t.Errorf("not once %q in\n%s", want, got)
+	}
+}
