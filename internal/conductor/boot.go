@@ -149,7 +149,7 @@ func (c *Conductor) retryStranded(ctx context.Context) error {
 // that it was sent to a server which is no more, and it should have been heard of since.
 func (c *Conductor) stranded(ctx context.Context, n *ingot.Node) (why string, err error) {
 	a := n.Attempt
-	if a == nil || a.Target != nil || a.Boots < 1 || givenUp(n) || n.BootIntent != ingot.BootDeploy ||
+	if a == nil || a.Target != nil || a.Boots < 1 || givenUp(n) ||
 		n.ProvisionState != string(lifecycle.WaitCallBack) {
 		return "", nil
 	}

@@ -65,7 +65,7 @@ func (c *Conductor) recordState(ctx context.Context, n *ingot.Node, state string
 	if err != nil {
 		return err
 	}
-	i := lastIndex(entries, func(e ingot.Entry) bool { return e.Source == "state" })
+	i := lastIndex(entries, func(e ingot.Entry) bool { return e.Source == "state" && e.Data["to"] != nil })
 	if i < 0 || entries[i].Data["to"] == state {
 		return nil
 	}
