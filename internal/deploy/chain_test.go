@@ -1,6 +1,7 @@
 package deploy_test
 
 import (
+	"bytes"
 	"compress/gzip"
 	"context"
 	"crypto/sha256"
@@ -15,8 +16,10 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"ingot/internal/deploy"
 	"ingot/internal/image"
@@ -128,6 +131,61 @@ func TestImagesFromAWebServerArriveOnTheDisk(t *testing.T) {
 			}
 			if result.Digest != source.Digest() {
 				t.Errorf("digest %s, want %s", result.Digest, source.Digest())
+			}
+		})
+	}
+}
+
+func TestS0_9_AStormOfDeploymentsAsksTheOriginTwice(t *testing.T) {
+	t.Parallel()
+	const machines = 8
+	content := make([]byte, 5*mib)
+	rand.NewChaCha8([32]byte{9}).Read(content)
+	right, wrong := sha256.Sum256(content), sha256.Sum256(nil)
+	for name, sum := range map[string][32]byte{"right": right, "wrong checksum": wrong} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			var asked atomic.Int64
+			site := httptest.NewServer(http.HandlerFunc(
+				func(w http.ResponseWriter, r *http.Request) {
+					asked.Add(1)
+					http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(content))
+				}))
+			t.Cleanup(site.Close)
+			ref := image.Reference{Source: site.URL,
+				Digest: image.Digest{Algorithm: "sha256", Hex: hex.EncodeToString(sum[:])}}
+			opt := image.Options{SpoolDir: filepath.Join(t.TempDir(), "spool")}
+			var sources []*image.Image
+			for range machines { // all of them are there before the first one reads
+				source, err := image.Open(t.Context(), ref, opt)
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer source.Close()
+				sources = append(sources, source)
+			}
+			var wait sync.WaitGroup
+			for _, source := range sources {
+				wait.Go(func() {
+					disk := newMemDisk(8*mib, 512)
+					want := expected(disk, content)
+					_, err := deploy.WriteImage(t.Context(), disk, source, deploy.Options{})
+					var checksum *image.ChecksumError
+					switch {
+					case sum == wrong && !errors.As(err, &checksum):
+						t.Errorf("error %v, want one about the checksum", err)
+					case sum == wrong && !bytes.Equal(disk.content[:mib], make([]byte, mib)):
+						t.Error("a machine finds something to boot on its disk")
+					case sum == right && err != nil:
+						t.Error(err)
+					case sum == right:
+						checkDisk(t, disk, want)
+					}
+				})
+			}
+			wait.Wait()
+			if asked.Load() > 2 {
+				t.Errorf("the origin was asked %d times", asked.Load())
 			}
 		})
 	}

@@ -47,8 +47,11 @@ func (o opener) connect(ctx context.Context) (transfer, error) {
 	t.ctx, t.cancel = context.WithCancelCause(context.WithoutCancel(ctx))
 	defer t.during(ctx)()
 	open := o.get
-	if o.url.Scheme == "file" {
+	switch {
+	case o.url.Scheme == "file":
 		open = o.openFile
+	case o.shares:
+		open = o.share
 	}
 	if err := open(&t); err != nil {
 		t.cancel(err)
@@ -82,12 +85,18 @@ func (t transfer) Close() error {
 
 // get asks for the image by HTTP.
 func (o opener) get(t *transfer) error {
-	b := &httpBody{opener: o, ctx: t.ctx, size: -1, body: http.NoBody}
-	b.watchdog = time.AfterFunc(o.opt.IdleTimeout, func() { t.cancel(errIdle) })
-	b.watchdog.Stop()
+	b := o.newBody(t.ctx, t.cancel)
 	err := b.persist(b.request())
 	t.body, t.size = b, b.size
 	return err
+}
+
+// newBody returns what request has to be called of first. Silence of the source ends ctx by cancel.
+func (o opener) newBody(ctx context.Context, cancel context.CancelCauseFunc) *httpBody {
+	b := &httpBody{opener: o, ctx: ctx, size: -1, body: http.NoBody}
+	b.watchdog = time.AfterFunc(o.opt.IdleTimeout, func() { cancel(errIdle) })
+	b.watchdog.Stop()
+	return b
 }
 
 // checkStatus turns everything but success into an error that says whose turn it is. key is

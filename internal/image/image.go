@@ -2,9 +2,10 @@
 //
 // A reference (image_source, its digest, its format) comes from instance_info and is checked by
 // [FromInstanceInfo] without touching anything. [Open] fetches it: raw images, also compressed
-// with gzip, xz or zstd, are streamed and hashed on the way; qcow2 images need random access, so
-// they are spooled to a file named by their digest, once for everybody who asks at the same time,
-// unless they are a file already, which is hashed beside its use. Memory does not grow with the
+// with gzip, xz or zstd, are streamed and hashed on the way, with at most two downloads of what
+// several machines want at a time (share.go); qcow2 images need random access, so they are spooled
+// to a file named by their digest, once for everybody who asks at the same time, unless they are a
+// file already, which is hashed beside its use. Memory does not grow with the
 // image in any case. Nothing is ever handed out as complete before its digest was seen to be right:
 // the verdict comes with the end, see [Image.Next].
 //
@@ -138,6 +139,8 @@ type opener struct {
 	opt  Options
 	// checksums says that it is not an image that is opened, but a file of checksums.
 	checksums bool
+	// shares lets others who read the image at the time have the same download.
+	shares bool
 }
 
 // newOpener checks ref and finds its digest.
@@ -170,6 +173,7 @@ func (o opener) open(ctx context.Context) (*Image, error) {
 
 // openStream returns nil without error if the image turns out to be qcow2.
 func (o opener) openStream(ctx context.Context) (*Image, error) {
+	o.shares = true
 	s, err := o.dial(ctx)
 	if err != nil {
 		return nil, err

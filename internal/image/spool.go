@@ -32,8 +32,7 @@ func (o opener) spooled(ctx context.Context) (*os.File, error) {
 	if err := os.MkdirAll(o.opt.SpoolDir, 0o700); err != nil {
 		return nil, spoolError(err)
 	}
-	r := route{source: o.ref.Source, path: o.spoolPath()}
-	if err := downloads.do(ctx, r, o.opt.Progress, o.provide); err != nil {
+	if err := downloads.do(ctx, o.route(), o.opt.Progress, o.provide); err != nil {
 		return nil, err
 	}
 	f, err := o.lookup(ctx, o.opt.Progress)
@@ -55,6 +54,8 @@ func (o opener) provide(ctx context.Context, note func(done, total int64)) error
 	}
 	return o.download(ctx, note)
 }
+
+func (o opener) route() route { return route{source: o.ref.Source, path: o.spoolPath()} }
 
 func (o opener) spoolPath() string {
 	return filepath.Join(o.opt.SpoolDir, o.ref.Digest.Algorithm+"-"+o.ref.Digest.Hex)

@@ -138,7 +138,11 @@ func (s *stream) verify() error {
 	if _, err := io.Copy(io.Discard, s.raw); err != nil {
 		return fmt.Errorf("read image %s: %w", s.name, err)
 	}
-	return s.hash.verify(s.name, s.digest)
+	err := s.hash.verify(s.name, s.digest)
+	if r, ok := s.body.(*reader); ok && err != nil {
+		r.disown()
+	}
+	return err
 }
 
 // hashReader hashes what is read through it.
