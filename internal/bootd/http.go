@@ -1,6 +1,7 @@
 package bootd
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"net"
@@ -8,10 +9,12 @@ import (
 	"net/netip"
 	"os"
 	"path"
+	"strconv"
 	"time"
 
 	"ingot/internal/bootfile"
 	"ingot/internal/ingot"
+	"ingot/internal/netboot"
 )
 
 // programPath is where boot programs are for UEFI HTTP boot.
@@ -71,7 +74,29 @@ func (s *Server) serveFile(w http.ResponseWriter, r *http.Request) {
 	defer f.Close()
 	w.Header().Set("ETag", `"`+digest+`"`)
 	w.Header().Set("Cache-Control", "public, max-age=31536000, immutable")
-	s.sendFile(w, r, f)
+	q := r.URL.Query()
+	node := cmp.Or(q.Get(netboot.TagLast), q.Get(netboot.TagFile))
+	switch client := clientOf(r); {
+	case node == "" || r.Method == http.MethodHead:
+		s.sendFile(w, r, f, &s.downloads)
+	case s.downloads.begin(node):
+		done := false
+		defer func() { s.downloads.finish(node, done) }()
+		done = s.sendContent(w, r, f) && q.Has(netboot.TagLast)
+	case s.downloads.pass(client): // its place is at another conductor, which is dead
+		defer s.downloads.leave(client)
+		s.sendContent(w, r, f)
+	default:
+		// At once: iPXE goes on to the next server, and in the end asks for a script, which tells
+		// it to wait.
+		refuse(w, "all places are taken")
+	}
+}
+
+// refuse tells a client to come again.
+func refuse(w http.ResponseWriter, why string) {
+	w.Header().Set("Retry-After", "10")
+	http.Error(w, why, http.StatusServiceUnavailable)
 }
 
 // serveProgram serves a boot program to UEFI HTTP boot.
@@ -84,34 +109,38 @@ func (s *Server) serveProgram(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	defer f.Close()
-	s.sendFile(w, r, f)
+	s.sendFile(w, r, f, &s.loaders)
 }
 
-// sendFile serves an open file with ranges and HEAD, and tells the journal of downloads.
-func (s *Server) sendFile(w http.ResponseWriter, r *http.Request, f *os.File) {
+// sendFile sends a file when one of the places is free.
+func (s *Server) sendFile(w http.ResponseWriter, r *http.Request, f *os.File, t *transfers) {
+	if r.Method != http.MethodHead {
+		client := clientOf(r)
+		if err := t.enter(r.Context(), client); err != nil {
+			refuse(w, "too many downloads at once: "+err.Error())
+			return
+		}
+		defer t.leave(client)
+	}
+	s.sendContent(w, r, f)
+}
+
+// sendContent serves an open file with ranges and HEAD, and tells the journal of downloads. It returns
+// whether the client has been sent what it asked for.
+func (s *Server) sendContent(w http.ResponseWriter, r *http.Request, f *os.File) (whole bool) {
 	info, err := f.Stat()
 	if err != nil {
 		s.Log.Error("size of boot file", "file", f.Name(), "error", err)
 		http.Error(w, "boot file cannot be read", http.StatusInternalServerError)
-		return
+		return false
 	}
 	// No guessing of types: firmware takes what it asked for.
 	w.Header().Set("Content-Type", "application/octet-stream")
-	if r.Method != http.MethodHead {
-		client := clientOf(r)
-		if err := s.downloads.enter(r.Context(), client); err != nil {
-			w.Header().Set("Retry-After", "10")
-			http.Error(w, "too many downloads at once: "+err.Error(),
-				http.StatusServiceUnavailable)
-			return
-		}
-		defer s.downloads.leave(client)
-	}
 	start := time.Now()
 	m := &meter{ResponseWriter: w}
 	http.ServeContent(m, r, "", info.ModTime(), f)
 	if r.Method == http.MethodHead || m.status >= 300 {
-		return
+		return false
 	}
 	name := path.Base(r.URL.Path) // without the digest, which is in the data
 	level, text := ingot.LevelInfo, fmt.Sprintf("HTTP: %s sent, %d bytes", name, m.bytes)
@@ -121,6 +150,7 @@ func (s *Server) sendFile(w http.ResponseWriter, r *http.Request, f *os.File) {
 	}
 	s.noteRequest(r, level, text, ingot.Object{"path": r.URL.Path, "bytes": m.bytes,
 		"seconds": time.Since(start).Seconds()})
+	return strconv.FormatInt(m.bytes, 10) == w.Header().Get("Content-Length")
 }
 
 func (s *Server) noteRequest(r *http.Request, level, text string, data ingot.Object) {

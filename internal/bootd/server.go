@@ -18,6 +18,7 @@ import (
 	"ingot/internal/driver/pxe"
 	"ingot/internal/ingot"
 	"ingot/internal/journal"
+	"ingot/internal/netboot"
 	"ingot/internal/store"
 	"ingot/internal/tftp"
 )
@@ -57,6 +58,8 @@ type Config struct {
 	// IPv6 answers DHCPv6, too, and makes the advertisements say so. Needs Interface, with an
 	// IPv6 address.
 	IPv6 bool
+	// MaxTransfers is to how many machines boot files are sent at once; 0 is 256.
+	MaxTransfers int
 	// Prefix6 is the network of 64 bits on Interface that IPv6 addresses are of. Invalid: that
 	// of the interface's first one.
 	Prefix6 netip.Prefix
@@ -89,7 +92,8 @@ type Server struct {
 	// pending are the requests for other servers.
 	pending requests
 
-	downloads transfers
+	downloads transfers // of kernels and ramdisks
+	loaders   transfers // of boot programs, which are small and come before all else
 
 	http     net.Listener
 	tftp     net.PacketConn
@@ -110,6 +114,7 @@ func (s *Server) Listen(ctx context.Context) (err error) {
 	if err := s.setSite(); err != nil {
 		return err
 	}
+	s.downloads.places = s.MaxTransfers
 	var lc net.ListenConfig
 	if s.http, err = listenHTTP(ctx, s.HTTPListen, stallTime); err != nil {
 		return ingot.Errorf(ingot.Invalid, "listen for HTTP of machines: %w; is another server "+
@@ -183,6 +188,13 @@ func (s *Server) Close() {
 func (s *Server) URL() string {
 	return fmt.Sprintf("http://%s", netip.AddrPortFrom(s.site.Address, uint16(port(s.http))))
 }
+
+// Turn gives the machine of a node a place among those that load boot files here, or a wait. It may
+// be called any time; see netboot.Turn.
+func (s *Server) Turn(node string) netboot.Turn { return s.downloads.turn(node) }
+
+// Busy tells whether machines that come now have to wait.
+func (s *Server) Busy() bool { return s.downloads.busy() }
 
 // Run answers until ctx ends, and returns nil then. It closes the sockets.
 func (s *Server) Run(ctx context.Context) error {

@@ -1,6 +1,7 @@
 package bootd
 
 import (
+	"cmp"
 	"container/list"
 	"context"
 	"net"
@@ -12,11 +13,13 @@ import (
 	"golang.org/x/sys/unix"
 
 	"ingot/internal/ingot"
+	"ingot/internal/netboot"
 )
 
 // Bounds of downloads over HTTP.
 const (
-	// maxTransfers are sent at once. With more, each gets so little that firmware gives up.
+	// maxTransfers are sent at once unless the configuration says otherwise. With more, each gets so
+	// little that firmware gives up.
 	maxTransfers = 256
 	// maxTransfersOf one address are sent at once, so that nobody takes all of them. A machine
 	// needs one or two; machines behind one address take turns.
@@ -28,13 +31,19 @@ const (
 // stallTime is how long a client may take nothing at all. Slowness is no reason to end a download.
 const stallTime = 2 * time.Minute
 
-// transfers is a line before a counter: first come, first served, except that a client who has
-// as many transfers as one may have lets others pass. The zero value is free.
+// transfers are the places for downloads. Machines whose script says so have asked for one before
+// they load (line.go). All others wait with their connection: first come, first served, before
+// those machines, for they cannot be told to wait, except that a client who has as many transfers as
+// one may have lets others pass. The zero value is free.
 type transfers struct {
+	// places is how many there are; 0 is maxTransfers.
+	places int
+
 	mu      sync.Mutex
-	running int                      // guarded by mu, as all below
+	running int                      // guarded by mu, as all below; of others than machines
 	of      map[netip.Addr]*transfer // clients with anything running or waiting
 	waiting list.List                // of *waiter, the oldest first
+	line    line
 }
 
 // transfer counts what a client has.
@@ -53,10 +62,18 @@ func (t *transfers) enter(ctx context.Context, client netip.Addr) error {
 	if err != nil {
 		return err
 	}
-	select {
-	case <-w.admit:
-		return nil
-	case <-ctx.Done():
+	// Promises end with time, which wakes nobody.
+	look := time.NewTicker(time.Second)
+	defer look.Stop()
+	for waits := true; waits; {
+		select {
+		case <-w.admit:
+			return nil
+		case <-look.C:
+			t.sweep()
+		case <-ctx.Done():
+			waits = false
+		}
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -73,14 +90,7 @@ func (t *transfers) enter(ctx context.Context, client netip.Addr) error {
 func (t *transfers) join(client netip.Addr) (*waiter, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.of == nil {
-		t.of = map[netip.Addr]*transfer{}
-	}
-	c := t.of[client]
-	if c == nil {
-		c = &transfer{}
-		t.of[client] = c
-	}
+	c := t.client(client)
 	if c.waiting >= maxWaiting {
 		return nil, ingot.Errorf(ingot.Unavailable, "%d downloads of %s wait already", c.waiting,
 			client)
@@ -90,6 +100,19 @@ func (t *transfers) join(client netip.Addr) (*waiter, error) {
 	w.element = t.waiting.PushBack(w)
 	t.advance()
 	return w, nil
+}
+
+// client needs mu, and the caller to count something or to forget it.
+func (t *transfers) client(client netip.Addr) *transfer {
+	if t.of == nil {
+		t.of = map[netip.Addr]*transfer{}
+	}
+	c := t.of[client]
+	if c == nil {
+		c = &transfer{}
+		t.of[client] = c
+	}
+	return c
 }
 
 // leave ends a turn.
@@ -116,7 +139,7 @@ func (t *transfers) forget(client netip.Addr) {
 
 // advance admits whoever may be. Needs mu.
 func (t *transfers) advance() {
-	for e := t.waiting.Front(); e != nil && t.running < maxTransfers; {
+	for e := t.waiting.Front(); e != nil && t.free() > 0; {
 		w, next := e.Value.(*waiter), e.Next()
 		if c := t.of[w.client]; c.running < maxTransfersOf {
 			t.waiting.Remove(e)
@@ -128,6 +151,65 @@ func (t *transfers) advance() {
 		}
 		e = next
 	}
+}
+
+// free is the number of places that are neither taken nor promised. Needs mu.
+func (t *transfers) free() int { return t.forMachines() - len(t.line.holders) }
+
+// forMachines is the number of places that others leave to machines. Needs mu.
+func (t *transfers) forMachines() int { return cmp.Or(t.places, maxTransfers) - t.running }
+
+// sweep gives the places to others that were promised to machines which have not come.
+func (t *transfers) sweep() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.line.sweep(time.Now())
+	t.advance()
+}
+
+// turn tells whether the machine of a node may load its boot files now.
+func (t *transfers) turn(node string) netboot.Turn {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.line.turn(node, time.Now(), t.forMachines())
+}
+
+// busy tells whether a machine that comes now would have to wait.
+func (t *transfers) busy() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.free() <= len(t.line.tickets)
+}
+
+// begin lets a machine load a file if its turn has come.
+func (t *transfers) begin(node string) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.line.begin(node, time.Now())
+}
+
+// pass is enter for those that better try elsewhere than wait.
+func (t *transfers) pass(client netip.Addr) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.free() <= len(t.line.tickets) || t.waiting.Len() > 0 {
+		return false
+	}
+	c := t.client(client)
+	if c.running >= maxTransfersOf {
+		return false
+	}
+	t.running++
+	c.running++
+	return true
+}
+
+// finish is the end of what begin allowed; done says that the machine has everything.
+func (t *transfers) finish(node string, done bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.line.finish(node, time.Now(), done)
+	t.advance()
 }
 
 // listenHTTP listens for machines, on IPv4 and IPv6 where the address leaves that open. The kernel

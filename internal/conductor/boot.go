@@ -8,6 +8,7 @@ import (
 
 	"ingot/internal/ingot"
 	"ingot/internal/lifecycle"
+	"ingot/internal/netboot"
 	"ingot/internal/store"
 )
 
@@ -30,6 +31,13 @@ func (c *Conductor) retryBoots(ctx context.Context) error {
 	}
 	for _, n := range c.owned(waiting) {
 		if !c.bootDue(n, c.o.Store.Now()) {
+			continue
+		}
+		w, err := c.waitInLine(ctx, n, n.Attempt.BootedAt)
+		if err != nil {
+			return err
+		}
+		if c.o.Store.Now().Sub(w.heard) < c.o.BootRetryTimeout<<(n.Attempt.Boots-1) {
 			continue
 		}
 		free, err := c.attend(ctx, n.UUID, func(ctx context.Context, t *task) {
@@ -62,6 +70,37 @@ func (c *Conductor) bootDue(n *ingot.Node, now time.Time) bool {
 		return false
 	}
 	return n.WaitUntil == nil || n.WaitUntil.Sub(now) >= retry
+}
+
+// inLine is a machine's wait for its boot files, of which a conductor lets few load at a time
+// (internal/bootd). It is no silence.
+type inLine struct {
+	// heard is until when the machine is known to wait, or when it was let in.
+	heard time.Time
+	// waited is the time that it was held up in all.
+	waited time.Duration
+}
+
+// waitInLine reads the wait of a node's machine since a moment from the journal, where the conductor
+// that the machine asks has written it.
+func (c *Conductor) waitInLine(ctx context.Context, n *ingot.Node, since time.Time) (inLine, error) {
+	var w inLine
+	entries, err := c.o.Store.Journal(ctx, store.JournalQuery{Node: n.UUID, Last: 200})
+	if err != nil {
+		return w, err
+	}
+	for _, e := range entries {
+		if e.Source != "script" || e.Time.Before(since) {
+			continue
+		}
+		if seconds, ok := e.Data[ingot.DataWaited].(float64); ok {
+			w.heard = e.Time
+			w.waited += time.Duration(seconds * float64(time.Second))
+		} else if _, ok := e.Data[ingot.DataPlace]; ok {
+			w.heard = e.Time.Add(netboot.TurnNews * 3 / 2)
+		}
+	}
+	return w, nil
 }
 
 func later(a, b time.Time) time.Time {

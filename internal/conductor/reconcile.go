@@ -189,6 +189,14 @@ func (c *Conductor) checkDeadlines(ctx context.Context) error {
 		if lifecycle.State(n.ProvisionState) != lifecycle.WaitCallBack {
 			continue
 		}
+		// The wait for boot files does not count, unless an operator has given up.
+		w, err := c.waitInLine(ctx, n, n.WaitUntil.Add(-c.o.CallbackTimeout))
+		if err != nil {
+			return err
+		}
+		if !givenUp(n) && (w.heard.After(now) || n.WaitUntil.Add(w.waited).After(now)) {
+			continue
+		}
 		free, err := c.attend(ctx, n.UUID, func(ctx context.Context, t *task) {
 			defer t.release(ctx)
 			// Only now the row cannot change any more.

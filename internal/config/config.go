@@ -151,6 +151,7 @@ type Boot struct {
 	TFTPListen     string   `toml:"tftp_listen"`
 	TFTPFiles      []string `toml:"tftp_files"`
 	TFTPSinglePort bool     `toml:"tftp_single_port"`
+	MaxTransfers   int      `toml:"max_transfers"`
 	Cache          string   `toml:"cache"`
 	CacheMaxAge    Duration `toml:"cache_max_age"`
 	CacheMaxGiB    int      `toml:"cache_max_gib"`
@@ -230,9 +231,10 @@ func Default() Config {
 			TFTPFiles: []string{"/usr/lib/ipxe", "/usr/lib/PXELINUX",
 				"/usr/lib/syslinux/modules/bios", "/usr/lib/shim",
 				"/usr/lib/grub/x86_64-efi-signed", "/usr/lib/grub/arm64-efi-signed"},
-			Cache:       "/var/lib/ingot/boot",
-			Unknown:     "exit",
-			CacheMaxAge: Duration(30 * 24 * time.Hour), Quorum: QuorumAll, QuorumTimeout: Duration(time.Minute),
+			MaxTransfers: 256,
+			Cache:        "/var/lib/ingot/boot",
+			Unknown:      "exit",
+			CacheMaxAge:  Duration(30 * 24 * time.Hour), Quorum: QuorumAll, QuorumTimeout: Duration(time.Minute),
 			DHCP: DHCP{
 				Mode: "off", LeaseTime: Duration(time.Hour), DNS: []string{},
 				RouterAdverts: true, Networks: []Network{},
@@ -381,6 +383,9 @@ func (c *Config) Check() error {
 	}
 	if c.API.MaxLimit < 1 {
 		complain("api.max_limit is %d; at least 1", c.API.MaxLimit)
+	}
+	if c.Boot.MaxTransfers < 1 {
+		complain("boot.max_transfers is %d; at least 1", c.Boot.MaxTransfers)
 	}
 	if c.Image.Retries < 0 || c.Image.Retries > 100 {
 		complain("image.download_retries is %d; 0 to 100", c.Image.Retries)

@@ -29,3 +29,12 @@ const (
 	LevelWarning = "warning"
 	LevelError   = "error"
 )
+
+// Keys of Data in entries of the source script that are read again. A machine that waits in the line
+// for its boot files is not silent, and what it waited is not its fault.
+const (
+	// DataPlace is the place in the line, from 1, of a machine that waits.
+	DataPlace = "place"
+	// DataWaited is how many seconds a machine waited that was let in.
+	DataWaited = "waited_seconds"
+)

@@ -2,7 +2,9 @@ package netboot
 
 import (
 	"hash/fnv"
+	"strconv"
 	"strings"
+	"time"
 
 	"ingot/internal/ingot"
 	"ingot/internal/roothint"
@@ -18,6 +20,7 @@ const (
 	endStop             // power off
 	endDisk             // boot the local disk
 	endBoot             // boot kernel and ramdisk
+	endWait             // ask again when there is a place to load them
 )
 
 // answer is what a machine is told, in no language yet. Its texts are not clean, for each language
@@ -31,6 +34,7 @@ type answer struct {
 	trace  string   // how the answer is found in the journal
 	seed   string   // makes the pauses of one machine differ from those of another
 	mac    string   // as in Request
+	turn   Turn
 	// For endBoot.
 	kernel, ramdisk ingot.File
 	args            []string // clean
@@ -42,7 +46,7 @@ func answerFor(n *ingot.Node, env *Env, r Request) answer {
 		return unknownMachine(env, r)
 	}
 	a := answer{label: n.Label(), driver: n.Driver, mac: r.MAC, trace: "trace " + r.Trace,
-		seed: n.UUID}
+		seed: n.UUID, turn: r.Turn}
 	if n.Attempt != nil {
 		a.trace = "attempt " + n.Attempt.ID
 		a.seed += n.Attempt.ID
@@ -57,6 +61,9 @@ func answerFor(n *ingot.Node, env *Env, r Request) answer {
 			return a.problem("no server address is configured to boot from")
 		}
 		a.boot(n, env)
+		if r.Turn.Ask > 0 {
+			a.wait()
+		}
 	case ingot.BootDisk:
 		a.end, a.title = endDisk, "boot from disk"
 	case ingot.BootError:
@@ -141,6 +148,26 @@ func (a *answer) boot(n *ingot.Node, env *Env) {
 	}
 	a.args = kernelWords(a.args, extra)
 }
+
+// wait makes the answer a wait for what boot says.
+func (a *answer) wait() {
+	a.end = endWait
+	t := a.turn
+	sending := "boot files are being sent to " + strconv.Itoa(t.Sending) + " machines; "
+	switch {
+	case t.Place > 0:
+		a.says = []string{sending + "you start in " + strconv.Itoa(seconds(t.Start)) + " s (place " +
+			strconv.Itoa(t.Place) + ")"}
+	case t.Start > 0:
+		a.says = []string{sending + "too many wait to keep your place; asking again in " +
+			strconv.Itoa(seconds(t.Ask)) + " s"}
+	default:
+		a.says = []string{"this server is busy; asking the next one"}
+	}
+}
+
+// seconds rounds up, to at least 1.
+func seconds(d time.Duration) int { return max(int((d+time.Second-1)/time.Second), 1) }
 
 // apiURLs are the URLs for the ramdisk, joined by commas, and the first of them.
 func apiURLs(urls []string) (all, first string) {

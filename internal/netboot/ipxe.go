@@ -59,6 +59,8 @@ func (a *answer) ipxe(env *Env) string {
 		s.stop(a)
 	case endAgain:
 		s.again(a)
+	case endWait:
+		s.wait(a)
 	case endLater:
 		s.line("echo ingot: next boot device in 10 seconds")
 		s.line("sleep 10")
@@ -82,6 +84,7 @@ func (s *script) boot(a *answer) {
 		s.b.WriteString("kernel --timeout 30000 ")
 		s.b.WriteString(base)
 		s.b.WriteString(filePath(a.kernel))
+		s.b.WriteString(tag(TagFile, a.turn.Tag))
 		// EFI kernels look for initrd= by image name, so the name must not depend on the URL.
 		// ${netX} is the interface iPXE booted from; the ramdisk uses that one.
 		s.b.WriteString(" initrd=initrd BOOTIF=01-${netX/mac:hexhyp}")
@@ -90,7 +93,8 @@ func (s *script) boot(a *answer) {
 			s.b.WriteString(arg)
 		}
 		s.line(" || goto ", next)
-		s.line("initrd --timeout 30000 --name initrd ", base, filePath(a.ramdisk), " || goto ", next)
+		s.line("initrd --timeout 30000 --name initrd ", base, filePath(a.ramdisk),
+			tag(TagLast, a.turn.Tag), " || goto ", next)
 		s.line("boot || goto ", next)
 		s.line(":", next)
 		s.line("echo ingot: no boot from ", base)
@@ -113,6 +117,11 @@ func (s *script) askAgain() {
 	s.line("echo ingot: asking again in ${pause${try}} seconds")
 	s.line("sleep ${pause${try}}")
 	s.line("iseq ${try} 5 || inc try || set try:int32 5")
+	s.ask()
+}
+
+// ask fetches the script from the first server that answers, else it goes to :again.
+func (s *script) ask() {
 	for i, base := range s.env.BaseURLs {
 		asked := "asked" + strconv.Itoa(i+1)
 		s.chain(base)
@@ -120,6 +129,28 @@ func (s *script) askAgain() {
 		s.line(":", asked)
 	}
 	s.line("goto again")
+}
+
+// wait sleeps until the server is to be asked again. That one comes first, for the machine's place is
+// there; if it is dead the others have a line, too.
+func (s *script) wait(a *answer) {
+	s.line(":again")
+	s.line("sleep ", strconv.Itoa(seconds(a.turn.Ask)))
+	s.ask()
+}
+
+// Names of the parameters that tell a server for whom a file is loaded: by TagFile, and by TagLast
+// for the one after which the machine needs no more. An ampersand would be iPXE's.
+const (
+	TagFile = "for"
+	TagLast = "last-for"
+)
+
+func tag(name, value string) string {
+	if value == "" {
+		return ""
+	}
+	return "?" + name + "=" + word(value)
 }
 
 // chain writes, without the end of the line, the command that runs the machine's script of this

@@ -5,15 +5,17 @@ import "ingot/internal/ingot"
 // A Loader is a boot loader and the language in which it is told what to boot.
 type Loader struct {
 	// Asks is what a machine asks for, in the words of the journal.
-	Asks  string
+	Asks string
+	// Waits tells whether it can be told to wait and to ask again.
+	Waits bool
 	write func(a *answer, env *Env) string
 }
 
 // The loaders.
 var (
-	IPXE     = Loader{"boot script", (*answer).ipxe}
-	PXELINUX = Loader{"PXELINUX configuration", (*answer).pxelinux}
-	GRUB     = Loader{"GRUB configuration", (*answer).grub}
+	IPXE     = Loader{"boot script", true, (*answer).ipxe}
+	PXELINUX = Loader{"PXELINUX configuration", false, (*answer).pxelinux}
+	GRUB     = Loader{"GRUB configuration", false, (*answer).grub}
 )
 
 // Render tells the machine of a node what it boots now; a nil node is a machine nobody knows.

@@ -10,6 +10,7 @@ package netboot
 
 import (
 	"slices"
+	"time"
 
 	"ingot/internal/ingot"
 	"ingot/internal/lifecycle"
@@ -51,6 +52,30 @@ type Request struct {
 	// Trace is made for this answer: it is shown on the console and is in the answer's journal
 	// entry. Answers that belong to an attempt show that instead.
 	Trace string
+	// Turn is the place of a machine that would load boot files; only iPXE can wait for it.
+	Turn Turn
+}
+
+// TurnNews is how often it is worth a line in the journal that a machine still waits; those who
+// look for a sign of life of it can rely on one.
+const TurnNews = time.Minute
+
+// Turn tells whether a machine may load its boot files now. The zero value says that it may.
+type Turn struct {
+	// Tag goes into the URLs of the files, for the server to know whose place they are loaded in.
+	Tag string
+	// Waited is how long a machine that may load now was in the line.
+	Waited time.Duration
+	// Ask is the time after which the machine is to ask again; 0 says that it need not wait.
+	Ask time.Duration
+	// Place is where it is in the line, from 1; 0 if it is not, because the line is full or
+	// because it is asked to look elsewhere.
+	Place int
+	// Sending is how many machines load now, Start when this one will, as far as can be told.
+	Sending int
+	Start   time.Duration
+	// News says that the journal should mention the wait.
+	News bool
 }
 
 // Decision is what a node boots now.
@@ -59,6 +84,15 @@ type Decision struct {
 	// Problem is set when the row does not tell what to boot: someone has to look at it. It is
 	// one sentence, shown on the console and worth a warning in the log (S1.4).
 	Problem string
+}
+
+// Loads tells whether the machine loads kernel and ramdisk.
+func (d Decision) Loads() bool {
+	switch d.Intent {
+	case ingot.BootDeploy, ingot.BootRescue, ingot.BootInspect, ingot.BootInstance:
+		return d.Problem == ""
+	}
+	return false
 }
 
 // booting lists, for each provision state, what a machine may be booted into over the network

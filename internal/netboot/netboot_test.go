@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -85,7 +86,18 @@ func TestScriptsAreThoseOnRecord(t *testing.T) {
 	own.DriverInfo = ingot.Object{"kernel_append_params": "%default% initrd=/etc/x debug=1"}
 	retry := env()
 	retry.Unknown = netboot.UnknownRetry
+	waits := func(t netboot.Turn) string {
+		r := ask
+		r.Turn = t
+		return netboot.Script(node(ingot.BootDeploy, "deploying"), env(), r)
+	}
 	for name, script := range map[string]string{
+		"deploy-waits": waits(netboot.Turn{Place: 37, Sending: 256, Start: 13300 * time.Millisecond,
+			Ask: 6650 * time.Millisecond}),
+		"deploy-waits-without-place": waits(netboot.Turn{Sending: 256, Start: time.Hour,
+			Ask: 30 * time.Second}),
+		"deploy-elsewhere":      waits(netboot.Turn{Ask: time.Second}),
+		"deploy-in-place":       waits(netboot.Turn{Tag: "1be26c0b-03f2-4d2e-ae87-c02d7f33c123"}),
 		"deploy-own-args":       netboot.Script(own, oneServer, ask),
 		"deploy-no-files":       netboot.Script(noFiles, env(), ask),
 		"instance-no-root":      netboot.Script(noRoot, env(), ask),

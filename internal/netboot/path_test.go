@@ -127,10 +127,15 @@ func TestNoPathOfAScriptEndsAtAPrompt(t *testing.T) {
 		"no server to ask": netboot.Script(node(ingot.BootError, "deploy failed"), netboot.Env{},
 			ask),
 	}
+	waits, loads := ask, ask
+	waits.Turn = netboot.Turn{Place: 1, Start: 1, Ask: 1}
+	loads.Turn = netboot.Turn{Tag: "me"}
 	for _, state := range append(lifecycle.States(), "dreaming") {
 		for _, intent := range intents {
 			n := node(intent, string(state))
 			scripts[fmt.Sprint(state, " ", intent)] = netboot.Script(n, env(), ask)
+			scripts[fmt.Sprint(state, " ", intent, " waits")] = netboot.Script(n, env(), waits)
+			scripts[fmt.Sprint(state, " ", intent, " in place")] = netboot.Script(n, one, loads)
 			scripts[fmt.Sprint(state, " ", intent, " one server")] = netboot.Script(n, one, ask)
 		}
 	}

@@ -42,8 +42,8 @@ func (s *server) table(bootURL string) (*driver.Table, error) {
 			BaseURLs: []string{bootURL}, KernelArgs: s.cfg.Deploy.KernelAppend,
 			Driver: scriptDriver(enabled), Unknown: netboot.Unknown(s.cfg.Boot.Unknown),
 		},
-		Servers: s.serving(),
-		Kernel:  s.cfg.Deploy.Kernel, Ramdisk: s.cfg.Deploy.Ramdisk,
+		Servers: s.serving(), Door: s.boot,
+		Kernel: s.cfg.Deploy.Kernel, Ramdisk: s.cfg.Deploy.Ramdisk,
 		Log: s.log, Note: s.journal.Add,
 	})
 	images, err := imageOptions(s.cfg.Image)

@@ -231,6 +231,7 @@ func (s *server) sockets(files *bootfile.Cache) (*bootd.Server, error) {
 	if c.DNS, err = addresses(b.DHCP.DNS); err != nil {
 		return nil, ingot.Errorf(ingot.Invalid, "boot.dhcp.dns has %w", err)
 	}
+	c.MaxTransfers = b.MaxTransfers
 	c.IPv6 = b.DHCP.IPv6
 	if c.Prefix6, err = config.ParseRange6(b.DHCP.Range6); err != nil {
 		return nil, ingot.Errorf(ingot.Invalid, "boot.dhcp.range6: %w", err)

@@ -4,8 +4,10 @@ import (
 	"context"
 	"encoding/binary"
 	"encoding/hex"
+	"fmt"
 	"math/rand/v2"
 	"slices"
+	"time"
 
 	"ingot/internal/driver"
 	"ingot/internal/ingot"
@@ -112,6 +114,9 @@ func (b *Boot) Answer(l netboot.Loader, m Machine) string {
 		return l.Problem(m.Node.Label(), "port "+m.MAC+" has pxe_enabled false", r)
 	default:
 		d := netboot.Decide(m.Node)
+		if b.o.Door != nil && l.Waits && d.Loads() {
+			return b.load(l, m, r)
+		}
 		if d.Problem == "" {
 			b.note(m, ingot.LevelInfo, "asked for its "+l.Asks+": "+string(d.Intent), r.Trace)
 			break
@@ -123,6 +128,38 @@ func (b *Boot) Answer(l netboot.Loader, m Machine) string {
 		}
 	}
 	return l.Render(m.Node, b.env(m), r)
+}
+
+// load tells a machine that has files to load to do so here, or to wait for it. With its place here,
+// this server is the first of its script. While there is none, a machine goes to the server that the
+// MAC decides, so that they share the load also where DHCP names one of them to all.
+func (b *Boot) load(l netboot.Loader, m Machine, r netboot.Request) string {
+	env, here := b.env(m), b.o.Env.BaseURLs[0]
+	if env.BaseURLs[0] != here && b.o.Door.Busy() {
+		r.Turn = netboot.Turn{Ask: time.Second}
+		return l.Render(m.Node, env, r)
+	}
+	env.BaseURLs = slices.DeleteFunc(env.BaseURLs, func(s string) bool { return s == here })
+	env.BaseURLs = slices.Insert(env.BaseURLs, 0, here)
+	t := b.o.Door.Turn(m.Node.UUID)
+	r.Turn = t
+	text := "asked for its " + l.Asks + ": " + string(m.Node.BootIntent)
+	switch {
+	case t.Ask == 0 && t.Waited > 0:
+		b.add(m, ingot.LevelInfo, fmt.Sprintf("%s, after %s in the line", text,
+			t.Waited.Round(time.Second)), ingot.Object{"trace": r.Trace,
+			ingot.DataWaited: t.Waited.Seconds()})
+	case t.Ask == 0:
+		b.note(m, ingot.LevelInfo, text, r.Trace)
+	case t.News:
+		b.add(m, ingot.LevelInfo, fmt.Sprintf("waits for its boot files: place %d, about %s",
+			t.Place, t.Start.Round(time.Second)), ingot.Object{"trace": r.Trace,
+			ingot.DataPlace: t.Place})
+	case t.Place == 0 && b.told.First("full "+m.Node.UUID):
+		b.note(m, ingot.LevelWarning, "waits for its boot files, without a place: too many wait",
+			r.Trace)
+	}
+	return l.Render(m.Node, env, r)
 }
 
 // maxServers bounds the servers that a script names.
@@ -174,8 +211,12 @@ func (b *Boot) warnUnknown(m Machine, text, trace string) {
 
 // note writes the answer to the journal of the node, with the trace that its console shows.
 func (b *Boot) note(m Machine, level, text, trace string) {
+	b.add(m, level, text, ingot.Object{"trace": trace})
+}
+
+func (b *Boot) add(m Machine, level, text string, data ingot.Object) {
 	e := ingot.Entry{Node: m.Node.UUID, MAC: m.MAC, Source: "script", Level: level, Text: text,
-		Data: ingot.Object{"trace": trace}}
+		Data: data}
 	if m.Node.Attempt != nil {
 		e.Attempt = m.Node.Attempt.ID
 	}

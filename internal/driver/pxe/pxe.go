@@ -33,6 +33,15 @@ type Holder interface {
 	Hold(ctx context.Context, href string) (ingot.File, error)
 }
 
+// A Door lets machines to the boot files of this conductor; *bootd.Server is one. Its methods do not
+// block.
+type Door interface {
+	// Turn gives the machine of a node a place, or a wait; asked again, the same one.
+	Turn(node string) netboot.Turn
+	// Busy tells whether a machine that has none would have to wait.
+	Busy() bool
+}
+
 // Options is what the boot interface works with.
 type Options struct {
 	Files Holder
@@ -45,6 +54,8 @@ type Options struct {
 	// nil: this one is alone.
 	Await func(ctx context.Context, driver string, files []ingot.File,
 		say func(level, text string)) error
+	// Door is asked before machines load boot files from this conductor; nil lets all in.
+	Door Door
 	// Kernel and Ramdisk are used for nodes whose driver_info names none. "" is none.
 	Kernel, Ramdisk string
 	Log             *slog.Logger
