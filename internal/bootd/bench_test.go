@@ -42,3 +42,22 @@ func BenchmarkDHCPExchange(b *testing.B) {
 		}
 	}
 }
+
+// BenchmarkTurn is what the line costs a machine that need not wait: script, kernel and ramdisk.
+func BenchmarkTurn(b *testing.B) {
+	var door transfers
+	nodes := make([]string, 1000)
+	for i := range nodes {
+		nodes[i] = fmt.Sprintf("1be26c0b-03f2-4d2e-ae87-%012d", i)
+	}
+	for i := 0; b.Loop(); i++ {
+		node := nodes[i%len(nodes)]
+		door.turn(node)
+		for _, last := range []bool{false, true} {
+			if !door.begin(node) {
+				b.Fatal("a machine that was let in may not load")
+			}
+			door.finish(node, last)
+		}
+	}
+}

@@ -2,6 +2,7 @@ package conductor
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"slices"
 	"time"
@@ -93,7 +94,11 @@ func (c *Conductor) waitInLine(ctx context.Context, n *ingot.Node, since time.Ti
 		if e.Source != "script" || e.Time.Before(since) {
 			continue
 		}
-		if seconds, ok := e.Data[ingot.DataWaited].(float64); ok {
+		if n, ok := e.Data[ingot.DataWaited].(json.Number); ok {
+			seconds, err := n.Float64()
+			if err != nil {
+				return w, fmt.Errorf("read the wait of node %s for its boot files: %w", e.Node, err)
+			}
 			w.heard = e.Time
 			w.waited += time.Duration(seconds * float64(time.Second))
 		} else if _, ok := e.Data[ingot.DataPlace]; ok {

@@ -164,3 +164,96 @@ func TestABootRetrySurvivesAKilledConductorAtEveryWrite(t *testing.T) {
 		x.freed()
 	}
 }
+
+func TestAWaitForBootFilesIsReadFromTheJournal(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	c, _ := w.start()
+	n := w.enroll(c, "n1", "available")
+	start := time.Now().Truncate(time.Millisecond)
+	at := func(seconds int) time.Time { return start.Add(time.Duration(seconds) * time.Second) }
+	place := ingot.Object{ingot.DataPlace: 3}
+	add := func(seconds int, source string, data ingot.Object) {
+		t.Helper()
+		if err := w.store.AppendJournal(t.Context(), []ingot.Entry{{Node: n.UUID, Time: at(seconds),
+			Source: source, Level: ingot.LevelInfo, Text: "x", Data: data}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	check := func(heard time.Time, waited time.Duration) {
+		t.Helper()
+		gotHeard, gotWaited, err := conductor.WaitInLine(t.Context(), c, n, start)
+		if err != nil || !gotHeard.Equal(heard) || gotWaited != waited {
+			t.Errorf("heard %v, waited %s, %v; want %v, %s", gotHeard, gotWaited, err, heard, waited)
+		}
+	}
+	check(time.Time{}, 0)
+	add(-5, "script", place) // of a boot before
+	add(1, "dhcp", ingot.Object{"place": 1})
+	add(2, "script", ingot.Object{"trace": "0badcafe"})
+	check(time.Time{}, 0)
+	add(10, "script", place)
+	check(at(100), 0)
+	add(25, "script", ingot.Object{ingot.DataWaited: 15.5})
+	check(at(25), 15500*time.Millisecond)
+	add(40, "script", place)
+	add(50, "script", ingot.Object{ingot.DataWaited: 10})
+	check(at(50), 25500*time.Millisecond)
+}
+
+// inLine keeps the machine silent in its first boots, and has it wait for its boot files then: let in
+// after a time, for the whole of which it says to have waited. It returns when the machine booted.
+func (x *metal) inLine(boots int, wait time.Duration) (booted func() []time.Time) {
+	var mu sync.Mutex
+	var times []time.Time
+	x.m.set(func(m *machine) {
+		m.tweak = func(_ string, args ingot.Object) ingot.Object {
+			mu.Lock()
+			defer mu.Unlock()
+			times = append(times, time.Now())
+			if len(times) > boots {
+				return args
+			}
+			err := x.store.AppendJournal(x.t.Context(), []ingot.Entry{{Node: x.node("n1").UUID,
+				Time: time.Now().Add(wait), Source: "script", Level: ingot.LevelInfo,
+				Data: ingot.Object{ingot.DataWaited: wait.Seconds()}}})
+			if err != nil {
+				x.t.Error(err)
+			}
+			return nil
+		}
+	})
+	return func() []time.Time {
+		mu.Lock()
+		defer mu.Unlock()
+		return append([]time.Time(nil), times...)
+	}
+}
+
+func TestAMachineThatWaitsForItsBootFilesIsNotBootedAgain(t *testing.T) {
+	t.Parallel()
+	x := newMetal(t)
+	const retry, wait = 300 * time.Millisecond, 700 * time.Millisecond
+	x.o.BootRetryTimeout, x.o.CheckInterval = retry, 20*time.Millisecond
+	booted := x.inLine(1, wait)
+	c, _ := x.start()
+	x.provision(c, "n1", "deploy")
+	x.deployed()
+	if b := booted(); len(b) < 2 || b[1].Sub(b[0]) < retry+wait {
+		t.Errorf("booted at %v, let in after %s; may be silent for %s", b, wait, retry)
+	}
+}
+
+func TestS2_7_TheWaitForBootFilesIsNotTheMachines(t *testing.T) {
+	t.Parallel()
+	x := newMetal(t)
+	const timeout, wait = 300 * time.Millisecond, 700 * time.Millisecond
+	x.o.CallbackTimeout, x.o.CheckInterval = timeout, 20*time.Millisecond
+	booted := x.inLine(1000, wait)
+	c, _ := x.start()
+	x.provision(c, "n1", "deploy")
+	x.failed("Timeout reached while waiting for callback: waited ")
+	if took := time.Since(booted()[0]); took < timeout+wait {
+		t.Errorf("failed after %s, of which it waited %s; may take %s", took, wait, timeout)
+	}
+}

@@ -39,6 +39,13 @@ func (c *Conductor) Wake() {
 // BootDue is bootDue.
 func BootDue(c *Conductor, n *ingot.Node, now time.Time) bool { return c.bootDue(n, now) }
 
+// WaitInLine is waitInLine.
+func WaitInLine(ctx context.Context, c *Conductor, n *ingot.Node, since time.Time) (heard time.Time,
+	waited time.Duration, err error) {
+	w, err := c.waitInLine(ctx, n, since)
+	return w.heard, w.waited, err
+}
+
 // Owns is owns.
 func Owns(c *Conductor, n *ingot.Node) bool { return c.owns(n) }
 
