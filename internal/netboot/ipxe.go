@@ -80,8 +80,13 @@ func (s *script) boot(a *answer) {
 	for i, base := range s.env.BaseURLs {
 		base, next := server(base), "server"+strconv.Itoa(i+1)
 		s.line("imgfree")
-		// --timeout is about silence, not about the whole transfer, in milliseconds.
-		s.b.WriteString("kernel --timeout 30000 ")
+		// --timeout is about silence, not about the whole transfer, in milliseconds. A server that was
+		// stopped takes connections and says nothing: only the last one is waited for longer.
+		silence := "30000 "
+		if i < len(s.env.BaseURLs)-1 {
+			silence = "10000 "
+		}
+		s.b.WriteString("kernel --timeout " + silence)
 		s.b.WriteString(base)
 		s.b.WriteString(filePath(a.kernel))
 		s.b.WriteString(tag(TagFile, a.turn.Tag))
@@ -93,7 +98,7 @@ func (s *script) boot(a *answer) {
 			s.b.WriteString(arg)
 		}
 		s.line(" || goto ", next)
-		s.line("initrd --timeout 30000 --name initrd ", base, filePath(a.ramdisk),
+		s.line("initrd --timeout ", silence, "--name initrd ", base, filePath(a.ramdisk),
 			tag(TagLast, a.turn.Tag), " || goto ", next)
 		s.line("boot || goto ", next)
 		s.line(":", next)
