@@ -15,35 +15,7 @@ import (
 	"ingot/internal/ingot"
 	"ingot/internal/store"
 	"ingot/internal/store/storetest"
-	"ingot/internal/testkit"
 )
-
-var (
-	running  *testkit.Postgres
-	postgres = sync.OnceValues(func() (_ string, err error) {
-		if running, err = testkit.StartPostgres(); err != nil {
-			return "", err
-		}
-		return running.URL, nil
-	})
-)
-
-// PostgresURL is a schema of its own of a PostgreSQL server, which StopPostgres ends.
-func PostgresURL(t testing.TB) string {
-	t.Helper()
-	server, err := postgres()
-	if err != nil {
-		t.Fatal(err)
-	}
-	return storetest.Schema(t, server)
-}
-
-// StopPostgres ends the server if there is one. No test may run any more.
-func StopPostgres() {
-	if running != nil {
-		running.Stop()
-	}
-}
 
 // crowd is conductors that share a store and the machines they hear.
 type crowd struct {
@@ -65,7 +37,7 @@ func newCrowd(t *testing.T, addresses int) *crowd {
 	for range addresses - 1 {
 		c.Pool.Last = c.Pool.Last.Next()
 	}
-	w := &crowd{rig: newRig(t, c), url: PostgresURL(t), holder: map[netip.Addr]string{},
+	w := &crowd{rig: newRig(t, c), url: storetest.Postgres(t), holder: map[netip.Addr]string{},
 		rotten: map[netip.Addr]bool{}}
 	for range w.servers {
 		st, err := store.Open(t.Context(), store.Options{URL: w.url, Connections: 6})

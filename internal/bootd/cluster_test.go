@@ -15,6 +15,7 @@ import (
 	"ingot/internal/bootd"
 	"ingot/internal/ingot"
 	"ingot/internal/store"
+	"ingot/internal/store/storetest"
 )
 
 // conductor is a server in a namespace of its own on the network of a site.
@@ -27,7 +28,7 @@ type conductor struct {
 // the lease of one ends they never hear.
 func (s *site) conductors(t *testing.T, n int) map[netip.Addr]*conductor {
 	t.Helper()
-	o := order{Store: store.Options{URL: bootd.PostgresURL(t), Connections: 4}, Files: s.dir,
+	o := order{Store: store.Options{URL: storetest.Postgres(t), Connections: 4}, Files: s.dir,
 		Digest: s.digest, Config: s.config}
 	s.store = enrolled(t, o.Store)
 	o.Config.Interface, o.Config.Mode = "v1", bootd.ModeServer

@@ -26,6 +26,7 @@ import (
 	"ingot/internal/bootfile"
 	"ingot/internal/ingot"
 	"ingot/internal/store"
+	"ingot/internal/store/storetest"
 	"ingot/internal/testkit"
 )
 
@@ -54,7 +55,7 @@ type member struct {
 
 func newSite(t *testing.T) *site {
 	t.Helper()
-	s := &site{T: t, database: PostgresURL(t), sent: map[string]int{},
+	s := &site{T: t, database: storetest.Postgres(t), sent: map[string]int{},
 		content: map[string]string{"/vmlinuz": strings.Repeat("kernel", 50_000),
 			"/ramdisk": strings.Repeat("ramdisk", 50_000)}}
 	s.origin = httptest.NewServer(http.HandlerFunc(s.give))

@@ -30,6 +30,7 @@ import (
 	"ingot/internal/netboot"
 	"ingot/internal/sim"
 	"ingot/internal/store"
+	"ingot/internal/store/storetest"
 	"ingot/internal/testkit"
 )
 
@@ -111,9 +112,7 @@ func TestMain(m *testing.M) {
 		}
 		return
 	}
-	code := m.Run()
-	bootd.StopPostgres()
-	os.Exit(code)
+	os.Exit(storetest.Run(m))
 }
 
 // printer is a journal that writes to standard output, one JSON object a line.

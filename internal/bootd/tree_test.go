@@ -22,6 +22,7 @@ import (
 	"ingot/internal/ingot"
 	"ingot/internal/netboot"
 	"ingot/internal/store"
+	"ingot/internal/store/storetest"
 	"ingot/internal/testkit"
 	"ingot/internal/tftp"
 )
@@ -325,7 +326,7 @@ func TestS1_5_DHCPNamesTheMethodAndNoStaticScript(t *testing.T) {
 // iPXE follow the row at the same moment on all conductors, whichever wrote it; nothing is switched.
 func TestS0_10_ADeploymentSwitchesTheConfigurationEverywhere(t *testing.T) {
 	t.Parallel()
-	url := PostgresURL(t)
+	url := storetest.Postgres(t)
 	var all []*rig
 	for range 3 {
 		st, err := store.Open(t.Context(), store.Options{URL: url, Connections: 4})

@@ -11,13 +11,12 @@ import (
 	"ingot/internal/ingot"
 	"ingot/internal/store"
 	"ingot/internal/store/storetest"
-	"ingot/internal/testkit"
 )
 
 // ahead makes a database whose clock is ahead of that of this host.
-func ahead(t *testing.T, server string, by time.Duration) string {
+func ahead(t *testing.T, by time.Duration) string {
 	t.Helper()
-	schema := storetest.Schema(t, server)
+	schema := storetest.Postgres(t)
 	db, err := sql.Open("pgx", schema)
 	if err != nil {
 		t.Fatal(err)
@@ -45,16 +44,12 @@ func ahead(t *testing.T, server string, by time.Duration) string {
 // says when things happened.
 func TestAHostWithAWrongClockKeepsTheTimesOfAll(t *testing.T) {
 	t.Parallel()
-	p, err := testkit.StartPostgres()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(p.Stop)
 	for _, by := range []time.Duration{5 * time.Hour, -5 * time.Hour} {
 		t.Run(by.String(), func(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t)
-			w.store, err = store.Open(t.Context(), store.Options{URL: ahead(t, p.URL, by)})
+			var err error
+			w.store, err = store.Open(t.Context(), store.Options{URL: ahead(t, by)})
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -135,13 +135,8 @@ const shortLease = 3 * time.Second
 // shared is a world whose store is in PostgreSQL, and a wire to it.
 func newShared(t *testing.T) (*world, *wire) {
 	t.Helper()
-	p, err := testkit.StartPostgres()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(p.Stop)
 	w := newWorld(t)
-	server := storetest.Schema(t, p.URL)
+	server := storetest.Postgres(t)
 	w.store = openShared(t, server)
 	w.o.Store = w.store
 	return w, newWire(t, server)

@@ -12,7 +12,7 @@ import (
 func TestMain(m *testing.M) {
 	flag.Parse()
 	if testing.Short() {
-		os.Exit(m.Run())
+		os.Exit(storetest.Run(m))
 	}
 	os.Exit(storetest.Main(m))
 }

@@ -142,13 +142,9 @@ func TestConductorsWorkOnTheirOwnNodes(t *testing.T) {
 // lease of the first has ended.
 func TestTwoConductorsOfOneNameAreRefused(t *testing.T) {
 	t.Parallel()
-	p, err := testkit.StartPostgres()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(p.Stop)
 	w := newWorld(t)
-	if w.store, err = store.Open(t.Context(), store.Options{URL: storetest.Schema(t, p.URL),
+	var err error
+	if w.store, err = store.Open(t.Context(), store.Options{URL: storetest.Postgres(t),
 		ConductorLease: 2 * time.Second}); err != nil {
 		t.Fatal(err)
 	}

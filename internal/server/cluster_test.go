@@ -11,6 +11,7 @@ import (
 	"ingot/internal/config"
 	"ingot/internal/ingot"
 	"ingot/internal/store"
+	"ingot/internal/store/storetest"
 	"ingot/internal/testkit"
 )
 
@@ -18,19 +19,15 @@ import (
 // as long as their lease lasts. Two of the three here are rows only.
 func TestS0_11_MachinesArePointedAtConductorsOfTheirDriver(t *testing.T) {
 	t.Parallel()
-	p, err := testkit.StartPostgres()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(p.Stop)
+	database := storetest.Postgres(t)
 	const lease = 3 * time.Second
 	r1 := startWith(t, func(c *config.Config) {
-		c.Store.URL, c.Conductor.Host, c.Cluster.Listen = p.URL, "r1", "127.0.0.1:0"
+		c.Store.URL, c.Conductor.Host, c.Cluster.Listen = database, "r1", "127.0.0.1:0"
 		c.Conductor.HeartbeatTimeout = config.Duration(lease)
 		c.Conductor.HeartbeatInterval = config.Duration(100 * time.Millisecond)
 		c.Conductor.EnabledHardwareTypes = []string{"ipmi", "fake-hardware"}
 	})
-	st, err := store.Open(t.Context(), store.Options{URL: p.URL, ConductorLease: lease})
+	st, err := store.Open(t.Context(), store.Options{URL: database, ConductorLease: lease})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -8,7 +8,7 @@ import (
 
 	"ingot/internal/cli"
 	"ingot/internal/config"
-	"ingot/internal/testkit"
+	"ingot/internal/store/storetest"
 )
 
 // conductors runs `ingot conductor` and returns the exit code and what it printed.
@@ -29,14 +29,10 @@ func (s *sandbox) conductors(words ...string) (code int, out, problem string) {
 
 func TestAnOperatorSeesTheConductorsAndTakesOneOut(t *testing.T) {
 	t.Parallel()
-	p, err := testkit.StartPostgres()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(p.Stop)
+	database := storetest.Postgres(t)
 	host := func(name string) func(*config.Config) {
 		return func(c *config.Config) {
-			c.Store.URL, c.Conductor.Host, c.Cluster.Listen = p.URL, name, "127.0.0.1:0"
+			c.Store.URL, c.Conductor.Host, c.Cluster.Listen = database, name, "127.0.0.1:0"
 		}
 	}
 	r1, r2 := startWith(t, host("r1")), startWith(t, host("r2"))

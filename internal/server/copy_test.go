@@ -12,7 +12,7 @@ import (
 	"ingot/internal/cli"
 	"ingot/internal/config"
 	"ingot/internal/server"
-	"ingot/internal/testkit"
+	"ingot/internal/store/storetest"
 )
 
 // db runs `ingot db`.
@@ -41,23 +41,19 @@ func end(s *sandbox) {
 // From one host to PostgreSQL and back: the nodes are there, and the servers work on them.
 func TestAnInstallationMovesToPostgreSQLAndBack(t *testing.T) {
 	t.Parallel()
-	p, err := testkit.StartPostgres()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(p.Stop)
+	database := storetest.Postgres(t)
 	s := start(t)
 	s.done("create", "one", "--driver", "fake-hardware")
 	s.done("create", "two", "--driver", "fake-hardware", "--enroll-only")
 	file := filepath.Join(s.data, "ingot.db")
 
-	_, _, err = db(t.Context(), "copy", "--from", file, "--to", p.URL)
+	_, _, err := db(t.Context(), "copy", "--from", file, "--to", database)
 	if err == nil || !strings.Contains(err.Error(), "another ingot serves the store") {
 		t.Errorf("the file of a running server: %v", err)
 	}
 	end(s)
 
-	out, told, err := db(t.Context(), "copy", "--from", file, "--to", p.URL, "-o", "json")
+	out, told, err := db(t.Context(), "copy", "--from", file, "--to", database, "-o", "json")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -69,18 +65,18 @@ func TestAnInstallationMovesToPostgreSQLAndBack(t *testing.T) {
 		t.Errorf("told %q", told)
 	}
 
-	shared := startWith(t, func(c *config.Config) { c.Store.URL = p.URL })
+	shared := startWith(t, func(c *config.Config) { c.Store.URL = database })
 	if n := decoded[[]map[string]any](shared, "list"); len(n) != 2 {
 		t.Errorf("nodes %v", n)
 	}
 	shared.done("deploy", "one")
 	back := filepath.Join(t.TempDir(), "back.db")
-	_, _, err = db(t.Context(), "copy", "--from", p.URL, "--to", back)
+	_, _, err = db(t.Context(), "copy", "--from", database, "--to", back)
 	if err == nil || !strings.Contains(err.Error(), "works on the source") {
 		t.Errorf("the database of a running server: %v", err)
 	}
 	end(shared)
-	if out, _, err := db(t.Context(), "copy", "--from", p.URL, "--to", back); err != nil ||
+	if out, _, err := db(t.Context(), "copy", "--from", database, "--to", back); err != nil ||
 		!strings.HasPrefix(out, "2 nodes, 0 ports, ") {
 		t.Fatalf("back: %q, %v", out, err)
 	}

@@ -163,8 +163,7 @@ func TestWhatAnotherProcessWroteIsSeenAtOnce(t *testing.T) {
 	o := storetest.Options(t)
 	if o.URL == "" {
 		// One process serves a file: see package server.
-		o.URL = storetest.Schema(t, postgres(t).URL)
-		o.Path = ""
+		o.URL, o.Path = storetest.Postgres(t), ""
 	}
 	a, b := openWith(t, o), openWith(t, o)
 	n := create(t, a, newNode(1))
@@ -265,9 +264,9 @@ func TestConnectionsThatEndAreMadeAgain(t *testing.T) {
 // The time is that of the database, not of this host.
 func TestTheClockIsThatOfTheDatabase(t *testing.T) {
 	t.Parallel()
-	p := postgres(t)
-	s := openWith(t, store.Options{URL: p.URL})
-	db, err := sql.Open("pgx", p.URL)
+	server := storetest.Postgres(t)
+	s := openWith(t, store.Options{URL: server})
+	db, err := sql.Open("pgx", server)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 
 	_ "github.com/jackc/pgx/v5/stdlib" // registers the driver "pgx"
@@ -26,18 +27,18 @@ const serverEnv = "INGOT_TEST_POSTGRES"
 // Main runs the tests of a package on SQLite, and again on a PostgreSQL server that it starts, in
 // another process with the same arguments. It returns the exit code.
 func Main(m *testing.M) int {
+	defer stop()
 	code := m.Run()
 	if os.Getenv(serverEnv) != "" || code != 0 {
 		return code
 	}
-	p, err := testkit.StartPostgres()
+	server, err := shared()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "start PostgreSQL:", err)
 		return 1
 	}
-	defer p.Stop()
 	again := exec.Command(os.Args[0], os.Args[1:]...)
-	again.Env = append(os.Environ(), serverEnv+"="+p.URL)
+	again.Env = append(os.Environ(), serverEnv+"="+server)
 	again.Stdout, again.Stderr = os.Stdout, os.Stderr
 	fmt.Println("on PostgreSQL:")
 	var exit *exec.ExitError
@@ -49,6 +50,43 @@ func Main(m *testing.M) int {
 		return 1
 	}
 	return 0
+}
+
+// Run runs the tests of a package as they are, and ends the server that Postgres has started. It
+// returns the exit code.
+func Run(m *testing.M) int {
+	defer stop()
+	return m.Run()
+}
+
+var (
+	running *testkit.Postgres
+	shared  = sync.OnceValues(func() (_ string, err error) {
+		if server := os.Getenv(serverEnv); server != "" {
+			return server, nil
+		}
+		if running, err = testkit.StartPostgres(); err != nil {
+			return "", err
+		}
+		return running.URL, nil
+	})
+)
+
+func stop() {
+	if running != nil {
+		running.Stop()
+	}
+}
+
+// Postgres is a schema of its own in the PostgreSQL server that all tests of the package share,
+// whichever the engine under test. The package's TestMain has to be Main or Run.
+func Postgres(t testing.TB) string {
+	t.Helper()
+	server, err := shared()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return Schema(t, server)
 }
 
 // Options are those of an empty store of the engine under test. With PostgreSQL it is a schema of
