@@ -14,6 +14,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -158,7 +159,8 @@ type world struct {
 
 func newWorld(t *testing.T) *world {
 	t.Helper()
-	s, err := store.Open(t.Context(), store.Options{Path: filepath.Join(t.TempDir(), "db")})
+	s, err := store.Open(t.Context(), store.Options{Path: filepath.Join(t.TempDir(), "db"),
+		ConductorLease: time.Hour}) // nobody renews it here
 	if err != nil {
 		t.Fatal(err)
 	}
