@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"ingot/internal/config"
+	"ingot/internal/testkit"
 )
 
 const root = "../.."
@@ -55,6 +56,7 @@ func output(t *testing.T, cmd *exec.Cmd) string {
 
 func TestTheDebianPackage(t *testing.T) {
 	t.Parallel()
+	testkit.Long(t) // it builds the program
 	name, dir := unpacked(t)
 	t.Run("has what a host needs", func(t *testing.T) { holds(t, name, dir) })
 	t.Run("starts with the capabilities of its unit", func(t *testing.T) { starts(t, dir) })
