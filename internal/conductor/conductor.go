@@ -140,6 +140,9 @@ type Conductor struct {
 	// deferred holds the nodes that were given back because all workers were busy, by UUID.
 	deferred map[string]bool
 
+	// page is how many nodes are read at once; a test reads fewer.
+	page int
+
 	// crash, when a test sets it, is asked before each write; an error ends the task as if the
 	// process had died there.
 	crash func() error
@@ -169,8 +172,8 @@ func New(o Options) *Conductor {
 	def(&o.PowerTimeout, driver.DefaultPowerTimeout)
 	o.Log = o.Log.With("conductor", o.Host)
 	c := &Conductor{
-		o: o, incarnation: cmp.Or(o.Incarnation, ingot.NewUUID()), pool: newPool(o.Workers), line: newLine(o.Copies), ready: make(chan struct{}),
-		left:     make(chan struct{}),
+		o: o, incarnation: cmp.Or(o.Incarnation, ingot.NewUUID()), pool: newPool(o.Workers),
+		line: newLine(o.Copies), ready: make(chan struct{}), left: make(chan struct{}), page: syncPage,
 		powerBad: map[string]int{}, active: map[string]bool{}, deferred: map[string]bool{},
 		running: map[string]context.CancelCauseFunc{}, claimed: map[string]int{},
 	}

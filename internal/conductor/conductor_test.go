@@ -4,9 +4,11 @@ import (
 	"errors"
 	"regexp"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
+	"ingot/internal/conductor"
 	"ingot/internal/driver"
 	"ingot/internal/driver/fake"
 	"ingot/internal/ingot"
@@ -444,5 +446,35 @@ func TestNodesInUseAreNotDeleted(t *testing.T) {
 	}
 	if err := c.DeleteNode(t.Context(), "n1"); err != nil {
 		t.Error(err)
+	}
+}
+
+// A pass over a large fleet reads it page by page, and the node that it goes on from may be deleted
+// meanwhile: that is no error.
+func TestAPassOverTheNodesSurvivesThatOneIsDeleted(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	c := conductor.New(w.o)
+	conductor.SetPage(c, 2)
+	w.run(c)
+	w.enroll(c, "n1", "manageable")
+	w.enroll(c, "n2", "manageable")
+	var mu sync.Mutex
+	var seen []string
+	err := conductor.EachNode(t.Context(), c, func(n *ingot.Node) {
+		mu.Lock()
+		defer mu.Unlock()
+		seen = append(seen, n.Name)
+		if n.Name != "n2" {
+			return
+		}
+		if n, err := w.store.Reserve(t.Context(), n.UUID, "somebody"); err != nil {
+			t.Error(err)
+		} else if err := w.store.DeleteNode(t.Context(), n); err != nil {
+			t.Error(err)
+		}
+	})
+	if err != nil || len(seen) != 2 {
+		t.Errorf("seen %v, %v", seen, err)
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"ingot/internal/ingot"
+	"ingot/internal/store"
 )
 
 // CrashWhen makes the conductor behave as a killed process from the moment on at which the
@@ -45,6 +46,14 @@ func WaitInLine(ctx context.Context, c *Conductor, n *ingot.Node, since time.Tim
 	w, err := c.waitInLine(ctx, n, since)
 	return w.heard, w.waited, err
 }
+
+// EachNode is eachNode.
+func EachNode(ctx context.Context, c *Conductor, fn func(*ingot.Node)) error {
+	return c.eachNode(ctx, store.NodeFilter{}, fn)
+}
+
+// SetPage sets how many nodes eachNode reads at once. Call it before Run.
+func SetPage(c *Conductor, nodes int) { c.page = nodes }
 
 // Owns is owns.
 func Owns(c *Conductor, n *ingot.Node) bool { return c.owns(n) }

@@ -251,10 +251,10 @@ func (c *Conductor) eachNode(ctx context.Context, f store.NodeFilter,
 }
 
 func (c *Conductor) eachOf(ctx context.Context, f store.NodeFilter, fn func(*ingot.Node)) error {
-	page := store.Page{Limit: syncPage}
+	page := store.Page{Limit: c.page}
 	for ctx.Err() == nil {
 		nodes, err := c.o.Store.Nodes(ctx, f, page)
-		if ingot.KindOf(err) == ingot.Invalid && page.Marker != "" {
+		if ingot.KindOf(err) == ingot.NotFound && page.Marker != "" {
 			return nil // the marker was deleted meanwhile; the next pass sees the rest
 		}
 		if err != nil {
@@ -273,7 +273,7 @@ func (c *Conductor) eachOf(ctx context.Context, f store.NodeFilter, fn func(*ing
 			})
 		}
 		wg.Wait()
-		if len(nodes) < syncPage {
+		if len(nodes) < c.page {
 			return nil
 		}
 		page.Marker = nodes[len(nodes)-1].UUID
