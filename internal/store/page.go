@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"slices"
 	"strconv"
 )
 
@@ -41,18 +42,9 @@ type position struct {
 
 // list returns a page of the rows that match.
 func (t *table[T]) list(ctx context.Context, tx *tx, match where, p Page) ([]*T, error) {
-	key, err := t.sortKey(p.SortKey)
+	c, err := t.cursor(ctx, tx, match, p)
 	if err != nil {
 		return nil, err
-	}
-	c := cursor{key: key.name, id: "id", nullable: key.use.has(nullable), desc: p.Desc}
-	if match.rare {
-		c.id = "+id" // an expression: the engine can not use the index of id for it
-	}
-	if p.Marker != "" {
-		if c.after, err = t.position(ctx, tx, c.key, p.Marker); err != nil {
-			return nil, err
-		}
 	}
 	var rows []*T
 	for _, part := range c.parts() {
@@ -62,16 +54,28 @@ func (t *table[T]) list(ctx context.Context, tx *tx, match where, p Page) ([]*T,
 				break
 			}
 		}
-		m := where{conditions: append([]string(nil), match.conditions...),
-			args: append([]any(nil), match.args...)}
-		if part.condition != "" {
-			m.add(part.condition, part.args...)
-		}
-		if rows, err = t.collect(ctx, tx, rows, m, part.order, limit); err != nil {
+		rows, err = t.collect(ctx, tx, rows, part.of(match), part.order, limit)
+		if err != nil {
 			return nil, err
 		}
 	}
 	return rows, nil
+}
+
+// cursor looks up a page.
+func (t *table[T]) cursor(ctx context.Context, tx *tx, match where, p Page) (cursor, error) {
+	key, err := t.sortKey(p.SortKey)
+	if err != nil {
+		return cursor{}, err
+	}
+	c := cursor{key: key.name, id: "id", nullable: key.use.has(nullable), desc: p.Desc}
+	if match.rare {
+		c.id = "+id" // an expression: the engine can not use the index of id for it
+	}
+	if p.Marker != "" {
+		c.after, err = t.position(ctx, tx, c.key, p.Marker)
+	}
+	return c, err
 }
 
 // position looks up a marker.
@@ -88,11 +92,7 @@ func (t *table[T]) position(ctx context.Context, tx *tx, key, marker string) (*p
 // collect appends the rows that match to rows.
 func (t *table[T]) collect(ctx context.Context, tx *tx, rows []*T, match where,
 	order string, limit int) ([]*T, error) {
-	cond, args := match.clause(nil)
-	query := t.selectFrom() + cond + " ORDER BY " + order
-	if limit > 0 {
-		query += " LIMIT " + strconv.Itoa(limit)
-	}
+	query, args := t.query(match, order, limit)
 	found, err := tx.QueryContext(ctx, query, args...)
 	if err != nil {
 		return nil, err
@@ -108,11 +108,30 @@ func (t *table[T]) collect(ctx context.Context, tx *tx, rows []*T, match where,
 	return rows, found.Err()
 }
 
+// query is the statement of collect, and its arguments.
+func (t *table[T]) query(match where, order string, limit int) (string, []any) {
+	cond, args := match.clause(nil)
+	text := t.selectFrom() + cond + " ORDER BY " + order
+	if limit > 0 {
+		text += " LIMIT " + strconv.Itoa(limit)
+	}
+	return text, args
+}
+
 // part is a range of the rows that one scan of one index yields in order.
 type part struct {
 	condition string // "" is all
 	args      []any
 	order     string
+}
+
+// of is those rows of the part that match.
+func (p part) of(match where) where {
+	m := where{conditions: slices.Clone(match.conditions), args: slices.Clone(match.args)}
+	if p.condition != "" {
+		m.add(p.condition, p.args...)
+	}
+	return m
 }
 
 // parts cuts what follows the cursor into ranges. A nullable key needs two, because no single
