@@ -20,6 +20,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"ingot/internal/bootfile"
 	"ingot/internal/conductor"
 	"ingot/internal/driver"
@@ -171,7 +173,9 @@ func (x *metal) wiped() {
 		x.t.Fatal(err)
 	}
 	defer f.Close()
-	if _, err := f.WriteAt(make([]byte, 8<<20), 0); err != nil {
+	// Not by writing: the race detector would look at each byte.
+	const hole = unix.FALLOC_FL_PUNCH_HOLE | unix.FALLOC_FL_KEEP_SIZE
+	if err := unix.Fallocate(int(f.Fd()), hole, 0, 8<<20); err != nil {
 		x.t.Fatal(err)
 	}
 }

@@ -71,7 +71,7 @@ func (x *metal) diesBeside(at int64, callSecond bool) bool {
 			return true
 		case <-deadline:
 			x.t.Fatal("neither killed nor deployed")
-		case <-time.After(time.Millisecond):
+		case <-time.After(10 * time.Millisecond):
 			if n := x.node("n1"); n.ProvisionState == "active" && n.Reservation == "" {
 				x.deployed()
 				return false
