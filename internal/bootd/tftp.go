@@ -54,11 +54,7 @@ func (p *programCache) read(name string, f *os.File, info os.FileInfo) ([]byte, 
 // serveTFTP is the handler of the TFTP server: configurations, kernels and ramdisks under their
 // digest, and boot programs.
 func (s *Server) serveTFTP(ctx context.Context, r tftp.Request) (c tftp.Content, err error) {
-	text, ok, err := s.configFile(ctx, r.Path, r.Client.Addr().Unmap())
-	if err != nil {
-		return c, err
-	}
-	if ok {
+	if text, ok := s.configFile(ctx, r.Path, r.Client.Addr().Unmap()); ok {
 		return tftp.Content{Reader: strings.NewReader(text), Size: int64(len(text))}, nil
 	}
 	f, err := s.openFile(r.Path)

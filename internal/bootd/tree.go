@@ -2,7 +2,6 @@ package bootd
 
 import (
 	"context"
-	"fmt"
 	"net"
 	"net/http"
 	"net/netip"
@@ -31,18 +30,21 @@ import (
 // A machine nobody knows is answered, too, where it named itself or asked for the last resort: a
 // boot loader without a configuration ends at a prompt.
 //
+// Where the rows cannot be read, each of them says to ask again.
+//
 // configFile computes a file; false if there is none of that name.
-func (s *Server) configFile(ctx context.Context, name string, from netip.Addr) (string, bool,
-	error) {
+func (s *Server) configFile(ctx context.Context, name string, from netip.Addr) (string, bool) {
 	if s.Boot == nil {
-		return "", false, nil
+		return "", false
 	}
+	ctx, cancel := context.WithTimeout(ctx, pxe.LookupTimeout)
+	defer cancel()
 	dir, file := path.Split(name)
 	mac := ""
 	loader := netboot.GRUB
 	switch {
 	case name == "boot.ipxe":
-		return s.Boot.Chain(), true, nil
+		return s.Boot.Chain(), true
 	case name == "autoexec.ipxe":
 		return s.answerAt(ctx, netboot.IPXE, from)
 	case dir == "pxelinux.cfg/":
@@ -54,18 +56,17 @@ func (s *Server) configFile(ctx context.Context, name string, from netip.Addr) (
 	case dir == "" && strings.HasSuffix(file, ".conf"):
 		mac = strings.TrimSuffix(file, ".conf")
 	default:
-		return "", false, nil
+		return "", false
 	}
 	clean, err := netboot.ParseMAC(mac)
 	if err != nil {
-		return "", false, nil
+		return "", false
 	}
 	return s.answerMAC(ctx, loader, clean)
 }
 
 // pxelinuxFile is one of the names that PXELINUX tries, most specific first.
-func (s *Server) pxelinuxFile(ctx context.Context, file string, from netip.Addr) (string, bool,
-	error) {
+func (s *Server) pxelinuxFile(ctx context.Context, file string, from netip.Addr) (string, bool) {
 	switch {
 	case file == "default":
 		return s.answerAt(ctx, netboot.PXELINUX, from)
@@ -74,23 +75,26 @@ func (s *Server) pxelinuxFile(ctx context.Context, file string, from netip.Addr)
 		// goes on to the MAC. A name can be guessed, and is no way to ask.
 		n, err := s.Store.Node(ctx, strings.ToLower(file))
 		if ingot.KindOf(err) == ingot.NotFound || err == nil && n.UUID != strings.ToLower(file) {
-			return "", false, nil
+			return "", false
 		}
 		if err != nil {
-			return "", false, fmt.Errorf("look up node %s: %w", file, err)
+			return s.Boot.Unread(netboot.PXELINUX, pxe.Machine{UUID: strings.ToLower(file)}, err), true
 		}
-		return s.Boot.Answer(netboot.PXELINUX, pxe.Machine{UUID: n.UUID, Node: n}), true, nil
+		return s.Boot.Answer(netboot.PXELINUX, pxe.Machine{UUID: n.UUID, Node: n}), true
 	case len(file) == 8:
 		// Only its own: addresses are easily tried one by one, and answers have deploy keys.
 		a, ok := hexAddress(file)
-		if !ok || a != from || s.macAt(ctx, a) == "" {
-			return "", false, nil
+		if !ok || a != from {
+			return "", false
+		}
+		if mac, err := s.macAt(ctx, a); err == nil && mac == "" {
+			return "", false
 		}
 		return s.answerAt(ctx, netboot.PXELINUX, a)
 	}
 	mac, err := netboot.ParseMAC(file)
 	if err != nil {
-		return "", false, nil
+		return "", false
 	}
 	return s.answerMAC(ctx, netboot.PXELINUX, mac)
 }
@@ -102,45 +106,46 @@ func hexAddress(s string) (netip.Addr, bool) {
 }
 
 // answerAt answers the machine that has an address.
-func (s *Server) answerAt(ctx context.Context, l netboot.Loader, a netip.Addr) (string, bool,
-	error) {
-	return s.answerMAC(ctx, l, s.macAt(ctx, a))
+func (s *Server) answerAt(ctx context.Context, l netboot.Loader, a netip.Addr) (string, bool) {
+	mac, err := s.macAt(ctx, a)
+	if err != nil {
+		return s.Boot.Unread(l, pxe.Machine{Address: a}, err), true
+	}
+	return s.answerMAC(ctx, l, mac)
 }
 
 // answerMAC answers the machine with a MAC; "" is one nobody knows.
-func (s *Server) answerMAC(ctx context.Context, l netboot.Loader, mac string) (string, bool,
-	error) {
+func (s *Server) answerMAC(ctx context.Context, l netboot.Loader, mac string) (string, bool) {
 	m := pxe.Machine{MAC: mac}
 	if hw, err := net.ParseMAC(mac); err == nil {
 		known, err := s.machine(ctx, hw)
 		if err != nil {
-			return "", false, err
+			return s.Boot.Unread(l, m, err), true
 		}
 		m.Node, m.Port = known.Node, known.Port
 	}
-	return s.Boot.Answer(l, m), true, nil
+	return s.Boot.Answer(l, m), true
 }
 
 // macAt tells who has an address: as seen here, else by the leases, which other conductors gave,
 // too. "" if nobody knows.
-func (s *Server) macAt(ctx context.Context, a netip.Addr) string {
+func (s *Server) macAt(ctx context.Context, a netip.Addr) (string, error) {
 	if mac := s.seen.mac(a); mac != "" {
-		return mac
+		return mac, nil
 	}
 	leases, err := s.Store.Leases(ctx)
 	if err != nil {
-		s.Log.Error("look up who has an address", "address", a, "error", err)
-		return ""
+		return "", err
 	}
 	now := s.Store.Now()
 	for _, l := range leases {
 		// Some are of no machine: declined addresses.
 		_, err := net.ParseMAC(l.MAC)
 		if l.Address == a.String() && err == nil && l.Expires.After(now) {
-			return l.MAC
+			return l.MAC, nil
 		}
 	}
-	return ""
+	return "", nil
 }
 
 // serveTree serves the tree by HTTP.
@@ -151,13 +156,8 @@ func (s *Server) serveTree(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	name := strings.TrimPrefix(strings.TrimPrefix(r.URL.Path, programPath), "/")
-	text, ok, err := s.configFile(r.Context(), name, from.Addr().Unmap())
-	switch {
-	case err != nil:
-		s.Log.Error("compute boot configuration", "path", r.URL.Path, "error", err)
-		http.Error(w, "the configuration cannot be computed", http.StatusInternalServerError)
-		return
-	case !ok:
+	text, ok := s.configFile(r.Context(), name, from.Addr().Unmap())
+	if !ok {
 		http.NotFound(w, r)
 		return
 	}

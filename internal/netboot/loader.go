@@ -31,5 +31,21 @@ func (l Loader) Problem(label, problem string, r Request) string {
 	return l.write(&a, &Env{})
 }
 
+// Unread tells the machine of Request.MAC that its rows cannot be read now, and to ask again, all
+// servers, with growing pauses: to go on to the next boot device would be wrong for a machine that is
+// being deployed. Where no server can be named it goes on all the same.
+func (l Loader) Unread(env Env, r Request) string {
+	label := r.MAC
+	if label == "" {
+		label = "unknown"
+	}
+	a := answer{label: label, driver: env.Driver, mac: r.MAC, trace: "trace " + r.Trace,
+		seed: r.MAC}.problem("the database of the servers does not answer; see their logs")
+	if len(env.BaseURLs) > 0 && env.Driver != "" {
+		a.end = endAgain
+	}
+	return l.write(&a, &env)
+}
+
 // Script is the iPXE script for the machine of a node.
 func Script(n *ingot.Node, env Env, r Request) string { return IPXE.Render(n, env, r) }

@@ -105,6 +105,8 @@ func TestScriptsAreThoseOnRecord(t *testing.T) {
 		"unknown-intent":        netboot.Script(node("odd", "active"), env(), ask),
 		"unknown-machine":       netboot.Script(nil, env(), ask),
 		"unknown-machine-retry": netboot.Script(nil, retry, ask),
+		"unread":                netboot.IPXE.Unread(env(), ask),
+		"unread-no-servers":     netboot.IPXE.Unread(netboot.Env{}, ask),
 		"boot":                  netboot.BootIPXE(env()),
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -355,6 +357,7 @@ func FuzzScript(f *testing.F) {
 		for _, script := range []string{
 			netboot.Script(nil, env(), netboot.Request{MAC: s, Trace: s}),
 			netboot.IPXE.Problem(s, s, netboot.Request{Trace: s}),
+			netboot.IPXE.Unread(netboot.Env{}, netboot.Request{MAC: s, Trace: s}),
 		} {
 			if got := commands(script); !slices.Equal(got, []string{
 				"#!ipxe", "echo", "echo", "echo", "sleep", "exit",
@@ -419,6 +422,7 @@ func TestConfigurationsOfOtherLoadersAreThoseOnRecord(t *testing.T) {
 			golden(t, "loader/"+strings.ReplaceAll(c.state, " ", "-")+"_"+string(c.intent)+"."+name,
 				loader.Render(node(c.intent, c.state), env(), ask))
 		}
+		golden(t, "loader/unread."+name, loader.Unread(env(), ask))
 		golden(t, "loader/unknown-machine."+name, loader.Render(nil, env(), ask))
 		golden(t, "loader/unknown-machine-retry."+name, loader.Render(nil, retry, ask))
 	}

@@ -130,9 +130,15 @@ func (p *Postgres) Stop() {
 
 // Restart ends the server, and with it all connections, and starts it again with what it has stored.
 func (p *Postgres) Restart() error {
-	p.end(syscall.SIGINT)
-	return p.serve()
+	p.Down()
+	return p.Up()
 }
+
+// Down ends the server and keeps what it has stored; Up starts it again.
+func (p *Postgres) Down() { p.end(syscall.SIGINT) }
+
+// Up starts a server that is down.
+func (p *Postgres) Up() error { return p.serve() }
 
 func (p *Postgres) end(s syscall.Signal) {
 	if p.running {

@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"math/rand/v2"
+	"net/netip"
 	"slices"
 	"time"
 
@@ -44,6 +45,8 @@ func (b *Boot) config(ctx context.Context, f driver.Finder, args ingot.Object) s
 	address := driver.Text(args, "port_address")
 	var ports []*ingot.Port
 	var err error
+	ctx, cancel := context.WithTimeout(ctx, LookupTimeout)
+	defer cancel()
 	switch {
 	case isUUID(m.UUID):
 		m.Node, ports, err = f.NodeByIdent(ctx, m.UUID)
@@ -56,11 +59,7 @@ func (b *Boot) config(ctx context.Context, f driver.Finder, args ingot.Object) s
 		return b.nobody(m, "ipxe_config needs node_uuid=UUID or port_address=MAC")
 	}
 	if err != nil && ingot.KindOf(err) != ingot.NotFound {
-		b.o.Log.Error("look up machine for its boot script", "mac", m.MAC, "node", m.UUID,
-			"error", err)
-		return netboot.IPXE.Problem("unknown",
-			"the server could not look the machine up; see its log",
-			netboot.Request{Trace: newTrace()})
+		return b.Unread(netboot.IPXE, m, err)
 	}
 	for _, p := range ports {
 		if m.MAC != "" && p.Address == m.MAC {
@@ -68,6 +67,27 @@ func (b *Boot) config(ctx context.Context, f driver.Finder, args ingot.Object) s
 		}
 	}
 	return b.Answer(netboot.IPXE, m)
+}
+
+// LookupTimeout bounds the look-up of a machine that asks what to boot: iPXE waits ten seconds for
+// an answer, and one that says to ask again is better than none.
+const LookupTimeout = 5 * time.Second
+
+// Unread answers a machine whose rows could not be read: it asks again, and when it has done so for
+// askFor it goes on to its next boot device.
+func (b *Boot) Unread(l netboot.Loader, m Machine, err error) string {
+	r := netboot.Request{MAC: m.MAC, Trace: newTrace()}
+	b.o.Log.Error("look up machine for its "+l.Asks, "mac", m.MAC, "node", m.UUID,
+		"trace", r.Trace, "error", err)
+	if b.unread.tired(m.MAC + m.UUID + m.Address.String()) {
+		label := m.MAC
+		if label == "" {
+			label = "unknown"
+		}
+		return l.Problem(label, "the database of the servers has not answered for "+
+			askFor.String(), r)
+	}
+	return l.Unread(b.env(m), r)
 }
 
 // isUUID tells whether s has the form of a UUID: names are no way to ask for a script, since they
@@ -96,8 +116,10 @@ func isUUID(s string) bool {
 // nobody knows; Port is nil if it did not name its MAC.
 type Machine struct {
 	MAC, UUID string
-	Node      *ingot.Node
-	Port      *ingot.Port
+	// Address is where it asks from, if it named itself in no other way.
+	Address netip.Addr
+	Node    *ingot.Node
+	Port    *ingot.Port
 }
 
 // Answer tells a machine in its boot loader's language what it boots now, and writes down that it

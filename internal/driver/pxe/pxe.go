@@ -67,6 +67,8 @@ type Options struct {
 type Boot struct {
 	o    Options
 	told journal.Hourly // what was warned of
+	// unread are the machines that ask while the store does not answer.
+	unread outage
 }
 
 var (
