@@ -33,18 +33,20 @@ func TestExitCodesAndWordsOfWrongCommands(t *testing.T) {
 		"serve --dev --config x":        {2, "one or the other"},
 		"serve --dev --listen 0.0.0.0:": {1, "loopback"},
 		"serve --config " + config:      {1, ":3: unknown key \"api.listn\""},
-		"config check " + config:        {1, ":3: unknown key \"api.listn\""},
-		"node list " + nobody:           {6, "is `ingot serve` running"},
-		"node list --url=nonsense":      {2, "write for example http://"},
-		"node list -o xml":              {2, "table or json"},
-		"node create a " + nobody:       {2, "--bmc is missing"},
-		"node power a up " + nobody:     {2, "on, off, reboot"},
+		"serve --dev --database mysql://u:secret@db.example/x":      {1, "write postgres://"},
+		"serve --dev --database postgres://u:secret@127.0.0.1:1/x":  {1, "correct [store] url"},
+		"config check " + config:                                    {1, ":3: unknown key \"api.listn\""},
+		"node list " + nobody:                                       {6, "is `ingot serve` running"},
+		"node list --url=nonsense":                                  {2, "write for example http://"},
+		"node list -o xml":                                          {2, "table or json"},
+		"node create a " + nobody:                                   {2, "--bmc is missing"},
+		"node power a up " + nobody:                                 {2, "on, off, reboot"},
 		"node deploy a --image http://x/y --checksum abc " + nobody: {2, "sha256"},
-		"lifecycle --format x":                       {1, "mermaid"},
-		"lab console x":                              {1, "ingot lab up"},
-		"lab up --machines 0":                        {2, "1 to 50"},
-		"lab simulate --interface lo --machines 0":   {2, "1 to 10000"},
-		"lab simulate --interface lo --disk-size -1": {2, "negative"},
+		"lifecycle --format x":                                      {1, "mermaid"},
+		"lab console x":                                             {1, "ingot lab up"},
+		"lab up --machines 0":                                       {2, "1 to 50"},
+		"lab simulate --interface lo --machines 0":                  {2, "1 to 10000"},
+		"lab simulate --interface lo --disk-size -1":                {2, "negative"},
 	} {
 		t.Run(line, func(t *testing.T) {
 			t.Parallel()
@@ -53,6 +55,9 @@ func TestExitCodesAndWordsOfWrongCommands(t *testing.T) {
 			if code != want.code || !strings.Contains(errs.String(), want.text) {
 				t.Errorf("exit code %d, want %d with %q; said %s", code, want.code, want.text,
 					errs.String())
+			}
+			if strings.Contains(errs.String(), "secret") {
+				t.Errorf("it tells the password: %s", errs.String())
 			}
 		})
 	}

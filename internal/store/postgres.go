@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -22,20 +23,29 @@ import (
 // an operator's shells are within PostgreSQL's default of 100.
 const maxConnections = 24
 
+const (
+	// connectTimeout bounds the wait for a server that is silent, unless the URL has a
+	// connect_timeout.
+	connectTimeout = 10 * time.Second
+	// sayAfter is how long it takes until somebody who waits is told for whom.
+	sayAfter = 2 * time.Second
+)
+
 // connectPostgres opens a pool. It fails if there is no server now; later it may go and come back.
-func connectPostgres(ctx context.Context, url string, connections int) (*sql.DB, error) {
-	c, err := pgx.ParseConfig(url)
+func (s *Store) connectPostgres(ctx context.Context, o Options) (*sql.DB, error) {
+	c, err := pgx.ParseConfig(o.URL)
 	if err != nil {
 		// Its text has the URL without the password.
 		return nil, ingot.Errorf(ingot.Invalid, "%w; write postgres://USER:PASSWORD@HOST:PORT/"+
-			"DATABASE", err)
+			"DATABASE, with special characters of the password as %%40 for @", err)
 	}
 	if c.RuntimeParams["application_name"] == "" {
 		c.RuntimeParams["application_name"] = "ingot"
 	}
 	if c.ConnectTimeout == 0 {
-		c.ConnectTimeout = 10 * time.Second
+		c.ConnectTimeout = connectTimeout
 	}
+	connections := o.Connections
 	if connections <= 0 {
 		connections = maxConnections
 	}
@@ -43,11 +53,37 @@ func connectPostgres(ctx context.Context, url string, connections int) (*sql.DB,
 	db.SetMaxOpenConns(connections)
 	db.SetMaxIdleConns(connections)
 	db.SetConnMaxIdleTime(5 * time.Minute)
-	if err := db.PingContext(ctx); err != nil {
+	if err := s.knock(ctx, db, c.ConnectTimeout, o.Place()); err != nil {
 		db.Close()
-		return nil, unreachable(err)
+		return nil, err
 	}
 	return db, nil
+}
+
+// knock waits for the server, and says so if that takes a while. A host may have several addresses,
+// each with and without TLS; all of them together have the time.
+func (s *Store) knock(ctx context.Context, db *sql.DB, limit time.Duration, place string) error {
+	told := make(chan struct{})
+	timer := time.AfterFunc(sayAfter, func() {
+		defer close(told)
+		s.log.Warn("PostgreSQL does not answer yet", "store", place, "at_most", limit)
+	})
+	defer func() {
+		if !timer.Stop() {
+			<-told
+		}
+	}()
+	within, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	err := db.PingContext(within)
+	switch {
+	case err == nil || ctx.Err() != nil:
+		return err
+	case within.Err() != nil:
+		return ingot.Errorf(ingot.Unavailable, "no answer within %s; see to it that PostgreSQL runs "+
+			"there and that no firewall is in between, or correct [store] url", limit)
+	}
+	return unreachable(err)
 }
 
 // unreachable says what to do about a server that lets nobody in.
@@ -60,9 +96,26 @@ func unreachable(err error) error {
 		remedy = "create it there with: createdb --owner USER DATABASE"
 	case "42501":
 		remedy = "let this user create tables there: make it the owner of the database"
+	case "42704":
+		remedy = "correct the spelling of what stands after the ? of the URL"
 	}
-	return ingot.Errorf(ingot.Unavailable, "%w; %s, or correct [store] url", err, remedy)
+	return ingot.Errorf(ingot.Unavailable, "%w; %s, or correct [store] url", oneLine{err}, remedy)
 }
+
+// oneLine is an error of pgx, which has a line for each address and way that was tried.
+type oneLine struct{ error }
+
+func (e oneLine) Error() string {
+	var lines []string
+	for line := range strings.Lines(e.error.Error()) {
+		if line = strings.TrimSpace(line); !slices.Contains(lines, line) {
+			lines = append(lines, line)
+		}
+	}
+	return strings.Join(lines, " ")
+}
+
+func (e oneLine) Unwrap() error { return e.error }
 
 // postgresDialect writes what the migrations say in SQLite's words.
 var postgresDialect = strings.NewReplacer(

@@ -1,8 +1,11 @@
 package store_test
 
 import (
+	"bytes"
 	"database/sql"
 	"fmt"
+	"log/slog"
+	"net"
 	"strings"
 	"sync"
 	"testing"
@@ -206,13 +209,35 @@ func TestADatabaseThatCannotBeUsedIsExplained(t *testing.T) {
 	if _, err := db.Exec(`CREATE ROLE guest LOGIN; REVOKE CREATE ON SCHEMA public FROM PUBLIC`); err != nil {
 		t.Fatal(err)
 	}
+	for _, statement := range []string{`CREATE ROLE ann LOGIN PASSWORD 'right'`,
+		`CREATE TABLE hba (line text)`,
+		`INSERT INTO hba VALUES ('local all ann scram-sha-256'), ('local all all trust')`,
+		`COPY hba TO PROGRAM 'cat > pg_hba.conf'`, `SELECT pg_reload_conf()`} {
+		if _, err := db.Exec(statement); err != nil {
+			t.Fatal(err)
+		}
+	}
+	ann := strings.Replace(p.URL, "user=postgres", "user=ann&password=secret", 1)
+	testkit.Eventually(t, "ann is asked for her password", func() bool {
+		s, err := store.Open(t.Context(), store.Options{URL: ann})
+		if err == nil {
+			s.Close()
+		}
+		return err != nil && !strings.Contains(err.Error(), "make it the owner")
+	})
 	for what, c := range map[string]struct{ url, says string }{
-		"no URL":      {"postgres://%", "write postgres://"},
-		"no server":   {"postgres://u:secret@127.0.0.1:1/x", "see to it that PostgreSQL runs"},
-		"no database": {strings.Replace(p.URL, "/postgres?", "/none?", 1), "createdb"},
-		"no user":     {strings.Replace(p.URL, "user=postgres", "user=nobody", 1), "pg_hba.conf"},
-		"no right":    {strings.Replace(p.URL, "user=postgres", "user=guest", 1), "make it the owner"},
-		"newer":       {newer, "newer program"},
+		"bad password":          {ann, "check user and password"},
+		"no URL":                {"postgres://%", "write postgres://"},
+		"no host":               {"postgres://u:secret@no.such.host.invalid/x", "this host reaches it"},
+		"other scheme":          {"mysql://u:secret@db.example/x", "write postgres://"},
+		"slash in the password": {"postgres://u:secret/x@127.0.0.1:1/x", "%40 for @"},
+		"bad port":              {"postgres://u:secret@127.0.0.1:99999/x", "write postgres://"},
+		"bad option":            {p.URL + "&sslmod=disable", "after the ? of the URL"},
+		"no server":             {"postgres://u:secret@127.0.0.1:1/x", "see to it that PostgreSQL runs"},
+		"no database":           {strings.Replace(p.URL, "/postgres?", "/none?", 1), "createdb"},
+		"no user":               {strings.Replace(p.URL, "user=postgres", "user=nobody", 1), "pg_hba.conf"},
+		"no right":              {strings.Replace(p.URL, "user=postgres", "user=guest", 1), "make it the owner"},
+		"newer":                 {newer, "newer program"},
 	} {
 		s, err := store.Open(t.Context(), store.Options{URL: c.url})
 		if err == nil {
@@ -220,12 +245,35 @@ func TestADatabaseThatCannotBeUsedIsExplained(t *testing.T) {
 			t.Errorf("%s: opened", what)
 			continue
 		}
-		if !strings.Contains(err.Error(), c.says) || strings.Contains(err.Error(), "secret") {
+		if !strings.Contains(err.Error(), c.says) || strings.Contains(err.Error(), "secret") ||
+			strings.Contains(err.Error(), "\n") {
 			t.Errorf("%s: error %q does not say %q, or tells the password", what, err, c.says)
 		}
 		if k := ingot.KindOf(err); k == "" || k == ingot.Internal {
 			t.Errorf("%s: kind %q", what, k)
 		}
+	}
+}
+
+// A server that is silent is waited for so long and no longer, and who waits is told.
+func TestASilentServerIsGivenUp(t *testing.T) {
+	testkit.Long(t)
+	t.Parallel()
+	l, err := net.Listen("tcp", "127.0.0.1:0") // takes connections and says nothing
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	var log bytes.Buffer
+	_, err = store.Open(t.Context(), store.Options{
+		URL: "postgres://u:secret@" + l.Addr().String() + "/x?connect_timeout=3",
+		Log: slog.New(slog.NewTextHandler(&log, nil))})
+	if ingot.KindOf(err) != ingot.Unavailable || !strings.Contains(err.Error(), "no answer within 3s") {
+		t.Errorf("error %v", err)
+	}
+	if !strings.Contains(log.String(), "PostgreSQL does not answer yet") ||
+		strings.Contains(log.String()+err.Error(), "secret") {
+		t.Errorf("error %v, log\n%s", err, &log)
 	}
 }
 

@@ -117,7 +117,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 
 func (s *Store) open(ctx context.Context, o Options) (err error) {
 	if s.shared {
-		s.writer, err = connectPostgres(ctx, o.URL, o.Connections)
+		s.writer, err = s.connectPostgres(ctx, o)
 		s.reader = s.writer
 	} else {
 		s.writer, s.reader, err = connect(ctx, o.Path)
