@@ -69,6 +69,8 @@ type Cache struct {
 
 	mu      sync.Mutex
 	sources map[string]*source // by href
+	// liars are the conductors that have sent wrong bytes, and when. Guarded by mu.
+	liars map[string]time.Time
 }
 
 // source is what is known of one href. Its token is taken while it is fetched, so concurrent
@@ -330,7 +332,7 @@ func (c *Cache) add(r io.Reader, want string) (ingot.File, error) {
 	}
 	f := ingot.File{SHA256: hex.EncodeToString(sum.Sum(nil)), Size: n}
 	if want != "" && f.SHA256 != want {
-		return ingot.File{}, ingot.Errorf(ingot.Unavailable, "what came has digest %s", f.SHA256)
+		return ingot.File{}, ingot.Errorf(ingot.Unavailable, "%w: %s", errWrongBytes, f.SHA256)
 	}
 	// The digest is a promise: on disk before anybody is told.
 	err = errors.Join(tmp.Sync(), tmp.Chmod(0o644), os.Rename(tmp.Name(), c.path(f.SHA256)))
@@ -393,16 +395,47 @@ func (c *Cache) fetch(ctx context.Context, digest string) error {
 	peers := c.Peers()
 	rand.Shuffle(len(peers), func(i, j int) { peers[i], peers[j] = peers[j], peers[i] }) // share the load
 	for _, peer := range peers {
-		err := c.fetchFrom(ctx, peer, digest)
-		if err == nil {
-			return nil
+		if c.lied(peer) {
+			continue
 		}
-		if ingot.KindOf(err) != ingot.NotFound {
+		err := c.fetchFrom(ctx, peer, digest)
+		switch {
+		case err == nil:
+			return nil
+		case errors.Is(err, errWrongBytes):
+			c.log.Error("a conductor sends wrong bytes; look at its disk and memory, and for who else "+
+				"answers there. It is not asked for a while", "of", peer, "for", distrustFor,
+				"sha256", digest, "error", err)
+			c.distrust(peer)
+		case ingot.KindOf(err) != ingot.NotFound:
 			c.log.Warn("a conductor does not give a boot file; asking the next one", "of", peer,
 				"sha256", digest, "error", err)
 		}
 	}
 	return ingot.Errorf(ingot.NotFound, "boot file %s is held by no conductor that lives", digest)
+}
+
+// errWrongBytes is why a file is not kept that another conductor has sent.
+var errWrongBytes = errors.New("the bytes have another digest")
+
+// distrustFor is how long a conductor is not asked that has sent wrong bytes: its source sends the
+// right ones.
+const distrustFor = 10 * time.Minute
+
+func (c *Cache) lied(peer string) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	at, ok := c.liars[peer]
+	return ok && time.Since(at) < distrustFor
+}
+
+func (c *Cache) distrust(peer string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.liars == nil {
+		c.liars = map[string]time.Time{}
+	}
+	c.liars[peer] = time.Now()
 }
 
 // fetchFrom fetches a file from another conductor. What is not of that digest is not kept.

@@ -1,6 +1,7 @@
 package bootfile_test
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -16,6 +17,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"ingot/internal/bootfile"
@@ -366,6 +368,53 @@ func TestOtherConductorsAreNotTrusted(t *testing.T) {
 	if got, err := io.ReadAll(f); err != nil || string(got) != content {
 		t.Errorf("%d bytes, %v", len(got), err)
 	}
+}
+
+// roundTripper answers requests without a network.
+type roundTripper func(r *http.Request) string
+
+func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) {
+	return &http.Response{StatusCode: http.StatusOK, Header: http.Header{}, Request: r,
+		Body: io.NopCloser(strings.NewReader(f(r)))}, nil
+}
+
+// A conductor that has sent wrong bytes is named in the log, and asked again only after a while.
+func TestAConductorThatSentWrongBytesIsNotAskedForAWhile(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		asked := map[string]int{}
+		lies := true
+		client := &http.Client{}
+		var log bytes.Buffer
+		c := bootfile.New(t.TempDir(), client, slog.New(slog.NewTextHandler(&log, nil)))
+		c.Peers = func() []string { return []string{"http://bad"} }
+		fetch := func(content string) error {
+			client.Transport = roundTripper(func(r *http.Request) string {
+				if asked[r.URL.Host]++; lies {
+					return "something else"
+				}
+				return content
+			})
+			f, err := c.Fetch(t.Context(), digest(content))
+			if err == nil {
+				f.Close()
+			}
+			return err
+		}
+		for i := range 5 {
+			if err := fetch(fmt.Sprint("kernel ", i)); ingot.KindOf(err) != ingot.NotFound {
+				t.Errorf("error %v", err)
+			}
+		}
+		if asked["bad"] != 1 || strings.Count(log.String(), "of=http://bad") != 1 {
+			t.Errorf("it was asked %d times\n%s", asked["bad"], &log)
+		}
+		time.Sleep(10 * time.Minute)
+		lies = false
+		if err := fetch("kernel"); err != nil || asked["bad"] != 2 {
+			t.Errorf("later: %v, asked %d times", err, asked["bad"])
+		}
+	})
 }
 
 // A machine that gives up does not end the fetch: when it comes again the file is there.

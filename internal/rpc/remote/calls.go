@@ -2,6 +2,8 @@ package remote
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"time"
 
 	"ingot/internal/ingot"
@@ -56,22 +58,22 @@ func (r *Router) DeleteNode(ctx context.Context, ident string) error {
 
 // Provision is done by the owner of the node.
 func (r *Router) Provision(ctx context.Context, q rpc.ProvisionRequest) error {
-	host, err := r.ofNode(ctx, q.Ident)
+	at, err := r.ofNode(ctx, q.Ident)
 	if err != nil {
 		return err
 	}
-	return r.call(ctx, host, "Provision", q, nil, func(c rpc.Conductor) error {
+	return r.call(ctx, at, "Provision", q, nil, func(c rpc.Conductor) error {
 		return c.Provision(ctx, q)
 	})
 }
 
 // SetPower is done by the owner of the node.
 func (r *Router) SetPower(ctx context.Context, ident string, q rpc.PowerRequest) error {
-	host, err := r.ofNode(ctx, ident)
+	at, err := r.ofNode(ctx, ident)
 	if err != nil {
 		return err
 	}
-	return r.call(ctx, host, "SetPower", powerArgs{ident, q}, nil, func(c rpc.Conductor) error {
+	return r.call(ctx, at, "SetPower", powerArgs{ident, q}, nil, func(c rpc.Conductor) error {
 		return c.SetPower(ctx, ident, q)
 	})
 }
@@ -79,11 +81,11 @@ func (r *Router) SetPower(ctx context.Context, ident string, q rpc.PowerRequest)
 // Validate is done by the owner of the node.
 func (r *Router) Validate(ctx context.Context, ident string) (out map[string]rpc.Validation,
 	err error) {
-	host, err := r.ofNode(ctx, ident)
+	at, err := r.ofNode(ctx, ident)
 	if err != nil {
 		return nil, err
 	}
-	err = r.call(ctx, host, "Validate", ident, &out, func(c rpc.Conductor) error {
+	err = r.call(ctx, at, "Validate", ident, &out, func(c rpc.Conductor) error {
 		out, err = c.Validate(ctx, ident)
 		return err
 	})
@@ -92,11 +94,11 @@ func (r *Router) Validate(ctx context.Context, ident string) (out map[string]rpc
 
 // BootDevice is done by the owner of the node.
 func (r *Router) BootDevice(ctx context.Context, ident string) (out rpc.BootDevice, err error) {
-	host, err := r.ofNode(ctx, ident)
+	at, err := r.ofNode(ctx, ident)
 	if err != nil {
 		return out, err
 	}
-	err = r.call(ctx, host, "BootDevice", ident, &out, func(c rpc.Conductor) error {
+	err = r.call(ctx, at, "BootDevice", ident, &out, func(c rpc.Conductor) error {
 		out, err = c.BootDevice(ctx, ident)
 		return err
 	})
@@ -105,21 +107,21 @@ func (r *Router) BootDevice(ctx context.Context, ident string) (out rpc.BootDevi
 
 // SetBootDevice is done by the owner of the node.
 func (r *Router) SetBootDevice(ctx context.Context, ident string, d rpc.BootDevice) error {
-	host, err := r.ofNode(ctx, ident)
+	at, err := r.ofNode(ctx, ident)
 	if err != nil {
 		return err
 	}
-	return r.call(ctx, host, "SetBootDevice", deviceArgs{ident, d}, nil,
+	return r.call(ctx, at, "SetBootDevice", deviceArgs{ident, d}, nil,
 		func(c rpc.Conductor) error { return c.SetBootDevice(ctx, ident, d) })
 }
 
 // SupportedBootDevices is done by the owner of the node.
 func (r *Router) SupportedBootDevices(ctx context.Context, ident string) (out []string, err error) {
-	host, err := r.ofNode(ctx, ident)
+	at, err := r.ofNode(ctx, ident)
 	if err != nil {
 		return nil, err
 	}
-	err = r.call(ctx, host, "SupportedBootDevices", ident, &out, func(c rpc.Conductor) error {
+	err = r.call(ctx, at, "SupportedBootDevices", ident, &out, func(c rpc.Conductor) error {
 		out, err = c.SupportedBootDevices(ctx, ident)
 		return err
 	})
@@ -129,11 +131,11 @@ func (r *Router) SupportedBootDevices(ctx context.Context, ident string) (out []
 // NodeMethods is done by the owner of the node.
 func (r *Router) NodeMethods(ctx context.Context, ident string) (out map[string]rpc.Method,
 	err error) {
-	host, err := r.ofNode(ctx, ident)
+	at, err := r.ofNode(ctx, ident)
 	if err != nil {
 		return nil, err
 	}
-	err = r.call(ctx, host, "NodeMethods", ident, &out, func(c rpc.Conductor) error {
+	err = r.call(ctx, at, "NodeMethods", ident, &out, func(c rpc.Conductor) error {
 		out, err = c.NodeMethods(ctx, ident)
 		return err
 	})
@@ -153,11 +155,11 @@ func (r *Router) DriverMethods(ctx context.Context, driver string) (out map[stri
 
 // CallNode is done by the owner of the node.
 func (r *Router) CallNode(ctx context.Context, ident string, q rpc.Call) (out rpc.Reply, err error) {
-	host, err := r.ofNode(ctx, ident)
+	at, err := r.ofNode(ctx, ident)
 	if err != nil {
 		return out, err
 	}
-	err = r.call(ctx, host, "CallNode", passthruArgs{ident, q}, &out, func(c rpc.Conductor) error {
+	err = r.call(ctx, at, "CallNode", passthruArgs{ident, q}, &out, func(c rpc.Conductor) error {
 		out, err = c.CallNode(ctx, ident, q)
 		return err
 	})
@@ -191,6 +193,7 @@ func (r *Router) handle(ctx context.Context, data []byte) []byte {
 	}
 	if err != nil {
 		a.Kind, a.Error = ingot.KindOf(err), err.Error()
+		a.Unknown = errors.Is(err, errUnknown)
 	}
 	text, err := encode(a)
 	if err != nil {
@@ -252,24 +255,37 @@ func (r *Router) answer(ctx context.Context, data []byte) (any, error) {
 		}
 		return reply(r.Local.CallDriver(ctx, v.Ident, v.Call))
 	}
+	do, known := byIdent[q.Method]
+	if !known {
+		return nil, fmt.Errorf("%w: conductor %s knows no call %q", errUnknown, r.Host, q.Method)
+	}
 	ident, err := arguments[string](q)
 	if err != nil {
 		return nil, err
 	}
-	switch q.Method {
-	case "Validate":
-		return reply(r.Local.Validate(ctx, ident))
-	case "BootDevice":
-		return reply(r.Local.BootDevice(ctx, ident))
-	case "SupportedBootDevices":
-		return reply(r.Local.SupportedBootDevices(ctx, ident))
-	case "NodeMethods":
-		return reply(r.Local.NodeMethods(ctx, ident))
-	case "DriverMethods":
-		return reply(r.Local.DriverMethods(ctx, ident))
-	}
-	return nil, ingot.Errorf(ingot.Unavailable, "conductor %s knows no call %q: it is of an older "+
-		"version", r.Host, q.Method)
+	return do(ctx, r.Local, ident)
+}
+
+// errUnknown is the answer to a call that a newer version has added: whoever sent it does it itself.
+var errUnknown = errors.New("this conductor is of an older version")
+
+// byIdent are the calls whose one argument is the name of a node or a hardware type.
+var byIdent = map[string]func(context.Context, rpc.Conductor, string) (any, error){
+	"Validate": func(ctx context.Context, c rpc.Conductor, ident string) (any, error) {
+		return reply(c.Validate(ctx, ident))
+	},
+	"BootDevice": func(ctx context.Context, c rpc.Conductor, ident string) (any, error) {
+		return reply(c.BootDevice(ctx, ident))
+	},
+	"SupportedBootDevices": func(ctx context.Context, c rpc.Conductor, ident string) (any, error) {
+		return reply(c.SupportedBootDevices(ctx, ident))
+	},
+	"NodeMethods": func(ctx context.Context, c rpc.Conductor, ident string) (any, error) {
+		return reply(c.NodeMethods(ctx, ident))
+	},
+	"DriverMethods": func(ctx context.Context, c rpc.Conductor, ident string) (any, error) {
+		return reply(c.DriverMethods(ctx, ident))
+	},
 }
 
 // storeNode creates or updates a node. Secrets of a deployment do not travel; they are those of

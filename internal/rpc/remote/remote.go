@@ -58,61 +58,69 @@ type answer struct {
 	Value json.RawMessage `json:",omitempty"`
 	Kind  ingot.Kind      `json:",omitempty"`
 	Error string          `json:",omitempty"`
+	// Unknown tells that the one who was asked is of an older version, which has no such call.
+	Unknown bool `json:",omitempty"`
 }
 
 // subject is where a conductor hears calls.
 func subject(host string) string { return "conductor." + bus.Address(host) }
 
-// ofNode returns who shall do something with a node: its owner, or, if none lives, this one, whose
-// error says so.
-func (r *Router) ofNode(ctx context.Context, ident string) (string, error) {
+// place is where a call is done: by the conductor host, or, if that does not answer, here, if this
+// one may: it is in the group of the node and has its hardware type.
+type place struct {
+	host string
+	here bool
+}
+
+// ofNode returns who shall do something with a node: its owner, or, if all who could be are draining,
+// one of them. Unavailable if there is none: a conductor of another group may not reach its BMC.
+func (r *Router) ofNode(ctx context.Context, ident string) (place, error) {
 	members := r.Members()
-	if alone(members, r.Host) {
-		return r.Host, nil
+	if len(members) == 0 {
+		return place{r.Host, true}, nil
 	}
 	n, err := r.Store.Node(ctx, ident)
 	if err != nil {
-		return "", err
+		return place{}, err
 	}
-	return r.elect(members, n), nil
-}
-
-func (r *Router) elect(members []*ingot.Conductor, n *ingot.Node) string {
-	if owner := ingot.Owner(members, n); owner != "" {
-		return owner
+	p := place{host: ingot.Owner(members, n)}
+	for _, m := range members {
+		if !m.Alive || m.Group != n.ConductorGroup || !m.Has(n.Driver) {
+			continue
+		}
+		p.here = p.here || m.Hostname == r.Host
+		if p.host == "" {
+			p.host = m.Hostname
+		}
 	}
-	return r.Host
+	if p.host == "" {
+		return p, ingot.Errorf(ingot.Unavailable, "No valid host was found. Reason: No conductor "+
+			`service registered which supports driver %s for conductor group "%s".`, n.Driver,
+			n.ConductorGroup)
+	}
+	return p, nil
 }
 
 // ofDriver returns who knows a hardware type: this one if it does.
-func (r *Router) ofDriver(driver string) string {
+func (r *Router) ofDriver(driver string) place {
 	other := r.Host
 	for _, m := range r.Members() {
 		switch {
 		case !m.Alive || !m.Has(driver):
 		case m.Hostname == r.Host:
-			return r.Host
+			return place{r.Host, true}
 		default:
 			other = m.Hostname
 		}
 	}
-	return other
-}
-
-func alone(members []*ingot.Conductor, host string) bool {
-	for _, m := range members {
-		if m.Alive && m.Hostname != host {
-			return false
-		}
-	}
-	return true
+	return place{other, true}
 }
 
 // call asks a conductor and decodes its answer into out, which may be nil; at is this one to do it
 // here, which is also done when the other one is gone.
-func (r *Router) call(ctx context.Context, host, method string, args, out any,
+func (r *Router) call(ctx context.Context, at place, method string, args, out any,
 	here func(rpc.Conductor) error) error {
-	if host == r.Host {
+	if at.host == r.Host {
 		return here(r.Local)
 	}
 	until := r.Store.Now().Add(acceptWithin)
@@ -126,9 +134,12 @@ func (r *Router) call(ctx context.Context, host, method string, args, out any,
 	}
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	a, err := r.ask(ctx, host, message, until)
-	if ingot.KindOf(err) == ingot.Unavailable {
-		r.Log.Warn("the owner does not answer; doing it here", "owner", host, "method", method,
+	a, err := r.ask(ctx, at.host, message, until)
+	if a.Unknown {
+		err = ingot.Errorf(ingot.Unavailable, "%s", a.Error)
+	}
+	if ingot.KindOf(err) == ingot.Unavailable && at.here {
+		r.Log.Warn("the owner does not answer; doing it here", "owner", at.host, "method", method,
 			"error", err)
 		return here(r.Local)
 	}

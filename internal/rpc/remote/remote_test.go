@@ -316,6 +316,97 @@ func TestWithoutTheOwnerItIsDoneHere(t *testing.T) {
 	})
 }
 
+// Where no conductor of the group lives nobody does it: another one may not reach the BMC.
+func TestAGroupWithoutConductorIsAnErrorAtOnce(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		change func(w *world)
+		done   []string // by ours
+		refuse bool
+	}{
+		"another group": {change: func(w *world) {
+			for _, m := range w.members {
+				m.Group = "elsewhere"
+			}
+		}, refuse: true},
+		"another group, alone": {change: func(w *world) {
+			w.members[0].Group, w.members[1].Alive = "elsewhere", false
+		}, refuse: true},
+		"the one of the group is not connected": {change: func(w *world) {
+			w.members[0].Group = "elsewhere"
+		}, refuse: true},
+		"of another hardware type": {change: func(w *world) {
+			w.members[0].Drivers = nil
+			w.members[1].Alive = false
+		}, refuse: true},
+		"all are draining": {change: func(w *world) {
+			for _, m := range w.members {
+				m.Draining = true
+			}
+		}, done: []string{"SetPower"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t) // the second one is not served
+			c.change(w)
+			err := w.router.SetPower(t.Context(), w.node.UUID, rpc.PowerRequest{})
+			if c.refuse != (ingot.KindOf(err) == ingot.Unavailable) {
+				t.Errorf("error %v", err)
+			}
+			if c.refuse && name != "the one of the group is not connected" && err.Error() != "No valid "+
+				"host was found. Reason: No conductor service registered which supports driver ipmi "+
+				`for conductor group "".` {
+				t.Errorf("error %v", err)
+			}
+			if diff := cmp.Diff(c.done, w.ours.names()); diff != "" {
+				t.Error(diff)
+			}
+		})
+	}
+}
+
+// A conductor of an older version ignores fields that it does not know, and says so of calls that it
+// does not know, which the one who asks does itself then.
+func TestVersionsThatDifferUnderstandOneAnother(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	message := func(method string, args any) []byte {
+		text, err := json.Marshal(map[string]any{"Method": method, "Args": args, "New": 1,
+			"Until": w.store.Now().Add(time.Minute)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return text
+	}
+	got := remote.Answer(w.there, message("SetPower", map[string]any{"Ident": "x", "More": true,
+		"Request": map[string]any{"Target": "power on", "Newer": []int{1}}}))
+	if calls := w.theirs.names(); string(got) != "{}" || len(calls) != 1 {
+		t.Errorf("%s; calls %v", got, calls)
+	}
+	var answer struct {
+		Unknown bool
+		Error   string
+	}
+	err := json.Unmarshal(remote.Answer(w.there, message("Freeze", map[string]any{"Node": "x"})), &answer)
+	if err != nil || !answer.Unknown || !strings.Contains(answer.Error, "older version") {
+		t.Errorf("%v: %+v", err, answer)
+	}
+	// The second one is old: it answers so to whatever it is asked.
+	err = w.router.Bus.Handle("conductor."+bus.Address(w.theirsHost), func(context.Context,
+		[]byte) []byte {
+		return []byte(`{"Kind":"internal","Error":"what?","Unknown":true,"Newer":{}}`)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := w.router.SetPower(t.Context(), w.node.UUID, rpc.PowerRequest{}); err != nil {
+		t.Error(err)
+	}
+	if diff := cmp.Diff([]string{"SetPower"}, w.ours.names()); diff != "" {
+		t.Error(diff)
+	}
+}
+
 // Who was stopped for a while does not do what somebody else has done meanwhile.
 func TestALateCallIsRefused(t *testing.T) {
 	t.Parallel()
