@@ -33,6 +33,7 @@ func TestExitCodesAndWordsOfWrongCommands(t *testing.T) {
 		"serve --dev --config x":        {2, "one or the other"},
 		"serve --dev --listen 0.0.0.0:": {1, "loopback"},
 		"serve --config " + config:      {1, ":3: unknown key \"api.listn\""},
+		"serve --dev --force":           {2, "stop the other"},
 		"serve --dev --database mysql://u:secret@db.example/x":      {1, "write postgres://"},
 		"serve --dev --database postgres://u:secret@127.0.0.1:1/x":  {1, "correct [store] url"},
 		"config check " + config:                                    {1, ":3: unknown key \"api.listn\""},

@@ -73,6 +73,11 @@ func (k *Keeper) Await(ctx context.Context, hardware string, files []ingot.File,
 		case <-ctx.Done():
 			return fmt.Errorf("wait for %s to hold kernel and ramdisk: %w", text, ctx.Err())
 		case <-deadline.C:
+			if alive := len(others) + 1; k.Quorum > alive {
+				return ingot.Errorf(ingot.Unavailable, "[boot] quorum is %d, but no more than %s with "+
+					"hardware type %s lived within %s: start more, or lower the quorum", k.Quorum,
+					plural(alive), hardware, k.QuorumTimeout)
+			}
 			if k.Quorum > 0 {
 				return ingot.Errorf(ingot.Unavailable, "kernel and ramdisk are held by %s after %s, but "+
 					"[boot] quorum is %d; waited for %s: look there, or lower the quorum", plural(have),

@@ -91,7 +91,7 @@ func (b *Bus) open(o Options) (err error) {
 	if b.server, err = server.NewServer(b.options); err != nil {
 		return fmt.Errorf("start the bus: %w", err)
 	}
-	b.server.SetLoggerV2(logger{b.log}, false, false, false)
+	b.server.SetLoggerV2(&logger{log: b.log}, false, false, false)
 	go b.server.Start()
 	if !b.server.ReadyForConnections(startTimeout) {
 		return ingot.Errorf(ingot.Internal, "the bus did not start within %s", startTimeout)
@@ -212,17 +212,40 @@ func (b *Bus) Tell(subject string, data []byte) error {
 }
 
 // logger passes on what the embedded server has to say.
-type logger struct{ log *slog.Logger }
+type logger struct {
+	log *slog.Logger
 
-func (l logger) Noticef(string, ...any) {}
-func (l logger) Debugf(string, ...any)  {}
-func (l logger) Tracef(string, ...any)  {}
-func (l logger) Warnf(f string, v ...any) {
+	mu sync.Mutex // guards told
+	// told is when somebody without the key was last told of.
+	told time.Time
+}
+
+func (l *logger) Noticef(string, ...any) {}
+func (l *logger) Debugf(string, ...any)  {}
+func (l *logger) Tracef(string, ...any)  {}
+func (l *logger) Warnf(f string, v ...any) {
 	l.log.Debug("bus: " + fmt.Sprintf(f, v...))
 }
-func (l logger) Errorf(f string, v ...any) {
-	l.log.Warn("bus: " + fmt.Sprintf(f, v...))
+
+func (l *logger) Errorf(f string, v ...any) {
+	text := fmt.Sprintf(f, v...)
+	// Either side says so, each second. If its words change they are merely not translated.
+	if !strings.Contains(text, "TLS route handshake error") {
+		l.log.Warn("bus: " + text)
+		return
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if time.Since(l.told) < time.Minute {
+		l.log.Debug("bus: " + text)
+		return
+	}
+	l.told = time.Now()
+	l.log.Error("a member of the bus is refused or refuses this one: it has another [cluster] key. "+
+		"Give all the same, or none, which is that of the database; calls between them are done "+
+		"where they arrive", "error", text)
 }
-func (l logger) Fatalf(f string, v ...any) {
+
+func (l *logger) Fatalf(f string, v ...any) {
 	l.log.Error("bus: " + fmt.Sprintf(f, v...))
 }

@@ -160,21 +160,33 @@ func TestWhoIsNoPeerAnyMoreIsLeft(t *testing.T) {
 	testkit.Eventually(t, "the peer is gone", func() bool { return all[0].Peers() == 0 })
 }
 
-// A stranger's attempts to join fail, and the log says why.
+// A stranger's attempts to join fail, and both logs say why, but not each second.
 func TestAnotherKeyIsRefused(t *testing.T) {
 	t.Parallel()
-	ours := open(t, bus.Options{Mesh: &bus.Mesh{Listen: "127.0.0.1:0", Key: key}})
-	var log lockedBuffer
-	stranger := open(t, bus.Options{Log: slog.New(slog.NewTextHandler(&log, nil)),
-		Mesh: &bus.Mesh{Listen: "127.0.0.1:0", Key: bytes.Repeat([]byte{8}, bus.KeySize)}})
+	var logs [2]lockedBuffer
+	join := func(i int, key []byte) *bus.Bus {
+		return open(t, bus.Options{Log: slog.New(slog.NewTextHandler(&logs[i], &slog.HandlerOptions{
+			Level: slog.LevelDebug})), Mesh: &bus.Mesh{Listen: "127.0.0.1:0", Key: key}})
+	}
+	ours, stranger := join(0, key), join(1, bytes.Repeat([]byte{8}, bus.KeySize))
+	handle(t, ours, "x", name("x"))
 	if err := stranger.SetPeers([]string{ours.MeshAddress()}); err != nil {
 		t.Fatal(err)
 	}
-	testkit.Eventually(t, "the stranger is told twice", func() bool {
-		return strings.Count(log.String(), "certificate signed by unknown authority") > 1
-	})
+	for i := range logs {
+		testkit.Eventually(t, "both notice it twice", func() bool {
+			return strings.Count(logs[i].String(), "handshake error") > 1
+		})
+		if n := strings.Count(logs[i].String(), "level=ERROR"); n != 1 ||
+			!strings.Contains(logs[i].String(), "it has another [cluster] key") {
+			t.Errorf("log %d has %d errors:\n%s", i, n, logs[i].String())
+		}
+	}
 	if ours.Peers()+stranger.Peers() > 0 {
 		t.Error("the stranger is a peer")
+	}
+	if _, err := stranger.Call(t.Context(), "x", nil); ingot.KindOf(err) != ingot.Unavailable {
+		t.Errorf("a call of the stranger: %v", err)
 	}
 }
 

@@ -239,3 +239,47 @@ func TestABMCIsToldByOneConductorAtATime(t *testing.T) {
 		t.Errorf("afterwards: %v", err)
 	}
 }
+
+// Of two of one name the second is refused, unless it is told to take the name: then the first one
+// ends with words, and the second begins when the first one's lease is over.
+func TestASecondConductorOfOneNameIsRefusedUnlessItIsForced(t *testing.T) {
+	testkit.Long(t)
+	t.Parallel()
+	w, way := newShared(t)
+	one, power := w.remote(t, "host1", way)
+	power.gate = make(chan struct{}) // only the end of the lease ends its step
+	ended := make(chan error, 1)
+	go func() { ended <- one.Run(t.Context()) }()
+	<-one.Ready()
+	w.enroll(one, "n1", "available")
+	w.provision(one, "n1", "deploy")
+	testkit.Eventually(t, "the step is at work", func() bool { return power.calls() == 1 })
+
+	two, _ := w.remote(t, "host1", way)
+	if err := two.Run(t.Context()); ingot.KindOf(err) != ingot.Conflict ||
+		!strings.Contains(err.Error(), "ingot serve --force") {
+		t.Errorf("the second: %v", err)
+	}
+	w.o.TakeName = true
+	two, _ = w.remote(t, "host1", way)
+	w.run(two)
+	if n := conductor.Running(one); n != 0 {
+		t.Errorf("%d tasks of the first one are at work", n)
+	}
+	select {
+	case err := <-ended:
+		if ingot.KindOf(err) != ingot.Conflict || !strings.Contains(err.Error(), "taken for dead") {
+			t.Errorf("the first one ends with %v", err)
+		}
+	case <-time.After(patience):
+		t.Fatal("the first one goes on")
+	}
+	w.state("n1", "active")
+	c, err := w.store.Conductor(t.Context(), "host1")
+	if err != nil || !c.Alive {
+		t.Errorf("the row: %+v, %v", c, err)
+	}
+	if !strings.Contains(w.log.String(), "took the name of a conductor that is alive") {
+		t.Error(w.log)
+	}
+}

@@ -49,6 +49,9 @@ type Options struct {
 	Address  string
 	Services map[string]string
 	Version  string
+	// TakeName takes the name of another process that is alive, which ends; this one begins when that
+	// one's lease is over. Else this one is refused.
+	TakeName bool
 	// Changed is told of the conductors there are, at first and whenever they change. nil: nobody.
 	Changed func([]*ingot.Conductor)
 	// BootTree is asked at each heartbeat for the digest of the boot files, see ingot.Conductor.

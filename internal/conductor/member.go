@@ -35,6 +35,9 @@ func (c *Conductor) join(ctx context.Context) error {
 			return err
 		}
 	}
+	if err := c.takeName(ctx); err != nil {
+		return err
+	}
 	started, told := time.Now(), false
 	for {
 		err := c.heartbeat(ctx)
@@ -51,6 +54,32 @@ func (c *Conductor) join(ctx context.Context) error {
 			return ctx.Err()
 		case <-time.After(min(c.o.HeartbeatInterval, time.Second) / 4):
 		}
+	}
+}
+
+// takeName ends another process of this name that is alive, if that was asked for. That one is refused
+// at its next heartbeat, and has ended its work when its lease has: until then nothing is begun here.
+func (c *Conductor) takeName(ctx context.Context) error {
+	if !c.o.TakeName || !c.o.Store.Shared() {
+		return nil
+	}
+	other, err := c.o.Store.Conductor(ctx, c.o.Host)
+	if ingot.KindOf(err) == ingot.NotFound || err == nil && !other.Alive {
+		return nil
+	}
+	if err == nil {
+		err = c.o.Store.TakeName(ctx, c.o.Host, c.incarnation, c.o.Address)
+	}
+	if err != nil {
+		return err
+	}
+	c.o.Log.Warn("took the name of a conductor that is alive; it ends. Waiting until its lease is over",
+		"address", other.Address, "at_most", c.o.Store.ConductorLease())
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-time.After(c.o.Store.ConductorLease()):
+		return nil
 	}
 }
 

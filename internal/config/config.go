@@ -55,6 +55,8 @@ func (d Duration) MarshalText() ([]byte, error) { return []byte(time.Duration(d)
 type Config struct {
 	// Dev is set by `ingot serve --dev`, not by the file: the sandbox.
 	Dev bool `toml:"-"`
+	// TakeName is set by `ingot serve --force`: another conductor of this name ends.
+	TakeName bool `toml:"-"`
 
 	Log       Log       `toml:"log"`
 	Store     Store     `toml:"store"`

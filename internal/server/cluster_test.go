@@ -117,3 +117,37 @@ func TestS0_11_MachinesArePointedAtConductorsOfTheirDriver(t *testing.T) {
 		t.Errorf("alive are %v, of %s", got, r1.url)
 	}
 }
+
+// A server with another key is no member of the bus. Both say so, and a call that would go to the
+// other one is done where it arrives.
+func TestAServerWithAnotherKeyDoesItsCallsItself(t *testing.T) {
+	testkit.Long(t)
+	t.Parallel()
+	p, err := testkit.StartPostgres()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(p.Stop)
+	host := func(name, key string) *sandbox {
+		return startWith(t, func(c *config.Config) {
+			c.Store.URL, c.Conductor.Host, c.Cluster.Listen = p.URL, name, "127.0.0.1:0"
+			c.Conductor.HeartbeatInterval = config.Duration(100 * time.Millisecond)
+			c.Cluster.Key = key
+		})
+	}
+	r1, r2 := host("r1", ""), host("r2", strings.Repeat("07", 32))
+	for _, s := range []*sandbox{r1, r2} {
+		testkit.Eventually(t, "both say so", func() bool {
+			return s.log.says("it has another [cluster] key")
+		})
+	}
+	for _, name := range []string{"one", "two", "three", "four"} {
+		r2.done("create", name, "--driver", "fake-hardware")
+		r1.done("power", name, "on")
+		r2.done("deploy", name)
+	}
+	if !r1.log.says("the owner does not answer; doing it here") &&
+		!r2.log.says("the owner does not answer; doing it here") {
+		t.Error("no call had to be done elsewhere")
+	}
+}

@@ -16,7 +16,7 @@ import (
 // Command is `ingot serve`.
 func Command() *cobra.Command {
 	var file, data, listen, database string
-	var dev bool
+	var dev, force bool
 	cmd := &cobra.Command{
 		Use:   "serve",
 		Short: "Run the server: API, conductor and boot sockets in one process",
@@ -45,6 +45,10 @@ func Command() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			if cfg.TakeName = force; force && cfg.Store.URL == "" {
+				return cli.Usage(errors.New("--force takes the name of another server in a shared " +
+					"database; this one has a file, which one server opens at a time: stop the other"))
+			}
 			if cfg.Dev {
 				fmt.Fprintf(cmd.ErrOrStderr(), "Sandbox: no authentication, loopback only, "+
 					"data in %s.\nTry:  ingot node create one --driver fake-hardware "+
@@ -62,6 +66,8 @@ func Command() *cobra.Command {
 		"user's cache directory)")
 	cmd.Flags().StringVar(&database, "database", "", "PostgreSQL database in place of the file: "+
 		"[store] url")
+	cmd.Flags().BoolVar(&force, "force", false, "if another server that is alive has this name, end it "+
+		"and take the name")
 	cmd.Flags().StringVar(&listen, "listen", "127.0.0.1:6385", "API address of the sandbox")
 	return cmd
 }

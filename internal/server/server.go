@@ -124,8 +124,8 @@ func (s *server) build(ctx context.Context) error {
 	c := s.cfg.Conductor
 	s.conductor = conductor.New(conductor.Options{
 		Store: s.store, Journal: s.journal, Table: table, Host: s.hostname, Group: c.Group,
-		Incarnation: s.boot.Life,
-		Address:     address, Services: services, Version: cli.Version(), Changed: s.changed,
+		Incarnation: s.boot.Life, TakeName: s.cfg.TakeName,
+		Address: address, Services: services, Version: cli.Version(), Changed: s.changed,
 		BootTree: s.keeper.Tree, Log: s.log,
 		Workers:            c.WorkersPoolSize,
 		Copies:             c.MaxConcurrentDeploy,

@@ -28,6 +28,7 @@ type sandbox struct {
 	data  string // directory
 	stop  context.CancelFunc
 	ended chan error // gets what Run returned
+	log   *logged
 }
 
 // serving is the line of the log that tells where the API listens.
@@ -50,6 +51,12 @@ func (l *logged) Write(p []byte) (int, error) {
 	return l.text.Write(p)
 }
 
+func (l *logged) says(text string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return strings.Contains(l.text.String(), text)
+}
+
 // start runs a sandbox on free ports of loopback until the test ends, and waits until it is
 // ready.
 func start(t *testing.T) *sandbox {
@@ -63,6 +70,7 @@ func startWith(t *testing.T, change func(c *config.Config)) *sandbox {
 	ctx, stop := context.WithCancel(context.Background())
 	s := &sandbox{T: t, data: t.TempDir(), stop: stop, ended: make(chan error, 1)}
 	log := &logged{at: make(chan string, 1)}
+	s.log = log
 	cfg := config.Dev(s.data, "127.0.0.1:0")
 	change(&cfg)
 	go func() { s.ended <- server.Run(ctx, cfg, log) }()

@@ -82,7 +82,8 @@ func (s *Store) nameTaken(ctx context.Context, tx *tx, hostname string) error {
 			hostname, by)
 	}
 	return ingot.Errorf(ingot.Conflict, "a conductor named %s is alive at %q, its last heartbeat was "+
-		"at %s: give this one another name by [conductor] host, or stop that one",
+		"at %s: give this one another name by [conductor] host, stop that one, or start this one with "+
+		"`ingot serve --force`, which ends that one",
 		hostname, other.Address, other.UpdatedAt.Format(time.RFC3339))
 }
 
@@ -105,6 +106,21 @@ func (s *Store) Bury(ctx context.Context, c *ingot.Conductor) (done bool, err er
 		return err
 	})
 	return done && err == nil, err
+}
+
+// TakeName gives the name of a conductor to another process, whose heartbeats are the ones that count
+// from then on. The row's last heartbeat stays that of the one before, so that others take the name for
+// dead when the lease of that one has ended; its services go, for when that one has ended nobody
+// listens there, which says nothing of the new one. NotFound if there is none of that name.
+func (s *Store) TakeName(ctx context.Context, hostname, incarnation, address string) error {
+	return s.writeBeside(ctx, "take the name "+hostname, func(tx *tx) error {
+		count, err := changed(tx.ExecContext(ctx, `UPDATE conductors SET incarnation = $1,
+			address = $2, services = '{}' WHERE hostname = $3`, incarnation, address, hostname))
+		if err == nil && count == 0 {
+			return conductors.notFound(hostname)
+		}
+		return err
+	})
 }
 
 // Drain says whether a conductor shall own no node any more. NotFound if there is none.
