@@ -57,6 +57,10 @@ type CopyProgress func(table string, done, total int64)
 // starts meanwhile waits for the end. Who serves a file is for the caller to find out. progress is
 // called after each batch and may be nil.
 func Copy(ctx context.Context, from, to *Store, progress CopyProgress) error {
+	if from.outdated || to.outdated {
+		return ingot.Errorf(ingot.Conflict, "the schema is newer than this program, which would leave "+
+			"out what it does not know: copy with the newer program")
+	}
 	if progress == nil {
 		progress = func(string, int64, int64) {}
 	}

@@ -61,3 +61,6 @@ func Multiply(ctx context.Context, s *Store, count int) error {
 		return err
 	})
 }
+
+// OldestSchema is oldestSchema.
+const OldestSchema = oldestSchema

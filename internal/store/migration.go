@@ -2,7 +2,9 @@ package store
 
 import (
 	"context"
+	"database/sql"
 	"embed"
+	"errors"
 	"fmt"
 	"io/fs"
 	"path"
@@ -15,10 +17,18 @@ import (
 
 // migrations holds the steps from an empty database to today's schema, NNNN_what.sql, in the
 // dialect of SQLite. A step that was ever released is never edited; the next one changes
-// what it made, so that a program one version older still runs: add, then use, then drop.
+// what it made, so that a program one version older still runs: add, then use, then drop. A step
+// adds tables, indexes and columns that may be left out; one that does more raises oldestSchema
+// to its number, and belongs into a version all of whose predecessors in use do without what it takes
+// away.
 //
 //go:embed migrations/*.sql
 var migrations embed.FS
+
+// oldestSchema is the version that a program has to know to work with today's schema. It is on
+// record in the database, so that an older program, which knows nothing of later steps, can tell
+// whether it may run. The first that asks knows version 7.
+const oldestSchema = 7
 
 // migration is one step.
 type migration struct {
@@ -65,8 +75,17 @@ func (s *Store) migrate(ctx context.Context) error {
 			all = translated(all)
 		}
 		applied, err = migrate(ctx, tx, all)
+		if err != nil || len(applied) > 0 {
+			return err
+		}
+		have, err := schemaVersion(ctx, tx)
+		s.outdated = have > len(all)
 		return err
 	})
+	if s.outdated && err == nil {
+		s.log.WarnContext(ctx, "the schema is newer than this program, and allows it; bring it up to "+
+			"the version of the others", "knows", len(all))
+	}
 	for _, m := range applied {
 		s.log.InfoContext(ctx, "schema migrated", "version", m.version, "name", m.name)
 	}
@@ -85,6 +104,10 @@ func translated(all []migration) []migration {
 func migrate(ctx context.Context, tx *tx, all []migration) ([]migration, error) {
 	_, err := tx.ExecContext(ctx, `CREATE TABLE IF NOT EXISTS schema_version (
 		version INTEGER PRIMARY KEY, name TEXT NOT NULL, applied_at BIGINT NOT NULL)`)
+	if err == nil {
+		_, err = tx.ExecContext(ctx, `CREATE TABLE IF NOT EXISTS schema_oldest (
+			id INTEGER PRIMARY KEY, version INTEGER NOT NULL)`)
+	}
 	if err != nil {
 		return nil, unusable(err)
 	}
@@ -92,10 +115,8 @@ func migrate(ctx context.Context, tx *tx, all []migration) ([]migration, error) 
 	if err != nil {
 		return nil, err
 	}
-	if have > len(all) {
-		return nil, ingot.Errorf(ingot.Conflict, "the schema has version %d, but this program "+
-			"knows only versions up to %d: run the newer program that made it, or restore the "+
-			"backup from before its start", have, len(all))
+	if have >= len(all) {
+		return nil, permitted(ctx, tx, have, len(all))
 	}
 	for _, m := range all[have:] {
 		if _, err := tx.ExecContext(ctx, m.sql); err != nil {
@@ -107,7 +128,28 @@ func migrate(ctx context.Context, tx *tx, all []migration) ([]migration, error) 
 			return nil, fmt.Errorf("record %s: %w", m.name, err)
 		}
 	}
-	return all[have:], nil
+	_, err = tx.ExecContext(ctx, `INSERT INTO schema_oldest (id, version) VALUES (1, $1)
+		ON CONFLICT (id) DO UPDATE SET version = excluded.version`, oldestSchema)
+	return all[have:], err
+}
+
+// permitted refuses a program that knows versions up to known only if the schema is newer and does
+// not say that such a program may work with it.
+func permitted(ctx context.Context, tx *tx, have, known int) error {
+	if have == known {
+		return nil
+	}
+	var oldest int
+	err := tx.QueryRowContext(ctx, `SELECT version FROM schema_oldest WHERE id = 1`).Scan(&oldest)
+	if err == nil && oldest <= known {
+		return nil
+	}
+	if err != nil && !errors.Is(err, sql.ErrNoRows) {
+		return err
+	}
+	return ingot.Errorf(ingot.Conflict, "the schema has version %d, but this program knows only "+
+		"versions up to %d: run the newer program that made it, or restore the backup from before "+
+		"its start", have, known)
 }
 
 // SchemaVersion returns the number of the last migration that was applied.

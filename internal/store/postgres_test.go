@@ -203,7 +203,8 @@ func TestADatabaseThatCannotBeUsedIsExplained(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer db.Close()
-	if _, err := db.Exec(`INSERT INTO schema_version VALUES (999, 'x', 0)`); err != nil {
+	if _, err := db.Exec(`INSERT INTO schema_version VALUES (999, 'x', 0);
+		UPDATE schema_oldest SET version = 999`); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := db.Exec(`CREATE ROLE guest LOGIN; REVOKE CREATE ON SCHEMA public FROM PUBLIC`); err != nil {

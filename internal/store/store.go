@@ -63,7 +63,9 @@ type Store struct {
 	reader *sql.DB // several connections, each with its own snapshot; with PostgreSQL the writer
 	// shared tells that other processes may write the rows, too.
 	shared bool
-	clock  clock
+	// outdated tells that a newer program has migrated the schema, which allows this one.
+	outdated bool
+	clock    clock
 
 	// Statements of the busiest methods, prepared: parsing costs more than running them.
 	machine, ahead, version, insertOne, insertMany *sql.Stmt
@@ -88,7 +90,8 @@ type Store struct {
 }
 
 // Open opens the database, creates it if needed, and brings its schema to the version this
-// program knows. A schema of a newer program is refused.
+// program knows. A schema of a newer program is refused, unless that has put on record that this
+// one may work with it.
 func Open(ctx context.Context, o Options) (*Store, error) {
 	if o.Path == "" && o.URL == "" {
 		return nil, ingot.Errorf(ingot.Invalid, "open store: no path; set path or url in [store]")

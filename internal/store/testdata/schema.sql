@@ -143,6 +143,8 @@ CREATE INDEX ports_node_id ON ports (node_id, id);
 CREATE INDEX ports_physical_network ON ports (physical_network, id);
 CREATE INDEX ports_updated_at ON ports (updated_at, id);
 CREATE UNIQUE INDEX ports_uuid ON ports (uuid);
+CREATE TABLE schema_oldest (
+			id INTEGER PRIMARY KEY, version INTEGER NOT NULL);
 CREATE TABLE schema_version (
 		version INTEGER PRIMARY KEY, name TEXT NOT NULL, applied_at BIGINT NOT NULL);
 CREATE TABLE settings (
