@@ -408,7 +408,7 @@ func (c *Cache) fetch(ctx context.Context, digest string) error {
 				"sha256", digest, "error", err)
 			c.distrust(peer)
 		case ingot.KindOf(err) != ingot.NotFound:
-			c.log.Warn("a conductor does not give a boot file; asking the next one", "of", peer,
+			c.log.Warn("a boot file did not arrive from another conductor; asking the next one", "of", peer,
 				"sha256", digest, "error", err)
 		}
 	}

@@ -84,7 +84,9 @@ func TestAFullDiskOfOneConductorStopsNoDeployment(t *testing.T) {
 	full := s.serve(program, "r3", soon, "INGOT_BOOT_CACHE="+small)
 	testkit.Eventually(t, "all know all", func() bool { return len(r1.lives()) == 3 })
 
-	name := r1.ofOwner("r1", "--driver", "fake-hardware", "--mac", "52:54:00:77:00:01")
+	name := r1.ofOwner("r1", "--driver", "fake-hardware")
+	r1.call("POST", "/v1/ports", `{"node_uuid": "`+r1.node(name).UUID+`",
+		"address": "52:54:00:77:00:01"}`)
 	image := filepath.Join(r1.data, "images", "disk.raw")
 	if err := os.WriteFile(image, make([]byte, 1<<20), 0o600); err != nil {
 		t.Fatal(err)
