@@ -147,11 +147,16 @@ func showCluster(c *call) (reply, error) {
 		n := &node{ConductorGroup: b.Group, Driver: b.Driver, UUID: fmt.Sprintf("%36s", b.Bucket)}
 		owned[ingot.Owner(all, n)] += b.Nodes
 	}
-	shown := make([]object, len(all))
+	shown, now := make([]object, len(all)), c.api.o.Store.Now()
 	for i, h := range all {
+		var lag float64 // seconds
+		if h.UpdatedAt != nil {
+			lag = max(0, now.Sub(*h.UpdatedAt).Seconds())
+		}
 		shown[i] = append(conductorFields.project(c, h, full), object{
 			{"draining", h.Draining}, {"address", h.Address}, {"services", h.Services},
-			{"version", h.Version}, {"boot_tree", h.BootTree}, {"nodes", owned[h.Hostname]}}...)
+			{"version", h.Version}, {"boot_tree", h.BootTree}, {"nodes", owned[h.Hostname]},
+			{"lag", lag}, {"load", h.Load}}...)
 	}
 	return reply{body: object{{"conductors", shown}, {"nodes_without_conductor", owned[""]}}}, nil
 }

@@ -120,6 +120,7 @@ func TestADrainingConductorOwnsNothing(t *testing.T) {
 			}
 			if c["hostname"] == "c2" && (c["version"] != "v2" || c["address"] != "192.0.2.2" ||
 				c["boot_tree"] != "ab" || c["alive"] != true || c["updated_at"] == nil ||
+				c["lag"].(float64) < 0 || c["lag"].(float64) > 60 || c["load"].(map[string]any)["busy"] != 0.0 ||
 				c["services"].(map[string]any)["boot"] != "http://192.0.2.2:8080") {
 				t.Errorf("conductor %v", c)
 			}

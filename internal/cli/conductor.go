@@ -15,15 +15,25 @@ import (
 
 // Conductor is what an operator has to know of a conductor.
 type Conductor struct {
-	Hostname string    `json:"hostname"`
-	Group    string    `json:"conductor_group"`
-	Alive    bool      `json:"alive"`
-	Draining bool      `json:"draining"`
-	Address  string    `json:"address"`
-	Version  string    `json:"version"`
-	BootTree string    `json:"boot_tree"`
-	Nodes    int       `json:"nodes"`      // that it owns
-	Beat     time.Time `json:"updated_at"` // its last heartbeat
+	Hostname string  `json:"hostname"`
+	Group    string  `json:"conductor_group"`
+	Alive    bool    `json:"alive"`
+	Draining bool    `json:"draining"`
+	Address  string  `json:"address"`
+	Version  string  `json:"version"`
+	BootTree string  `json:"boot_tree"`
+	Nodes    int     `json:"nodes"` // that it owns
+	Lag      float64 `json:"lag"`   // seconds since its last heartbeat
+	Load     Load    `json:"load"`
+}
+
+// Load is how much a conductor has to do, as of its last heartbeat.
+type Load struct {
+	Busy    int `json:"busy"` // workers
+	Workers int `json:"workers"`
+	Copying int `json:"copying"` // images
+	Copies  int `json:"copies"`
+	Waiting int `json:"waiting"` // nodes, in line for an image
 }
 
 // Cluster is all conductors, dead ones included, and how many nodes none of them owns.
@@ -73,8 +83,11 @@ func ConductorCommand() *cobra.Command {
 
 func listConductorsCommand(o *options) *cobra.Command {
 	return &cobra.Command{
-		Use:     "list",
-		Short:   "List all conductors, dead ones too, and how many nodes each works on",
+		Use:   "list",
+		Short: "List all conductors, dead ones too, and how many nodes each works on",
+		Long: "Lists all conductors, dead ones too: how many nodes each works on by itself, how many of its\n" +
+			"workers are busy, how many images are written or wait for it, and how long ago its last\n" +
+			"heartbeat was. Where BOOT TREE is equal the boot files are.",
 		Example: "  ingot conductor list\n  ingot conductor list -o json",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -92,12 +105,14 @@ func listConductorsCommand(o *options) *cobra.Command {
 				return enc.Encode(raw)
 			}
 			tw := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 8, 2, ' ', 0)
-			fmt.Fprintln(tw, "HOST\tSTATE\tGROUP\tADDRESS\tVERSION\tBOOT TREE\tNODES\tLAST HEARTBEAT")
+			fmt.Fprintln(tw, "HOST\tSTATE\tGROUP\tADDRESS\tVERSION\tBOOT TREE\tNODES\tWORKERS\t"+
+				"IMAGES\tLAG")
 			for _, h := range all.Conductors {
-				fmt.Fprintf(tw, "%s\t%s\t%s\t%s\t%s\t%s\t%d\t%s\n", h.Hostname, h.state(),
+				fmt.Fprintf(tw, "%s\t%s\t%s\t%s\t%s\t%s\t%d\t%s\t%s\t%s\n", h.Hostname, h.state(),
 					orDash(h.Group), orDash(h.Address), orDash(h.Version),
 					orDash(h.BootTree[:min(len(h.BootTree), 12)]), h.Nodes,
-					h.Beat.Local().Format(time.DateTime))
+					of(h.Load.Busy, h.Load.Workers), of(h.Load.Copying+h.Load.Waiting, h.Load.Copies),
+					time.Duration(h.Lag*float64(time.Second)).Round(time.Second/10))
 			}
 			if err := tw.Flush(); err != nil {
 				return err
@@ -105,6 +120,14 @@ func listConductorsCommand(o *options) *cobra.Command {
 			return all.warn(cmd)
 		},
 	}
+}
+
+// of is a number and its bound, "-" where a conductor of an older version does not tell.
+func of(n, bound int) string {
+	if bound == 0 {
+		return "-"
+	}
+	return fmt.Sprintf("%d/%d", n, bound)
 }
 
 func (h Conductor) state() string {

@@ -218,6 +218,10 @@ func TestABMCIsToldByOneConductorAtATime(t *testing.T) {
 		t.Fatal(err)
 	}
 	testkit.Eventually(t, "its BMC is told", func() bool { return w.power.calls() == 1 })
+	testkit.Eventually(t, "others see that it is busy", func() bool {
+		c, err := w.store.Conductor(t.Context(), "host1")
+		return err == nil && c.Load == ingot.Load{Busy: 1, Workers: 300, Copies: 16}
+	})
 	for what, err := range map[string]error{
 		"power":                 two.SetPower(t.Context(), "n1", on),
 		"boot device":           two.SetBootDevice(t.Context(), "n1", rpc.BootDevice{Device: "disk"}),

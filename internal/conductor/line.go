@@ -55,6 +55,13 @@ func (l *line) has(uuid string) bool {
 	return in
 }
 
+// length is how many nodes have a place, and how many wait for one.
+func (l *line) length() (inside, waiting int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.inside), len(l.waiting)
+}
+
 // enter takes a place for the node if there is one and nobody was there before; who has one
 // keeps it.
 func (l *line) enter(k *ticket) bool {

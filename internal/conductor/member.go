@@ -132,7 +132,7 @@ func (c *Conductor) heartbeat(ctx context.Context) error {
 	me := ingot.Conductor{
 		Hostname: c.o.Host, Group: c.o.Group, Drivers: c.o.Table.Describe(),
 		Incarnation: c.incarnation, Address: c.o.Address, Services: c.o.Services,
-		Version: c.o.Version,
+		Version: c.o.Version, Load: c.load(),
 	}
 	if c.leaving.Load() && c.o.Store.Shared() {
 		me.Drivers = nil // who knows no hardware owns no node
@@ -251,6 +251,14 @@ func refuses(ctx context.Context, m *ingot.Conductor) bool {
 		conn.Close()
 	}
 	return errors.Is(err, syscall.ECONNREFUSED)
+}
+
+// load is what others are told of the work here.
+func (c *Conductor) load() ingot.Load {
+	l := ingot.Load{Workers: c.pool.size, Copies: c.line.size}
+	l.Busy = c.pool.working()
+	l.Copying, l.Waiting = c.line.length()
+	return l
 }
 
 // drain is what was told of being drained.

@@ -101,6 +101,13 @@ func (p *pool) running() int {
 	return p.busy
 }
 
+// working is how many workers are lent out.
+func (p *pool) working() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.hired
+}
+
 // stopping tells tasks not to begin another step.
 func (p *pool) stopping() bool {
 	p.mu.Lock()

@@ -23,11 +23,23 @@ type Conductor struct {
 	Services map[string]string
 	Version  string // of the program
 	BootTree string // digest of the boot files it can serve
+	Load     Load   // as of the last heartbeat
 	// Draining tells that it shall own no node any more.
 	Draining  bool
 	Alive     bool // computed by the store: heartbeat younger than the lease
 	CreatedAt time.Time
 	UpdatedAt *time.Time // last heartbeat
+}
+
+// Load is how much a conductor has to do, and how much it can do at once.
+type Load struct {
+	// Busy are the workers that are at work, of Workers.
+	Busy    int `json:"busy"`
+	Workers int `json:"workers"`
+	// Copying are the images that are being written, of Copies; Waiting are the nodes in line for it.
+	Copying int `json:"copying"`
+	Copies  int `json:"copies"`
+	Waiting int `json:"waiting"`
 }
 
 // Keys of Conductor.Services.

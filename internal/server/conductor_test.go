@@ -53,7 +53,9 @@ func TestAnOperatorSeesTheConductorsAndTakesOneOut(t *testing.T) {
 		return hosts
 	}
 	all := list()
-	if all["r1"].Nodes+all["r2"].Nodes != 3 || !all["r1"].Alive || all["r2"].Address != "127.0.0.1" {
+	if all["r1"].Nodes+all["r2"].Nodes != 3 || !all["r1"].Alive || all["r2"].Address != "127.0.0.1" ||
+		all["r1"].Load.Workers == 0 || all["r1"].Load.Copies == 0 || all["r2"].Lag > 60 ||
+		all["r2"].Version == "" {
 		t.Errorf("conductors %+v", all)
 	}
 	code, out, problem := r2.conductors("drain", "r2")

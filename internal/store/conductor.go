@@ -25,6 +25,7 @@ var conductors = table[ingot.Conductor]{name: "conductors", label: "Conductor", 
 		}},
 		{name: "version", at: func(c *conductor) any { return &c.Version }},
 		{name: "boot_tree", at: func(c *conductor) any { return &c.BootTree }},
+		{name: "load", at: func(c *conductor) any { return document[ingot.Load]{&c.Load, "{}"} }},
 		{name: "draining", at: func(c *conductor) any { return &c.Draining }},
 		{name: "created_at", use: sortable, at: func(c *conductor) any {
 			return moment{&c.CreatedAt}
@@ -51,18 +52,19 @@ func (s *Store) Heartbeat(ctx context.Context, c ingot.Conductor) error {
 	return s.writeBeside(ctx, "record heartbeat of "+c.Hostname, func(tx *tx) error {
 		count, err := changed(tx.ExecContext(ctx, `
 			INSERT INTO conductors (hostname, conductor_group, drivers, incarnation, address,
-				services, version, boot_tree, created_at, updated_at)
-			VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $9)
+				services, version, boot_tree, load, created_at, updated_at)
+			VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $11, $9, $9)
 			ON CONFLICT (hostname) DO UPDATE SET conductor_group = excluded.conductor_group,
 				drivers = excluded.drivers, incarnation = excluded.incarnation,
 				address = excluded.address, services = excluded.services,
 				version = excluded.version, boot_tree = excluded.boot_tree,
-				updated_at = excluded.updated_at
+				load = excluded.load, updated_at = excluded.updated_at
 			WHERE conductors.incarnation = excluded.incarnation OR conductors.updated_at <= $10
-				AND conductors.incarnation <> $11`,
+				AND conductors.incarnation <> $12`,
 			c.Hostname, c.Group, document[[]ingot.Driver]{&c.Drivers, "[]"}, c.Incarnation,
 			c.Address, document[map[string]string]{&c.Services, "{}"}, c.Version, c.BootTree,
-			tx.now.UnixMicro(), tx.now.Add(-s.lease).UnixMicro(), buried+c.Incarnation))
+			tx.now.UnixMicro(), tx.now.Add(-s.lease).UnixMicro(),
+			document[ingot.Load]{&c.Load, "{}"}, buried+c.Incarnation))
 		if err == nil && count == 0 {
 			return s.nameTaken(ctx, tx, c.Hostname)
 		}

@@ -82,10 +82,12 @@ func TestS0_12_TheRowOfAConductorHasItsAddress(t *testing.T) {
 	t.Parallel()
 	s := open(t)
 	c := ingot.Conductor{Hostname: "c1", Incarnation: "1", Address: "10.77.0.2", Version: "v",
-		BootTree: "ab", Services: map[string]string{ingot.ServiceBoot: "http://10.77.0.2:8080"}}
+		BootTree: "ab", Services: map[string]string{ingot.ServiceBoot: "http://10.77.0.2:8080"},
+		Load: ingot.Load{Busy: 1}}
 	if err := s.Heartbeat(t.Context(), c); err != nil {
 		t.Fatal(err)
 	}
+	c.Load.Busy = 7
 	c.Address, c.Services[ingot.ServiceBoot] = "10.77.0.3", "http://10.77.0.3:8080" // it has moved
 	if err := s.Heartbeat(t.Context(), c); err != nil {
 		t.Fatal(err)
@@ -94,7 +96,7 @@ func TestS0_12_TheRowOfAConductorHasItsAddress(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got.Address != c.Address || got.Version != "v" || got.BootTree != "ab" ||
+	if got.Load != c.Load || got.Address != c.Address || got.Version != "v" || got.BootTree != "ab" ||
 		got.Services[ingot.ServiceBoot] != "http://10.77.0.3:8080" {
 		t.Errorf("read %+v", got)
 	}

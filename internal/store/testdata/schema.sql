@@ -18,7 +18,7 @@ CREATE TABLE conductors (
     drivers         TEXT NOT NULL,
     created_at      BIGINT NOT NULL,
     updated_at      BIGINT
-, incarnation TEXT NOT NULL DEFAULT '', address TEXT NOT NULL DEFAULT '', services TEXT NOT NULL DEFAULT '{}', version TEXT NOT NULL DEFAULT '', boot_tree TEXT NOT NULL DEFAULT '', draining BOOLEAN NOT NULL DEFAULT FALSE);
+, incarnation TEXT NOT NULL DEFAULT '', address TEXT NOT NULL DEFAULT '', services TEXT NOT NULL DEFAULT '{}', version TEXT NOT NULL DEFAULT '', boot_tree TEXT NOT NULL DEFAULT '', draining BOOLEAN NOT NULL DEFAULT FALSE, load TEXT NOT NULL DEFAULT '{}');
 CREATE UNIQUE INDEX conductors_hostname ON conductors (hostname);
 CREATE TABLE journal (
     seq     INTEGER PRIMARY KEY AUTOINCREMENT,
