@@ -1,6 +1,7 @@
 package api
 
 import (
+	"context"
 	"errors"
 	"log/slog"
 	"net/http"
@@ -10,6 +11,7 @@ import (
 	"time"
 
 	"ingot/internal/auth"
+	"ingot/internal/bootfile"
 	"ingot/internal/journal"
 	"ingot/internal/rpc"
 	"ingot/internal/store"
@@ -37,6 +39,9 @@ type Options struct {
 	// Observe is told about every answered request, for metrics; default: nobody. It must be
 	// safe for concurrent use.
 	Observe func(Observation)
+	// Differences asks conductors, by host name, in what their boot trees differ; default: that is
+	// not told.
+	Differences func(ctx context.Context, hosts []string) []bootfile.Difference
 }
 
 // Observation is one answered request.

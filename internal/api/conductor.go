@@ -158,5 +158,25 @@ func showCluster(c *call) (reply, error) {
 			{"version", h.Version}, {"boot_tree", h.BootTree}, {"nodes", owned[h.Hostname]},
 			{"lag", lag}, {"load", h.Load}}...)
 	}
-	return reply{body: object{{"conductors", shown}, {"nodes_without_conductor", owned[""]}}}, nil
+	return reply{body: object{{"conductors", shown}, {"nodes_without_conductor", owned[""]},
+		{"boot_tree_differences", c.differences(all)}}}, nil
+}
+
+// differences tells in what the boot trees of the conductors that work differ. As long as their
+// digests are the same nobody is asked.
+func (c *call) differences(all []*conductor) []object {
+	shown, hosts, trees := []object{}, []string{}, map[string]bool{}
+	for _, h := range all {
+		if h.Alive {
+			hosts, trees[h.BootTree] = append(hosts, h.Hostname), true
+		}
+	}
+	if len(trees) < 2 || c.api.o.Differences == nil {
+		return shown
+	}
+	for _, d := range c.api.o.Differences(c.Context(), hosts) {
+		shown = append(shown, object{{"hostname", d.Host}, {"name", d.Name}, {"sha256", d.SHA256},
+			{"source", d.Source}, {"problem", d.Problem}})
+	}
+	return shown
 }

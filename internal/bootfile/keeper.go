@@ -14,8 +14,6 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
-	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -67,7 +65,7 @@ type Keeper struct {
 
 	once sync.Once
 	kick chan struct{}
-	tree atomic.Pointer[string]
+	has  atomic.Pointer[Inventory]
 
 	mu     sync.Mutex
 	states map[string]*state // by key, of what is missing
@@ -116,11 +114,14 @@ func (k *Keeper) nudge() {
 // Tree is the digest of what this conductor can serve: SHA-256 over the sorted digests of the
 // wanted files that it holds, and over its boot programs. Equal digests are equal trees (S0). It
 // is "" until the first look.
-func (k *Keeper) Tree() string {
-	if t := k.tree.Load(); t != nil {
-		return *t
+func (k *Keeper) Tree() string { return k.Inventory().Tree }
+
+// Inventory is what Tree is made of, as of the last look; the zero value before it.
+func (k *Keeper) Inventory() Inventory {
+	if i := k.has.Load(); i != nil {
+		return *i
 	}
-	return ""
+	return Inventory{}
 }
 
 // Run keeps until ctx ends.
@@ -157,7 +158,7 @@ func (k *Keeper) Run(ctx context.Context) error {
 
 // look compares the files with the store and starts to fetch what is missing. It returns when to look
 // again.
-func (k *Keeper) look(ctx context.Context, programs []string,
+func (k *Keeper) look(ctx context.Context, programs map[string]string,
 	start func(*store.BootFile, *state)) (pause time.Duration, err error) {
 	pause = keepInterval
 	for _, source := range k.Sources {
@@ -174,7 +175,8 @@ func (k *Keeper) look(ctx context.Context, programs []string,
 		known[f.Source] = known[f.Source] || f.SHA256 != ""
 		held[f.SHA256] = held[f.SHA256] || k.Cache.Held(f.SHA256)
 	}
-	k.setTree(programs, held)
+	i := inventory(programs, rows, held)
+	k.has.Store(&i)
 
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -198,19 +200,6 @@ func (k *Keeper) look(ctx context.Context, programs []string,
 	}
 	k.states = left
 	return pause, nil
-}
-
-func (k *Keeper) setTree(programs []string, held map[string]bool) {
-	list := slices.Clone(programs)
-	for digest, here := range held {
-		if here {
-			list = append(list, digest)
-		}
-	}
-	slices.Sort(list)
-	sum := sha256.Sum256([]byte(strings.Join(list, "\n")))
-	tree := hex.EncodeToString(sum[:])
-	k.tree.Store(&tree)
 }
 
 // attempt tries once to get what is missing, and says when it is tried again.
@@ -399,23 +388,21 @@ func redact(source string) string {
 	return u.Redacted()
 }
 
-// programs returns what stands for each boot program: its name and digest.
-func programs(dirs []string) []string {
-	var list []string
-	seen := map[string]bool{}
+// programs returns the digests of the boot programs by name.
+func programs(dirs []string) map[string]string {
+	digests := map[string]string{}
 	for _, dir := range dirs {
 		entries, _ := os.ReadDir(dir) // a directory that is missing has none
 		for _, e := range entries {
-			if seen[e.Name()] {
+			if digests[e.Name()] != "" {
 				continue
 			}
 			if digest, err := digestOf(filepath.Join(dir, e.Name())); err == nil {
-				seen[e.Name()] = true
-				list = append(list, e.Name()+" "+digest)
+				digests[e.Name()] = digest
 			}
 		}
 	}
-	return list
+	return digests
 }
 
 // digestOf hashes a regular file.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net/http"
 	"net/url"
 	"text/tabwriter"
@@ -40,6 +41,17 @@ type Load struct {
 type Cluster struct {
 	Conductors []Conductor `json:"conductors"`
 	Unowned    int         `json:"nodes_without_conductor"`
+	// Differences tell in what the boot trees of those that live differ.
+	Differences []Difference `json:"boot_tree_differences"`
+}
+
+// Difference is a boot file that a conductor lacks or has otherwise than the others.
+type Difference struct {
+	Hostname string `json:"hostname"`
+	Name     string `json:"name"`
+	SHA256   string `json:"sha256"`
+	Source   string `json:"source"`
+	Problem  string `json:"problem"`
 }
 
 // Cluster returns the conductors, and the JSON that came.
@@ -87,7 +99,8 @@ func listConductorsCommand(o *options) *cobra.Command {
 		Short: "List all conductors, dead ones too, and how many nodes each works on",
 		Long: "Lists all conductors, dead ones too: how many nodes each works on by itself, how many of its\n" +
 			"workers are busy, how many images are written or wait for it, and how long ago its last\n" +
-			"heartbeat was. Where BOOT TREE is equal the boot files are.",
+			"heartbeat was. Those that live have one boot tree once they have caught up with one another;\n" +
+			"until then it is shown which files are missing or different where.",
 		Example: "  ingot conductor list\n  ingot conductor list -o json",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -117,6 +130,9 @@ func listConductorsCommand(o *options) *cobra.Command {
 			if err := tw.Flush(); err != nil {
 				return err
 			}
+			if err := all.differences(cmd.OutOrStdout()); err != nil {
+				return err
+			}
 			return all.warn(cmd)
 		},
 	}
@@ -128,6 +144,21 @@ func of(n, bound int) string {
 		return "-"
 	}
 	return fmt.Sprintf("%d/%d", n, bound)
+}
+
+// differences lists what keeps the boot trees from being the same; nothing if they are.
+func (all Cluster) differences(w io.Writer) error {
+	if len(all.Differences) == 0 {
+		return nil
+	}
+	fmt.Fprintln(w, "\nThe boot trees differ:")
+	tw := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
+	fmt.Fprintln(tw, "HOST\tFILE\tSHA256\tPROBLEM\tSOURCE")
+	for _, d := range all.Differences {
+		fmt.Fprintf(tw, "%s\t%s\t%s\t%s\t%s\n", d.Hostname, orDash(d.Name),
+			orDash(d.SHA256[:min(len(d.SHA256), 12)]), d.Problem, orDash(d.Source))
+	}
+	return tw.Flush()
 }
 
 func (h Conductor) state() string {

@@ -108,10 +108,14 @@ func (s *server) keep(files *bootfile.Cache) error {
 			s.log.Warn("others learn later of a new boot file", "error", err)
 		}
 	}
-	return s.bus.Handle(wakeSubject, func(context.Context, []byte) []byte {
+	err := s.bus.Handle(wakeSubject, func(context.Context, []byte) []byte {
 		s.keeper.Wake()
 		return nil
 	})
+	if err != nil {
+		return err
+	}
+	return s.tellInventory()
 }
 
 // clusterKey is the configured key, or the one of the store, which the first server makes.

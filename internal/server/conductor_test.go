@@ -3,8 +3,12 @@ package server_test
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"ingot/internal/cli"
 	"ingot/internal/config"
@@ -80,5 +84,65 @@ func TestAnOperatorSeesTheConductorsAndTakesOneOut(t *testing.T) {
 	}
 	if code, _, problem := r1.conductors("drain", "r/9"); code != cli.ExitNotFound {
 		t.Errorf("a conductor that is none: %d, %s", code, problem)
+	}
+}
+
+// One conductor has no place for boot files and another iPXE. What is printed names both, and the
+// conductor; the others are not suspected.
+func TestAnOperatorSeesInWhatBootTreesDiffer(t *testing.T) {
+	t.Parallel()
+	p, err := testkit.StartPostgres()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(p.Stop)
+	dir := t.TempDir()
+	file := func(name, content string) string {
+		path := filepath.Join(dir, name)
+		err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, []byte(content), 0o644))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	kernel := "file://" + file("vmlinuz", "kernel")
+	usual := filepath.Dir(file("usual/snponly.efi", "one"))
+	other := filepath.Dir(file("other/snponly.efi", "two"))
+	host := func(name, programs string, more ...func(*config.Config)) *sandbox {
+		return startWith(t, func(c *config.Config) {
+			c.Store.URL, c.Conductor.Host, c.Cluster.Listen = p.URL, name, "127.0.0.1:0"
+			c.Conductor.HeartbeatInterval = config.Duration(100 * time.Millisecond)
+			c.Deploy.Kernel, c.Boot.TFTPFiles = kernel, []string{programs}
+			for _, change := range more {
+				change(c)
+			}
+		})
+	}
+	r1 := host("r1", usual)
+	host("r2", usual)
+	list := func() (all cli.Cluster) {
+		t.Helper()
+		_, out, problem := r1.conductors("list", "-o", "json")
+		if err := json.Unmarshal([]byte(out), &all); err != nil || all.Differences == nil {
+			t.Fatalf("%v: %s%s", err, out, problem)
+		}
+		return all
+	}
+	testkit.Eventually(t, "two trees are the same", func() bool {
+		all := list()
+		return len(all.Conductors) == 2 && all.Conductors[0].BootTree != "" &&
+			all.Conductors[0].BootTree == all.Conductors[1].BootTree && len(all.Differences) == 0
+	})
+	host("r3", other, func(c *config.Config) { c.Boot.Cache = file("full", "no directory") + "/boot" })
+	testkit.Eventually(t, "r3 is seen to differ in two files", func() bool {
+		all := list()
+		return len(all.Differences) == 2 && all.Differences[0].Hostname == "r3" &&
+			all.Differences[0].Name == "vmlinuz" && all.Differences[0].Source == kernel &&
+			all.Differences[1].Hostname == "r3" && all.Differences[1].Name == "snponly.efi"
+	})
+	_, out, _ := r1.conductors("list")
+	if !strings.Contains(out, "The boot trees differ:\nHOST") ||
+		!strings.Contains(out, "is wanted, and not here") || !strings.Contains(out, "other content") {
+		t.Errorf("printed %s", out)
 	}
 }

@@ -152,7 +152,7 @@ func (s *server) build(ctx context.Context) error {
 	s.api = api.New(api.Options{
 		Store: s.store, Journal: s.journal, Conductor: asked, Log: s.log,
 		PublicURL: s.cfg.API.PublicURL, MaxLimit: s.cfg.API.MaxLimit, Observe: s.metrics.request,
-		Auth: s.auth,
+		Auth: s.auth, Differences: s.differences,
 	})
 	s.boot.Machine = s.api.Machine()
 	s.listener, err = (&net.ListenConfig{}).Listen(ctx, "tcp", s.cfg.API.Listen)
