@@ -163,6 +163,10 @@ func tag(name, value string) string {
 func (s *script) chain(base string) {
 	s.b.WriteString("chain --replace --autofree --timeout 10000 ")
 	s.b.WriteString(server(base))
+	if s.env.onDisk {
+		s.b.WriteString("/boot.ipxe")
+		return
+	}
 	s.b.WriteString(configPath(s.driver))
 	s.b.WriteString("${netX/mac}")
 }

@@ -1,8 +1,9 @@
 // Package netboot decides what a machine boots now and writes the text that tells its boot loader:
 // an iPXE script, a PXELINUX configuration or a GRUB configuration. It is pure: the same node,
-// Env and Request give the same bytes, on every conductor, so no boot file is ever written for a
+// Env and Request give the same bytes, on every conductor, so no file has to be written for a
 // machine and none can be out of date. It does not fetch, serve or store anything; bootfile holds
-// the kernels, bootd and the driver passthru `ipxe_config` hand out the text.
+// the kernels, bootd and the driver passthru `ipxe_config` hand out the text, and package tree puts
+// it on a disk where another server shall (page.go).
 //
 // Read Decide first (what a node boots), then answer.go (what the machine is told, in no
 // language), then ipxe.go, pxelinux.go and grub.go (how each boot loader is told).
@@ -32,6 +33,9 @@ type Env struct {
 	Driver string
 	// Unknown is what a machine without a node is told.
 	Unknown Unknown
+	// onDisk makes the text a page of a Tree: BaseURLs are relative to it, and a machine that asks
+	// again gets a page.
+	onDisk bool
 }
 
 // Unknown is what a machine without a node is told; the values are those of the configuration

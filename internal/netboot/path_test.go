@@ -119,11 +119,12 @@ func TestNoPathOfAScriptEndsAtAPrompt(t *testing.T) {
 	retry.Unknown = netboot.UnknownRetry
 	one.BaseURLs = one.BaseURLs[:1]
 	scripts := map[string]string{
-		"boot.ipxe":     netboot.BootIPXE(env()),
-		"problem":       netboot.IPXE.Problem("n", "p", ask),
-		"unknown":       netboot.Script(nil, env(), ask),
-		"unknown retry": netboot.Script(nil, retry, ask),
-		"no server":     netboot.Script(node(ingot.BootDeploy, "deploying"), netboot.Env{}, ask),
+		"boot.ipxe":         netboot.BootIPXE(env()),
+		"boot.ipxe on disk": netboot.CommonTree()["boot.ipxe"],
+		"problem":           netboot.IPXE.Problem("n", "p", ask),
+		"unknown":           netboot.Script(nil, env(), ask),
+		"unknown retry":     netboot.Script(nil, retry, ask),
+		"no server":         netboot.Script(node(ingot.BootDeploy, "deploying"), netboot.Env{}, ask),
 		"no server to ask": netboot.Script(node(ingot.BootError, "deploy failed"), netboot.Env{},
 			ask),
 	}
@@ -137,6 +138,10 @@ func TestNoPathOfAScriptEndsAtAPrompt(t *testing.T) {
 			scripts[fmt.Sprint(state, " ", intent, " waits")] = netboot.Script(n, env(), waits)
 			scripts[fmt.Sprint(state, " ", intent, " in place")] = netboot.Script(n, one, loads)
 			scripts[fmt.Sprint(state, " ", intent, " one server")] = netboot.Script(n, one, ask)
+			tree := netboot.NodeTree(n, []string{ask.MAC}, env())
+			if page, ok := tree.Pages["pxelinux.cfg/52-54-00-12-34-56"]; ok {
+				scripts[fmt.Sprint(state, " ", intent, " on disk")] = page
+			}
 		}
 	}
 	for name, script := range scripts {

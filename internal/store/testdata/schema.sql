@@ -109,6 +109,8 @@ CREATE UNIQUE INDEX nodes_instance_uuid ON nodes (instance_uuid);
 CREATE INDEX nodes_lessee ON nodes (lessee, id);
 CREATE INDEX nodes_maintenance ON nodes (maintenance, id);
 CREATE UNIQUE INDEX nodes_name ON nodes (name);
+CREATE INDEX nodes_netboot ON nodes (id)
+WHERE boot_intent IN ('deploy', 'inspect', 'instance', 'rescue');
 CREATE INDEX nodes_owner ON nodes (owner, id);
 CREATE INDEX nodes_parent_node ON nodes (parent_node, id);
 CREATE INDEX nodes_power_state ON nodes (power_state, id);
