@@ -382,7 +382,7 @@ func (s *site) quorum(of int, timeout time.Duration) *quorum {
 		}
 		q.files = append(q.files, f)
 	}
-	q.Quorum, q.QuorumTimeout = of, timeout
+	q.Quorum.Size, q.Quorum.Timeout = of, timeout
 	q.Others = func(hardware string) map[string]string {
 		if hardware != "ipmi" {
 			s.Errorf("asked for the conductors of %q", hardware)
@@ -499,11 +499,11 @@ func TestS0_6_ThereIsADeadline(t *testing.T) {
 		t.Errorf("all, of which one has no space: %v, %s", err, q.text())
 	}
 	// The next deployments need not find that out again.
-	q.QuorumTimeout = time.Hour
+	q.Quorum.Timeout = time.Hour
 	if err := q.await(t.Context()); err != nil {
 		t.Error(err)
 	}
-	q.Quorum, q.QuorumTimeout = 2, time.Second
+	q.Quorum.Size, q.Quorum.Timeout = 2, time.Second
 	err := q.await(t.Context())
 	if ingot.KindOf(err) != ingot.Unavailable || !strings.Contains(fmt.Sprint(err), "quorum is 2") {
 		t.Errorf("two, of which one has no space: %v", err)
@@ -515,11 +515,11 @@ func TestS0_6_ThereIsADeadline(t *testing.T) {
 	}
 	q.Quorum = 2
 	full.Store(true)
-	q.QuorumTimeout = time.Hour
+	q.Quorum.Timeout = time.Hour
 	if err := q.await(t.Context()); err != nil {
 		t.Error(err)
 	}
-	q.Quorum = 1
+	q.Quorum.Size = 1
 	q.live("r3", "http://127.0.0.1:1")
 	if err := q.await(t.Context()); err != nil {
 		t.Error(err)

@@ -53,10 +53,8 @@ type Keeper struct {
 	// Others returns the other conductors that live and have a hardware type, boot URLs by name. nil:
 	// there are none.
 	Others func(hardware string) map[string]string
-	// Quorum is how many conductors have to hold what a machine is about to boot; 0 is all.
-	// QuorumTimeout is how long that is waited for.
-	Quorum        int
-	QuorumTimeout time.Duration
+	// Quorum is how many conductors have to hold what a machine is about to boot.
+	Quorum Quorum
 	// MaxAge is how long a file stays that no node names or boots, 0 for ever; only a day while all
 	// files together have more than MaxBytes, 0 being no limit.
 	MaxAge   time.Duration
@@ -69,8 +67,6 @@ type Keeper struct {
 
 	mu     sync.Mutex
 	states map[string]*state // by key, of what is missing
-	// late has the conductors that did not get a file in time, and since when.
-	late map[string]time.Time
 }
 
 // state is how far a file is.

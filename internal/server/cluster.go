@@ -96,13 +96,7 @@ func (s *server) keep(files *bootfile.Cache) error {
 		return nil
 	}
 	s.keeper.Others = s.others
-	if b := s.cfg.Boot; b.Quorum != config.QuorumAll {
-		s.keeper.Quorum = 1
-		if n, err := strconv.Atoi(b.Quorum); err == nil {
-			s.keeper.Quorum = n
-		}
-	}
-	s.keeper.QuorumTimeout = time.Duration(s.cfg.Boot.QuorumTimeout)
+	s.keeper.Quorum.Size, s.keeper.Quorum.Timeout = s.quorum()
 	s.keeper.Tell = func() {
 		if err := s.bus.Tell(wakeSubject, nil); err != nil {
 			s.log.Warn("others learn later of a new boot file", "error", err)
@@ -116,6 +110,18 @@ func (s *server) keep(files *bootfile.Cache) error {
 		return err
 	}
 	return s.tellInventory()
+}
+
+// quorum is how many conductors have to be ready before a machine is started, 0 being all, and how
+// long they are waited for.
+func (s *server) quorum() (size int, timeout time.Duration) {
+	if b := s.cfg.Boot; b.Quorum != config.QuorumAll {
+		size = 1
+		if n, err := strconv.Atoi(b.Quorum); err == nil {
+			size = n
+		}
+	}
+	return size, time.Duration(s.cfg.Boot.QuorumTimeout)
 }
 
 // clusterKey is the configured key, or the one of the store, which the first server makes.
