@@ -39,6 +39,9 @@ func (s *Server) routes() http.Handler {
 	if s.Machine != nil {
 		mux.Handle("/v1/", s.Machine)
 	}
+	if s.Ack != nil {
+		mux.Handle("GET /tree/{uuid}", s.Ack)
+	}
 	return mux
 }
 

@@ -70,6 +70,32 @@ var (
 	}
 )
 
+// ProgramPaths returns where the boot programs are, by the name that firmware asks for; without those
+// that are in none of the directories.
+func ProgramPaths(dirs []string) map[string]string {
+	paths := map[string]string{}
+	for name, p := range programNames {
+		for _, path := range p.places(name, dirs) {
+			if info, err := os.Stat(path); err == nil && info.Mode().IsRegular() {
+				paths[name] = path
+				break
+			}
+		}
+	}
+	return paths
+}
+
+// places are the paths that a boot program may have, the first that is there counts.
+func (p program) places(name string, dirs []string) (paths []string) {
+	for _, dir := range dirs {
+		paths = append(paths, filepath.Join(dir, name))
+		if p.file != "" {
+			paths = append(paths, filepath.Join(dir, p.file))
+		}
+	}
+	return paths
+}
+
 // openProgram opens a boot program by name, from the first directory that has it. The error kind
 // is NotFound if there is none.
 func (s *Server) openProgram(name string) (*os.File, error) {
@@ -78,15 +104,10 @@ func (s *Server) openProgram(name string) (*os.File, error) {
 		return nil, ingot.Errorf(ingot.NotFound, "it is no boot program; there are %s",
 			strings.Join(slices.Sorted(maps.Keys(programNames)), ", "))
 	}
-	for _, dir := range s.Programs {
-		for _, file := range []string{name, p.file} {
-			if file == "" {
-				continue
-			}
-			f, err := os.Open(filepath.Join(dir, file))
-			if err == nil || !errors.Is(err, fs.ErrNotExist) {
-				return f, err
-			}
+	for _, path := range p.places(name, s.Programs) {
+		f, err := os.Open(path)
+		if err == nil || !errors.Is(err, fs.ErrNotExist) {
+			return f, err
 		}
 	}
 	return nil, ingot.Errorf(ingot.NotFound, "it is in none of %v; install the package %s or "+

@@ -65,8 +65,8 @@ type Config struct {
 	Prefix6 netip.Prefix
 }
 
-// A Server is the sockets of one conductor. All fields but Machine, Boot and Servers are needed. Listen opens the
-// sockets, Run answers.
+// A Server is the sockets of one conductor. All fields but Machine, Boot, Ack and Servers are needed.
+// Listen opens the sockets, Run answers.
 type Server struct {
 	Config
 	Store   *store.Store
@@ -74,6 +74,8 @@ type Server struct {
 	Files   *bootfile.Cache
 	Machine http.Handler // calls of machines below /v1/; nil: none
 	Boot    *pxe.Boot    // tells boot loaders what to boot; nil: no configurations
+	// Ack answers GET /tree/{uuid}, with which conductors ask for what is on disk; nil: nothing is.
+	Ack http.HandlerFunc
 	// Servers returns the URLs of all servers that live and can serve a hardware type, any if it is "",
 	// in any order; the slice is the caller's. nil: this one is alone.
 	Servers func(driver string) []string

@@ -484,12 +484,17 @@ func (c *Cache) Open(digest string) (*os.File, error) {
 }
 
 // Held tells whether a file is held.
-func (c *Cache) Held(digest string) bool {
+func (c *Cache) Held(digest string) bool { return c.Path(digest) != "" }
+
+// Path is where a held file is on the disk, for who links it; "" if it is not held.
+func (c *Cache) Path(digest string) string {
 	if !isDigest(digest) {
-		return false
+		return ""
 	}
-	_, err := os.Stat(c.path(digest))
-	return err == nil
+	if _, err := os.Stat(c.path(digest)); err != nil {
+		return ""
+	}
+	return c.path(digest)
 }
 
 // learn takes over what another conductor knows of a source, so that this one asks only whether

@@ -57,6 +57,9 @@ type Options struct {
 	// BootTree is asked at each heartbeat for the digest of the boot files, see ingot.Conductor.
 	// nil: there are none.
 	BootTree func() string
+	// Switched is told of a node, by UUID, when another boot intent of it is on record. It must not
+	// block. nil: nobody.
+	Switched func(uuid string)
 	Log      *slog.Logger
 
 	// Workers bounds the operations that go on at once; 0 is 300. More are accepted and wait for

@@ -41,6 +41,8 @@ type task struct {
 	work context.Context
 	// attempt marks entries also after the node has dropped its Attempt.
 	attempt string
+	// intent is the boot intent on record.
+	intent ingot.BootIntent
 	// notes wait for the write that makes them true.
 	notes []ingot.Entry
 	// inState is since when the node was in the state that the first of notes is about.
@@ -121,7 +123,7 @@ func (c *Conductor) newTask(ctx context.Context, n *ingot.Node) (*task, error) {
 	if err != nil {
 		return nil, err
 	}
-	t := &task{c: c, node: n, log: c.o.Log.With("node", n.UUID)}
+	t := &task{c: c, node: n, log: c.o.Log.With("node", n.UUID), intent: n.BootIntent}
 	if n.Attempt != nil {
 		t.attempt = n.Attempt.ID
 	}
@@ -215,6 +217,12 @@ func (t *task) save(ctx context.Context) error {
 		t.note(e)
 	}
 	t.notes, t.history = nil, nil
+	if t.intent != t.node.BootIntent {
+		t.intent = t.node.BootIntent
+		if t.c.o.Switched != nil {
+			t.c.o.Switched(t.node.UUID)
+		}
+	}
 	return nil
 }
 

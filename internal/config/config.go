@@ -154,6 +154,8 @@ type Boot struct {
 	TFTPFiles      []string `toml:"tftp_files"`
 	TFTPSinglePort bool     `toml:"tftp_single_port"`
 	MaxTransfers   int      `toml:"max_transfers"`
+	TFTPRoot       string   `toml:"tftp_root"`
+	HTTPRoot       string   `toml:"http_root"`
 	Cache          string   `toml:"cache"`
 	CacheMaxAge    Duration `toml:"cache_max_age"`
 	CacheMaxGiB    int      `toml:"cache_max_gib"`
@@ -420,12 +422,40 @@ func (c *Config) Check() error {
 	if _, err := ParseAddress(c.Boot.Address); err != nil {
 		complain("boot.address is %v", err)
 	}
+	c.checkRoots(complain)
 	c.checkDeploy(complain)
 	c.checkDHCP(complain)
 	if len(wrong) > 0 {
 		return ingot.Errorf(ingot.Invalid, "configuration: %s", strings.Join(wrong, "; "))
 	}
 	return nil
+}
+
+// checkRoots wants directories of their own: what is in them is served to everybody.
+func (c *Config) checkRoots(complain func(format string, args ...any)) {
+	for _, root := range [][2]string{{"boot.tftp_root", c.Boot.TFTPRoot},
+		{"boot.http_root", c.Boot.HTTPRoot}} {
+		switch key, dir := root[0], root[1]; {
+		case dir == "":
+		case !filepath.IsAbs(dir) || filepath.Clean(dir) == "/":
+			complain("%s is %q; write the path of a directory that another server serves, for example "+
+				"\"/srv/tftp\"", key, dir)
+		case overlap(dir, c.Boot.Cache):
+			complain("%s %s and boot.cache %s lie within one another; they have to be apart", key, dir,
+				c.Boot.Cache)
+		}
+	}
+	if t, h := c.Boot.TFTPRoot, c.Boot.HTTPRoot; t != "" && h != "" &&
+		filepath.Clean(t) != filepath.Clean(h) && overlap(t, h) {
+		complain("boot.tftp_root %s and boot.http_root %s lie within one another; they are the same "+
+			"directory, or apart", t, h)
+	}
+}
+
+// overlap tells whether a directory is the other one, or within it.
+func overlap(a, b string) bool {
+	a, b = filepath.Clean(a)+"/", filepath.Clean(b)+"/"
+	return strings.HasPrefix(a, b) || strings.HasPrefix(b, a)
 }
 
 // checkDeploy looks at where kernel and ramdisk are; whether they are there, nodes are told.

@@ -46,6 +46,7 @@ type Load struct {
 const (
 	ServiceBoot = "boot" // URL of scripts and boot files
 	ServiceBus  = "bus"  // host:port of the mesh
+	ServiceTree = "tree" // URL at which it acknowledges what its tree on disk shows; "" is no such tree
 )
 
 // Owner returns the host name of the conductor that works on a node, "" if none can: of those that

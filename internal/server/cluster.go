@@ -149,6 +149,9 @@ func (s *server) services() (address string, services map[string]string, err err
 		return "", nil, fmt.Errorf("address of the boot socket: %w", err)
 	}
 	services = map[string]string{ingot.ServiceBoot: s.boot.URL()}
+	if s.tree != nil {
+		services[ingot.ServiceTree] = s.boot.URL()
+	}
 	if s.bus != nil && s.bus.MeshAddress() != "" {
 		_, port, err := net.SplitHostPort(s.bus.MeshAddress())
 		if err != nil {
@@ -161,6 +164,9 @@ func (s *server) services() (address string, services map[string]string, err err
 
 // changed is told of all conductors when they change.
 func (s *server) changed(all []*ingot.Conductor) {
+	if s.tree != nil {
+		s.tree.Compare() // pages name those that live
+	}
 	if s.bus == nil {
 		return
 	}

@@ -42,7 +42,7 @@ func (s *server) table(bootURL string) (*driver.Table, error) {
 			BaseURLs: []string{bootURL}, KernelArgs: s.cfg.Deploy.KernelAppend,
 			Driver: scriptDriver(enabled), Unknown: netboot.Unknown(s.cfg.Boot.Unknown),
 		},
-		Servers: s.serving(), Door: s.boot,
+		Servers: s.serving(), Door: s.boot, Switched: s.turn.Await,
 		Kernel: s.cfg.Deploy.Kernel, Ramdisk: s.cfg.Deploy.Ramdisk,
 		Log: s.log, Note: s.journal.Add,
 	})

@@ -29,6 +29,7 @@ import (
 	"ingot/internal/ingot"
 	"ingot/internal/journal"
 	"ingot/internal/store"
+	"ingot/internal/tree"
 )
 
 // Run serves until ctx ends, and returns when everything has come to an end. Logs go to w.
@@ -54,6 +55,11 @@ func Run(ctx context.Context, cfg config.Config, w io.Writer) error {
 	}
 	s := &server{cfg: cfg, log: log, store: st, journal: journal.New(st, log)}
 	defer s.leave()
+	defer func() {
+		if s.tree != nil {
+			s.tree.Close()
+		}
+	}()
 	if err := s.build(ctx); err != nil {
 		return err
 	}
@@ -70,6 +76,8 @@ type server struct {
 	journal   *journal.Journal
 	boot      *bootd.Server
 	keeper    *bootfile.Keeper
+	tree      *tree.Tree   // on disk; nil: none
+	turn      *tree.Switch // waits for the trees of all
 	conductor *conductor.Conductor
 	auth      *auth.Basic // nil is noauth
 	api       *api.API
@@ -105,6 +113,9 @@ func (s *server) build(ctx context.Context) error {
 	if err := s.keep(files); err != nil {
 		return err
 	}
+	if err := s.plant(files); err != nil {
+		return err
+	}
 	if s.boot, err = s.sockets(files); err != nil {
 		return err
 	}
@@ -126,7 +137,7 @@ func (s *server) build(ctx context.Context) error {
 		Store: s.store, Journal: s.journal, Table: table, Host: s.hostname, Group: c.Group,
 		Incarnation: s.boot.Life, TakeName: s.cfg.TakeName,
 		Address: address, Services: services, Version: cli.Version(), Changed: s.changed,
-		BootTree: s.keeper.Tree, Log: s.log,
+		BootTree: s.keeper.Tree, Switched: s.switched, Log: s.log,
 		Workers:            c.WorkersPoolSize,
 		Copies:             c.MaxConcurrentDeploy,
 		CallbackTimeout:    time.Duration(c.DeployCallbackTimeout),
@@ -248,10 +259,14 @@ func (s *server) sockets(files *bootfile.Cache) (*bootd.Server, error) {
 			c.Relayed = append(c.Relayed, relayed)
 		}
 	}
-	return &bootd.Server{
+	srv := &bootd.Server{
 		Config: c, Store: s.store, Journal: s.journal, Files: files, Servers: s.serving(), Log: s.log,
 		Life: ingot.NewUUID(),
-	}, nil
+	}
+	if s.tree != nil {
+		srv.Ack = s.tree.Ack
+	}
+	return srv, nil
 }
 
 // relayed reads a network that has a relay; dns is for one that names none.
@@ -304,6 +319,9 @@ func (s *server) run(ctx context.Context) error {
 	s.group.Add(daemon.Task{Name: "journal", Run: s.journal.Run})
 	s.group.Add(daemon.Task{Name: "boot", Run: s.boot.Run})
 	s.group.Add(daemon.Task{Name: "boot files", Run: s.keeper.Run})
+	if s.tree != nil {
+		s.group.Add(daemon.Task{Name: "tree on disk", Run: s.tree.Run})
+	}
 	s.group.Add(daemon.Task{Name: "conductor", Run: s.conductor.Run, Ready: s.conductor.Ready()})
 	s.group.Add(daemon.Task{Name: "api", Run: s.serveAPI})
 	s.log.Info("serving", "api", s.listener.Addr().String(), "boot", s.boot.URL())

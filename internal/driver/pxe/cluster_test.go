@@ -1,12 +1,16 @@
 package pxe_test
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"regexp"
 	"slices"
 	"strings"
 	"testing"
 
+	"ingot/internal/driver"
+	"ingot/internal/driver/fake"
 	"ingot/internal/driver/pxe"
 	"ingot/internal/ingot"
 	"ingot/internal/netboot"
@@ -100,3 +104,46 @@ func TestS0_1_ScriptsNameServersThatLive(t *testing.T) {
 }
 
 func join(servers []string) string { return strings.Join(servers, ",") }
+
+// The machine's boot device is set, and so its restart begun, only when the switch is on record and
+// shown by the trees on disk; if it cannot be, the step fails.
+func TestS0_10_NothingIsDoneToTheMachineBeforeItsSwitchIsShown(t *testing.T) {
+	t.Parallel()
+	refuse := errors.New("r2 has no space")
+	var shown []ingot.BootIntent
+	var w *world
+	w = newWorld(func(o *pxe.Options) {
+		o.Switched = func(_ context.Context, n *ingot.Node, say func(level, text string)) error {
+			if device, _ := (fake.Management{}).BootDevice(t.Context(), w.task); device != w.before {
+				t.Errorf("the boot device is %+v already", device)
+			}
+			if len(w.saved) != len(shown)+1 || w.saved[len(shown)] != n.BootIntent {
+				t.Errorf("shown is %s, on record are %v", n.BootIntent, w.saved)
+			}
+			shown = append(shown, n.BootIntent)
+			say(ingot.LevelInfo, "waiting for r2")
+			if len(shown) > 2 {
+				return refuse
+			}
+			return nil
+		}
+	})
+	step := func(do func(context.Context, *driver.Task) error, want error) {
+		t.Helper()
+		w.before, _ = fake.Management{}.BootDevice(t.Context(), w.task)
+		if err := do(t.Context(), w.task); !errors.Is(err, want) {
+			t.Errorf("ends with %v", err)
+		}
+	}
+	step(w.boot.PrepareRamdisk, nil)
+	step(w.boot.PrepareInstance, nil)
+	step(w.boot.PrepareRamdisk, refuse)
+	if device, _ := (fake.Management{}).BootDevice(t.Context(), w.task); device != w.before {
+		t.Errorf("refused, and the boot device is %+v", device)
+	}
+	if len(shown) != 3 || !slices.ContainsFunc(w.notes, func(e ingot.Entry) bool {
+		return e.Source == "step" && e.Text == "waiting for r2"
+	}) {
+		t.Errorf("shown %v, journal %v", shown, w.notes)
+	}
+}

@@ -56,6 +56,9 @@ type Options struct {
 		say func(level, text string)) error
 	// Door is asked before machines load boot files from this conductor; nil lets all in.
 	Door Door
+	// Switched waits until the trees on disk of enough conductors show what a node boots, as it is on
+	// record, and tells for whom it waits; nil: there are none.
+	Switched func(ctx context.Context, n *ingot.Node, say func(level, text string)) error
 	// Kernel and Ramdisk are used for nodes whose driver_info names none. "" is none.
 	Kernel, Ramdisk string
 	Log             *slog.Logger
@@ -193,9 +196,7 @@ func (b *Boot) PrepareRamdisk(ctx context.Context, t *driver.Task) error {
 		return err
 	}
 	n.BootIntent = ingot.BootDeploy
-	// On record before the machine can ask: a request that comes first must not be told to
-	// boot its disk.
-	if err := t.Save(ctx); err != nil {
+	if err := b.switchTo(ctx, t); err != nil {
 		return err
 	}
 	t.Note(ingot.Entry{Source: "step", Text: "ready to boot the deploy ramdisk: kernel " +
@@ -216,9 +217,23 @@ func (b *Boot) await(ctx context.Context, t *driver.Task) error {
 	if n.Instance != nil {
 		files = append(files, n.Instance.Kernel, n.Instance.Ramdisk)
 	}
-	return b.o.Await(ctx, n.Driver, files, func(level, text string) {
+	return b.o.Await(ctx, n.Driver, files, say(t))
+}
+
+// say tells the journal of a node.
+func say(t *driver.Task) func(level, text string) {
+	return func(level, text string) {
 		t.Note(ingot.Entry{Source: "step", Level: level, Text: text})
-	})
+	}
+}
+
+// switchTo puts on record what the machine boots from now on, before it can ask: a request that comes
+// first would be told what it booted before. Where the answer is a file it waits for that (S0.10).
+func (b *Boot) switchTo(ctx context.Context, t *driver.Task) error {
+	if err := t.Save(ctx); err != nil || b.o.Switched == nil {
+		return err
+	}
+	return b.o.Switched(ctx, t.Node, say(t))
 }
 
 // holdInstance records what the instance will boot from the network, if it does. The root partition
@@ -270,7 +285,7 @@ func (b *Boot) PrepareInstance(ctx context.Context, t *driver.Task) error {
 			return ingot.Errorf(ingot.Internal, "node %s: %s", n.UUID, d.Problem)
 		}
 	}
-	if err := t.Save(ctx); err != nil {
+	if err := b.switchTo(ctx, t); err != nil {
 		return err
 	}
 	return t.SetBootDevice(ctx, driver.BootDevice{Device: device, Persistent: persistent})

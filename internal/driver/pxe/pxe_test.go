@@ -40,6 +40,8 @@ type world struct {
 	notes []ingot.Entry
 	log   bytes.Buffer
 	find  error
+	// before is a boot device to compare with.
+	before driver.BootDevice
 }
 
 func newWorld(change func(*pxe.Options)) *world {

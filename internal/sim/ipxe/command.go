@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/url"
 	"path"
 	"strconv"
 	"strings"
@@ -181,11 +182,24 @@ func (s *script) fetch(ctx context.Context, args []string, options map[string]st
 		idle = time.Duration(ms) * time.Millisecond
 	}
 	location, _, _ := strings.Cut(args[0], "?")
-	image := Image{Name: path.Base(location), URL: args[0], Args: strings.Join(args[1:], " ")}
+	image := Image{Name: path.Base(location), URL: s.absolute(args[0]), Args: strings.Join(args[1:], " ")}
 	if name := options["--name"]; name != "" {
 		image.Name = name
 	}
-	return image, s.host.Fetch(ctx, args[0], idle, w)
+	return image, s.host.Fetch(ctx, image.URL, idle, w)
+}
+
+// absolute is a URL that a script has, as seen from where the script came from.
+func (s *script) absolute(text string) string {
+	base, err := url.Parse(s.url)
+	if err != nil {
+		return text
+	}
+	u, err := base.Parse(text)
+	if err != nil {
+		return text
+	}
+	return u.String()
 }
 
 // chain runs a script from elsewhere. With --replace nothing comes after it.
@@ -194,7 +208,8 @@ func (s *script) chain(ctx context.Context, args []string, options map[string]st
 		return errors.New("too many scripts within scripts")
 	}
 	var text limited
-	if _, err := s.fetch(ctx, args, options, &text); err != nil {
+	image, err := s.fetch(ctx, args, options, &text)
+	if err != nil {
 		return err
 	}
 	_, replace := options["--replace"]
@@ -202,7 +217,7 @@ func (s *script) chain(ctx context.Context, args []string, options map[string]st
 	if replace {
 		depth = s.depth
 	}
-	end := s.script(ctx, text.b.String(), depth)
+	end := s.script(ctx, source{text.b.String(), image.URL}, depth)
 	if replace || end.Verb != Exit && end.Verb != Failed {
 		return &errEnd{end}
 	}

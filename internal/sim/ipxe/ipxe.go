@@ -69,7 +69,7 @@ const (
 // Run executes a script until the machine does something else. The context ends it with Failed.
 func Run(ctx context.Context, h Host, text string) End {
 	m := &machine{host: h, settings: map[string]string{}}
-	return m.script(ctx, text, 0)
+	return m.script(ctx, source{text: text}, 0)
 }
 
 // machine is what outlives one script of a chain: settings and images.
@@ -86,12 +86,15 @@ type errEnd struct{ end End }
 
 func (e *errEnd) Error() string { return "script ended: " + string(e.end.Verb) }
 
+// source is a script and where it came from: what it names without a server is there, too.
+type source struct{ text, url string }
+
 // script runs one script. A script that is done with its last line ends like exit 0.
-func (m *machine) script(ctx context.Context, text string, depth int) End {
-	if !strings.HasPrefix(text, "#!ipxe") || len(text) > maxScript {
+func (m *machine) script(ctx context.Context, from source, depth int) End {
+	if !strings.HasPrefix(from.text, "#!ipxe") || len(from.text) > maxScript {
 		return End{Verb: Failed, Err: errors.New("not a script")}
 	}
-	s := &script{machine: m, lines: strings.Split(text, "\n"), depth: depth}
+	s := &script{machine: m, lines: strings.Split(from.text, "\n"), url: from.url, depth: depth}
 	for s.at = 0; s.at < len(s.lines); s.at++ {
 		if err := ctx.Err(); err != nil {
 			return End{Verb: Failed, Err: err}
@@ -113,6 +116,7 @@ func (m *machine) script(ctx context.Context, text string, depth int) End {
 type script struct {
 	*machine
 	lines []string
+	url   string
 	at    int
 	depth int
 }

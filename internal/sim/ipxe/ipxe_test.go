@@ -41,6 +41,7 @@ func TestScriptsEndAsInIPXE(t *testing.T) {
 		"http://b/k": "kernel", "http://b/i": "initrd",
 		"http://b/s":    "#!ipxe\nsanboot --no-describe --drive 0x80 || exit 0\n",
 		"http://b/exit": "#!ipxe\necho inner\nexit 0\n", "http://b/fail": "#!ipxe\nexit 1\n",
+		"http://b/d/r": "#!ipxe\nkernel ../k || chain ../nowhere\nchain ../s",
 	}
 	for name, c := range map[string]struct {
 		script  string
@@ -61,6 +62,7 @@ func TestScriptsEndAsInIPXE(t *testing.T) {
 		"disk":                     {"chain --replace http://b/s", ipxe.SANBoot, "", 0},
 		"chain comes back":         {"chain http://b/exit\necho outer\npoweroff", ipxe.PowerOff, "inner outer", 0},
 		"replaced does not":        {"chain --replace http://b/exit\necho outer", ipxe.Exit, "inner", 0},
+		"relative to the script":   {"chain http://b/d/r", ipxe.SANBoot, "", 0},
 		"chain fails":              {"chain http://b/fail || echo failed\nreboot", ipxe.Reboot, "failed", 0},
 		"counter":                  {"set n:int32 0\n:again\ninc n\nsleep ${n}\niseq ${n} 3 || goto again", ipxe.Exit, "", 6 * time.Second},
 		"nested settings":          {"set a b\nset b c\necho ${${a}}", ipxe.Exit, "c", 0},
