@@ -3,6 +3,7 @@ package conductor_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"maps"
 	"strings"
 	"sync"
@@ -378,5 +379,29 @@ func TestAStrangersCallDoesNotNeedTheReservation(t *testing.T) {
 	}
 	if n := x.node("n1"); n.Generation != held.Generation {
 		t.Error("a call without the key wrote to the row")
+	}
+}
+
+// Whatever shows what a machine boots is told of each change, when it is on record.
+func TestEachChangeOfTheBootIntentIsTold(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	var mu sync.Mutex
+	var told []ingot.BootIntent
+	w.o.Switched = func(uuid string) {
+		mu.Lock()
+		defer mu.Unlock()
+		told = append(told, w.node(uuid).BootIntent)
+	}
+	c, _ := w.start()
+	w.enroll(c, "n1", "available")
+	w.provision(c, "n1", "deploy")
+	w.state("n1", "active")
+	w.provision(c, "n1", "delete")
+	w.state("n1", "available")
+	mu.Lock()
+	defer mu.Unlock()
+	if fmt.Sprint(told) != "[disk none]" {
+		t.Errorf("told of %v", told)
 	}
 }
