@@ -46,6 +46,8 @@ type Options struct {
 	Flavour ramdisk.Flavour
 	// DHCPMode is the server's boot.dhcp.mode; default server.
 	DHCPMode string
+	// BootRoot is the server's boot.tftp_root and http_root; default: none.
+	BootRoot string
 	// CallbackTimeout is the server's deploy_callback_timeout; default five minutes.
 	CallbackTimeout time.Duration
 	// BootRetryTimeout is the server's boot_retry_timeout; default ten minutes.

@@ -60,6 +60,8 @@ interface = "{{.Interface}}"
 address = "{{.Address}}"
 http_listen = "{{.Address}}:{{.BootPort}}"
 cache = "{{.Cache}}"
+tftp_root = "{{.BootRoot}}"
+http_root = "{{.BootRoot}}"
 
 [boot.dhcp]
 mode = "{{.DHCPMode}}"
@@ -166,7 +168,7 @@ func (s *Server) configure(kernel, ramdisk, images string, o Options) error {
 		"Interface": s.link, "Address": s.addr, "Host": s.Host, "Database": database,
 		"Range": addresses, "CallbackTimeout": o.CallbackTimeout,
 		"BootRetryTimeout": o.BootRetryTimeout, "CheckInterval": o.CheckInterval,
-		"DHCPMode": o.DHCPMode, "BootPort": bootPort, "Cache": s.Cache(),
+		"DHCPMode": o.DHCPMode, "BootPort": bootPort, "Cache": s.Cache(), "BootRoot": o.BootRoot,
 	})
 	if err != nil {
 		return fmt.Errorf("write the server's configuration: %w", err)

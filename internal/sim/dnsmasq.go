@@ -7,22 +7,28 @@ import (
 	"fmt"
 	"io"
 	"net/netip"
+	"slices"
 	"strings"
 )
 
 // ForeignDHCP starts dnsmasq on a host of its own, as a site's DHCP server that knows nothing of
-// us: it gives addresses and no boot file. stop ends it; a network has one at most.
-func (n *Network) ForeignDHCP(ctx context.Context) (stop func() error, err error) {
+// us: it gives addresses and, unless more of its options say so, no boot file. stop ends it; a network
+// has one at most.
+func (n *Network) ForeignDHCP(ctx context.Context, more ...string) (stop func() error, err error) {
 	first, last := n.Addr().As4(), n.Addr().As4()
 	first[3], last[3] = 100, 200
 	host, err := n.AddHost(ctx, n.Addr().Next())
 	if err != nil {
 		return nil, err
 	}
-	cmd := host.Command(context.WithoutCancel(ctx), "dnsmasq", "--keep-in-foreground", "--port=0",
-		"--conf-file=/dev/null", "--interface="+HostInterface, "--bind-interfaces", "--no-ping",
-		"--user=root", "--pid-file", "--log-facility=-", "--leasefile-ro",
-		fmt.Sprintf("--dhcp-range=%s,%s,1h", netip.AddrFrom4(first), netip.AddrFrom4(last)))
+	args := []string{"--keep-in-foreground", "--port=0", "--conf-file=/dev/null",
+		"--interface=" + HostInterface, "--bind-interfaces", "--no-ping", "--pid-file",
+		"--log-facility=-", "--leasefile-ro",
+		fmt.Sprintf("--dhcp-range=%s,%s,1h", netip.AddrFrom4(first), netip.AddrFrom4(last))}
+	if !slices.ContainsFunc(more, func(o string) bool { return strings.HasPrefix(o, "--user=") }) {
+		args = append(args, "--user=root")
+	}
+	cmd := host.Command(context.WithoutCancel(ctx), "dnsmasq", append(args, more...)...)
 	out, err := cmd.StderrPipe()
 	if err != nil {
 		return nil, fmt.Errorf("start dnsmasq: %w", err)
