@@ -34,7 +34,7 @@ func (t *Tree) Ack(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "which generation?", http.StatusBadRequest)
 		return
 	}
-	have, err := t.show(r.Context(), r.PathValue("uuid"))
+	have, err := t.acknowledge(r.Context(), r.PathValue("uuid"))
 	switch {
 	case err != nil:
 		t.o.Log.Warn("the tree on disk does not show what a node boots", "node", r.PathValue("uuid"),

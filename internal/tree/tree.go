@@ -58,6 +58,9 @@ type Tree struct {
 	// owner has the UUID of the node that a page or link belongs to, by path.
 	owner map[string]string
 	told  map[string]bool // foreign files that the log was told of
+	// swept tells that all that is there is in nodes, or common: until then what an earlier life has
+	// left of a node is not known to be its.
+	swept bool
 
 	// versions are those of the nodes that were right at the last look, by UUID; for Run alone.
 	versions map[string]string
@@ -175,6 +178,20 @@ func (t *Tree) with(ctx context.Context, fn func() error) error {
 // errUnread says that it is not known what a node boots.
 var errUnread = errors.New("the node cannot be read")
 
+// acknowledge is show for others: not before the first sweep.
+func (t *Tree) acknowledge(ctx context.Context, uuid string) (generation int64, err error) {
+	err = t.with(ctx, func() error {
+		if !t.swept {
+			return ingot.Errorf(ingot.Unavailable, "still comparing what is on disk from before the start")
+		}
+		return nil
+	})
+	if err != nil {
+		return 0, err
+	}
+	return t.show(ctx, uuid)
+}
+
 // show makes the directories show what a node boots now, and returns the generation of the row that
 // they show. A node that is gone, or boots nothing from the network, has nothing there.
 func (t *Tree) show(ctx context.Context, uuid string) (generation int64, err error) {
@@ -234,10 +251,6 @@ func (t *Tree) place(uuid string, want netboot.Tree) error {
 			}
 		}
 	}
-	t.nodes[uuid] = paths
-	if len(paths) == 0 {
-		delete(t.nodes, uuid)
-	}
 	errs := []error{missing}
 	if missing != nil {
 		// A machine that finds no page goes on; one that finds no kernel has lost its firmware's turn.
@@ -247,6 +260,16 @@ func (t *Tree) place(uuid string, want netboot.Tree) error {
 	}
 	for _, r := range t.roots {
 		errs = append(errs, r.put(files), r.remove(gone))
+	}
+	for _, name := range gone {
+		if slices.ContainsFunc(t.roots, func(r *root) bool { return r.owned[name] }) {
+			// It could not be removed, and is not forgotten before it is.
+			paths, t.owner[name] = append(paths, name), uuid
+		}
+	}
+	t.nodes[uuid] = paths
+	if len(paths) == 0 {
+		delete(t.nodes, uuid)
 	}
 	return errors.Join(errs...)
 }
@@ -382,6 +405,8 @@ func (t *Tree) sweep(ctx context.Context, wanted map[string]bool) error {
 		for _, r := range t.roots {
 			errs = append(errs, r.sweep(wanted))
 		}
-		return errors.Join(errs...)
+		err := errors.Join(errs...)
+		t.swept = t.swept || err == nil
+		return err
 	})
 }

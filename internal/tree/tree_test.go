@@ -2,6 +2,7 @@ package tree_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io/fs"
 	"log/slog"
@@ -137,6 +138,9 @@ func (s *site) run(m *member) *member {
 		stop()
 	})
 	s.Cleanup(m.stop)
+	testkit.Eventually(s.T, "it has looked at its disk", func() bool {
+		return m.ack(s.T, ingot.NewUUID(), 0) == http.StatusOK
+	})
 	return m
 }
 
@@ -290,7 +294,14 @@ func TestATreeCatchesUp(t *testing.T) {
 	if err := os.WriteFile(damaged, []byte("damaged"), 0o640); err != nil {
 		t.Fatal(err)
 	}
-	m = s.run(s.add(m.dir))
+	m = s.add(m.dir)
+	if status := m.ack(t, left.UUID, left.Generation); status != http.StatusServiceUnavailable {
+		t.Errorf("acknowledged with %d, and the page of the life before is there", status)
+	}
+	s.run(m)
+	if _, some := m.shows(1); some {
+		t.Error("the page of the life before is there after the first look")
+	}
 	testkit.Eventually(t, "the tree is as the rows are", func() bool {
 		_, first := m.shows(1)
 		_, second := m.shows(2)
@@ -348,7 +359,7 @@ func TestASwitchTouchesItsOwnPagesOnly(t *testing.T) {
 func TestAPageBelongsToTheMachineThatHasTheCard(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
-	m := s.add("")
+	m := s.run(s.add(""))
 	first, second := s.node(m.store, 1), s.node(m.store, 2)
 	show := func(n *ingot.Node) {
 		t.Helper()
@@ -418,7 +429,8 @@ func (w *switcher) remove(host string) {
 func TestS0_10_TheMachineIsRestartedWhenAllTreesShowItsSwitch(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
-	members := []*member{s.add(""), s.add(""), s.add("")} // none looks by itself: every message is lost
+	// Nobody tells them of anything: every message is lost.
+	members := []*member{s.run(s.add("")), s.run(s.add("")), s.run(s.add(""))}
 	n := s.node(members[0].store, 1)
 	inTheWay := filepath.Join(members[2].dir, pages(1)[1])
 	err := os.MkdirAll(filepath.Dir(inTheWay), 0o755)
@@ -468,7 +480,7 @@ func TestS0_10_TheMachineIsRestartedWhenAllTreesShowItsSwitch(t *testing.T) {
 func TestS0_10_ASwitchWaitsForNobodyForEver(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
-	good, bad := s.add(""), s.add("")
+	good, bad := s.run(s.add("")), s.run(s.add(""))
 	n := s.node(good.store, 1)
 	bad.stop()
 	w := newSwitcher(time.Hour, good, bad)
@@ -499,5 +511,32 @@ func TestS0_10_ASwitchWaitsForNobodyForEver(t *testing.T) {
 	// A row that is older than the one that is asked for is no acknowledgement.
 	if status := good.ack(t, n.UUID, n.Generation+1); status != http.StatusServiceUnavailable {
 		t.Errorf("of a row that is not there: %d", status)
+	}
+}
+
+// A page that cannot be removed is not acknowledged as gone, however often that is asked.
+func TestAPageThatStaysIsNotForgotten(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	m := s.run(s.add(""))
+	n := s.node(m.store, 1)
+	if status := m.ack(t, n.UUID, n.Generation); status != http.StatusOK {
+		t.Fatalf("status %d", status)
+	}
+	s.intend(m.store, n, ingot.BootDisk)
+	stuck := filepath.Join(m.dir, pages(1)[0]) // to remove a directory takes another call
+	if err := errors.Join(os.Remove(stuck), os.MkdirAll(filepath.Join(stuck, "x"), 0o755)); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if status := m.ack(t, n.UUID, n.Generation); status != http.StatusServiceUnavailable {
+			t.Errorf("status %d, and the page is there", status)
+		}
+	}
+	if err := os.RemoveAll(stuck); err != nil {
+		t.Fatal(err)
+	}
+	if status := m.ack(t, n.UUID, n.Generation); status != http.StatusOK || len(m.secrets(t)) > 0 {
+		t.Errorf("status %d, the key is in %q", status, m.secrets(t))
 	}
 }
