@@ -508,12 +508,12 @@ func TestS0_6_ThereIsADeadline(t *testing.T) {
 	if ingot.KindOf(err) != ingot.Unavailable || !strings.Contains(fmt.Sprint(err), "quorum is 2") {
 		t.Errorf("two, of which one has no space: %v", err)
 	}
-	q.Quorum = 5
+	q.Quorum.Size = 5
 	if err := q.await(t.Context()); ingot.KindOf(err) != ingot.Unavailable ||
 		!strings.Contains(err.Error(), "no more than 2 conductors") {
 		t.Errorf("five of two: %v", err)
 	}
-	q.Quorum = 2
+	q.Quorum.Size = 2
 	full.Store(true)
 	q.Quorum.Timeout = time.Hour
 	if err := q.await(t.Context()); err != nil {

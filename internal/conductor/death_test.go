@@ -10,20 +10,15 @@ import (
 	"ingot/internal/ingot"
 	"ingot/internal/store"
 	"ingot/internal/store/storetest"
-	"ingot/internal/testkit"
 )
 
 // A conductor that was killed is known to be dead as soon as its heartbeat is late and its port
 // refuses connections; one that is silent has the whole of its lease.
 func TestAKilledConductorIsTakenOverBeforeItsLeaseEnds(t *testing.T) {
 	t.Parallel()
-	p, err := testkit.StartPostgres()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(p.Stop)
 	w := newWorld(t)
-	if w.store, err = store.Open(t.Context(), store.Options{URL: storetest.Schema(t, p.URL),
+	var err error
+	if w.store, err = store.Open(t.Context(), store.Options{URL: storetest.Postgres(t),
 		ConductorLease: time.Hour}); err != nil {
 		t.Fatal(err)
 	}

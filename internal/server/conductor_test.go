@@ -13,6 +13,7 @@ import (
 	"ingot/internal/cli"
 	"ingot/internal/config"
 	"ingot/internal/store/storetest"
+	"ingot/internal/testkit"
 )
 
 // conductors runs `ingot conductor` and returns the exit code and what it printed.
@@ -91,11 +92,7 @@ func TestAnOperatorSeesTheConductorsAndTakesOneOut(t *testing.T) {
 // conductor; the others are not suspected.
 func TestAnOperatorSeesInWhatBootTreesDiffer(t *testing.T) {
 	t.Parallel()
-	p, err := testkit.StartPostgres()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(p.Stop)
+	database := storetest.Postgres(t)
 	dir := t.TempDir()
 	file := func(name, content string) string {
 		path := filepath.Join(dir, name)
@@ -110,7 +107,7 @@ func TestAnOperatorSeesInWhatBootTreesDiffer(t *testing.T) {
 	other := filepath.Dir(file("other/snponly.efi", "two"))
 	host := func(name, programs string, more ...func(*config.Config)) *sandbox {
 		return startWith(t, func(c *config.Config) {
-			c.Store.URL, c.Conductor.Host, c.Cluster.Listen = p.URL, name, "127.0.0.1:0"
+			c.Store.URL, c.Conductor.Host, c.Cluster.Listen = database, name, "127.0.0.1:0"
 			c.Conductor.HeartbeatInterval = config.Duration(100 * time.Millisecond)
 			c.Deploy.Kernel, c.Boot.TFTPFiles = kernel, []string{programs}
 			for _, change := range more {

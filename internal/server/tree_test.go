@@ -9,6 +9,7 @@ import (
 	"ingot/internal/config"
 	"ingot/internal/ingot"
 	"ingot/internal/store"
+	"ingot/internal/store/storetest"
 	"ingot/internal/testkit"
 )
 
@@ -16,11 +17,7 @@ import (
 // its pages name both for the calls of the ramdisk, for either can answer them.
 func TestAServerWritesTheTreeOfItsSite(t *testing.T) {
 	t.Parallel()
-	p, err := testkit.StartPostgres()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(p.Stop)
+	database := storetest.Postgres(t)
 	dir := t.TempDir()
 	roots := []string{filepath.Join(dir, "tftp"), filepath.Join(dir, "http")}
 	kernel := filepath.Join(dir, "vmlinuz")
@@ -29,14 +26,14 @@ func TestAServerWritesTheTreeOfItsSite(t *testing.T) {
 	}
 	host := func(name string, change func(*config.Config)) *sandbox {
 		return startWith(t, func(c *config.Config) {
-			c.Store.URL, c.Conductor.Host, c.Cluster.Listen = p.URL, name, "127.0.0.1:0"
+			c.Store.URL, c.Conductor.Host, c.Cluster.Listen = database, name, "127.0.0.1:0"
 			c.Deploy.Kernel = "file://" + kernel
 			change(c)
 		})
 	}
 	host("r1", func(c *config.Config) { c.Boot.TFTPRoot, c.Boot.HTTPRoot = roots[0], roots[1] })
 	host("r2", func(*config.Config) {})
-	st, err := store.Open(t.Context(), store.Options{URL: p.URL})
+	st, err := store.Open(t.Context(), store.Options{URL: database})
 	if err != nil {
 		t.Fatal(err)
 	}

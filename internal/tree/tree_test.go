@@ -26,18 +26,12 @@ import (
 	"ingot/internal/tree"
 )
 
-var postgres = sync.OnceValues(func() (*testkit.Postgres, error) { return testkit.StartPostgres() })
-
 func TestMain(m *testing.M) {
 	if dir := os.Getenv("INGOT_TREE_TEST_DIR"); dir != "" {
 		fmt.Fprintln(os.Stderr, tree.WriteForEver(dir))
 		os.Exit(1)
 	}
-	code := m.Run()
-	if p, err := postgres(); err == nil {
-		p.Stop()
-	}
-	os.Exit(code)
+	os.Exit(storetest.Run(m))
 }
 
 const (
@@ -66,11 +60,7 @@ type member struct {
 
 func newSite(t *testing.T) *site {
 	t.Helper()
-	p, err := postgres()
-	if err != nil {
-		t.Fatal(err)
-	}
-	s := &site{T: t, database: storetest.Schema(t, p.URL), source: t.TempDir()}
+	s := &site{T: t, database: storetest.Postgres(t), source: t.TempDir()}
 	for name, text := range map[string]string{"vmlinuz": kernel, "ramdisk": ramdisk,
 		"snponly.efi": "an iPXE"} {
 		if err := os.WriteFile(filepath.Join(s.source, name), []byte(text), 0o644); err != nil {
