@@ -89,13 +89,12 @@ func (c *cluster) journals(ctx context.Context, r *Report) error {
 		storms = 2
 	}
 	rows, err := c.db.Query(ctx, `SELECT n.name || ' began ' || count(*) FILTER (WHERE
-			j.data::json->>'from' = 'available' AND j.data::json->>'to' = 'deploying') ||
+			j.data::json->>'from' = 'available') ||
 			' times and became active ' || count(*) FILTER (WHERE j.data::json->>'to' = 'active') ||
 			' times on record'
 		FROM nodes n LEFT JOIN journal j ON j.node = n.uuid AND j.source = 'state'
 		WHERE n.provision_state = 'active' GROUP BY n.name
-		HAVING count(*) FILTER (WHERE j.data::json->>'from' = 'available' AND
-			j.data::json->>'to' = 'deploying') <> $1
+		HAVING count(*) FILTER (WHERE j.data::json->>'from' = 'available') <> $1
 		OR count(*) FILTER (WHERE j.data::json->>'to' = 'active') <> $1`, storms)
 	if err != nil {
 		return fmt.Errorf("read the journals: %w", err)
