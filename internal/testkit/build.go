@@ -46,7 +46,7 @@ func Build(t testing.TB, replace map[string]string) string {
 }
 
 // SkewVariable is how many seconds the clock of a program made with Skewed is ahead.
-const SkewVariable = "INGOT_TEST_SKEW"
+const SkewVariable = "TEST_CLOCK_SKEW"
 
 // Skewed is for Build: package time of Go with a clock that is wrong by SkewVariable. What is
 // measured between two moments is right, as on a host whose clock was set wrong. All of the program
@@ -63,8 +63,8 @@ func Skewed(t testing.TB) map[string]string {
 		t.Fatalf("time.Now of %s reads otherwise than expected", runtime.Version())
 	}
 	return map[string]string{
-		filepath.Join(dir, "time.go"): strings.Replace(string(text), now, now+"\tsec += skew\n", 1),
-		filepath.Join(dir, "skew.go"): skew,
+		filepath.Join(dir, "time.go"):    strings.Replace(string(text), now, now+"\tsec += skew\n", 1),
+		filepath.Join(dir, "zz_skew.go"): skew,
 	}
 }
 
@@ -73,16 +73,19 @@ const skew = `package time
 
 import "syscall"
 
+// skew is how many seconds the clock is wrong: the variable TEST_CLOCK_SKEW.
 var skew = func() (s int64) {
 	text, _ := syscall.Getenv("` + SkewVariable + `")
-	sign := int64(1)
+	minus := text != "" && text[0] == '-'
+	if minus {
+		text = text[1:]
+	}
 	for i := 0; i < len(text); i++ {
-		if text[i] == '-' {
-			sign = -1
-			continue
-		}
 		s = s*10 + int64(text[i]-'0')
 	}
-	return sign * s
+	if minus {
+		return -s
+	}
+	return s
 }()
 `
