@@ -129,7 +129,7 @@ func TestWhatADeadConductorDidNotWriteOthersPutOnRecord(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	const want = "available → active; whoever did it was killed before it was on record"
+	const want = "available → active; whoever did it had not put it on record"
 	if got := w.journal("n1"); strings.Count(got, want) != 1 {
 		t.Errorf("not once %q in\n%s", want, got)
 	}

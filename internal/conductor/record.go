@@ -70,7 +70,7 @@ func (c *Conductor) recordState(ctx context.Context, n *ingot.Node, state string
 		return nil
 	}
 	e := ingot.Entry{Node: n.UUID, Source: "state", Level: ingot.LevelWarning,
-		Text: fmt.Sprintf("%s → %s; whoever did it was killed before it was on record",
+		Text: fmt.Sprintf("%s → %s; whoever did it had not put it on record",
 			entries[i].Data["to"], state),
 		Data: ingot.Object{"from": entries[i].Data["to"], "to": state}}
 	if n.Attempt != nil {
