@@ -18,9 +18,9 @@ import (
 
 	"ingot/internal/cli"
 	"ingot/internal/lab"
+	"ingot/internal/postgres"
 	"ingot/internal/ramdisk"
 	"ingot/internal/sim/guest"
-	"ingot/internal/testkit"
 )
 
 // Sizes of what machines fetch and get written. Small, for thousands of machines share a processor
@@ -35,7 +35,7 @@ const (
 type cluster struct {
 	*lab.Lab
 	o        Options
-	postgres *testkit.Postgres
+	postgres *postgres.Server
 	db       *pgx.Conn
 	origin   *origin
 	image    map[string]any // instance_info
@@ -53,7 +53,7 @@ func start(ctx context.Context, o Options) (c *cluster, err error) {
 	if err != nil {
 		return nil, err
 	}
-	if c.postgres, err = testkit.StartPostgres(); err != nil {
+	if c.postgres, err = postgres.Start(); err != nil {
 		return nil, err
 	}
 	c.Lab, err = lab.Start(ctx, lab.Options{

@@ -40,14 +40,13 @@ func plan(o Options) []fault {
 		return randomPlan(o)
 	}
 	var all []fault
-	for i, kinds := range []struct {
+	for _, wanted := range []struct {
 		kind  kind
 		count int
 		hold  time.Duration
 	}{{kill, o.Kill, 0}, {pause, o.Pause, o.Hold}, {partition, o.Partition, o.Hold}} {
-		_ = i
-		for range kinds.count {
-			all = append(all, fault{Kind: kinds.kind, Hold: kinds.hold})
+		for range wanted.count {
+			all = append(all, fault{Kind: wanted.kind, Hold: wanted.hold})
 		}
 	}
 	// Each server is disturbed once at the most; the first one is asked for the deployments and its

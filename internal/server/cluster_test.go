@@ -10,6 +10,7 @@ import (
 
 	"ingot/internal/config"
 	"ingot/internal/ingot"
+	"ingot/internal/postgres"
 	"ingot/internal/store"
 	"ingot/internal/store/storetest"
 	"ingot/internal/testkit"
@@ -123,7 +124,7 @@ func TestS0_11_MachinesArePointedAtConductorsOfTheirDriver(t *testing.T) {
 func TestAServerWithAnotherKeyDoesItsCallsItself(t *testing.T) {
 	testkit.Long(t)
 	t.Parallel()
-	p, err := testkit.StartPostgres()
+	p, err := postgres.Start()
 	if err != nil {
 		t.Fatal(err)
 	}

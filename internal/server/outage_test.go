@@ -12,6 +12,7 @@ import (
 
 	"ingot/internal/config"
 	"ingot/internal/ingot"
+	"ingot/internal/postgres"
 	"ingot/internal/sim/ipxe"
 	"ingot/internal/store"
 	"ingot/internal/testkit"
@@ -75,7 +76,7 @@ func fetched(ctx context.Context, url string) (string, error) {
 func TestAMachineInDeploymentOutlastsAnOutageOfPostgreSQL(t *testing.T) {
 	testkit.Long(t)
 	t.Parallel()
-	p, err := testkit.StartPostgres()
+	p, err := postgres.Start()
 	if err != nil {
 		t.Fatal(err)
 	}

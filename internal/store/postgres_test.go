@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"ingot/internal/ingot"
+	"ingot/internal/postgres"
 	"ingot/internal/store"
 	"ingot/internal/store/storetest"
 	"ingot/internal/testkit"
@@ -182,10 +183,10 @@ func TestWhatAnotherProcessWroteIsSeenAtOnce(t *testing.T) {
 	}
 }
 
-// postgres runs a server for one test, which may do with it what it likes.
-func postgres(t *testing.T) *testkit.Postgres {
+// runningPostgres runs a server for one test, which may do with it what it likes.
+func runningPostgres(t *testing.T) *postgres.Server {
 	t.Helper()
-	p, err := testkit.StartPostgres()
+	p, err := postgres.Start()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -195,7 +196,7 @@ func postgres(t *testing.T) *testkit.Postgres {
 
 func TestADatabaseThatCannotBeUsedIsExplained(t *testing.T) {
 	t.Parallel()
-	p := postgres(t)
+	p := runningPostgres(t)
 	newer := storetest.Schema(t, p.URL)
 	openWith(t, store.Options{URL: newer})
 	db, err := sql.Open("pgx", newer)
@@ -281,7 +282,7 @@ func TestASilentServerIsGivenUp(t *testing.T) {
 // A server that is restarted, or ends connections, costs a call at most; the next ones work.
 func TestConnectionsThatEndAreMadeAgain(t *testing.T) {
 	t.Parallel()
-	p := postgres(t)
+	p := runningPostgres(t)
 	s := openWith(t, store.Options{URL: p.URL})
 	n := create(t, s, newNode(1))
 	for range 3 {

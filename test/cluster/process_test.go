@@ -19,6 +19,7 @@ import (
 	"testing"
 	"time"
 
+	"ingot/internal/postgres"
 	"ingot/internal/testkit"
 )
 
@@ -28,13 +29,13 @@ const lease = 3 * time.Second
 // site is a PostgreSQL and who uses it.
 type site struct {
 	*testing.T
-	postgres *testkit.Postgres
+	postgres *postgres.Server
 	images   string // directory
 }
 
 func newSite(t *testing.T) *site {
 	t.Helper()
-	p, err := testkit.StartPostgres()
+	p, err := postgres.Start()
 	if err != nil {
 		t.Fatal(err)
 	}

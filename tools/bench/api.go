@@ -10,8 +10,8 @@ import (
 	"strings"
 	"time"
 
+	"ingot/internal/postgres"
 	"ingot/internal/store"
-	"ingot/internal/testkit"
 )
 
 const (
@@ -56,7 +56,7 @@ SQLite. PATCH answers when the row is on the disk.
 	if err := makeFleet(ctx, dir, apiNodes, activeNode()); err != nil {
 		return s, err
 	}
-	p, err := testkit.StartPostgres("fsync=on")
+	p, err := postgres.Start("fsync=on")
 	if err != nil {
 		return s, err
 	}

@@ -17,8 +17,8 @@ import (
 
 	_ "github.com/jackc/pgx/v5/stdlib" // registers the driver "pgx"
 
+	"ingot/internal/postgres"
 	"ingot/internal/store"
-	"ingot/internal/testkit"
 )
 
 // serverEnv names the PostgreSQL server of a run on that engine.
@@ -60,12 +60,12 @@ func Run(m *testing.M) int {
 }
 
 var (
-	running *testkit.Postgres
+	running *postgres.Server
 	shared  = sync.OnceValues(func() (_ string, err error) {
 		if server := os.Getenv(serverEnv); server != "" {
 			return server, nil
 		}
-		if running, err = testkit.StartPostgres(); err != nil {
+		if running, err = postgres.Start(); err != nil {
 			return "", err
 		}
 		return running.URL, nil

@@ -1,4 +1,6 @@
-package testkit
+// Package postgres runs a PostgreSQL server of Debian for a while: for tests, benchmarks and drills. It
+// does not wait for the disk, and is gone with what it has stored when it is stopped.
+package postgres
 
 import (
 	"errors"
@@ -14,8 +16,8 @@ import (
 	"time"
 )
 
-// Postgres is a PostgreSQL server of Debian, for tests. It does not wait for the disk.
-type Postgres struct {
+// Server is a running server.
+type Server struct {
 	// URL is its database postgres, as its superuser, by a socket file.
 	URL string
 	dir string
@@ -27,13 +29,13 @@ type Postgres struct {
 	ended    chan error // of cmd
 }
 
-// StartPostgres makes a new server; options are more of its settings, name=value. Stop it.
-func StartPostgres(options ...string) (p *Postgres, err error) {
+// Start makes a new server; options are more of its settings, name=value. Stop it.
+func Start(options ...string) (p *Server, err error) {
 	found, _ := filepath.Glob("/usr/lib/postgresql/*/bin")
 	if len(found) == 0 {
 		return nil, errors.New("PostgreSQL is missing; install it: scripts/packages.sh")
 	}
-	p = &Postgres{programs: found[len(found)-1], ended: make(chan error, 1)}
+	p = &Server{programs: found[len(found)-1], ended: make(chan error, 1)}
 	if p.dir, err = os.MkdirTemp("", "postgres"); err != nil {
 		return nil, err
 	}
@@ -45,7 +47,7 @@ func StartPostgres(options ...string) (p *Postgres, err error) {
 	return p, nil
 }
 
-func (p *Postgres) start(options []string) error {
+func (p *Server) start(options []string) error {
 	data := filepath.Join(p.dir, "data")
 	initialise, err := p.command("initdb", "--no-sync", "--auth=trust", "--username=postgres",
 		"--encoding=UTF8", "--locale=C.UTF-8", data)
@@ -64,7 +66,7 @@ func (p *Postgres) start(options []string) error {
 }
 
 // serve runs the server and waits until it lets one in.
-func (p *Postgres) serve() (err error) {
+func (p *Server) serve() (err error) {
 	if p.cmd, err = p.command("postgres", p.args...); err != nil {
 		return err
 	}
@@ -105,7 +107,7 @@ func (p *Postgres) serve() (err error) {
 }
 
 // command runs a program of PostgreSQL, which refuses to be run by root, as its user.
-func (p *Postgres) command(name string, args ...string) (*exec.Cmd, error) {
+func (p *Server) command(name string, args ...string) (*exec.Cmd, error) {
 	cmd := exec.Command(filepath.Join(p.programs, name), args...)
 	cmd.Dir = p.dir
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGQUIT}
@@ -123,24 +125,24 @@ func (p *Postgres) command(name string, args ...string) (*exec.Cmd, error) {
 }
 
 // Stop ends the server, at once, and removes what it has stored.
-func (p *Postgres) Stop() {
+func (p *Server) Stop() {
 	p.end(syscall.SIGQUIT)
 	_ = os.RemoveAll(p.dir)
 }
 
 // Restart ends the server, and with it all connections, and starts it again with what it has stored.
-func (p *Postgres) Restart() error {
+func (p *Server) Restart() error {
 	p.Down()
 	return p.Up()
 }
 
 // Down ends the server and keeps what it has stored; Up starts it again.
-func (p *Postgres) Down() { p.end(syscall.SIGINT) }
+func (p *Server) Down() { p.end(syscall.SIGINT) }
 
 // Up starts a server that is down.
-func (p *Postgres) Up() error { return p.serve() }
+func (p *Server) Up() error { return p.serve() }
 
-func (p *Postgres) end(s syscall.Signal) {
+func (p *Server) end(s syscall.Signal) {
 	if p.running {
 		_ = p.cmd.Process.Signal(s)
 		<-p.ended
