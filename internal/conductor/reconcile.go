@@ -40,10 +40,12 @@ func (c *Conductor) resumeAbandoned(ctx context.Context) error {
 	}
 	free := false
 	left, err := c.o.Store.Nodes(ctx, store.NodeFilter{ProvisionStates: transient,
-		Reserved: &free}, store.Page{SortKey: "provision_updated_at"})
+		Reserved: &free}, store.Page{})
 	if err != nil {
 		return err
 	}
+	// Here and not by the store: SQLite would read all nodes that never changed their state.
+	slices.SortStableFunc(left, func(a, b *ingot.Node) int { return since(a).Compare(since(b)) })
 	c.backlog.Store(false)
 	for _, n := range c.owned(left) {
 		if c.isClaimed(n.UUID) || c.line.has(n.UUID) {
@@ -61,6 +63,14 @@ func (c *Conductor) resumeAbandoned(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// since is when the node came to its state, the zero time if it never had another one.
+func since(n *ingot.Node) time.Time {
+	if n.ProvisionUpdatedAt == nil {
+		return time.Time{}
+	}
+	return *n.ProvisionUpdatedAt
 }
 
 // freeDead frees what other conductors have left reserved whose lease is over. That happens on

@@ -212,15 +212,16 @@ func (w *where) flag(column string, want *bool) {
 	}
 }
 
-// present adds that a column has a value or has none; nil adds nothing. As with flags, "none"
-// takes no index, or it would be preferred to one that excludes more.
+// present adds that a column has a value or has none; nil adds nothing. As with flags, "none" takes
+// no index in SQLite, or it would be preferred to one that excludes more. PostgreSQL has to know how
+// many rows there are without a value, which of an expression it does not.
 func (w *where) present(column string, want *bool) {
 	switch {
 	case want == nil:
 	case *want:
 		w.add(column + " IS NOT NULL")
 	default:
-		w.add("COALESCE(" + column + ", '') = ''")
+		w.add("NOT (" + column + " IS NOT NULL)")
 	}
 }
 
