@@ -19,8 +19,9 @@ func mac(i int) string {
 	return fmt.Sprintf("52:54:00:%02x:%02x:%02x", i>>16&0xff, i>>8&0xff, i&0xff)
 }
 
-// uuidFormat gives the UUID of node and port i, for fmt and for SQLite alike.
-const uuidFormat = "00000000-0000-4000-8000-%012d"
+// uuidFormat gives the UUID of node and port i, for fmt and for SQLite alike. In hex, as the owner of
+// a node depends on the last three digits.
+const uuidFormat = "00000000-0000-4000-8000-%012x"
 
 // makeFleet makes the data directory of a sandbox with size nodes, each like node and with a port.
 func makeFleet(ctx context.Context, dir string, size int, node ingot.Node) error {

@@ -38,6 +38,10 @@ var sections = []struct {
 	{"many", measureMany},
 	{"idle", measureIdle},
 	{"api", measureAPI},
+	{"newcomer", measureNewcomer},
+	{"broadcast", measureBroadcast},
+	{"takeover", measureTakeover},
+	{"periodic", measurePeriodic},
 }
 
 // bench is one run.
