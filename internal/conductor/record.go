@@ -88,11 +88,10 @@ func (c *Conductor) recordState(ctx context.Context, n *ingot.Node, state string
 func (t *task) recordFrom(ctx context.Context) {
 	c := t.c
 	died := later(time.UnixMicro(c.bereaved.Load()), c.began)
-	if len(t.notes) == 0 || t.notes[0].Source != "state" || t.inState.After(died) ||
-		c.o.Store.Now().Sub(died) > strandedFor {
+	from := t.leaves()
+	if from == "" || t.inState.After(died) || c.o.Store.Now().Sub(died) > strandedFor {
 		return
 	}
-	from, _ := t.notes[0].Data["from"].(string)
 	err := c.o.Journal.Flush(ctx) // what this conductor has done with the node
 	if err == nil {
 		err = c.recordState(ctx, t.node, from)
@@ -100,4 +99,14 @@ func (t *task) recordFrom(ctx context.Context) {
 	if err != nil {
 		t.log.Warn("cannot look whether the journal is complete", "error", err)
 	}
+}
+
+// leaves is the state that the node leaves with the next write, "" if it stays.
+func (t *task) leaves() string {
+	for _, e := range t.notes {
+		if from, ok := e.Data["from"].(string); ok && e.Source == "state" {
+			return from
+		}
+	}
+	return ""
 }

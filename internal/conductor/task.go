@@ -45,7 +45,7 @@ type task struct {
 	intent ingot.BootIntent
 	// notes wait for the write that makes them true.
 	notes []ingot.Entry
-	// inState is since when the node was in the state that the first of notes is about.
+	// inState is since when the node was in the state that it leaves with the next write.
 	inState time.Time
 	// history waits for the next write, too.
 	history []ingot.History
@@ -264,7 +264,7 @@ func (t *task) enter(e lifecycle.Event) error {
 		return badState(n, string(e))
 	}
 	now := t.c.o.Store.Now()
-	if n.ProvisionUpdatedAt != nil && len(t.notes) == 0 {
+	if n.ProvisionUpdatedAt != nil && t.leaves() == "" {
 		t.inState = *n.ProvisionUpdatedAt
 	}
 	n.ProvisionState, n.TargetProvisionState = string(next), string(target)

@@ -17,8 +17,8 @@ import (
 	"ingot/internal/bootfile"
 	"ingot/internal/bus"
 	"ingot/internal/ingot"
+	"ingot/internal/postgres"
 	"ingot/internal/store"
-	"ingot/internal/testkit"
 )
 
 const (
@@ -47,7 +47,7 @@ their source and all were told; each fetches them from one that has them and wri
 disk before it says yes. Yardstick: what was aimed at.
 `, broadcastRounds, broadcastSize/kibi),
 	}
-	p, err := testkit.StartPostgres("fsync=on")
+	p, err := postgres.Start("fsync=on")
 	if err != nil {
 		return s, err
 	}
@@ -212,7 +212,7 @@ func (m *meeting) add(i int, key []byte) error {
 	}
 	m.urls, m.stops = append(m.urls, url), append(m.stops, stop)
 	k := &bootfile.Keeper{Cache: files, Store: m.store, Host: fmt.Sprint(i), Log: log,
-		QuorumTimeout: time.Minute}
+		Quorum: bootfile.Quorum{Timeout: time.Minute}}
 	k.Tell = func() { _ = b.Tell(wakeSubject, nil) } // others learn of it later
 	k.Others = func(string) map[string]string {
 		urls := map[string]string{}

@@ -17,8 +17,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"ingot/internal/ingot"
+	"ingot/internal/postgres"
 	"ingot/internal/store"
-	"ingot/internal/testkit"
 )
 
 const (
@@ -45,7 +45,7 @@ renamed; nothing is hashed. Taken in turns; caches are empty and flushed before.
 Origin asked: requests at the web server that is the files' source while conductors joined.
 `, files, newcomerSize/1_000_000, copiesAtOnce, newcomerRounds),
 	}
-	p, err := testkit.StartPostgres("fsync=on")
+	p, err := postgres.Start("fsync=on")
 	if err != nil {
 		return s, err
 	}

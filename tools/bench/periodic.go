@@ -9,8 +9,8 @@ import (
 	"time"
 
 	"ingot/internal/ingot"
+	"ingot/internal/postgres"
 	"ingot/internal/store"
-	"ingot/internal/testkit"
 )
 
 const (
@@ -74,7 +74,7 @@ func (b *bench) periodic(ctx context.Context, size int) (figures []figure, err e
 	if err := makeFleet(ctx, dir, size, activeNode()); err != nil {
 		return nil, err
 	}
-	p, err := testkit.StartPostgres("fsync=on")
+	p, err := postgres.Start("fsync=on")
 	if err != nil {
 		return nil, err
 	}
