@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"ingot/internal/sim"
+	"ingot/internal/testkit"
 )
 
 // The words of SeaBIOS and iPXE that tell which device a machine tries, and what our boot sector
@@ -39,6 +40,7 @@ func TestBIOSMachineTriesItsEmptyDiskAndThenTheNetwork(t *testing.T) {
 
 func TestUEFIMachineReachesTheNetworkFromItsOwnFirmware(t *testing.T) {
 	t.Parallel()
+	testkit.Long(t) // its firmware takes its time
 	_, m := newMachine(t, sim.MachineSpec{Firmware: sim.UEFI, NICROM: sim.NoROM})
 	powerOn(t, m)
 	see(t, m, ">>Start PXE over IPv4")

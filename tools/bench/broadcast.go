@@ -35,8 +35,8 @@ var broadcastBounds = []struct {
 }{{3, 50}, {10, 100}, {50, 500}}
 
 // measureBroadcast measures what a deployment waits for before its machine is started.
-func measureBroadcast(ctx context.Context, b *bench) (s section, err error) {
-	s = section{
+func measureBroadcast(ctx context.Context, b *bench) (section, error) {
+	s := section{
 		Title: "Broadcast and acknowledgement over conductors",
 		How: fmt.Sprintf(`p50 of %d rounds. Conductors of one process, each with a bus, a keeper of boot files with a
 directory of its own, and an HTTP socket; the buses are a mesh by TLS over the loopback, all share
@@ -47,19 +47,9 @@ their source and all were told; each fetches them from one that has them and wri
 disk before it says yes. Yardstick: what was aimed at.
 `, broadcastRounds, broadcastSize/kibi),
 	}
-	p, err := postgres.Start("fsync=on")
-	if err != nil {
-		return s, err
-	}
-	defer p.Stop()
-	st, err := store.Open(ctx, store.Options{URL: p.URL})
-	if err != nil {
-		return s, err
-	}
-	defer func() { err = errors.Join(err, st.Close()) }()
 	for _, c := range broadcastBounds {
 		fmt.Fprintf(b.progress, "  %d conductors\n", c.conductors)
-		figures, err := b.broadcast(ctx, st, c.conductors)
+		figures, err := b.broadcast(ctx, c.conductors)
 		if errors.Is(err, errNoMesh) {
 			s.How += fmt.Sprintf("Not measured: %d conductors; %v: too much else runs here.\n",
 				c.conductors, err)
@@ -77,7 +67,17 @@ disk before it says yes. Yardstick: what was aimed at.
 	return s, nil
 }
 
-func (b *bench) broadcast(ctx context.Context, st *store.Store, n int) (figures []figure, err error) {
+func (b *bench) broadcast(ctx context.Context, n int) (figures []figure, err error) {
+	p, err := postgres.Start("fsync=on")
+	if err != nil {
+		return nil, err
+	}
+	defer p.Stop()
+	st, err := store.Open(ctx, store.Options{URL: p.URL})
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, st.Close()) }()
 	dir, err := os.MkdirTemp(b.temp, "broadcast-")
 	if err != nil {
 		return nil, err
