@@ -134,3 +134,27 @@ func TestWhatADeadConductorDidNotWriteOthersPutOnRecord(t *testing.T) {
 		t.Errorf("not once %q in\n%s", want, got)
 	}
 }
+
+// A conductor that starts again where its life before listened need not wait for that one's lease.
+func TestAConductorThatWasKilledStartsAgainAtOnce(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	var err error
+	if w.store, err = store.Open(t.Context(), store.Options{URL: storetest.Postgres(t),
+		ConductorLease: time.Hour}); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { w.store.Close() })
+	w.o.Store = w.store
+	w.o.Services = map[string]string{ingot.ServiceBoot: "http://10.77.0.9:8080"}
+	err = w.store.Heartbeat(t.Context(), ingot.Conductor{Hostname: "host1", Incarnation: "killed",
+		Services: w.o.Services})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.run(w.second("host1")) // returns when it is ready
+	c, err := w.store.Conductor(t.Context(), "host1")
+	if err != nil || !c.Alive || c.Incarnation == "killed" {
+		t.Errorf("%+v, %v", c, err)
+	}
+}

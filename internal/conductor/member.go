@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"net"
+	"net/netip"
 	"net/url"
 	"slices"
 	"syscall"
@@ -39,6 +40,9 @@ func (c *Conductor) join(ctx context.Context) error {
 	if err := c.takeName(ctx); err != nil {
 		return err
 	}
+	if err := c.buryFormer(ctx); err != nil {
+		return err
+	}
 	started, told := time.Now(), false
 	for {
 		err := c.heartbeat(ctx)
@@ -56,6 +60,27 @@ func (c *Conductor) join(ctx context.Context) error {
 		case <-time.After(min(c.o.HeartbeatInterval, time.Second) / 4):
 		}
 	}
+}
+
+// buryFormer ends the lease of the life before this one, if that served machines where this process
+// listens now: the kernel lets one process do so at a time. On loopback each host has such a place.
+func (c *Conductor) buryFormer(ctx context.Context) error {
+	u, err := url.Parse(c.o.Services[ingot.ServiceBoot])
+	if err != nil || !c.o.Store.Shared() {
+		return nil
+	}
+	if a, err := netip.ParseAddr(u.Hostname()); err != nil || a.IsLoopback() {
+		return nil
+	}
+	former, err := c.o.Store.Conductor(ctx, c.o.Host)
+	if ingot.KindOf(err) == ingot.NotFound {
+		return nil
+	}
+	if err != nil || !former.Alive || former.Services[ingot.ServiceBoot] != u.String() {
+		return err
+	}
+	_, err = c.o.Store.Bury(ctx, former)
+	return err
 }
 
 // takeName ends another process of this name that is alive, if that was asked for. That one is refused
