@@ -90,6 +90,10 @@ func openRoot(dir string) (r *root, err error) {
 }
 
 func (r *root) close() {
+	if r.lock != nil {
+		// Closing alone would not do while a child that is being started still has the file, too.
+		_ = syscall.Flock(int(r.lock.Fd()), syscall.LOCK_UN)
+	}
 	for _, f := range []*os.File{r.manifest, r.lock} {
 		if f != nil {
 			f.Close()
