@@ -89,7 +89,9 @@ func (t *task) recordFrom(ctx context.Context) {
 	c := t.c
 	died := later(time.UnixMicro(c.bereaved.Load()), c.began)
 	from := t.leaves()
-	if from == "" || t.inState.After(died) || c.o.Store.Now().Sub(died) > strandedFor {
+	late := t.inState.After(died) || c.o.Store.Now().Sub(died) > strandedFor
+	// Whoever does the work of another does so because that one does not answer.
+	if from == "" || late && c.owns(t.node) {
 		return
 	}
 	err := c.o.Journal.Flush(ctx) // what this conductor has done with the node

@@ -91,7 +91,7 @@ func (c *cluster) journals(ctx context.Context, r *Report) error {
 	rows, err := c.db.Query(ctx, `SELECT n.name || ' began ' || count(*) FILTER (WHERE
 			j.data::json->>'from' = 'available') ||
 			' times and became active ' || count(*) FILTER (WHERE j.data::json->>'to' = 'active') ||
-			' times on record'
+			' times on record: ' || COALESCE(string_agg(j.text, '; ' ORDER BY j.seq), 'nothing')
 		FROM nodes n LEFT JOIN journal j ON j.node = n.uuid AND j.source = 'state'
 		WHERE n.provision_state = 'active' GROUP BY n.name
 		HAVING count(*) FILTER (WHERE j.data::json->>'from' = 'available') < $1
