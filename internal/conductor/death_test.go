@@ -12,18 +12,25 @@ import (
 	"ingot/internal/store/storetest"
 )
 
+// newLongLease is a world on PostgreSQL in which nothing happens for the end of a lease.
+func newLongLease(t *testing.T) *world {
+	t.Helper()
+	w := newWorld(t)
+	st, err := store.Open(t.Context(), store.Options{URL: storetest.Postgres(t),
+		ConductorLease: time.Hour})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { st.Close() })
+	w.store, w.o.Store = st, st
+	return w
+}
+
 // A conductor that was killed is known to be dead as soon as its heartbeat is late and its port
 // refuses connections; one that is silent has the whole of its lease.
 func TestAKilledConductorIsTakenOverBeforeItsLeaseEnds(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
-	var err error
-	if w.store, err = store.Open(t.Context(), store.Options{URL: storetest.Postgres(t),
-		ConductorLease: time.Hour}); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { w.store.Close() })
-	w.o.Store = w.store
+	w := newLongLease(t)
 	one := w.second("host1")
 	w.run(one)
 
@@ -138,16 +145,9 @@ func TestWhatADeadConductorDidNotWriteOthersPutOnRecord(t *testing.T) {
 // A conductor that starts again where its life before listened need not wait for that one's lease.
 func TestAConductorThatWasKilledStartsAgainAtOnce(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
-	var err error
-	if w.store, err = store.Open(t.Context(), store.Options{URL: storetest.Postgres(t),
-		ConductorLease: time.Hour}); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { w.store.Close() })
-	w.o.Store = w.store
+	w := newLongLease(t)
 	w.o.Services = map[string]string{ingot.ServiceBoot: "http://10.77.0.9:8080"}
-	err = w.store.Heartbeat(t.Context(), ingot.Conductor{Hostname: "host1", Incarnation: "killed",
+	err := w.store.Heartbeat(t.Context(), ingot.Conductor{Hostname: "host1", Incarnation: "killed",
 		Services: w.o.Services})
 	if err != nil {
 		t.Fatal(err)

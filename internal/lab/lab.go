@@ -50,8 +50,6 @@ type Options struct {
 	BootRoot string
 	// CallbackTimeout is the server's deploy_callback_timeout; default five minutes.
 	CallbackTimeout time.Duration
-	// BootRetryTimeout is the server's boot_retry_timeout; default ten minutes.
-	BootRetryTimeout time.Duration
 	// Progress gets a line for each thing that is made; default: nothing.
 	Progress io.Writer
 }
@@ -71,7 +69,7 @@ type Files struct {
 // Lab is a running installation: machines, servers, and files.
 type Lab struct {
 	*sim.Lab
-	// Server is the first one, and the one whose API is used, see Through.
+	// Server is the first one, and the one whose API is used.
 	*Server
 	Servers []*Server
 	Files   Files
@@ -98,7 +96,6 @@ func Start(ctx context.Context, o Options) (*Lab, error) {
 		o.Progress = io.Discard
 	}
 	o.CallbackTimeout = cmp.Or(o.CallbackTimeout, 5*time.Minute)
-	o.BootRetryTimeout = cmp.Or(o.BootRetryTimeout, 10*time.Minute)
 	o.CheckInterval = cmp.Or(o.CheckInterval, time.Second)
 	o.Flavour = cmp.Or(o.Flavour, ramdisk.Cloud)
 	o.DHCPMode = cmp.Or(o.DHCPMode, "server")
@@ -193,13 +190,6 @@ func (l *Lab) serve(ctx context.Context, o Options) error {
 		}
 	}
 	return nil
-}
-
-// Through is the same installation, used by the API of another of its servers.
-func (l *Lab) Through(s *Server) *Lab {
-	other := *l
-	other.Server = s
-	return &other
 }
 
 // Close stops the servers and ends the machines.

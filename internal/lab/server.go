@@ -41,7 +41,7 @@ listen = "{{.API}}"
 host = "{{.Host}}"
 enabled_hardware_types = ["ipmi", "fake-hardware"]
 deploy_callback_timeout = "{{.CallbackTimeout}}"
-boot_retry_timeout = "{{.BootRetryTimeout}}"
+boot_retry_timeout = "10m"
 check_provision_state_interval = "{{.CheckInterval}}"
 sync_power_state_interval = "10s"
 graceful_shutdown_timeout = "5s"
@@ -108,9 +108,6 @@ func (s *Server) Transport() *http.Transport {
 // Boot is the URL at which machines find scripts and boot files.
 func (s *Server) Boot() string { return "http://" + net.JoinHostPort(s.addr.String(), bootPort) }
 
-// Forget removes the boot files of a server that does not run.
-func (s *Server) Forget() error { return os.RemoveAll(s.Cache()) }
-
 // Cache is the directory of its boot files.
 func (s *Server) Cache() string { return filepath.Join(s.dir, "boot") }
 
@@ -167,8 +164,8 @@ func (s *Server) configure(kernel, ramdisk, images string, o Options) error {
 		"Dir": s.dir, "API": APIAddress, "Kernel": kernel, "Ramdisk": ramdisk, "Images": images,
 		"Interface": s.link, "Address": s.addr, "Host": s.Host, "Database": database,
 		"Range": addresses, "CallbackTimeout": o.CallbackTimeout,
-		"BootRetryTimeout": o.BootRetryTimeout, "CheckInterval": o.CheckInterval,
-		"DHCPMode": o.DHCPMode, "BootPort": bootPort, "Cache": s.Cache(), "BootRoot": o.BootRoot,
+		"CheckInterval": o.CheckInterval,
+		"DHCPMode":      o.DHCPMode, "BootPort": bootPort, "Cache": s.Cache(), "BootRoot": o.BootRoot,
 	})
 	if err != nil {
 		return fmt.Errorf("write the server's configuration: %w", err)
