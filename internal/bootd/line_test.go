@@ -469,7 +469,7 @@ func TestAStormWaitsInLine(t *testing.T) {
 			told[e.Node]++
 		case strings.HasSuffix(e.Text, " in the line"):
 			at := slices.Index(line, e.Node)
-			if at < 0 || at >= places+5 { // requests at the same time are written in any order
+			if at < 0 || at >= machines/4 { // requests at the same time are written in any order
 				t.Errorf("the machine at place %d of the line was let in", at)
 				continue
 			}
@@ -485,9 +485,20 @@ func TestAStormWaitsInLine(t *testing.T) {
 			t.Errorf("%s: the journal tells %d times that it waits", node, n)
 		}
 	}
-	if d := &g.servers[0].downloads; len(d.line.holders)+len(d.line.tickets)+d.running > 0 {
-		t.Errorf("left behind: %+v", d.line)
-	}
+	g.leavesNothing(0)
+}
+
+// leavesNothing waits until a server has nothing more on its mind: a machine has its last file a
+// moment before the server knows, and one that got it from the server that died is forgotten.
+func (g *gale) leavesNothing(server int) {
+	g.t.Helper()
+	testkit.Eventually(g.t, "nothing is left behind", func() bool {
+		d := &g.servers[server].downloads
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		d.line.sweep(time.Now())
+		return len(d.line.holders)+len(d.line.tickets)+d.running == 0
+	})
 }
 
 func TestAStormGoesOnWhenAServerDies(t *testing.T) {
@@ -503,10 +514,5 @@ func TestAStormGoesOnWhenAServerDies(t *testing.T) {
 	if g.most[1] > places {
 		t.Errorf("%d downloads at a time of %d", g.most[1], places)
 	}
-	for i, r := range g.servers {
-		d := &r.downloads
-		if n := len(d.line.tickets); i == 1 && n+len(d.line.holders) > 0 {
-			t.Errorf("left behind: %+v", d.line)
-		}
-	}
+	g.leavesNothing(1)
 }

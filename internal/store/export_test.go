@@ -62,5 +62,15 @@ func Multiply(ctx context.Context, s *Store, count int) error {
 	})
 }
 
+// Ask runs a statement as the reads do; it is told which time that is, for it may be asked again.
+func Ask(ctx context.Context, s *Store, statement func(time int) string) error {
+	times := 0
+	return s.read(ctx, "ask", func(tx *tx) error {
+		times++
+		_, err := tx.ExecContext(ctx, statement(times))
+		return err
+	})
+}
+
 // OldestSchema is oldestSchema.
 const OldestSchema = oldestSchema

@@ -198,6 +198,7 @@ func (s *Store) Journal(ctx context.Context, q JournalQuery) ([]ingot.Entry, err
 		if q.Last > 0 {
 			slices.Reverse(rows)
 		}
+		entries = nil
 		for _, e := range rows {
 			entries = append(entries, *e)
 		}

@@ -41,6 +41,7 @@ func (s *Store) Leases(ctx context.Context) ([]ingot.Lease, error) {
 	var all []ingot.Lease
 	err := s.read(ctx, "list leases", func(tx *tx) error {
 		rows, err := leases.collect(ctx, tx, nil, where{}, "mac", 0)
+		all = nil
 		for _, l := range rows {
 			all = append(all, *l)
 		}

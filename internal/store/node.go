@@ -378,6 +378,7 @@ func (s *Store) CountBuckets(ctx context.Context) (counts []BucketCount, err err
 			return err
 		}
 		defer rows.Close()
+		counts = nil
 		for rows.Next() {
 			var c BucketCount
 			if err := rows.Scan(&c.Group, &c.Driver, &c.Bucket, &c.Nodes); err != nil {

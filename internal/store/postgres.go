@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"database/sql"
+	"database/sql/driver"
 	"errors"
 	"fmt"
 	"io"
@@ -169,7 +170,22 @@ func cutOff(err error) bool {
 	var network net.Error
 	return errors.As(err, &dial) || errors.As(err, &network) || errors.Is(err, io.EOF) ||
 		errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, net.ErrClosed) ||
-		pgconn.SafeToRetry(err)
+		errors.Is(err, driver.ErrBadConn) || pgconn.SafeToRetry(err)
+}
+
+// hungUp tells whether a connection that was open is lost: another one may be had at once, for the
+// server is there, or is again.
+func hungUp(err error) bool {
+	if dial := (*pgconn.ConnectError)(nil); errors.As(err, &dial) {
+		return false
+	}
+	switch state(err) {
+	case "57P01", "57P02": // the connection, or the server, was ended by somebody
+		return true
+	case "":
+		return cutOff(err)
+	}
+	return false
 }
 
 // clock tells the time. That of the database is the time of all conductors: a host's own may be

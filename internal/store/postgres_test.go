@@ -311,6 +311,26 @@ func TestConnectionsThatEndAreMadeAgain(t *testing.T) {
 	}
 }
 
+// A read whose connection ends in the middle is done once more on another one; only then there is an
+// error.
+func TestAReadSurvivesItsConnection(t *testing.T) {
+	t.Parallel()
+	s := openWith(t, store.Options{URL: storetest.Postgres(t)})
+	for _, loses := range []int{1, 2} {
+		times := 0
+		err := store.Ask(t.Context(), s, func(time int) string {
+			if times = time; time <= loses {
+				return "SELECT pg_terminate_backend(pg_backend_pid())"
+			}
+			return "SELECT 1"
+		})
+		if times != 2 || loses == 1 && err != nil ||
+			loses == 2 && ingot.KindOf(err) != ingot.Unavailable {
+			t.Errorf("%d connections lost: asked %d times, error %v", loses, times, err)
+		}
+	}
+}
+
 // The time is that of the database, not of this host.
 func TestTheClockIsThatOfTheDatabase(t *testing.T) {
 	t.Parallel()

@@ -214,13 +214,18 @@ func (s *Store) writeBeside(ctx context.Context, doing string, fn func(*tx) erro
 	return s.inTx(ctx, s.writer, sql.TxOptions{}, doing, fn)
 }
 
-// read runs fn on one snapshot of all rows.
+// read runs fn on one snapshot of all rows. If the connection is lost on the way, it runs fn once more
+// on another one.
 func (s *Store) read(ctx context.Context, doing string, fn func(*tx) error) error {
 	o := sql.TxOptions{ReadOnly: true}
 	if s.shared {
 		o.Isolation = sql.LevelRepeatableRead // SQLite knows no other
 	}
-	return s.inTx(ctx, s.reader, o, doing, fn)
+	err := s.inTx(ctx, s.reader, o, doing, fn)
+	if s.shared && hungUp(err) && ctx.Err() == nil {
+		err = s.inTx(ctx, s.reader, o, doing, fn)
+	}
+	return err
 }
 
 func (s *Store) inTx(ctx context.Context, db *sql.DB, o sql.TxOptions, doing string,
