@@ -13,8 +13,8 @@ import (
 func (w *world) addHistory(n *ingot.Node, events ...string) []*ingot.History {
 	w.Helper()
 	for _, event := range events {
-		err := w.store.UpdateNode(w.Context(), n, ingot.History{Severity: ingot.SeverityError,
-			Type: "provisioning", Event: event, Conductor: "c1"})
+		err := w.store.ChangeNode(w.Context(), n, []ingot.History{{Severity: ingot.SeverityError,
+			Type: "provisioning", Event: event, Conductor: "c1"}}, nil)
 		if err != nil {
 			w.Fatal(err)
 		}

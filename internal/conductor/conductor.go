@@ -26,11 +26,7 @@ import (
 )
 
 // Journal takes what happened; *journal.Journal is one.
-type Journal interface {
-	Add(e ingot.Entry)
-	// Flush returns when what was added before is on record.
-	Flush(ctx context.Context) error
-}
+type Journal interface{ Add(e ingot.Entry) }
 
 // Options is what a conductor works with. Store, Journal, Table, Host and Log are needed; the
 // zero value of all others works.
@@ -111,8 +107,6 @@ type Conductor struct {
 	// bereaved is when a conductor was last found to be alive no more, microseconds since 1970; 0 is
 	// never.
 	bereaved atomic.Int64
-	// recorded is the last death after which recordStates has looked; used by that only.
-	recorded time.Time
 	// leaving tells that this conductor is about to stop and wants no nodes; left wakes the heart to
 	// say so at once.
 	leaving atomic.Bool
@@ -195,7 +189,7 @@ func New(o Options) *Conductor {
 		newReconciler("deadlines", o.CheckInterval, c.checkDeadlines),
 		newReconciler("boot retry", o.CheckInterval, c.retryBoots),
 		newReconciler("stranded boots", o.CheckInterval, c.retryStranded),
-		newReconciler("journals", o.CheckInterval, c.recordStates),
+		newReconciler("journals", o.CheckInterval, c.recordPending),
 		newReconciler("switch off", o.PowerTimeout, c.switchOff),
 		newReconciler("power recovery", o.PowerRecoveryInterval, c.recoverPower),
 	}

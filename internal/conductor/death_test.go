@@ -10,6 +10,7 @@ import (
 	"ingot/internal/ingot"
 	"ingot/internal/store"
 	"ingot/internal/store/storetest"
+	"ingot/internal/testkit"
 )
 
 // newLongLease is a world on PostgreSQL in which nothing happens for the end of a lease.
@@ -114,32 +115,26 @@ func TestAMachineThatADeadServerSentToItselfIsBootedAgain(t *testing.T) {
 	}
 }
 
-// A change of state that is in the row and not in the journal is put on record by others, once.
+// What a conductor had no time to put into the journal others do, once.
 func TestWhatADeadConductorDidNotWriteOthersPutOnRecord(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	c, _ := w.start()
-	n := w.enroll(c, "n1", "available")
-	since := w.store.Now()
-	w.Add(ingot.Entry{Node: n.UUID, Source: "state", Data: ingot.Object{"to": "available"}})
-	n, err := w.store.Reserve(t.Context(), n.UUID, "killed")
+	w.enroll(c, "n1", "available")
+	n, err := w.store.Reserve(t.Context(), "n1", "killed")
 	if err != nil {
 		t.Fatal(err)
 	}
-	at := w.store.Now()
-	n.ProvisionState, n.ProvisionUpdatedAt = "active", &at
-	if err := w.store.UpdateNode(t.Context(), n); err != nil {
+	n.ProvisionState = "active"
+	err = w.store.ChangeNode(t.Context(), n, nil, []ingot.Entry{{Node: n.UUID, Source: "state",
+		Text: "available → active", Time: w.store.Now().Add(-time.Minute)}})
+	if err != nil {
 		t.Fatal(err)
 	}
-	for range 2 {
-		if err := conductor.RecordBetween(t.Context(), c, since, w.store.Now()); err != nil {
-			t.Fatal(err)
-		}
-	}
-	const want = "available → active; whoever did it had not put it on record"
-	if got := w.journal("n1"); strings.Count(got, want) != 1 {
-		t.Errorf("not once %q in\n%s", want, got)
-	}
+	testkit.Eventually(t, "its change is on record", func() bool {
+		c.Wake()
+		return strings.Count(w.journal("n1"), "available → active") == 1
+	})
 }
 
 // A conductor that starts again where its life before listened need not wait for that one's lease.

@@ -75,11 +75,6 @@ func (l Lease) Stop()                    { l.l.stop() }
 // Running is how many tasks are at work.
 func Running(c *Conductor) int { return c.pool.running() }
 
-// RecordBetween is recordBetween.
-func RecordBetween(ctx context.Context, c *Conductor, since, until time.Time) error {
-	return c.recordBetween(ctx, since, until)
-}
-
 // Stranded is stranded.
 func Stranded(ctx context.Context, c *Conductor, n *ingot.Node) (string, error) {
 	return c.stranded(ctx, n)

@@ -43,10 +43,8 @@ type task struct {
 	attempt string
 	// intent is the boot intent on record.
 	intent ingot.BootIntent
-	// notes wait for the write that makes them true.
+	// notes wait for the write that makes them true, and are on record with it.
 	notes []ingot.Entry
-	// inState is since when the node was in the state that it leaves with the next write.
-	inState time.Time
 	// history waits for the next write, too.
 	history []ingot.History
 	lost    bool
@@ -159,7 +157,10 @@ func (c *Conductor) read(ctx context.Context, ident string) (*task, error) {
 }
 
 // note adds to the node's journal.
-func (t *task) note(e ingot.Entry) {
+func (t *task) note(e ingot.Entry) { t.c.o.Journal.Add(t.entry(e)) }
+
+// entry is e as an entry of the node's journal.
+func (t *task) entry(e ingot.Entry) ingot.Entry {
 	e.Node = t.node.UUID
 	if t.node.Attempt != nil {
 		t.attempt = t.node.Attempt.ID
@@ -168,7 +169,7 @@ func (t *task) note(e ingot.Entry) {
 	if e.Level == "" {
 		e.Level = ingot.LevelInfo
 	}
-	t.c.o.Journal.Add(e)
+	return e
 }
 
 // may returns an error if the reservation may be another's now: the lease under which it was taken
@@ -203,18 +204,20 @@ func (t *task) save(ctx context.Context) error {
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), writeTimeout)
 	defer cancel()
+	for i, e := range t.notes {
+		t.notes[i] = t.entry(e)
+	}
 	err := t.c.alive()
 	if err == nil {
-		err = t.c.o.Store.UpdateNode(ctx, t.node, t.history...)
+		err = t.c.o.Store.ChangeNode(ctx, t.node, t.history, t.notes)
 	}
 	if err != nil {
 		t.lost = true
 		t.log.Error("write of the node failed; its task stops", "error", err)
 		return fmt.Errorf("%w: %w", errLost, err)
 	}
-	t.recordFrom(ctx)
 	for _, e := range t.notes {
-		t.note(e)
+		t.c.o.Journal.Add(e)
 	}
 	t.notes, t.history = nil, nil
 	if t.intent != t.node.BootIntent {
@@ -264,9 +267,6 @@ func (t *task) enter(e lifecycle.Event) error {
 		return badState(n, string(e))
 	}
 	now := t.c.o.Store.Now()
-	if n.ProvisionUpdatedAt != nil && t.leaves() == "" {
-		t.inState = *n.ProvisionUpdatedAt
-	}
 	n.ProvisionState, n.TargetProvisionState = string(next), string(target)
 	n.ProvisionUpdatedAt = &now
 	level := ingot.LevelInfo

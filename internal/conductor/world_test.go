@@ -49,8 +49,6 @@ func (s *safeBuffer) String() string {
 }
 
 // Add makes the world a Journal that is on disk at once.
-func (*world) Flush(context.Context) error { return nil }
-
 func (w *world) Add(e ingot.Entry) {
 	if e.Time.IsZero() {
 		e.Time = w.store.Now()

@@ -34,7 +34,7 @@ func (c *cluster) watch(ctx context.Context) (err error) {
 	return nil
 }
 
-// judge finds what no conductor may have done, and journals with a hole.
+// judge finds what no conductor may have done, and journals that do not tell all.
 func (c *cluster) judge(ctx context.Context, r *Report) error {
 	if err := c.writers(ctx, r); err != nil {
 		return err
@@ -82,20 +82,22 @@ func (c *cluster) writers(ctx context.Context, r *Report) error {
 }
 
 // journals checks that each machine that arrived has on record how it began and how it ended, as often
-// as it was deployed; once more where a conductor that was taken for dead wrote it after all.
+// as it was deployed, and that each state that it left is the one that it had come to.
 func (c *cluster) journals(ctx context.Context, r *Report) error {
 	storms := 1
 	if r.Undisturbed != nil {
 		storms = 2
 	}
-	rows, err := c.db.Query(ctx, `SELECT n.name || ' began ' || count(*) FILTER (WHERE
-			j.data::json->>'from' = 'available') ||
-			' times and became active ' || count(*) FILTER (WHERE j.data::json->>'to' = 'active') ||
-			' times on record: ' || COALESCE(string_agg(j.text, '; ' ORDER BY j.seq), 'nothing')
-		FROM nodes n LEFT JOIN journal j ON j.node = n.uuid AND j.source = 'state'
+	rows, err := c.db.Query(ctx, `WITH changes AS (SELECT node, seq, text,
+			data::json->>'from' AS from_, data::json->>'to' AS to_,
+			lag(data::json->>'to') OVER (PARTITION BY node ORDER BY seq) AS was
+		FROM journal WHERE source = 'state')
+		SELECT n.name || ': ' || COALESCE(string_agg(text, '; ' ORDER BY seq), 'nothing')
+		FROM nodes n LEFT JOIN changes ON node = n.uuid
 		WHERE n.provision_state = 'active' GROUP BY n.name
-		HAVING count(*) FILTER (WHERE j.data::json->>'from' = 'available') < $1
-		OR count(*) FILTER (WHERE j.data::json->>'to' = 'active') < $1`, storms)
+		HAVING count(*) FILTER (WHERE from_ = 'available') <> $1
+		OR count(*) FILTER (WHERE to_ = 'active') <> $1
+		OR count(*) FILTER (WHERE was <> from_) > 0`, storms)
 	if err != nil {
 		return fmt.Errorf("read the journals: %w", err)
 	}

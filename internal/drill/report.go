@@ -22,12 +22,15 @@ type Report struct {
 	// Writes counts the changes of nodes, Faults are those that nobody had the right to make.
 	Writes int      `json:"writes"`
 	Faults []string `json:"faults"`
-	// Holes are machines whose journal lacks their beginning or their end.
+	// Holes are machines whose journal does not tell each change of state once and in order.
 	Holes []string `json:"holes"`
 }
 
-// Passed tells whether no machine was lost and no conductor did what it must not.
-func (r *Report) Passed() bool { return len(r.Disturbed.Lost) == 0 && len(r.Faults) == 0 }
+// Passed tells whether no machine was lost, no conductor did what it must not, and every journal tells
+// what happened.
+func (r *Report) Passed() bool {
+	return len(r.Disturbed.Lost)+len(r.Faults)+len(r.Holes) == 0
+}
 
 // Added compares the storms: how many seconds later than in the undisturbed one the first machine
 // arrived, the second one, and so on; median and worst of them, and of the last.
@@ -70,7 +73,7 @@ func (r *Report) Print(w io.Writer) error {
 	}
 	line("origin sent", "%s", strings.Join(sent, ", "))
 	line("changes of nodes", "%d, %d of them by who had no right to", r.Writes, len(r.Faults))
-	line("journals", "%d with a hole", len(r.Holes))
+	line("journals", "%d incomplete", len(r.Holes))
 	if err := tw.Flush(); err != nil {
 		return err
 	}
@@ -78,7 +81,7 @@ func (r *Report) Print(w io.Writer) error {
 		what  string
 		lines []string
 	}{{"Done to servers", d.Faults}, {"Lost", d.Lost}, {"Written without a right", r.Faults},
-		{"Journals with a hole", r.Holes}} {
+		{"Incomplete journals", r.Holes}} {
 		if len(list.lines) == 0 {
 			continue
 		}

@@ -17,6 +17,9 @@ type Entry struct {
 	Text  string `json:"text"` // one sentence for a person
 	// Data holds figures for programs: bytes, rate, eta, url, device...
 	Data Object `json:"data,omitempty"`
+	// Pending is its number among those that are on record with the change of a node, and have no
+	// place in the journal yet; 0 for others.
+	Pending int64 `json:"-"`
 }
 
 // DataServer is the key of Data under which the server is that a machine goes on with: the

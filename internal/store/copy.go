@@ -25,7 +25,7 @@ func copiedTables() []copied {
 	return []copied{
 		copiedTable(&nodes, "id"), copiedTable(&ports, "id"), copiedTable(&histories, "id"),
 		copiedTable(&leases, "mac"), copiedTable(&journal, "seq"),
-		copiedTable(&bootFiles, "id"),
+		copiedTable(&pending, "id"), copiedTable(&bootFiles, "id"),
 		{name: "settings", key: "name", columns: []string{"name", "value"},
 			flags: []bool{false, false}},
 	}

@@ -30,8 +30,9 @@ func fill(t *testing.T, s *store.Store) {
 		t.Fatal(err)
 	}
 	for i := range 3 {
-		err := s.UpdateNode(ctx, n, ingot.History{Severity: ingot.SeverityError, Type: "power",
-			Event: fmt.Sprintf("event %d \x00", i), Conductor: "host1"})
+		err := s.ChangeNode(ctx, n, []ingot.History{{Severity: ingot.SeverityError, Type: "power",
+			Event: fmt.Sprintf("event %d \x00", i), Conductor: "host1"}},
+			[]ingot.Entry{{Time: s.Now(), Node: n.UUID, Text: "waits", Data: ingot.Object{"i": i}}})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -51,6 +52,7 @@ func fill(t *testing.T, s *store.Store) {
 			Data: ingot.Object{"i": i}})
 	}
 	last := create(t, s, newNode(3))
+	change(t, s, last, s.Now(), "goes")
 	entries = append(entries, ingot.Entry{Time: s.Now(), Node: last.UUID, Text: "goes"})
 	if err := s.AppendJournal(ctx, entries); err != nil {
 		t.Fatal(err)
@@ -142,7 +144,7 @@ func TestACopyHasAllRowsAndGoesOn(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := map[string]int64{"nodes": 2, "ports": 1, "node_history": 3, "leases": 1, "journal": 1200,
-		"boot_files": 1, "settings": 1}
+		"journal_pending": 3, "boot_files": 1, "settings": 1}
 	if d := cmp.Diff(want, told); d != "" {
 		t.Errorf("progress: %s", d)
 	}
@@ -166,7 +168,7 @@ func TestACopyHasAllRowsAndGoesOn(t *testing.T) {
 			t.Fatalf("node %+v, %v", n, err)
 		}
 		n.Description = "new"
-		if err := s.UpdateNode(ctx, n, ingot.History{Severity: ingot.SeverityInfo, Event: "e"}); err != nil {
+		if err := s.ChangeNode(ctx, n, []ingot.History{{Severity: ingot.SeverityInfo, Event: "e"}}, nil); err != nil {
 			t.Error(err)
 		}
 		if n := create(t, s, newNode(4)); n.ID != 4 {

@@ -35,11 +35,11 @@ func TestTheHistoryOfANodeIsBounded(t *testing.T) {
 	n, other := create(t, s, newNode(1)), create(t, s, newNode(2))
 	for i := range 5 {
 		add := []ingot.History{{Severity: ingot.SeverityError, Event: fmt.Sprint(i)}}
-		if err := s.UpdateNode(t.Context(), n, add...); err != nil {
+		if err := s.ChangeNode(t.Context(), n, add, nil); err != nil {
 			t.Fatal(err)
 		}
 		if i == 0 {
-			if err := s.UpdateNode(t.Context(), other, add...); err != nil {
+			if err := s.ChangeNode(t.Context(), other, add, nil); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -65,10 +65,10 @@ func TestTheHistoryIsWrittenWithTheNodeOrNotAtAll(t *testing.T) {
 	stale := *n
 	want := ingot.History{Severity: ingot.SeverityInfo, Type: "provisioning", Event: "deployed",
 		Conductor: "c1"}
-	if err := s.UpdateNode(t.Context(), n, want); err != nil {
+	if err := s.ChangeNode(t.Context(), n, []ingot.History{want}, nil); err != nil {
 		t.Fatal(err)
 	}
-	err := s.UpdateNode(t.Context(), &stale, ingot.History{Event: "of a writer who came late"})
+	err := s.ChangeNode(t.Context(), &stale, []ingot.History{{Event: "of a writer who came late"}}, nil)
 	if ingot.KindOf(err) != ingot.Stale {
 		t.Errorf("stale: %v", err)
 	}

@@ -40,19 +40,28 @@ type JournalQuery = struct {
 	Last int
 }
 
-// AppendJournal stores entries in that order and sets their Seq. Entries without a node share
-// one bounded journal: anybody on the wire can cause them.
+// AppendJournal stores entries in that order and sets their Seq; those that were pending and that
+// somebody else has stored meanwhile are left out. Entries without a node share one bounded journal:
+// anybody on the wire can cause them.
 func (s *Store) AppendJournal(ctx context.Context, entries []ingot.Entry) error {
 	if len(entries) == 0 {
 		return nil
 	}
 	due := s.dueForTrim(entries)
-	seqs := make([]int64, len(entries))
+	all, at, seqs := entries, []int(nil), make([]int64, len(entries))
+	waits := slices.ContainsFunc(entries, func(e ingot.Entry) bool { return e.Pending != 0 })
 	err := s.writeBeside(ctx, "append to the journal", func(tx *tx) error {
 		if err := s.lock(ctx, tx, lockJournal); err != nil {
 			return err
 		}
-		if err := s.appendEntries(ctx, tx, entries, seqs); err != nil {
+		if waits {
+			var err error
+			if all, at, err = settle(ctx, tx, entries); err != nil {
+				return err
+			}
+			seqs = make([]int64, len(all))
+		}
+		if err := s.appendEntries(ctx, tx, all, seqs); err != nil {
 			return err
 		}
 		for _, node := range due {
@@ -65,8 +74,12 @@ func (s *Store) AppendJournal(ctx context.Context, entries []ingot.Entry) error 
 	if err != nil {
 		return err
 	}
-	for i := range entries {
-		entries[i].Seq = seqs[i]
+	for k, seq := range seqs {
+		if !waits {
+			entries[k].Seq = seq
+		} else if at[k] >= 0 {
+			entries[at[k]].Seq = seq
+		}
 	}
 	return nil
 }

@@ -248,7 +248,7 @@ func TestAnOlderProgramWorksWithANewerSchema(t *testing.T) {
 		n, err := s.Node(t.Context(), n.UUID)
 		if err == nil {
 			n.LastError = fmt.Sprint(i)
-			err = s.UpdateNode(t.Context(), n, ingot.History{Severity: ingot.SeverityError, Event: "x"})
+			err = s.ChangeNode(t.Context(), n, []ingot.History{{Severity: ingot.SeverityError, Event: "x"}}, nil)
 		}
 		if err == nil {
 			n, err = s.Reserve(t.Context(), n.UUID, "old")

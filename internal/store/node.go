@@ -116,8 +116,8 @@ type NodeFilter struct {
 	Shares []ingot.Share
 	// WaitBefore: waits, with a deadline before it.
 	WaitBefore *time.Time
-	// StateBefore: in its provision state since before it; StateAfter: since it, or later.
-	StateBefore, StateAfter *time.Time
+	// StateBefore: in its provision state since before it.
+	StateBefore *time.Time
 }
 
 func (f NodeFilter) where() where {
@@ -158,9 +158,6 @@ func (f NodeFilter) where() where {
 	}
 	if f.WaitBefore != nil {
 		w.add("wait_until < ?", f.WaitBefore.UnixMicro())
-	}
-	if f.StateAfter != nil {
-		w.add("provision_updated_at >= ?", f.StateAfter.UnixMicro())
 	}
 	if f.StateBefore != nil {
 		w.add("provision_updated_at < ?", f.StateBefore.UnixMicro())
@@ -393,12 +390,22 @@ func (s *Store) CountBuckets(ctx context.Context) (counts []BucketCount, err err
 
 // UpdateNode stores n as the caller changed it, except ID, UUID, CreatedAt and Reservation, and
 // sets its Generation and UpdatedAt. The row must be as it was read: same Generation, same
-// Reservation. Stale if it is not; NotFound if it is gone; Conflict as in CreateNode. What is
-// added to its history at the same time is given UUID and time.
-func (s *Store) UpdateNode(ctx context.Context, n *ingot.Node, added ...ingot.History) error {
+// Reservation. Stale if it is not; NotFound if it is gone; Conflict as in CreateNode.
+func (s *Store) UpdateNode(ctx context.Context, n *ingot.Node) error {
+	return s.ChangeNode(ctx, n, nil, nil)
+}
+
+// ChangeNode is UpdateNode with what is to be told of the change. What is added to the node's history
+// is given UUID and time. The entries are pending then: AppendJournal gives them their place in the
+// journal.
+func (s *Store) ChangeNode(ctx context.Context, n *ingot.Node, added []ingot.History,
+	entries []ingot.Entry) error {
 	updated := *n
 	err := s.write(ctx, "update node "+n.UUID, func(tx *tx) error {
 		if err := updateNode(ctx, tx, &updated); err != nil {
+			return err
+		}
+		if err := keepPending(ctx, tx, entries); err != nil {
 			return err
 		}
 		return appendHistory(ctx, tx, n.ID, s.keepHistory, added)
@@ -470,8 +477,10 @@ func deleteNode(ctx context.Context, tx *tx, n *ingot.Node) error {
 	if count == 0 {
 		return lostNode(ctx, tx, n)
 	}
-	if _, err := tx.ExecContext(ctx, `DELETE FROM journal WHERE node = $1`, n.UUID); err != nil {
-		return fmt.Errorf("delete its journal: %w", err)
+	for _, table := range []string{"journal", "journal_pending"} {
+		if _, err := tx.ExecContext(ctx, "DELETE FROM "+table+" WHERE node = $1", n.UUID); err != nil {
+			return fmt.Errorf("delete its journal: %w", err)
+		}
 	}
 	return nil
 }

@@ -32,7 +32,7 @@ func TestTextOfMachinesIsStored(t *testing.T) {
 	n := newNode(1)
 	n.LastError = "BMC said \x00\xff"
 	create(t, s, n)
-	err := s.UpdateNode(t.Context(), n, ingot.History{Severity: ingot.SeverityError, Event: "\x00"})
+	err := s.ChangeNode(t.Context(), n, []ingot.History{{Severity: ingot.SeverityError, Event: "\x00"}}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -33,6 +33,17 @@ CREATE TABLE journal (
 );
 CREATE INDEX journal_mac ON journal (mac, seq) WHERE node = '';
 CREATE INDEX journal_node ON journal (node, seq);
+CREATE TABLE journal_pending (
+    id      INTEGER PRIMARY KEY AUTOINCREMENT,
+    time    BIGINT NOT NULL,
+    node    TEXT NOT NULL,
+    mac     TEXT NOT NULL,
+    attempt TEXT NOT NULL,
+    source  TEXT NOT NULL,
+    level   TEXT NOT NULL,
+    text    TEXT NOT NULL,
+    data    TEXT
+);
 CREATE TABLE leases (
     mac        TEXT NOT NULL PRIMARY KEY,
     address    TEXT NOT NULL,
