@@ -2,6 +2,7 @@ package drill
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -24,31 +25,42 @@ END $$;
 CREATE TRIGGER record_change AFTER UPDATE ON nodes FOR EACH ROW EXECUTE FUNCTION record_change()`
 
 // watch begins the record.
-func (c *cluster) watch(ctx context.Context) (err error) {
-	if c.db, err = pgx.Connect(ctx, c.postgres.URL); err != nil {
+func (c *cluster) watch(ctx context.Context) error {
+	return c.query(ctx, func(db *pgx.Conn) error {
+		if _, err := db.Exec(ctx, audit); err != nil {
+			return fmt.Errorf("have the database record changes: %w", err)
+		}
+		return nil
+	})
+}
+
+// query connects to the database, past the wire that the servers use.
+func (c *cluster) query(ctx context.Context, fn func(*pgx.Conn) error) error {
+	db, err := pgx.Connect(ctx, c.postgres.URL)
+	if err != nil {
 		return fmt.Errorf("connect to the database of the drill: %w", err)
 	}
-	if _, err = c.db.Exec(ctx, audit); err != nil {
-		return fmt.Errorf("have the database record changes: %w", err)
-	}
-	return nil
+	defer db.Close(context.WithoutCancel(ctx))
+	return fn(db)
 }
 
 // judge finds what no conductor may have done, and journals that do not tell all.
 func (c *cluster) judge(ctx context.Context, r *Report) error {
-	if err := c.writers(ctx, r); err != nil {
-		return err
-	}
-	// What a conductor had no time to put on record others do, some time after its death.
-	for end := time.Now().Add(mendTime); ; {
-		err := c.journals(ctx, r)
-		if err != nil || len(r.Holes) == 0 || time.Now().After(end) {
+	return c.query(ctx, func(db *pgx.Conn) error {
+		if err := writers(ctx, db, r); err != nil {
 			return err
 		}
-		if err := wait(ctx, time.Second); err != nil {
-			return err
+		// What a conductor had no time to put on record others do, some time after its death.
+		for end := time.Now().Add(mendTime); ; {
+			err := journals(ctx, db, r)
+			if err != nil || len(r.Holes) == 0 || time.Now().After(end) {
+				return errors.Join(err, recall(ctx, db, r.Disturbed))
+			}
+			if err := wait(ctx, time.Second); err != nil {
+				return err
+			}
 		}
-	}
+	})
 }
 
 // mendTime is how long journals may take to be complete.
@@ -56,9 +68,9 @@ const mendTime = 40 * time.Second
 
 // writers checks that no generation was written twice, and that what was reserved was written by who
 // had reserved it and nobody else.
-func (c *cluster) writers(ctx context.Context, r *Report) error {
+func writers(ctx context.Context, db *pgx.Conn, r *Report) error {
 	var twice int
-	err := c.db.QueryRow(ctx, `SELECT count(*), count(*) - count(DISTINCT (node, before)) FROM audit`).
+	err := db.QueryRow(ctx, `SELECT count(*), count(*) - count(DISTINCT (node, before)) FROM audit`).
 		Scan(&r.Writes, &twice)
 	if err != nil {
 		return fmt.Errorf("read who wrote: %w", err)
@@ -66,7 +78,7 @@ func (c *cluster) writers(ctx context.Context, r *Report) error {
 	if twice > 0 {
 		r.Faults = append(r.Faults, fmt.Sprintf("%d generations of nodes were written twice", twice))
 	}
-	rows, err := c.db.Query(ctx, `SELECT node || ' generation ' || generation || ', reserved for ' ||
+	rows, err := db.Query(ctx, `SELECT node || ' generation ' || generation || ', reserved for ' ||
 		COALESCE(reserved, 'nobody') || ', was written by ' || writer FROM audit
 		WHERE reserved IS NOT NULL AND reserved <> writer
 		OR reserved_before IS NOT NULL AND reserved IS NOT NULL AND reserved_before <> reserved`)
@@ -83,12 +95,12 @@ func (c *cluster) writers(ctx context.Context, r *Report) error {
 
 // journals checks that each machine that arrived has on record how it began and how it ended, as often
 // as it was deployed, and that each state that it left is the one that it had come to.
-func (c *cluster) journals(ctx context.Context, r *Report) error {
+func journals(ctx context.Context, db *pgx.Conn, r *Report) error {
 	storms := 1
 	if r.Undisturbed != nil {
 		storms = 2
 	}
-	rows, err := c.db.Query(ctx, `WITH changes AS (SELECT node, seq, text,
+	rows, err := db.Query(ctx, `WITH changes AS (SELECT node, seq, text,
 			data::json->>'from' AS from_, data::json->>'to' AS to_,
 			lag(data::json->>'to') OVER (PARTITION BY node ORDER BY seq) AS was
 		FROM journal WHERE source = 'state')
@@ -109,10 +121,10 @@ func (c *cluster) journals(ctx context.Context, r *Report) error {
 }
 
 // recall adds to each lost machine the end of its journal.
-func (c *cluster) recall(ctx context.Context, s *Storm) error {
+func recall(ctx context.Context, db *pgx.Conn, s *Storm) error {
 	for i, lost := range s.Lost {
 		name, _, _ := strings.Cut(lost, " ")
-		rows, err := c.db.Query(ctx, `SELECT to_char(to_timestamp(time / 1e6), 'MI:SS.MS') || ' ' ||
+		rows, err := db.Query(ctx, `SELECT to_char(to_timestamp(time / 1e6), 'MI:SS.MS') || ' ' ||
 			source || ': ' || text FROM journal WHERE node = (SELECT uuid FROM nodes WHERE name = $1)
 			ORDER BY seq DESC LIMIT 12`, name)
 		if err != nil {

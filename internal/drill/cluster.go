@@ -14,8 +14,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/jackc/pgx/v5"
-
 	"ingot/internal/cli"
 	"ingot/internal/lab"
 	"ingot/internal/postgres"
@@ -36,7 +34,6 @@ type cluster struct {
 	*lab.Lab
 	o        Options
 	postgres *postgres.Server
-	db       *pgx.Conn
 	origin   *origin
 	image    map[string]any // instance_info
 	digest   string         // of a disk with the image
@@ -78,9 +75,6 @@ func (c *cluster) close() error {
 	var errs []error
 	if c.origin != nil {
 		errs = append(errs, c.origin.server.Close())
-	}
-	if c.db != nil {
-		_ = c.db.Close(context.Background()) // its server ends next
 	}
 	if c.Lab != nil {
 		errs = append(errs, c.Lab.Close())

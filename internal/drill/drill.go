@@ -14,6 +14,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os/exec"
 	"time"
 
 	"ingot/internal/ingot"
@@ -79,6 +80,10 @@ func Run(ctx context.Context, o Options) (r *Report, err error) {
 	if o, err = o.withDefaults(); err != nil {
 		return nil, err
 	}
+	if _, err := exec.LookPath("nft"); err != nil && o.Random > 0 {
+		return nil, ingot.Errorf(ingot.Invalid, "random faults lose packets by nft, which is not there; "+
+			"install the package nftables")
+	}
 	c, err := start(ctx, o)
 	if err != nil {
 		return nil, err
@@ -108,7 +113,7 @@ func Run(ctx context.Context, o Options) (r *Report, err error) {
 		return nil, err
 	}
 	r.OriginSent = c.origin.sent()
-	return r, errors.Join(c.judge(ctx, r), c.recall(ctx, r.Disturbed))
+	return r, c.judge(ctx, r)
 }
 
 // say prints a line of progress.

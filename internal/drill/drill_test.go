@@ -33,7 +33,7 @@ func TestASeedDecidesTheFaults(t *testing.T) {
 			last = f.Arrived
 		}
 	}
-	if len(kinds) != 6 {
+	if len(kinds) != 9 {
 		t.Errorf("kinds %v", kinds)
 	}
 	asked := plan(Options{Conductors: 5, Kill: 1, Pause: 2, Partition: 1, Hold: time.Minute})

@@ -6,7 +6,10 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"runtime"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"ingot/internal/lab"
 )
@@ -16,13 +19,19 @@ type kind string
 
 // The kinds. All but kill end by themselves after a while.
 const (
-	kill      kind = "killed"      // SIGKILL; in random faults started again after a while
-	pause     kind = "stopped"     // SIGSTOP, then SIGCONT
-	partition kind = "cut off"     // the cable is pulled
-	restart   kind = "restarted"   // SIGTERM, then started
-	corrupt   kind = "corrupted"   // a byte of a boot file that it holds is changed
-	reconnect kind = "reconnected" // all connections to the database are ended
+	kill      kind = "killed"             // SIGKILL; in random faults started again after a while
+	pause     kind = "stopped"            // SIGSTOP, then SIGCONT
+	partition kind = "cut off"            // the cable is pulled
+	restart   kind = "restarted"          // SIGTERM, then started
+	lossy     kind = "on a bad cable"     // some of its packets are lost
+	corrupt   kind = "corrupted"          // a byte of a boot file that it holds is changed
+	full      kind = "without boot files" // they are gone, and the disk is full
+	reconnect kind = "reconnected"        // all connections to the database are ended
+	database  kind = "database restarted"
 )
+
+// lost is how many of 100 packets are lost on a bad cable, in each direction.
+const lost = 5
 
 // fault is one entry of a schedule.
 type fault struct {
@@ -62,7 +71,8 @@ func plan(o Options) []fault {
 // one server alone for the whole storm.
 func randomPlan(o Options) []fault {
 	random := rand.New(rand.NewPCG(o.Seed, 0))
-	kinds := []kind{kill, kill, pause, pause, partition, restart, corrupt, reconnect}
+	kinds := []kind{kill, kill, kill, pause, pause, pause, partition, partition, restart, lossy,
+		corrupt, full, reconnect, database}
 	spared := random.IntN(o.Conductors)
 	all := make([]fault, o.Random)
 	for i := range all {
@@ -88,13 +98,55 @@ func (c *cluster) apply(ctx context.Context, f fault, done func(text string)) er
 		// What was begun is also ended when the drill is over.
 		return c.hold(ctx, s, f, done, func() error { return s.Unplug(ctx) },
 			func() error { return s.Plug(context.WithoutCancel(ctx)) })
+	case lossy:
+		return c.hold(ctx, s, f, done, func() error { return s.Lose(ctx, lost) },
+			func() error { return s.Lose(context.WithoutCancel(ctx), 0) })
+	case full:
+		return c.hold(ctx, s, f, done, func() error {
+			return inMounts(s.PID(), func() error {
+				return unix.Mount("tmpfs", s.Cache(), "tmpfs", 0, "size=4k")
+			})
+		}, func() error {
+			return inMounts(s.PID(), func() error {
+				return unix.Unmount(s.Cache(), unix.MNT_DETACH)
+			})
+		})
 	case corrupt:
 		return c.corrupt(s, done)
 	case reconnect:
 		c.CutDatabase()
 		done("all connections to the database ended")
+	case database:
+		if err := c.postgres.Restart(); err != nil {
+			return fmt.Errorf("restart the database: %w", err)
+		}
+		done("the database was restarted")
 	}
 	return nil
+}
+
+// inMounts calls f on a thread that sees the files that a process sees: what it mounts is there for
+// that process alone, and is gone with it.
+func inMounts(pid int, f func() error) error {
+	ended := make(chan error, 1)
+	go func() {
+		runtime.LockOSThread() // and never unlocked: the thread ends with the goroutine
+		ended <- func() error {
+			mounts, err := os.Open(fmt.Sprintf("/proc/%d/ns/mnt", pid))
+			if err != nil {
+				return err
+			}
+			defer mounts.Close()
+			if err := unix.Unshare(unix.CLONE_FS); err != nil {
+				return fmt.Errorf("leave the directory of the other threads: %w", err)
+			}
+			if err := unix.Setns(int(mounts.Fd()), unix.CLONE_NEWNS); err != nil {
+				return fmt.Errorf("enter the mounts of process %d: %w", pid, err)
+			}
+			return f()
+		}()
+	}()
+	return <-ended
 }
 
 // whileDown ends a server and starts it again if the fault is not to the end.

@@ -137,3 +137,7 @@ func (s *Server) Unplug(ctx context.Context) error { return s.machine.Unplug(ctx
 
 // Plug ends an Unplug.
 func (s *Server) Plug(ctx context.Context) error { return s.machine.Plug(ctx) }
+
+// Lose makes the cable of a server that has a host of its own lose so many of 100 packets in each
+// direction; 0 mends it.
+func (s *Server) Lose(ctx context.Context, percent int) error { return s.machine.Lose(ctx, percent) }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"strings"
 )
 
 // HostInterface is the network card of a Host.
@@ -75,4 +76,24 @@ func (h *Host) Unplug(ctx context.Context) error {
 // Plug puts the cable back.
 func (h *Host) Plug(ctx context.Context) error {
 	return ip(ctx, h.bridge.Name(), "link set "+h.link+" up")
+}
+
+// Lose makes the host's cable lose so many of 100 packets in each direction; 0 mends it. It needs nft.
+func (h *Host) Lose(ctx context.Context, percent int) error {
+	// The first two lines remove the table also where there is none.
+	rules := fmt.Sprintf("table netdev %[1]s {}\ndelete table netdev %[1]s\n", h.link)
+	if percent > 0 {
+		rules += fmt.Sprintf("table netdev %s {\n", h.link)
+		for _, hook := range []string{"ingress", "egress"} {
+			rules += fmt.Sprintf("chain %[1]s { type filter hook %[1]s device %[2]s priority 0; "+
+				"numgen random mod 100 < %[3]d drop; }\n", hook, h.link, percent)
+		}
+		rules += "}\n"
+	}
+	cmd := h.bridge.Command(ctx, "nft", "-f", "-")
+	cmd.Stdin = strings.NewReader(rules)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("lose packets of %s: nft (package nftables): %w: %s", h.addr, err, out)
+	}
+	return nil
 }

@@ -85,6 +85,56 @@ func TestHostsReachOneAnotherWhilePluggedIn(t *testing.T) {
 	}
 }
 
+func TestACableThatLosesPackets(t *testing.T) {
+	t.Parallel()
+	n := newNetwork(t)
+	one, two := addHost(t, n, "10.77.0.11"), addHost(t, n, "10.77.0.12")
+	sent := func() (arrived int) {
+		from := newPacket(t, one)
+		to := newPacket(t, two)
+		for i := range 200 {
+			if _, err := from.WriteTo([]byte{byte(i)}, to.LocalAddr()); err != nil {
+				t.Fatal(err)
+			}
+			_ = to.SetReadDeadline(time.Now().Add(50 * time.Millisecond))
+			if _, _, err := to.ReadFrom(make([]byte, 8)); err == nil {
+				arrived++
+			}
+		}
+		return arrived
+	}
+	until(t, "packets arrive", func() bool { return sent() == 200 })
+	for _, percent := range []int{20, 30} { // the second one replaces the first one
+		if err := two.Lose(limit(t), percent); err != nil {
+			t.Fatal(err)
+		}
+		if got := sent(); got < 80 || got > 190 {
+			t.Errorf("%d of 200 packets arrived, though %d of 100 are lost", got, percent)
+		}
+	}
+	for range 2 {
+		if err := two.Lose(limit(t), 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := sent(); got != 200 {
+		t.Errorf("%d of 200 packets arrived", got)
+	}
+}
+
+func newPacket(t *testing.T, h *sim.Host) (conn net.PacketConn) {
+	t.Helper()
+	err := h.Do(func() (err error) {
+		conn, err = net.ListenPacket("udp", net.JoinHostPort(h.Addr().String(), "0"))
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	return conn
+}
+
 func TestHostsThatCannotBeAreRefused(t *testing.T) {
 	t.Parallel()
 	n := newNetwork(t)
