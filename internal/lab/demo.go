@@ -130,6 +130,14 @@ func (l *Lab) keepConsole(m *sim.Machine) string {
 // Deploy enrolls a machine and deploys the lab's image to it, through the API; show gets every
 // entry of the node's journal as it comes.
 func (l *Lab) Deploy(ctx context.Context, m *sim.Machine, show func(source, text string)) error {
+	if err := l.Enroll(ctx, m, show); err != nil {
+		return err
+	}
+	return l.reach(ctx, m, show, "active", "active")
+}
+
+// Enroll makes a machine's node, with the lab's image as its instance, and brings it to available.
+func (l *Lab) Enroll(ctx context.Context, m *sim.Machine, show func(source, text string)) error {
 	c, err := l.Client()
 	if err != nil {
 		return err
@@ -147,13 +155,22 @@ func (l *Lab) Deploy(ctx context.Context, m *sim.Machine, show func(source, text
 	if _, err := c.SetInstance(ctx, n.UUID, info); err != nil {
 		return err
 	}
+	if err := l.reach(ctx, m, show, "manage", "manageable"); err != nil {
+		return err
+	}
+	return l.reach(ctx, m, show, "provide", "available")
+}
+
+// reach asks for a verb and waits for the state that it ends in.
+func (l *Lab) reach(ctx context.Context, m *sim.Machine, show func(source, text string),
+	verb, state string) error {
+	c, err := l.Client()
+	if err != nil {
+		return err
+	}
 	w := cli.Watch{Client: c, Show: func(e cli.Entry) { show(e.Source, e.Text) }}
-	for _, step := range [][2]string{
-		{"manage", "manageable"}, {"provide", "available"}, {"active", "active"},
-	} {
-		if err := w.Run(ctx, n.UUID, step[0], step[1]); err != nil {
-			return fmt.Errorf("%w\nServer log: %s\nConsole: %s", err, l.Log(), l.keepConsole(m))
-		}
+	if err := w.Run(ctx, m.Spec().Name, verb, state); err != nil {
+		return fmt.Errorf("%w\nServer log: %s\nConsole: %s", err, l.Log(), l.keepConsole(m))
 	}
 	return nil
 }

@@ -120,10 +120,12 @@ func Start(ctx context.Context, o Options) (*Lab, error) {
 	if err != nil {
 		return nil, err
 	}
-	machines, err := sim.Up(ctx, sim.LabOptions{
-		Dir: filepath.Join(dir, "machines"), Prefix: network, Machines: o.Machines,
-		Log: slog.New(slog.DiscardHandler),
-	})
+	wanted := sim.LabOptions{Dir: filepath.Join(dir, "machines"), Prefix: network,
+		Machines: o.Machines, Log: slog.New(slog.DiscardHandler)}
+	if o.Conductors > 1 {
+		wanted.BMCs = network.Addr()
+	}
+	machines, err := sim.Up(ctx, wanted)
 	if errors.Is(err, sim.ErrInUse) {
 		return nil, fmt.Errorf("%w; `ingot lab down --dir %s` ends them, another --dir is beside them",
 			err, dir)

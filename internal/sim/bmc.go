@@ -46,7 +46,7 @@ type BMCOptions struct {
 
 // A BMC is a machine's management controller: IPMI 2.0 over LAN (RMCP+) with cipher suites 3
 // and 17, and IPMI 1.5. Those of a [Network] listen on 127.0.0.1 inside the namespace, where the
-// guests cannot reach them.
+// guests cannot reach them, unless its options say otherwise.
 type BMC struct {
 	chassis Chassis
 	o       BMCOptions

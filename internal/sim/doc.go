@@ -4,7 +4,7 @@
 // A [Network] is a Linux network namespace of its own with one bridge; [Network.AddMachine] puts
 // a [Machine] on it. The servers under test run in the same namespace, by [Network.Command] as
 // another program or by [Network.Do] with a socket of this process. BMCs listen on 127.0.0.1
-// inside the namespace, one port each. [Up] builds a whole [Lab] from a list of machines and
+// inside the namespace unless told otherwise, one port each. [Up] builds a whole [Lab] from a list of machines and
 // [LoadState] lets another process find it.
 //
 // Everything that is started is on record in one state directory, which one process owns at a

@@ -17,6 +17,7 @@ type LabOptions struct {
 	Dir      string        // state directory, as in [Options]
 	Prefix   netip.Prefix  // as in [Options]
 	Machines []MachineSpec // at least the name of each
+	BMCs     netip.Addr    // as in [Options]
 	Log      *slog.Logger  // default: nothing is logged
 }
 
@@ -28,7 +29,8 @@ type Lab struct {
 
 // Up makes a lab. It lives until Down, or until this process ends.
 func Up(ctx context.Context, opts LabOptions) (*Lab, error) {
-	n, err := NewNetwork(ctx, Options{Dir: opts.Dir, Prefix: opts.Prefix, Log: opts.Log})
+	n, err := NewNetwork(ctx, Options{Dir: opts.Dir, Prefix: opts.Prefix, BMCs: opts.BMCs,
+		Log: opts.Log})
 	if err != nil {
 		return nil, err
 	}

@@ -82,7 +82,7 @@ func (n *Network) AddMachine(ctx context.Context, spec MachineSpec) (*Machine, e
 	port := uint16(firstBMCPort + len(n.machines))
 	m.bmc = NewBMC(m, BMCOptions{
 		Name: spec.Name, UUID: spec.UUID, User: spec.User, Password: spec.Password,
-		Addr:   netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), port),
+		Addr:   netip.AddrPortFrom(n.opts.BMCs, port),
 		Listen: n.listenUDP, Log: n.opts.Log,
 	})
 	n.machines = append(n.machines, m)

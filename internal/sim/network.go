@@ -31,6 +31,8 @@ type Options struct {
 	Prefix netip.Prefix
 	// IPv6 is the bridge's IPv6 address with its prefix length. Default fd77::1/64.
 	IPv6 netip.Prefix
+	// BMCs is where BMCs listen. Default 127.0.0.1; hosts beside the bridge reach Prefix's address.
+	BMCs netip.Addr
 	// Log receives changes of state of the machines. Default: nothing is logged.
 	Log *slog.Logger
 }
@@ -91,6 +93,9 @@ func (o Options) withDefaults() (Options, error) {
 	}
 	if !o.Prefix.IsValid() {
 		o.Prefix = netip.MustParsePrefix("10.77.0.1/24")
+	}
+	if !o.BMCs.IsValid() {
+		o.BMCs = netip.AddrFrom4([4]byte{127, 0, 0, 1})
 	}
 	if !o.IPv6.IsValid() {
 		o.IPv6 = netip.MustParsePrefix("fd77::1/64")

@@ -1,0 +1,246 @@
+package e2e
+
+import (
+	"fmt"
+	"io"
+	"net/http"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"ingot/internal/cli"
+	"ingot/internal/ingot"
+	"ingot/internal/lab"
+	"ingot/internal/postgres"
+	"ingot/internal/sim"
+)
+
+// site is three servers with a database, and a machine with real firmware.
+type site struct {
+	t        *testing.T
+	l        *lab.Lab
+	m        *sim.Machine
+	database string
+	dead     *lab.Server
+}
+
+// TestS0_2_AMachineArrivesThoughItsServerDies kills the server that a machine with UEFI firmware and
+// without iPXE in its network card is served by, while it is. It prints what that costs.
+func TestS0_2_AMachineArrivesThoughItsServerDies(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		// at is when the server is killed, next the first sign that another one has taken over.
+		at, next sign
+		who      func(s *site, e ingot.Entry) *lab.Server
+		// slow makes the cables of the servers lose packets until then, so that it takes long.
+		slow int
+	}{
+		{"which sends its boot program", sign{"dhcp", "snponly.efi"},
+			sign{"script", "asked for its boot script: deploy"}, (*site).life, 10},
+		{"which sends its kernel", sign{"script", "asked for its boot script: deploy"},
+			sign{"agent", "the ramdisk exports its disk"}, (*site).firstInScript, 0},
+		{"which writes its image", sign{"iscsi", "connected to the machine's disk"},
+			sign{"iscsi", "connected to the machine's disk"}, (*site).worker, 0},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			requirements(t)
+			p, err := postgres.Start()
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(p.Stop)
+			s := &site{t: t, database: p.URL}
+			s.l, s.m = startWith(t, sim.MachineSpec{Firmware: sim.UEFI, NICROM: sim.NoROM}, lab.Options{
+				Cache: buildDir(t, "cache"), Conductors: 3, Database: p.URL})
+			if err := s.l.Enroll(t.Context(), s.m, func(string, string) {}); err != nil {
+				t.Fatal(err)
+			}
+			for _, server := range s.l.Servers {
+				if err := server.Lose(t.Context(), c.slow); err != nil {
+					t.Fatal(err)
+				}
+			}
+			begin := time.Now()
+			s.ask(func(api *cli.Client) error {
+				return api.Provision(t.Context(), s.m.Spec().Name, "active")
+			})
+			e := s.sees(0, c.at)
+			s.dead = c.who(s, e)
+			if c.slow > 0 {
+				time.Sleep(time.Second) // so that a part of the file is there; how much does not matter
+			}
+			killed := time.Now()
+			if err := s.dead.Kill(); err != nil {
+				t.Fatal(err)
+			}
+			for _, server := range s.l.Servers {
+				if err := server.Lose(t.Context(), 0); err != nil {
+					t.Fatal(err)
+				}
+			}
+			last := s.last()
+			next := s.sees(last, c.next)
+			t.Logf("%s was killed %.1f s after the request; %.1f s later: %s", s.dead.Host,
+				killed.Sub(begin).Seconds(), next.Time.Sub(killed).Seconds(), next.Text)
+			s.arrives(begin)
+		})
+	}
+}
+
+// ask calls the API of one server after the other until one does what is asked.
+func (s *site) ask(fn func(api *cli.Client) error) {
+	s.t.Helper()
+	var err error
+	for end := time.Now().Add(time.Minute); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
+		for _, server := range s.l.Servers {
+			if server == s.dead {
+				continue
+			}
+			var api *cli.Client
+			if api, err = server.Client(); err != nil {
+				s.t.Fatal(err)
+			}
+			if err = fn(api); err == nil {
+				return
+			}
+		}
+	}
+	s.t.Fatal(err)
+}
+
+func (s *site) journal(after int64) (entries []ingot.Entry) {
+	s.t.Helper()
+	s.ask(func(api *cli.Client) (err error) {
+		entries, err = api.Journal(s.t.Context(), s.m.Spec().Name, after, 0)
+		return err
+	})
+	return entries
+}
+
+func (s *site) last() int64 {
+	s.t.Helper()
+	all := s.journal(0)
+	return all[len(all)-1].Seq
+}
+
+// sees waits for a sign after an entry.
+func (s *site) sees(after int64, want sign) ingot.Entry {
+	s.t.Helper()
+	var all []ingot.Entry
+	for end := time.Now().Add(4 * time.Minute); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
+		all = s.journal(after)
+		i := slices.IndexFunc(all, func(e ingot.Entry) bool {
+			return e.Source == want.source && strings.Contains(e.Text, want.text)
+		})
+		if i >= 0 {
+			return all[i]
+		}
+	}
+	s.t.Fatalf("no %s %q:\n%s", want.source, want.text, texts(s.journal(0)))
+	return ingot.Entry{}
+}
+
+func texts(journal []ingot.Entry) string {
+	var b strings.Builder
+	for _, e := range journal {
+		fmt.Fprintf(&b, "%s %s: %s\n", e.Time.Format("05.000"), e.Source, e.Text)
+	}
+	return b.String()
+}
+
+// life is the server whose life is in the data of an entry.
+func (s *site) life(e ingot.Entry) *lab.Server {
+	s.t.Helper()
+	db, err := pgx.Connect(s.t.Context(), s.database)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	defer db.Close(s.t.Context())
+	var host string
+	err = db.QueryRow(s.t.Context(), `SELECT hostname FROM conductors WHERE incarnation = $1`,
+		e.Data[ingot.DataServer]).Scan(&host)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return s.server(host)
+}
+
+// worker is the server whose conductor works on the node.
+func (s *site) worker(ingot.Entry) (server *lab.Server) {
+	s.t.Helper()
+	s.ask(func(api *cli.Client) error {
+		n, err := api.Node(s.t.Context(), s.m.Spec().Name)
+		if err == nil && n.Reservation == "" {
+			err = fmt.Errorf("nobody works on the node, which is %s", n.ProvisionState)
+		}
+		if err == nil {
+			server = s.server(n.Reservation)
+		}
+		return err
+	})
+	return server
+}
+
+func (s *site) server(host string) *lab.Server {
+	s.t.Helper()
+	i := slices.IndexFunc(s.l.Servers, func(l *lab.Server) bool { return l.Host == host })
+	if i < 0 {
+		s.t.Fatalf("no server is called %q", host)
+	}
+	return s.l.Servers[i]
+}
+
+var kernelURL = regexp.MustCompile(`(?m)^kernel .*?(http://[^/]+)/`)
+
+// firstInScript is the server that the machine's script names first for its kernel.
+func (s *site) firstInScript(ingot.Entry) *lab.Server {
+	s.t.Helper()
+	client := http.Client{Transport: s.l.Servers[0].Transport()}
+	resp, err := client.Get(s.l.Servers[0].Boot() +
+		"/v1/drivers/ipmi/vendor_passthru/ipxe_config?port_address=" + s.m.Spec().MAC)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	script, err := io.ReadAll(resp.Body)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	url := kernelURL.FindSubmatch(script)
+	if url == nil {
+		s.t.Fatalf("no kernel in the script:\n%s", script)
+	}
+	i := slices.IndexFunc(s.l.Servers, func(l *lab.Server) bool { return l.Boot() == string(url[1]) })
+	if i < 0 {
+		s.t.Fatalf("nobody is at %s", url[1])
+	}
+	return s.l.Servers[i]
+}
+
+// arrives waits until the node is active and the machine runs every byte of the image.
+func (s *site) arrives(begin time.Time) {
+	s.t.Helper()
+	var n *cli.Node
+	for end := time.Now().Add(4 * time.Minute); time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
+		s.ask(func(api *cli.Client) (err error) {
+			n, err = api.Node(s.t.Context(), s.m.Spec().Name)
+			return err
+		})
+		if n.ProvisionState == "active" && n.Reservation == "" {
+			break
+		}
+	}
+	if n.ProvisionState != "active" || n.PowerState != "power on" {
+		s.t.Fatalf("the node is %s, %s: %s\n%s", n.ProvisionState, n.PowerState, n.LastError,
+			texts(s.journal(0)))
+	}
+	if err := s.l.Booted(s.t.Context(), s.m); err != nil {
+		s.t.Fatal(err)
+	}
+	s.t.Logf("deployed and booted after %.1f s", time.Since(begin).Seconds())
+	sameBytes(s.t, s.l, s.m)
+}
