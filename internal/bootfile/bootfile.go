@@ -49,6 +49,9 @@ const (
 // errIdle is the cause of a fetch that was ended for the silence of its source.
 var errIdle = errors.New("the source sent nothing")
 
+// errDisk says that it is this conductor that cannot keep a file: others may.
+var errDisk = errors.New("the cache of this conductor cannot be written")
+
 // Cache is a directory of files named by their digest. It is safe for concurrent use, also by
 // several processes: files appear by rename, and equal content has an equal name.
 type Cache struct {
@@ -306,12 +309,12 @@ func (c *Cache) keep(s *source, now mark, u *url.URL, r io.Reader) (ingot.File, 
 // not at all.
 func (c *Cache) add(r io.Reader, want string) (ingot.File, error) {
 	if err := os.MkdirAll(c.dir, 0o755); err != nil {
-		return ingot.File{}, ingot.Errorf(ingot.Internal, "make the cache: %w", err)
+		return ingot.File{}, ingot.Errorf(ingot.Internal, "%w: %w", errDisk, err)
 	}
 	c.sweep()
 	tmp, err := os.CreateTemp(c.dir, fetchPattern)
 	if err != nil {
-		return ingot.File{}, ingot.Errorf(ingot.Internal, "make a file in the cache: %w", err)
+		return ingot.File{}, ingot.Errorf(ingot.Internal, "%w: %w", errDisk, err)
 	}
 	defer os.Remove(tmp.Name())
 	defer tmp.Close()
@@ -321,8 +324,11 @@ func (c *Cache) add(r io.Reader, want string) (ingot.File, error) {
 		limit = DefaultMaxSize
 	}
 	sum := sha256.New()
-	n, err := io.Copy(io.MultiWriter(tmp, sum), io.LimitReader(r, limit+1))
+	disk := &diskWriter{f: tmp}
+	n, err := io.Copy(io.MultiWriter(disk, sum), io.LimitReader(r, limit+1))
 	switch {
+	case disk.err != nil:
+		return ingot.File{}, ingot.Errorf(ingot.Unavailable, "%w: %w", errDisk, disk.err)
 	case err != nil:
 		return ingot.File{}, ingot.Errorf(ingot.Unavailable, "copy after %d bytes: %w", n, err)
 	case n > limit:
@@ -337,9 +343,20 @@ func (c *Cache) add(r io.Reader, want string) (ingot.File, error) {
 	// The digest is a promise: on disk before anybody is told.
 	err = errors.Join(tmp.Sync(), tmp.Chmod(0o644), os.Rename(tmp.Name(), c.path(f.SHA256)))
 	if err != nil {
-		return ingot.File{}, ingot.Errorf(ingot.Internal, "write to the cache: %w", err)
+		return ingot.File{}, ingot.Errorf(ingot.Internal, "%w: %w", errDisk, err)
 	}
 	return f, nil
+}
+
+// diskWriter keeps the error of its file apart from those of what is written to it.
+type diskWriter struct {
+	f   *os.File
+	err error
+}
+
+func (w *diskWriter) Write(p []byte) (n int, err error) {
+	n, w.err = w.f.Write(p)
+	return n, w.err
 }
 
 // sweep removes what fetches of killed processes have left.
@@ -400,8 +417,8 @@ func (c *Cache) fetch(ctx context.Context, digest string) error {
 		}
 		err := c.fetchFrom(ctx, peer, digest)
 		switch {
-		case err == nil:
-			return nil
+		case err == nil || errors.Is(err, errDisk):
+			return err
 		case errors.Is(err, errWrongBytes):
 			c.log.Error("a conductor sends wrong bytes; look at its disk and memory, and for who else "+
 				"answers there. It is not asked for a while", "of", peer, "for", distrustFor,

@@ -14,6 +14,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -229,8 +230,8 @@ func (k *Keeper) get(ctx context.Context, f *store.BootFile) error {
 		_, err := k.resolve(ctx, f.Source)
 		return err
 	}
-	if k.ask(ctx, f.SHA256) == nil {
-		return nil
+	if err := k.ask(ctx, f.SHA256); err == nil || errors.Is(err, errDisk) {
+		return err
 	}
 	return k.claimed(ctx, f.Source, f.SHA256, func(ctx context.Context) error {
 		// Who had the claim before may hold it by now.
@@ -331,12 +332,37 @@ func (k *Keeper) claimed(ctx context.Context, source, digest string,
 // Hold is Cache.Hold for what a deployment boots: the file is wanted on all conductors before its
 // digest is in any row. While conductors share a store, one of them asks a source that is new, and
 // the others take the file from it. A source that does not answer, or a path that this host does
-// not have, is replaced by what it last had.
+// not have, is replaced by what it last had. Where this conductor cannot write to its cache, it is
+// enough that another one that lives holds the file: machines get it there.
 func (k *Keeper) Hold(ctx context.Context, href string) (ingot.File, error) {
 	k.init()
 	if err := k.Store.WantBootFile(ctx, href); err != nil {
 		return ingot.File{}, err
 	}
+	for begun := time.Now(); ; {
+		f, err := k.holdOnce(ctx, href)
+		if !errors.Is(err, errDisk) || !k.Store.Shared() {
+			return f, err
+		}
+		if known, unknown := k.Store.BootFile(ctx, href); unknown == nil && k.elsewhere(ctx, known.SHA256) {
+			k.Log.Warn("a boot file cannot be kept here; machines get it from other conductors",
+				"source", redact(href), "sha256", known.SHA256, "error", err)
+			return known.File, nil
+		}
+		if time.Since(begun) > k.Quorum.Timeout {
+			return f, err
+		}
+		k.tell() // the others may be able to
+		select {
+		case <-ctx.Done():
+			return f, err
+		case <-time.After(missingInterval):
+		}
+	}
+}
+
+// holdOnce is Hold as long as this conductor can write to its cache.
+func (k *Keeper) holdOnce(ctx context.Context, href string) (ingot.File, error) {
 	known, err := k.Store.BootFile(ctx, href)
 	for ingot.KindOf(err) == ingot.NotFound && k.Store.Shared() {
 		f, failed := k.resolve(ctx, href)
@@ -358,8 +384,12 @@ func (k *Keeper) Hold(ctx context.Context, href string) (ingot.File, error) {
 		return ingot.File{}, err
 	}
 	if err == nil {
-		if failed := k.ask(ctx, known.SHA256); failed == nil {
+		failed := k.ask(ctx, known.SHA256)
+		switch {
+		case failed == nil:
 			k.Cache.learn(href, known.File, known.ETag, known.Modified)
+		case errors.Is(failed, errDisk):
+			return ingot.File{}, failed
 		}
 	}
 	f, failed := k.Cache.Hold(ctx, href)
@@ -373,6 +403,13 @@ func (k *Keeper) Hold(ctx context.Context, href string) (ingot.File, error) {
 		f = known.File
 	}
 	return f, k.record(ctx, href, f)
+}
+
+// elsewhere tells whether another conductor that lives holds a file.
+func (k *Keeper) elsewhere(ctx context.Context, digest string) bool {
+	return k.Cache.Peers != nil && slices.ContainsFunc(k.Cache.Peers(), func(peer string) bool {
+		return k.confirms(ctx, peer+"/files/"+digest+"/"+digest+"?"+heldOnly)
+	})
 }
 
 // redact hides the password in a source.

@@ -178,8 +178,8 @@ func (q *Quorum) setLate(host string, yes bool) {
 	q.late[host] = time.Now()
 }
 
-// Await returns when enough conductors that live and have a hardware type hold files which this one
-// holds, so that a machine can boot from any of them (S0.6). Each is asked for the files, which has it
+// Await returns when enough conductors that live and have a hardware type hold files which Hold has
+// returned, so that a machine can boot from any of them (S0.6). Each is asked for the files, which has it
 // fetch them, and nothing else: what it says is what machines will be told. say is told for whom it
 // waits.
 func (k *Keeper) Await(ctx context.Context, hardware string, files []ingot.File,
@@ -187,9 +187,15 @@ func (k *Keeper) Await(ctx context.Context, hardware string, files []ingot.File,
 	if k.Others == nil || k.Quorum.Size == 1 {
 		return nil
 	}
+	have := 1
+	if slices.ContainsFunc(files, func(f ingot.File) bool { return !k.Cache.Held(f.SHA256) }) {
+		have = 0
+		say(ingot.LevelWarning, k.Host+" cannot keep kernel and ramdisk, see its log; the machine gets "+
+			"them from other conductors")
+	}
 	return k.Quorum.Await(ctx, Wait{
 		Ready: "kernel and ramdisk are held by", Late: "kernel and ramdisk did not arrive there",
-		Have: 1, Others: func() map[string]string { return k.Others(hardware) }, Say: say,
+		Have: have, Others: func() map[string]string { return k.Others(hardware) }, Say: say,
 		Ask: func(ctx context.Context, base string) (bool, string) {
 			for _, f := range files {
 				if !k.confirms(ctx, base+"/files/"+f.SHA256+"/"+f.SHA256) {
