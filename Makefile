@@ -35,8 +35,9 @@ e2e: build ## whole deploys: QEMU machines, the baremetal client, BIOS and UEFI,
 	$(RACE) -count=1 -timeout 15m $(LONG)
 	$(RACE) -count=1 -timeout 25m -v ./test/...
 
-soak: build ## 50 drills: servers die at random while machines boot, a seed each
-	$(RACE) -count=1 -timeout 3h -v -run TestS0_2_MachinesArrive ./test/e2e -args -drills 50
+soak: build ## 50 drills: servers die at random while machines boot, a seed each; half an hour
+	$(RACE) -count=1 -timeout 3h -v -run TestS0_2_MachinesArrive ./test/e2e -args -drills 50 \
+		-machines 150 -faults 10
 
 bench: packages build ## every figure beside its yardstick
 	go run ./tools/bench

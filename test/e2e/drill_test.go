@@ -13,6 +13,9 @@ import (
 var (
 	runs = flag.Int("drills", 1, "how many random drills are run, each with a seed of its own")
 	seed = flag.Uint64("seed", 0, "seed of the first one; 0 draws one")
+
+	machines = flag.Int("machines", 40, "how many machines are deployed in each")
+	faults   = flag.Int("faults", 5, "how many faults there are in each")
 )
 
 // TestS0_2_MachinesArriveWhileConductorsDie has three conductors, one database and machines that are
@@ -30,7 +33,7 @@ func TestS0_2_MachinesArriveWhileConductorsDie(t *testing.T) {
 		first = rand.Uint64N(1_000_000)
 	}
 	for i := range *runs {
-		o := drill.Options{Dir: buildDir(t, "e2e-drill"), Binary: path, Machines: 40, Random: 5,
+		o := drill.Options{Dir: buildDir(t, "e2e-drill"), Binary: path, Machines: *machines, Random: *faults,
 			Seed: first + uint64(i), Once: true, Progress: testWriter{t}}
 		t.Logf("drill %d of %d: ingot drill --machines %d --random %d --once --seed %d", i+1, *runs,
 			o.Machines, o.Random, o.Seed)
