@@ -9,13 +9,11 @@ TRANSLATED = -race=false -d=checkptr=0
 RACE = GORACE=atexit_sleep_ms=20 CGO_ENABLED=1 go test -race -vet=off \
 	-gcflags='modernc.org/sqlite=-d=checkptr=0' -gcflags='modernc.org/sqlite/lib=$(TRANSLATED)' \
 	-gcflags='modernc.org/libc/...=$(TRANSLATED)' -gcflags='modernc.org/memory=$(TRANSLATED)'
-# Packages with tests that unit leaves out, by the mark that they carry.
-LONG = $$(grep -rl 'testkit\.Long(' --include=*_test.go internal tools | xargs dirname | sort -u | sed 's,^,./,')
 STATICCHECK = go tool -modfile=tools/staticcheck.mod staticcheck
 
 # The parts of test share the machine, and packages have to be there before the rest.
 .NOTPARALLEL:
-.PHONY: build deb demo test unit e2e bench soak lint fmt packages clean
+.PHONY: build deb demo test unit long e2e bench soak lint fmt packages clean
 
 build: ## bin/ingot and the agent that goes into the deploy ramdisk
 	$(BUILD) -o bin/ ./cmd/ingot ./cmd/ingot-agent
@@ -26,13 +24,16 @@ deb: build ## build/ingot_*.deb: program, systemd unit, configuration
 demo: packages build ## a real virtual machine, from an empty disk to a booted image, shown live
 	bin/ingot demo
 
-test: packages lint unit e2e ## everything, with what it needs
+test: packages lint long e2e ## everything, with what it needs
 
-unit: ## everything that needs no booting machine and not many seconds
-	$(RACE) -short -shuffle=on -timeout 20m $$(go list ./... | grep -v /test/)
+# Many tests wait rather than work: more packages at once than there are processors.
+unit: ## the tests of all packages that need no booting machine and not many seconds
+	$(RACE) -p 4 -short -shuffle=on -timeout 20m $$(go list ./... | grep -v /test/)
+
+long: build ## all tests of all packages
+	$(RACE) -shuffle=on -timeout 30m $$(go list ./... | grep -v /test/)
 
 e2e: build ## whole deploys: QEMU machines, the baremetal client, BIOS and UEFI, faults
-	$(RACE) -count=1 -timeout 15m $(LONG)
 	$(RACE) -count=1 -timeout 25m -v ./test/...
 
 soak: build ## 50 drills: servers die at random while machines boot, a seed each; half an hour

@@ -17,6 +17,7 @@ import (
 	"ingot/internal/ingot"
 	"ingot/internal/rpc"
 	"ingot/internal/store/storetest"
+	"ingot/internal/testkit"
 )
 
 // around runs a deploy interface with something before and after each step.
@@ -105,6 +106,7 @@ func TestADeploymentThatFailsAtAnyStepEndsCleanly(t *testing.T) {
 }
 
 func TestADeploymentSurvivesAKilledConductorAtEveryWrite(t *testing.T) {
+	testkit.Long(t)
 	t.Parallel()
 	for _, first := range []int64{1, 2} { // two machines share the work
 		t.Run(fmt.Sprintf("from %d", first), func(t *testing.T) {

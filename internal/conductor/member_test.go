@@ -141,6 +141,7 @@ func TestConductorsWorkOnTheirOwnNodes(t *testing.T) {
 // Of two processes with one name the second is refused; one that follows a crash waits until the
 // lease of the first has ended.
 func TestTwoConductorsOfOneNameAreRefused(t *testing.T) {
+	testkit.Long(t)
 	t.Parallel()
 	w := newWorld(t)
 	var err error

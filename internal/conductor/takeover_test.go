@@ -15,6 +15,7 @@ import (
 // TestS0_2_WhateverADeadConductorLeavesAnotherEnds: the one that was asked dies before each of its
 // writes, while a second one lives on the same store. The machine calls one of them.
 func TestS0_2_WhateverADeadConductorLeavesAnotherEnds(t *testing.T) {
+	testkit.Long(t)
 	t.Parallel()
 	for _, called := range []string{"first", "second"} {
 		t.Run("the machine calls the "+called, func(t *testing.T) {

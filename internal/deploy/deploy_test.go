@@ -18,6 +18,7 @@ import (
 
 	"ingot/internal/deploy"
 	"ingot/internal/ingot"
+	"ingot/internal/testkit"
 )
 
 // memDisk is a disk in memory that begins with garbage and insists on the contract of Disk.
@@ -299,6 +300,7 @@ func TestZerosAreNotWrittenAsData(t *testing.T) {
 }
 
 func TestAFailureAtAnyOperationLeavesNothingBootableAndCanBeRepeated(t *testing.T) {
+	testkit.Long(t)
 	t.Parallel()
 	pieces := sparse().pieces
 	pieces[5].length = 3 * mib

@@ -100,6 +100,7 @@ func plan(t *testing.T, r deploy.Request, size int64, sector int) deploy.Plan {
 
 // Programs of the world look at what is on a disk that a real target exports.
 func TestS2_4_PartitionsArriveOnARealTarget(t *testing.T) {
+	testkit.Long(t)
 	t.Parallel()
 	image, uuid := rootImage(t, "16M")
 	drive := bytes.Repeat([]byte("drive"), 100_000)
@@ -337,6 +338,7 @@ func TestAnEphemeralPartitionIsKeptIfItIsThere(t *testing.T) {
 
 // An attempt that fails must leave the table by which the next one finds what is to be kept.
 func TestAKeptEphemeralPartitionIsFoundAfterAFailure(t *testing.T) {
+	testkit.Long(t)
 	t.Parallel()
 	image, _ := rootImage(t, "16M")
 	for _, label := range []disk.Label{disk.MBR, disk.GPT} {
@@ -380,6 +382,7 @@ func TestAKeptEphemeralPartitionIsFoundAfterAFailure(t *testing.T) {
 }
 
 func TestConfigDrivesAreAddedToWholeDiskImages(t *testing.T) {
+	testkit.Long(t)
 	t.Parallel()
 	drive := bytes.Repeat([]byte("drive"), 1000)
 	for _, label := range []disk.Label{disk.GPT, disk.MBR} {

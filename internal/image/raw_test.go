@@ -13,6 +13,7 @@ import (
 
 	"ingot/internal/image"
 	"ingot/internal/ingot"
+	"ingot/internal/testkit"
 )
 
 // piece is data at an offset of a sparse file.
@@ -76,6 +77,7 @@ func within(t *testing.T, dir string) image.Options {
 }
 
 func TestHolesAreNotReadAndCountForTheDigest(t *testing.T) {
+	testkit.Long(t)
 	t.Parallel()
 	const mib = 1 << 20
 	for name, c := range map[string]struct {

@@ -19,6 +19,7 @@ import (
 // Which conductors can serve a driver is in their table, with their addresses; scripts name them for
 // as long as their lease lasts. Two of the three here are rows only.
 func TestS0_11_MachinesArePointedAtConductorsOfTheirDriver(t *testing.T) {
+	testkit.Long(t)
 	t.Parallel()
 	database := storetest.Postgres(t)
 	const lease = 3 * time.Second

@@ -16,6 +16,7 @@ import (
 // One of two servers writes a tree for a site's own TFTP and HTTP server. It says so to the other, and
 // its pages name both for the calls of the ramdisk, for either can answer them.
 func TestAServerWritesTheTreeOfItsSite(t *testing.T) {
+	testkit.Long(t)
 	t.Parallel()
 	database := storetest.Postgres(t)
 	dir := t.TempDir()

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"ingot/internal/sim"
+	"ingot/internal/testkit"
 )
 
 // ipmitool speaks to a machine's BMC as a program beside it.
@@ -145,6 +146,7 @@ func TestBMCRefusesAWrongPassword(t *testing.T) {
 }
 
 func TestBMCThatIsSilentOrStoppedComesBack(t *testing.T) {
+	testkit.Long(t)
 	t.Parallel()
 	n, m := newMachine(t, sim.MachineSpec{})
 	tool := newIPMITool(t, n, m)

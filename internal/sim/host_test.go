@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"ingot/internal/sim"
+	"ingot/internal/testkit"
 )
 
 // listen opens a socket on a host and answers whoever connects.
@@ -86,6 +87,7 @@ func TestHostsReachOneAnotherWhilePluggedIn(t *testing.T) {
 }
 
 func TestACableThatLosesPackets(t *testing.T) {
+	testkit.Long(t)
 	t.Parallel()
 	n := newNetwork(t)
 	one, two := addHost(t, n, "10.77.0.11"), addHost(t, n, "10.77.0.12")

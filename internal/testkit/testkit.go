@@ -30,11 +30,11 @@ func Run(t testing.TB, name string, args ...string) string {
 	return string(out)
 }
 
-// Long keeps a test of many seconds out of `make unit`; `make e2e` runs it.
+// Long keeps a test of many seconds out of `make unit`; `make long` runs it.
 func Long(t testing.TB) {
 	t.Helper()
 	if testing.Short() {
-		t.Skip("long; runs in make e2e")
+		t.Skip("long; runs in make long")
 	}
 }
 

@@ -19,6 +19,7 @@ import (
 	"testing"
 	"time"
 
+	"ingot/internal/testkit"
 	"ingot/internal/tftp"
 )
 
@@ -332,6 +333,7 @@ func TestTransfersBeyondTheBoundAreNotAnswered(t *testing.T) {
 }
 
 func TestForeignClientsReadFiles(t *testing.T) {
+	testkit.Long(t)
 	t.Parallel()
 	want := content(300_001)
 	for name, args := range map[string][]string{
@@ -374,6 +376,7 @@ func TestForeignClientsReadFiles(t *testing.T) {
 }
 
 func TestTransfersSurviveLossAndReordering(t *testing.T) {
+	testkit.Long(t)
 	t.Parallel()
 	want := content(1_000_000)
 	for _, window := range []int{1, 4, 16, 64} {
