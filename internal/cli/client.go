@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -79,9 +80,9 @@ func (c *Client) Raw(ctx context.Context, ident string) (json.RawMessage, error)
 	return body, explain(c.endpoint, err)
 }
 
-// Nodes calls yield for every node, page by page.
-func (c *Client) Nodes(ctx context.Context, yield func(Node) error) error {
-	pager := nodes.ListDetail(c.service, nodes.ListOpts{})
+// Nodes calls yield for every node of an owner, "" for all nodes, page by page.
+func (c *Client) Nodes(ctx context.Context, owner string, yield func(Node) error) error {
+	pager := nodes.ListDetail(c.service, nodes.ListOpts{Owner: owner})
 	return explain(c.endpoint, pager.EachPage(ctx,
 		func(_ context.Context, p pagination.Page) (bool, error) {
 			page, err := nodes.ExtractNodes(p)
@@ -136,6 +137,29 @@ func (c *Client) CreateNode(ctx context.Context, o nodes.CreateOpts, mac string)
 // DeleteNode removes a node and its ports.
 func (c *Client) DeleteNode(ctx context.Context, ident string) error {
 	return explain(c.endpoint, nodes.Delete(ctx, c.service, ident).ExtractErr())
+}
+
+// DiscardNode removes a node and its ports in whatever state it is: nobody is to care for its machine
+// any more.
+func (c *Client) DiscardNode(ctx context.Context, ident string) error {
+	err := nodes.SetMaintenance(ctx, c.service, ident,
+		nodes.MaintenanceOpts{Reason: "it is to be removed"}).ExtractErr()
+	if err != nil {
+		return explain(c.endpoint, err)
+	}
+	return c.DeleteNode(ctx, ident)
+}
+
+// Bootable returns an error unless the server knows how to boot the node's ramdisk.
+func (c *Client) Bootable(ctx context.Context, ident string) error {
+	found, err := nodes.Validate(ctx, c.service, ident).Extract()
+	if err != nil {
+		return explain(c.endpoint, err)
+	}
+	if !found.Boot.Result {
+		return &exitError{ExitFailed, errors.New(found.Boot.Reason)}
+	}
+	return nil
 }
 
 // SetInstance puts keys into instance_info; one whose value is nil is taken out of it. Others stay

@@ -17,10 +17,42 @@ import (
 	"ingot/internal/ingot"
 )
 
+// Access is where the API is, and who asks.
+type Access struct {
+	url, user, passwordFile string
+}
+
+// Client prepares the client.
+func (a *Access) Client() (*Client, error) {
+	password := ingot.Secret(fromEnvironment("INGOT_PASSWORD", "OS_PASSWORD"))
+	if a.passwordFile != "" {
+		text, err := os.ReadFile(a.passwordFile)
+		if err != nil {
+			return nil, usage("--password-file: %v", err)
+		}
+		password = ingot.Secret(strings.TrimRight(string(text), "\r\n"))
+	}
+	return Dial(a.url, Credentials{a.user, password})
+}
+
+// Flags makes the options that say so those of a command and all below it.
+func (a *Access) Flags(cmd *cobra.Command) {
+	flags := cmd.PersistentFlags()
+	base := defaultURL
+	if v := os.Getenv("INGOT_URL"); v != "" {
+		base = v
+	}
+	flags.StringVar(&a.url, "url", base, "base URL of the API (environment: INGOT_URL)")
+	flags.StringVar(&a.user, "user", fromEnvironment("INGOT_USER", "OS_USERNAME"),
+		"user, for an API with authentication (environment: INGOT_USER)")
+	flags.StringVar(&a.passwordFile, "password-file", "",
+		"file with the user's password (environment, the password itself: INGOT_PASSWORD)")
+}
+
 // options are shared by all client commands.
 type options struct {
-	url, user, passwordFile string
-	output                  string
+	Access
+	output string
 }
 
 // client checks the common options and prepares the client.
@@ -28,15 +60,7 @@ func (o *options) client() (*Client, error) {
 	if o.output != "table" && o.output != "json" {
 		return nil, usage("--output %q is not known; table or json", o.output)
 	}
-	password := ingot.Secret(fromEnvironment("INGOT_PASSWORD", "OS_PASSWORD"))
-	if o.passwordFile != "" {
-		text, err := os.ReadFile(o.passwordFile)
-		if err != nil {
-			return nil, usage("--password-file: %v", err)
-		}
-		password = ingot.Secret(strings.TrimRight(string(text), "\r\n"))
-	}
-	return Dial(o.url, Credentials{o.user, password})
+	return o.Client()
 }
 
 // fromEnvironment returns our variable, else that of the baremetal client if it is set up for the
@@ -58,16 +82,7 @@ func (o *options) progress(cmd *cobra.Command) io.Writer {
 
 // flags makes the common options those of a command and all below it.
 func (o *options) flags(cmd *cobra.Command) {
-	base := defaultURL
-	if v := os.Getenv("INGOT_URL"); v != "" {
-		base = v
-	}
-	cmd.PersistentFlags().StringVar(&o.url, "url", base,
-		"base URL of the API (environment: INGOT_URL)")
-	cmd.PersistentFlags().StringVar(&o.user, "user", fromEnvironment("INGOT_USER", "OS_USERNAME"),
-		"user, for an API with authentication (environment: INGOT_USER)")
-	cmd.PersistentFlags().StringVar(&o.passwordFile, "password-file", "",
-		"file with the user's password (environment, the password itself: INGOT_PASSWORD)")
+	o.Flags(cmd)
 	cmd.PersistentFlags().StringVarP(&o.output, "output", "o", "table", "table or json")
 }
 
@@ -282,7 +297,7 @@ func listCommand(o *options) *cobra.Command {
 			}
 			tw := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 8, 2, ' ', 0)
 			fmt.Fprintln(tw, "NAME\tUUID\tPOWER\tSTATE\tMAINTENANCE\tLAST ERROR")
-			err = c.Nodes(cmd.Context(), func(n Node) error {
+			err = c.Nodes(cmd.Context(), "", func(n Node) error {
 				_, err := fmt.Fprintf(tw, "%s\t%s\t%s\t%s\t%t\t%s\n", n.Name, n.UUID,
 					orDash(n.PowerState), n.ProvisionState, n.Maintenance,
 					shorten(printable(n.LastError)))
@@ -428,30 +443,34 @@ func (f *deployFlags) prepare(cmd *cobra.Command, c *Client, ident, verb string)
 		}
 		return nil, nil
 	}
+	info, err := Image(f.image, f.checksum)
+	if err != nil {
+		return nil, err
+	}
 	// What belonged to an earlier image goes.
-	info := map[string]any{"image_source": f.image, "image_disk_format": nil,
-		"image_checksum": nil}
+	info["image_disk_format"], info["image_checksum"] = nil, nil
 	if f.format != "" {
 		info["image_disk_format"] = f.format
 	}
-	sum := strings.ToLower(f.checksum)
-	if algo, hex, ok := strings.Cut(sum, ":"); ok && (algo == "sha256" || algo == "sha512") {
-		sum = hex
-	}
-	switch len(sum) {
-	case 64:
-		info["image_os_hash_algo"] = "sha256"
-	case 128:
-		info["image_os_hash_algo"] = "sha512"
-	default:
-		return nil, usage("--checksum has %d digits; give the sha256 (64) or sha512 (128) of the "+
-			"image file, for example from `sha256sum`", len(sum))
-	}
-	info["image_os_hash_value"] = sum
 	if c.TooEarly(cmd.Context(), ident, verb) {
 		return nil, nil
 	}
 	return c.SetInstance(cmd.Context(), ident, info)
+}
+
+// Image is what instance_info says of an image. The checksum is in hex, of sha256 or sha512.
+func Image(source, checksum string) (map[string]any, error) {
+	sum := strings.ToLower(checksum)
+	if algo, hex, ok := strings.Cut(sum, ":"); ok && (algo == "sha256" || algo == "sha512") {
+		sum = hex
+	}
+	algo, ok := map[int]string{64: "sha256", 128: "sha512"}[len(sum)]
+	if !ok {
+		return nil, usage("--checksum has %d digits; give the sha256 (64) or sha512 (128) of the "+
+			"image file, for example from `sha256sum`", len(sum))
+	}
+	return map[string]any{"image_source": source, "image_os_hash_algo": algo,
+		"image_os_hash_value": sum}, nil
 }
 
 func undeployCommand(o *options) *cobra.Command {

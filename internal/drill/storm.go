@@ -72,7 +72,7 @@ func (c *cluster) request(ctx context.Context) error {
 	var g errgroup.Group
 	g.SetLimit(8)
 	for i := range c.o.Machines {
-		node, _ := c.FleetNode(i)
+		node, _ := c.Fleet.Node(i)
 		g.Go(func() error {
 			return c.ask(ctx, func(ctx context.Context, try int, api *cli.Client) error {
 				if try > 0 {
@@ -146,7 +146,7 @@ func (c *cluster) arrived(begin time.Time) int {
 
 // arrival is when a machine began to run the right image for good.
 func (c *cluster) arrival(i int, begin time.Time) (at time.Time, ok bool) {
-	node, _ := c.FleetNode(i)
+	node, _ := c.Fleet.Node(i)
 	a, ok := c.Fleet.Last(node.Name)
 	return a.At, ok && a.Stage == fleet.Disk && a.SHA256 == c.digest && a.At.After(begin)
 }
@@ -187,12 +187,12 @@ func (c *cluster) count(ctx context.Context, begin time.Time, s *Storm) error {
 	states := map[string]cli.Node{}
 	for {
 		err := c.ask(settle, func(ctx context.Context, _ int, api *cli.Client) error {
-			return api.Nodes(ctx, func(n cli.Node) error { states[n.Name] = n; return nil })
+			return api.Nodes(ctx, "", func(n cli.Node) error { states[n.Name] = n; return nil })
 		})
 		s.Lost, s.Arrivals = nil, nil
 		waiting := false
 		for i := range c.o.Machines {
-			node, _ := c.FleetNode(i)
+			node, _ := c.Fleet.Node(i)
 			n := states[node.Name]
 			at, there := c.arrival(i, begin)
 			if there && n.ProvisionState == "active" && n.PowerState == "power on" {

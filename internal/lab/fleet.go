@@ -9,6 +9,7 @@ import (
 	"io"
 	"maps"
 	"net/netip"
+	"os"
 	"os/exec"
 	"slices"
 	"strconv"
@@ -21,6 +22,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"ingot/internal/cli"
+	"ingot/internal/ingot"
 	"ingot/internal/sim"
 	"ingot/internal/sim/fleet"
 )
@@ -51,6 +53,10 @@ type FleetOptions struct {
 type Fleet struct {
 	// DriverInfo is what nodes have in driver_info besides the BMC.
 	DriverInfo map[string]any
+	// Owner is that of the nodes; default: none.
+	Owner string
+	// Progress gets a line every two seconds of waiting for nodes; default: nothing.
+	Progress io.Writer
 
 	cmd *exec.Cmd
 
@@ -60,39 +66,91 @@ type Fleet struct {
 	changed chan struct{}          // closed at the next event
 	ended   error                  // set when the process has ended
 
-	bmc netip.Addr // of all BMCs
+	bmc    netip.Addr // of all BMCs
+	series fleet.Series
+	uuids  []string         // of the nodes
+	socket *sim.FleetSocket // nil in a lab, whose network they share
 }
 
-// startFleet starts the process and returns when its BMCs listen, at the bridge's address so that
-// conductors on hosts of their own reach them.
+// startFleet starts the machines of a lab and returns when their BMCs listen, at the bridge's address
+// so that conductors on hosts of their own reach them.
 func startFleet(ctx context.Context, n *sim.Network, binary string, o FleetOptions) (*Fleet, error) {
 	if err := n.AddFleet(ctx, fleetPool); err != nil {
 		return nil, err
 	}
-	args := []string{"lab", "simulate", "--interface", sim.FleetInterface,
-		"--bmc-address", n.Addr().String(),
+	f := newFleet(n.Addr(), 0, o)
+	f.cmd = n.Command(context.WithoutCancel(ctx), binary, f.arguments(o)...)
+	f.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	if err := f.start(f.cmd.Start); err != nil {
+		return nil, err
+	}
+	return f, nil
+}
+
+// PlugOptions describe simulated machines beside an interface of this host.
+type PlugOptions struct {
+	FleetOptions
+	// Interface is that of the host, whose network the machines are in.
+	Interface string
+	// BMCAddress is an address of this host, of all BMCs.
+	BMCAddress netip.Addr
+	Series     fleet.Series
+}
+
+// PlugFleet starts machines beside an interface of this host, in a network namespace that they have to
+// themselves, and returns when their BMCs listen. They end with this process, and leave nothing.
+func PlugFleet(ctx context.Context, o PlugOptions) (*Fleet, error) {
+	binary, err := os.Executable()
+	if err != nil {
+		return nil, fmt.Errorf("find this program: %w", err)
+	}
+	f := newFleet(o.BMCAddress, o.Series, o.FleetOptions)
+	if f.socket, err = sim.PlugFleet(ctx, o.Interface); err != nil {
+		return nil, err
+	}
+	f.cmd = exec.Command(binary, append(f.arguments(o.FleetOptions), "--outside", sim.OutsidePath)...)
+	f.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM}
+	if err := f.start(func() error { return f.socket.Start(f.cmd) }); err != nil {
+		return nil, errors.Join(err, f.socket.Close())
+	}
+	return f, nil
+}
+
+func newFleet(bmc netip.Addr, series fleet.Series, o FleetOptions) *Fleet {
+	f := &Fleet{stages: make(map[string]fleet.Event), traces: make(map[string][]Arrival),
+		changed: make(chan struct{}), bmc: bmc, series: series, Progress: io.Discard}
+	for range o.Machines {
+		f.uuids = append(f.uuids, ingot.NewUUID())
+	}
+	return f
+}
+
+// arguments are those of the program that is the machines.
+func (f *Fleet) arguments(o FleetOptions) []string {
+	return []string{"lab", "simulate", "--interface", sim.FleetInterface,
+		"--bmc-address", f.bmc.String(), "--series", strconv.Itoa(int(f.series)),
 		"--machines", strconv.Itoa(o.Machines), "--disk-size", strconv.FormatInt(o.DiskSize, 10),
 		"--keep", strconv.FormatInt(o.Keep, 10), "--tftp=" + strconv.FormatBool(o.TFTP)}
-	cmd := n.Command(context.WithoutCancel(ctx), binary, args...)
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	out, err := cmd.StdoutPipe()
+}
+
+// start starts the process and returns when its BMCs listen.
+func (f *Fleet) start(start func() error) error {
+	out, err := f.cmd.StdoutPipe()
 	if err != nil {
-		return nil, fmt.Errorf("start simulated machines: %w", err)
+		return fmt.Errorf("start simulated machines: %w", err)
 	}
 	var complaints tail
-	cmd.Stderr = &complaints
-	if err := cmd.Start(); err != nil {
-		return nil, fmt.Errorf("start simulated machines: %w", err)
+	f.cmd.Stderr = &complaints
+	if err := start(); err != nil {
+		return fmt.Errorf("start simulated machines: %w", err)
 	}
-	f := &Fleet{cmd: cmd, stages: make(map[string]fleet.Event), traces: make(map[string][]Arrival), changed: make(chan struct{}),
-		bmc: n.Addr()}
 	lines := bufio.NewReader(out)
 	if _, err := lines.ReadString('\n'); err != nil {
-		return nil, errors.Join(fmt.Errorf("start simulated machines: %s", complaints.text()),
-			cmd.Wait())
+		ended := f.cmd.Wait() // all of what it complains about is here then
+		return fmt.Errorf("start simulated machines: %w: %s", ended, complaints.text())
 	}
 	go f.follow(lines, &complaints)
-	return f, nil
+	return nil
 }
 
 // tail keeps the end of what a process complains about.
@@ -208,7 +266,7 @@ func (f *Fleet) Wait(ctx context.Context, stage fleet.Stage, machines int) error
 
 // Stop ends the machines.
 func (f *Fleet) Stop() error {
-	if err := f.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+	if err := f.cmd.Process.Signal(syscall.SIGTERM); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		return fmt.Errorf("stop simulated machines: %w", err)
 	}
 	for {
@@ -216,37 +274,43 @@ func (f *Fleet) Stop() error {
 		changed, ended := f.changed, f.ended
 		f.mu.Unlock()
 		if ended != nil {
-			return nil
+			break
 		}
 		<-changed
 	}
+	if f.socket == nil {
+		return nil
+	}
+	return f.socket.Close()
 }
 
-// FleetNode is how simulated machine i is enrolled, and the address of its port.
-func (l *Lab) FleetNode(i int) (nodes.CreateOpts, string) {
-	spec, port := fleet.Spec(i)
+// Node is how simulated machine i is enrolled, and the address of its port.
+func (f *Fleet) Node(i int) (nodes.CreateOpts, string) {
+	spec, port := f.series.Spec(i)
 	info := map[string]any{
-		"ipmi_address": l.Fleet.bmc.String(), "ipmi_port": int(port),
+		"ipmi_address": f.bmc.String(), "ipmi_port": int(port),
 		"ipmi_username": spec.User, "ipmi_password": spec.Password,
 	}
-	maps.Copy(info, l.Fleet.DriverInfo)
+	maps.Copy(info, f.DriverInfo)
 	return nodes.CreateOpts{
-		Name: spec.Name, Driver: "ipmi", DriverInfo: info,
+		UUID: f.uuids[i], Name: spec.Name, Driver: "ipmi", DriverInfo: info, Owner: f.Owner,
 		Properties: map[string]any{"capabilities": "boot_mode:bios"},
 	}, spec.MAC
 }
 
 func simulateCommand() *cobra.Command {
 	var o fleet.Options
-	var bmc string
+	var bmc, outside string
 	cmd := &cobra.Command{
 		Use:   "simulate",
 		Short: "Run simulated machines on a network interface, until Ctrl-C",
 		Long: "Machines of software alone: no firmware and no kernel runs, but the packets are real.\n" +
 			"Each has a BMC on --bmc-address (user admin, password secret), boots by DHCP, executes its\n" +
 			"boot script, lends its disk over iSCSI and boots what was written. The addresses that\n" +
-			"DHCP gives them must be local to this host (ip route add local POOL dev lo). The first\n" +
-			"line is printed when all BMCs listen; then one line of JSON for every stage of a machine.",
+			"DHCP gives them must be local to this host (ip route add local POOL dev lo); with --outside\n" +
+			"the interface takes them as they come, which is for a network namespace that the machines\n" +
+			"have to themselves (`ingot drill --running` makes one). The first line is printed when all BMCs\n" +
+			"listen; then one line of JSON for every stage of a machine.",
 		Example: "  ingot lab simulate --interface veth1 --machines 100",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -256,6 +320,9 @@ func simulateCommand() *cobra.Command {
 			if o.Machines < 1 || o.Machines > fleet.MaxMachines {
 				return cli.Usage(fmt.Errorf("--machines is %d; 1 to %d", o.Machines, fleet.MaxMachines))
 			}
+			if o.Series > fleet.MaxSeries {
+				return cli.Usage(fmt.Errorf("--series is %d; 0 to %d", o.Series, fleet.MaxSeries))
+			}
 			if o.DiskSize < 0 || o.Keep < 0 {
 				return cli.Usage(fmt.Errorf("--disk-size is %d, --keep is %d; neither may be negative",
 					o.DiskSize, o.Keep))
@@ -263,6 +330,11 @@ func simulateCommand() *cobra.Command {
 			var err error
 			if o.BMCAddress, err = netip.ParseAddr(bmc); err != nil {
 				return cli.Usage(fmt.Errorf("--bmc-address is %q; an address of this host", bmc))
+			}
+			if outside != "" {
+				if o.Outside, err = sim.OpenNamespace(outside); err != nil {
+					return cli.Usage(fmt.Errorf("--outside: %w", err))
+				}
 			}
 			var mu sync.Mutex
 			out := json.NewEncoder(cmd.OutOrStdout())
@@ -291,10 +363,42 @@ func simulateCommand() *cobra.Command {
 	flags.IntVar(&o.Machines, "machines", 10, fmt.Sprintf("how many, 1 to %d", fleet.MaxMachines))
 	flags.StringVar(&bmc, "bmc-address", "127.0.0.1", "where the BMCs listen; conductors on other "+
 		"hosts need one that they reach")
+	flags.StringVar(&outside, "outside", "", "network namespace of the BMCs, such as /run/netns/NAME, "+
+		"where\nthat of the process is the machines' alone")
+	flags.Uint32Var((*uint32)(&o.Series), "series", 0, "names the machines drill-SERIES-0001 and so on, "+
+		"with MACs of\ntheir own (default sim-1 and so on)")
 	flags.Int64Var(&o.DiskSize, "disk-size", 0, "bytes of each disk (default 16 MiB)")
 	flags.Int64Var(&o.Keep, "keep", 0, "bytes of each disk to remember; the rest reads as zeros (default all)")
 	flags.BoolVar(&o.TFTP, "tftp", false, "machines without iPXE in their network cards")
 	return cmd
+}
+
+// Create makes nodes of machines first to last (from 0, last excluded). None is left half made: who is
+// interrupted has to know what exists.
+func (f *Fleet) Create(ctx context.Context, c *cli.Client, first, last int) error {
+	return each(first, last, func(i int) error {
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 20*time.Second)
+		defer cancel()
+		node, mac := f.Node(i)
+		_, err := c.CreateNode(ctx, node, mac)
+		return err
+	})
+}
+
+// Provide brings machines that have nodes to available.
+func (f *Fleet) Provide(ctx context.Context, c *cli.Client, first, last int) error {
+	for _, step := range [][2]string{{"manage", "manageable"}, {"provide", "available"}} {
+		if err := f.provision(ctx, c, first, last, step[0]); err != nil {
+			return err
+		}
+		if err := f.await(ctx, c, first, last, step[1]); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // EnrollFleet makes nodes of simulated machines first to last (from 0, last excluded), and brings
@@ -304,24 +408,10 @@ func (l *Lab) EnrollFleet(ctx context.Context, first, last int) error {
 	if err != nil {
 		return err
 	}
-	err = each(first, last, func(i int) error {
-		node, mac := l.FleetNode(i)
-		n, err := c.CreateNode(ctx, node, mac)
-		if err != nil {
-			return err
-		}
-		return c.Provision(ctx, n.UUID, "manage")
-	})
-	if err != nil {
+	if err := l.Fleet.Create(ctx, c, first, last); err != nil {
 		return err
 	}
-	if err := l.WaitFleet(ctx, first, last, "manageable"); err != nil {
-		return err
-	}
-	if err := l.provision(ctx, first, last, "provide"); err != nil {
-		return err
-	}
-	return l.WaitFleet(ctx, first, last, "available")
+	return l.Fleet.Provide(ctx, c, first, last)
 }
 
 // DeployFleet asks for the deployment of an image to machines, all at once, and returns when all
@@ -344,34 +434,25 @@ func (l *Lab) RequestFleet(ctx context.Context, first, last int, info map[string
 		values[key] = value
 	}
 	err = each(first, last, func(i int) error {
-		node, _ := l.FleetNode(i)
-		_, err := c.SetInstance(ctx, node.Name, values)
+		_, err := c.SetInstance(ctx, l.Fleet.uuids[i], values)
 		return err
 	})
 	if err != nil {
 		return err
 	}
-	return l.provision(ctx, first, last, "active")
+	return l.Fleet.provision(ctx, c, first, last, "active")
 }
 
 // UndeployFleet frees machines, all at once, and returns when all are available.
 func (l *Lab) UndeployFleet(ctx context.Context, first, last int) error {
-	if err := l.provision(ctx, first, last, "deleted"); err != nil {
-		return err
-	}
-	return l.WaitFleet(ctx, first, last, "available")
-}
-
-// provision asks for a verb on every machine of a range.
-func (l *Lab) provision(ctx context.Context, first, last int, verb string) error {
 	c, err := l.Client()
 	if err != nil {
 		return err
 	}
-	return each(first, last, func(i int) error {
-		node, _ := l.FleetNode(i)
-		return c.Provision(ctx, node.Name, verb)
-	})
+	if err := l.Fleet.provision(ctx, c, first, last, "deleted"); err != nil {
+		return err
+	}
+	return l.Fleet.await(ctx, c, first, last, "available")
 }
 
 // WaitFleet returns when all machines of a range have a provision state. A machine that fails ends
@@ -381,16 +462,26 @@ func (l *Lab) WaitFleet(ctx context.Context, first, last int, state string) erro
 	if err != nil {
 		return err
 	}
+	return l.Fleet.await(ctx, c, first, last, state)
+}
+
+// provision asks for a verb on every machine of a range.
+func (f *Fleet) provision(ctx context.Context, c *cli.Client, first, last int, verb string) error {
+	return each(first, last, func(i int) error { return c.Provision(ctx, f.uuids[i], verb) })
+}
+
+// await is WaitFleet.
+func (f *Fleet) await(ctx context.Context, c *cli.Client, first, last int, state string) error {
 	wanted := make(map[string]bool, last-first)
-	for i := first; i < last; i++ {
-		node, _ := l.FleetNode(i)
-		wanted[node.Name] = true
+	for _, uuid := range f.uuids[first:last] {
+		wanted[uuid] = true
 	}
+	told := time.Now()
 	for {
 		count := 0
-		err := c.Nodes(ctx, func(n cli.Node) error {
+		err := c.Nodes(ctx, f.Owner, func(n cli.Node) error {
 			switch {
-			case !wanted[n.Name]:
+			case !wanted[n.UUID]:
 			case n.ProvisionState == state:
 				count++
 			case n.ProvisionState == "deploy failed", n.ProvisionState == "error",
@@ -404,6 +495,10 @@ func (l *Lab) WaitFleet(ctx context.Context, first, last int, state string) erro
 		}
 		if count == len(wanted) {
 			return nil
+		}
+		if time.Since(told) >= 2*time.Second {
+			told = time.Now()
+			fmt.Fprintf(f.Progress, "  %d of %d machines are %s\n", count, len(wanted), state)
 		}
 		select {
 		case <-ctx.Done():

@@ -15,9 +15,9 @@ import (
 // namespacePath is where iproute2 keeps a named network namespace.
 func namespacePath(name string) string { return "/run/netns/" + name }
 
-// Namespace is a network namespace with a name. Its methods may be called concurrently.
+// Namespace is a network namespace. Its methods may be called concurrently.
 type Namespace struct {
-	name string
+	name string   // "" if it has none
 	file *os.File // sockets and machines are made through it
 }
 
@@ -43,6 +43,37 @@ func (s *Namespace) create(ctx context.Context, save func() error) error {
 		return err
 	}
 	return ip(ctx, s.name, "link set lo up")
+}
+
+// OpenNamespace is the network namespace at a path, such as /run/netns/NAME.
+func OpenNamespace(path string) (*Namespace, error) {
+	file, err := os.Open(path)
+	if err != nil {
+		return nil, fmt.Errorf("open network namespace: %w", err)
+	}
+	return &Namespace{file: file}, nil
+}
+
+// thisNamespace is the network namespace that this process lives in.
+func thisNamespace() (*Namespace, error) { return OpenNamespace("/proc/thread-self/ns/net") }
+
+// newNamespace makes a network namespace without a name, in which nothing is up. It is gone when it
+// was closed and no process is inside, however those ended.
+func newNamespace() (*Namespace, error) {
+	here, err := thisNamespace()
+	if err != nil {
+		return nil, err
+	}
+	defer here.close()
+	var s *Namespace
+	err = here.Do(func() error { // a thread that moves away is moved back
+		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+			return fmt.Errorf("make a network namespace: %w; run as root", err)
+		}
+		s, err = thisNamespace()
+		return err
+	})
+	return s, err
 }
 
 // record is what CleanUp has to know. The inode is 0 while the namespace is being made.

@@ -146,7 +146,7 @@ func manyOnce(ctx context.Context, l *lab.Lab, machines int, info map[string]str
 	}
 	var begin, end time.Time
 	for i := range machines {
-		node, _ := l.FleetNode(i)
+		node, _ := l.Fleet.Node(i)
 		entries, err := journalOf(ctx, l, node.Name)
 		if err != nil {
 			return r, err

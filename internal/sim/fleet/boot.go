@@ -50,9 +50,21 @@ func (m *Machine) modifiers(c client) []dhcpv4.Modifier {
 	return all
 }
 
-// lease asks for an address. Firmware does so once. The ramdisk begins anew for two minutes, as the
-// agent does.
+// lease asks for an address, and takes it.
 func (m *Machine) lease(ctx context.Context, c client) (*dhcpv4.DHCPv4, error) {
+	ack, err := m.askOften(ctx, c)
+	if err != nil || m.fleet.o.Outside == nil {
+		return ack, err
+	}
+	m.mu.Lock()
+	m.leased = ack
+	m.mu.Unlock()
+	return ack, m.fleet.take(ctx, ack)
+}
+
+// askOften asks for an address. Firmware does so once. The ramdisk begins anew for two minutes, as the
+// agent does.
+func (m *Machine) askOften(ctx context.Context, c client) (*dhcpv4.DHCPv4, error) {
 	if c != systemClient {
 		return m.ask(ctx, c, nclient4.WithTimeout(2*time.Second), nclient4.WithRetry(5))
 	}

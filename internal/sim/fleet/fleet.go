@@ -7,7 +7,8 @@
 //
 // The machines of one fleet share the network namespace of the process and one interface of it,
 // an end of a veth pair; the addresses that DHCP may give them must be local there (see
-// sim.Network.AddFleet). Machines with real firmware are those of package sim. Read
+// sim.Network.AddFleet), or they have the namespace to themselves and take each as it comes (see
+// sim.PlugFleet). Machines with real firmware are those of package sim. Read
 // machine.go first.
 package fleet
 
@@ -15,6 +16,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/netip"
 	"sync"
 
@@ -65,6 +67,12 @@ type Options struct {
 	Machines int
 	// BMCAddress is where the BMCs listen, a port each; default 127.0.0.1.
 	BMCAddress netip.Addr
+	// Outside is the network namespace of the BMCs where that of the process is the machines' alone:
+	// there the interface gets each address that DHCP gives, and all are released in the end.
+	// Default: all share one.
+	Outside *sim.Namespace
+	// Series names the machines.
+	Series Series
 	// DiskSize is the capacity of each disk in bytes; default 16 MiB. Memory grows with what is
 	// written that is not zero.
 	DiskSize int64
@@ -79,10 +87,24 @@ type Options struct {
 	Log *slog.Logger
 }
 
-// Spec is what a server has to know of machine i (from 0) of any fleet, and the port of its BMC. The
-// names, and all that is made of them, are the same in every run.
-func Spec(i int) (spec sim.MachineSpec, port uint16) {
-	spec, err := sim.MachineSpec{Name: fmt.Sprintf("sim-%d", i+1)}.WithDefaults()
+// Series tells the machines of one fleet from those of others that are enrolled at the same servers,
+// by names and all that is made of them. Those of series 0 are sim-1 and so on, in every run. All
+// others are drill-SERIES-0001 and so on.
+type Series uint32
+
+// MaxSeries is the last one: it has three bytes in a MAC.
+const MaxSeries Series = 1<<24 - 1
+
+// Spec is what a server has to know of machine i (from 0) of any fleet, and the port of its BMC.
+func (s Series) Spec(i int) (spec sim.MachineSpec, port uint16) {
+	spec.Name = fmt.Sprintf("sim-%d", i+1)
+	if s > 0 {
+		spec.Name = fmt.Sprintf("drill-%d-%04d", s, i+1)
+		// Locally administered, and of no hypervisor that we know; no two machines share one.
+		spec.MAC = fmt.Sprintf("d6:%02x:%02x:%02x:%02x:%02x", byte(s>>16), byte(s>>8), byte(s),
+			byte(i>>8), byte(i))
+	}
+	spec, err := spec.WithDefaults()
 	if err != nil {
 		panic(err) // the name is ours
 	}
@@ -94,6 +116,9 @@ type Fleet struct {
 	o        Options
 	wire     *wire
 	machines []*Machine
+
+	taking sync.Mutex
+	taken  map[netip.Prefix]bool // addresses that the interface has; guarded by taking
 }
 
 // New makes machines, all off, with BMCs that listen. It needs root, for a packet socket. Close
@@ -101,6 +126,9 @@ type Fleet struct {
 func New(o Options) (*Fleet, error) {
 	if o.Machines < 1 || o.Machines > MaxMachines {
 		return nil, fmt.Errorf("%d machines: 1 to %d", o.Machines, MaxMachines)
+	}
+	if o.Series > MaxSeries {
+		return nil, fmt.Errorf("series %d: 0 to %d", o.Series, MaxSeries)
 	}
 	if !o.BMCAddress.IsValid() {
 		o.BMCAddress = netip.AddrFrom4([4]byte{127, 0, 0, 1})
@@ -118,7 +146,7 @@ func New(o Options) (*Fleet, error) {
 	if err != nil {
 		return nil, err
 	}
-	f := &Fleet{o: o, wire: w}
+	f := &Fleet{o: o, wire: w, taken: make(map[netip.Prefix]bool)}
 	for i := range o.Machines {
 		m, err := f.machine(i)
 		if err != nil {
@@ -132,6 +160,18 @@ func New(o Options) (*Fleet, error) {
 // Machine is machine i.
 func (f *Fleet) Machine(i int) *Machine { return f.machines[i] }
 
+// listen opens the socket of a BMC.
+func (f *Fleet) listen(addr netip.AddrPort) (conn *net.UDPConn, err error) {
+	open := func() (err error) {
+		conn, err = net.ListenUDP("udp", net.UDPAddrFromAddrPort(addr))
+		return err
+	}
+	if f.o.Outside != nil {
+		return conn, f.o.Outside.Do(open)
+	}
+	return conn, open()
+}
+
 // Close switches all machines off and closes their BMCs.
 func (f *Fleet) Close() error {
 	errs := make([]error, len(f.machines))
@@ -140,5 +180,8 @@ func (f *Fleet) Close() error {
 		all.Go(func() { errs[i] = m.close() })
 	}
 	all.Wait()
+	if f.o.Outside != nil {
+		f.release()
+	}
 	return errors.Join(errors.Join(errs...), f.wire.close())
 }

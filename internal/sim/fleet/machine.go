@@ -12,6 +12,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/insomniacslk/dhcp/dhcpv4"
+
 	"ingot/internal/sim"
 	"ingot/internal/sim/ipxe"
 )
@@ -29,8 +31,9 @@ type Machine struct {
 	stop  context.CancelFunc // ends the life that runs
 	done  chan struct{}      // closed when it has ended
 
-	mu sync.Mutex // guards the field below
-	on bool
+	mu     sync.Mutex // guards the fields below
+	on     bool
+	leased *dhcpv4.DHCPv4 // what DHCP said last, where that matters later
 
 	received atomic.Int64 // bytes, see Event
 
@@ -41,14 +44,15 @@ var _ sim.Chassis = (*Machine)(nil)
 
 // machine makes machine i and starts its BMC.
 func (f *Fleet) machine(i int) (*Machine, error) {
-	spec, port := Spec(i)
+	spec, port := f.o.Series.Spec(i)
 	mac, err := net.ParseMAC(spec.MAC)
 	if err != nil {
 		return nil, err
 	}
 	m := &Machine{fleet: f, spec: spec, mac: mac, disk: newDisk(f.o.DiskSize, f.o.Keep)}
 	m.bmc = sim.NewBMC(m, sim.BMCOptions{Name: spec.Name, UUID: spec.UUID, User: spec.User,
-		Password: spec.Password, Addr: netip.AddrPortFrom(f.o.BMCAddress, port), Log: f.o.Log})
+		Password: spec.Password, Addr: netip.AddrPortFrom(f.o.BMCAddress, port), Listen: f.listen,
+		Log: f.o.Log})
 	return m, m.bmc.Start()
 }
 

@@ -22,6 +22,7 @@ const (
 // wire is the interface that the machines share, below the addresses: each sends frames under its
 // own MAC, and gets the DHCP answers that name it.
 type wire struct {
+	iface  *net.Interface
 	socket *os.File
 	done   chan struct{}
 
@@ -46,7 +47,7 @@ func plug(name string) (*wire, error) {
 		unix.Close(fd)
 		return nil, fmt.Errorf("packet socket on %s: %w", name, err)
 	}
-	w := &wire{socket: os.NewFile(uintptr(fd), "packet socket"), done: make(chan struct{}),
+	w := &wire{iface: iface, socket: os.NewFile(uintptr(fd), "packet socket"), done: make(chan struct{}),
 		cards: make(map[string]*card)}
 	go w.listen()
 	return w, nil
