@@ -2,10 +2,7 @@ package drill
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"slices"
-	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -46,21 +43,31 @@ func (c *cluster) query(ctx context.Context, fn func(*pgx.Conn) error) error {
 
 // judge finds what no conductor may have done, and journals that do not tell all.
 func (c *cluster) judge(ctx context.Context, r *Report) error {
-	return c.query(ctx, func(db *pgx.Conn) error {
+	return c.query(ctx, func(db *pgx.Conn) (err error) {
 		if err := writers(ctx, db, r); err != nil {
 			return err
 		}
-		// What a conductor had no time to put on record others do, some time after its death.
-		for end := time.Now().Add(mendTime); ; {
-			err := journals(ctx, db, r)
-			if err != nil || len(r.Holes) == 0 || time.Now().After(end) {
-				return errors.Join(err, recall(ctx, db, r.Disturbed))
-			}
-			if err := wait(ctx, time.Second); err != nil {
-				return err
-			}
+		storms := 1
+		if r.Undisturbed != nil {
+			storms = 2
 		}
+		r.Holes, err = mended(ctx, func() ([]string, error) { return journals(ctx, db, storms) })
+		return err
 	})
+}
+
+// mended looks for holes in journals until there is none, or none will be filled any more: what a
+// conductor had no time to put on record others do, some time after its death.
+func mended(ctx context.Context, look func() ([]string, error)) (holes []string, err error) {
+	for end := time.Now().Add(mendTime); ; {
+		holes, err = look()
+		if err != nil || len(holes) == 0 || time.Now().After(end) {
+			return holes, err
+		}
+		if err := wait(ctx, time.Second); err != nil {
+			return nil, err
+		}
+	}
 }
 
 // mendTime is how long journals may take to be complete.
@@ -95,11 +102,7 @@ func writers(ctx context.Context, db *pgx.Conn, r *Report) error {
 
 // journals checks that each machine that arrived has on record how it began and how it ended, as often
 // as it was deployed, and that each state that it left is the one that it had come to.
-func journals(ctx context.Context, db *pgx.Conn, r *Report) error {
-	storms := 1
-	if r.Undisturbed != nil {
-		storms = 2
-	}
+func journals(ctx context.Context, db *pgx.Conn, storms int) ([]string, error) {
 	rows, err := db.Query(ctx, `WITH changes AS (SELECT node, seq, text,
 			data::json->>'from' AS from_, data::json->>'to' AS to_,
 			lag(data::json->>'to') OVER (PARTITION BY node ORDER BY seq) AS was
@@ -111,31 +114,11 @@ func journals(ctx context.Context, db *pgx.Conn, r *Report) error {
 		OR count(*) FILTER (WHERE to_ = 'active') <> $1
 		OR count(*) FILTER (WHERE was <> from_) > 0`, storms)
 	if err != nil {
-		return fmt.Errorf("read the journals: %w", err)
+		return nil, fmt.Errorf("read the journals: %w", err)
 	}
-	r.Holes, err = pgx.CollectRows(rows, pgx.RowTo[string])
+	holes, err := pgx.CollectRows(rows, pgx.RowTo[string])
 	if err != nil {
-		return fmt.Errorf("read the journals: %w", err)
+		return nil, fmt.Errorf("read the journals: %w", err)
 	}
-	return nil
-}
-
-// recall adds to each lost machine the end of its journal.
-func recall(ctx context.Context, db *pgx.Conn, s *Storm) error {
-	for i, lost := range s.Lost {
-		name, _, _ := strings.Cut(lost, " ")
-		rows, err := db.Query(ctx, `SELECT to_char(to_timestamp(time / 1e6), 'MI:SS.MS') || ' ' ||
-			source || ': ' || text FROM journal WHERE node = (SELECT uuid FROM nodes WHERE name = $1)
-			ORDER BY seq DESC LIMIT 12`, name)
-		if err != nil {
-			return fmt.Errorf("read the journal of %s: %w", name, err)
-		}
-		entries, err := pgx.CollectRows(rows, pgx.RowTo[string])
-		if err != nil {
-			return fmt.Errorf("read the journal of %s: %w", name, err)
-		}
-		slices.Reverse(entries)
-		s.Lost[i] = lost + "\n    " + strings.Join(entries, "\n    ")
-	}
-	return nil
+	return holes, nil
 }

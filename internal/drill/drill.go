@@ -1,11 +1,12 @@
-// Package drill rehearses the death of servers: simulated machines are deployed by a temporary
-// cluster, twice, and the second time servers are killed, stopped or cut off meanwhile. It counts
-// the machines that did not get their image and the seconds that the others lost, and has the
-// database and the journals judge the conductors: whether each row was written by who had reserved
-// it, and each machine's way is on record to its end.
+// Package drill rehearses storms of booting machines, which are simulated ones (package fleet). One
+// kind has a temporary cluster: machines are deployed twice, and the second time servers are killed,
+// stopped or cut off meanwhile. It counts the machines that did not get their image and the seconds
+// that the others lost, and has the database and the journals judge the conductors: whether each row
+// was written by who had reserved it, and each machine's way is on record to its end. The other kind
+// has an installation in use deploy its machines, does nothing to the servers, and removes all.
 //
-// The cluster, its machines and their network are package lab's, the machines package fleet's. Read
-// Run first; fault.go is what is done to servers, check.go who judges.
+// Clusters, machines and their networks are package lab's. Read storm.go first, which both kinds share,
+// then Run (fault.go is what is done to servers, check.go who judges) and RunOn in running.go.
 package drill
 
 import (
@@ -96,7 +97,7 @@ func Run(ctx context.Context, o Options) (r *Report, err error) {
 	}
 	if !o.Once {
 		c.say("storm 1, undisturbed:")
-		if r.Undisturbed, err = c.storm(ctx, nil); err != nil {
+		if r.Undisturbed, err = c.storm(ctx, undisturbed); err != nil {
 			return nil, err
 		}
 		if lost := r.Undisturbed.Lost; len(lost) > 0 {
@@ -108,15 +109,9 @@ func Run(ctx context.Context, o Options) (r *Report, err error) {
 		}
 		c.say("storm 2, disturbed:")
 	}
-	schedule := plan(o)
-	if r.Disturbed, err = c.storm(ctx, schedule); err != nil {
+	if r.Disturbed, err = c.disturbedStorm(ctx, plan(o)); err != nil {
 		return nil, err
 	}
 	r.OriginSent = c.origin.sent()
 	return r, c.judge(ctx, r)
-}
-
-// say prints a line of progress.
-func (c *cluster) say(format string, args ...any) {
-	fmt.Fprintf(c.o.Progress, format+"\n", args...)
 }

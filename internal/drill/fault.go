@@ -9,6 +9,7 @@ import (
 	"runtime"
 	"time"
 
+	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
 	"ingot/internal/lab"
@@ -82,6 +83,59 @@ func randomPlan(o Options) []fault {
 			Hold:    time.Second + time.Duration(random.Int64N(int64(o.Hold)))}
 	}
 	return all
+}
+
+// disturbedStorm is a storm while the schedule is carried out.
+func (c *cluster) disturbedStorm(ctx context.Context, schedule []fault) (*Storm, error) {
+	var told []string
+	s, err := c.storm(ctx, func(ctx context.Context, begin time.Time) (err error) {
+		told, err = c.disturb(ctx, begin, schedule)
+		return err
+	})
+	if s != nil {
+		s.Faults = told
+	}
+	return s, err
+}
+
+// disturb carries out the schedule, and tells what was done.
+func (c *cluster) disturb(ctx context.Context, begin time.Time, schedule []fault) (all []string,
+	err error) {
+	var g errgroup.Group
+	busy := make([]chan struct{}, len(c.Servers))
+	for i := range busy {
+		busy[i] = make(chan struct{}, 1)
+	}
+	told := make(chan string, 2*len(schedule))
+	for _, f := range schedule {
+		for float64(c.arrived(begin)) < f.Arrived*float64(c.machines) {
+			if err := wait(ctx, 20*time.Millisecond); err != nil {
+				break
+			}
+		}
+		if ctx.Err() != nil {
+			break
+		}
+		g.Go(func() error {
+			select {
+			case busy[f.Server] <- struct{}{}:
+				defer func() { <-busy[f.Server] }()
+			case <-ctx.Done():
+				return nil
+			}
+			return c.apply(ctx, f, func(text string) {
+				text = fmt.Sprintf("%5.1f s  %s", time.Since(begin).Seconds(), text)
+				c.say("  %s", text)
+				told <- text
+			})
+		})
+	}
+	err = g.Wait()
+	close(told)
+	for text := range told {
+		all = append(all, text)
+	}
+	return all, err
 }
 
 // apply does it, and ends it; done is told what was done and when.

@@ -1,6 +1,7 @@
 package drill
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"maps"
@@ -67,34 +68,89 @@ func (r *Report) Print(w io.Writer) error {
 	} else {
 		line("storm", "%s", d.times())
 	}
-	var sent []string
-	for _, name := range slices.Sorted(maps.Keys(r.OriginSent)) {
-		sent = append(sent, fmt.Sprintf("%s %d times", name, r.OriginSent[name]))
-	}
-	line("origin sent", "%s", strings.Join(sent, ", "))
+	line("origin sent", "%s", timesSent(r.OriginSent))
 	line("changes of nodes", "%d, %d of them by who had no right to", r.Writes, len(r.Faults))
 	line("journals", "%d incomplete", len(r.Holes))
 	if err := tw.Flush(); err != nil {
 		return err
 	}
-	for _, list := range []struct {
-		what  string
-		lines []string
-	}{{"Done to servers", d.Faults}, {"Lost", d.Lost}, {"Written without a right", r.Faults},
-		{"Incomplete journals", r.Holes}} {
-		if len(list.lines) == 0 {
+	return printLists(w, []list{{"Done to servers", d.Faults}, {"Not even promised", d.refusal()},
+		{"Lost", d.Lost}, {"Written without a right", r.Faults}, {"Incomplete journals", r.Holes}})
+}
+
+// RunningReport is what a drill against an installation in use has found.
+type RunningReport struct {
+	Machines   int    `json:"machines"`
+	Conductors int    `json:"conductors"` // that lived at the end
+	Seed       uint64 `json:"seed"`
+	Storm      *Storm `json:"storm"`
+	// OriginSent is how often the drill's own web server sent each of its files.
+	OriginSent map[string]int `json:"origin_sent"`
+	// Holes are machines whose journal does not tell each change of state once and in order.
+	Holes []string `json:"holes"`
+}
+
+// Passed tells whether no machine was lost, and every journal tells what happened.
+func (r *RunningReport) Passed() bool { return len(r.Storm.Lost)+len(r.Holes) == 0 }
+
+// Print writes the report for people.
+func (r *RunningReport) Print(w io.Writer) error {
+	s := r.Storm
+	tw := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
+	fmt.Fprintf(tw, "machines lost\t%d of %d, by %d conductors\n", len(s.Lost), r.Machines, r.Conductors)
+	fmt.Fprintf(tw, "arrivals\t%s\n", s.times())
+	fmt.Fprintf(tw, "bytes\t%.1f MB of boot files fetched, %.1f MB of images written\n", mega(s.Received),
+		mega(s.Written))
+	fmt.Fprintf(tw, "drill's files\t%s\n", timesSent(r.OriginSent))
+	fmt.Fprintf(tw, "journals\t%d incomplete\n", len(r.Holes))
+	if err := tw.Flush(); err != nil {
+		return err
+	}
+	return printLists(w, []list{{"Not even promised", s.refusal()}, {"Lost", s.Lost},
+		{"Incomplete journals", r.Holes}})
+}
+
+// list is lines below a word.
+type list struct {
+	what  string
+	lines []string
+}
+
+// printLists prints those that are not empty.
+func printLists(w io.Writer, all []list) error {
+	var b strings.Builder
+	for _, l := range all {
+		if len(l.lines) == 0 {
 			continue
 		}
 		const most = 20
-		fmt.Fprintf(w, "\n%s:\n", list.what)
-		for _, l := range list.lines[:min(len(list.lines), most)] {
-			fmt.Fprintln(w, "  "+l)
+		fmt.Fprintf(&b, "\n%s:\n", l.what)
+		for _, line := range l.lines[:min(len(l.lines), most)] {
+			fmt.Fprintln(&b, "  "+line)
 		}
-		if more := len(list.lines) - most; more > 0 {
-			fmt.Fprintf(w, "  and %d more\n", more)
+		if more := len(l.lines) - most; more > 0 {
+			fmt.Fprintf(&b, "  and %d more\n", more)
 		}
 	}
-	return nil
+	_, err := io.WriteString(w, b.String())
+	return err
+}
+
+// timesSent says how often files were sent.
+func timesSent(counts map[string]int) string {
+	var all []string
+	for _, name := range slices.Sorted(maps.Keys(counts)) {
+		all = append(all, fmt.Sprintf("%s %d times", name, counts[name]))
+	}
+	return cmp.Or(strings.Join(all, ", "), "not asked for")
+}
+
+// refusal is Refused as a list.
+func (s *Storm) refusal() []string {
+	if s.Refused == "" {
+		return nil
+	}
+	return []string{s.Refused}
 }
 
 // times says when machines arrived.
