@@ -47,6 +47,13 @@ func TestExitCodesAndWordsOfWrongCommands(t *testing.T) {
 		"lab console x":                                             {1, "ingot lab up"},
 		"lab up --machines 0":                                       {2, "1 to 50"},
 		"lab simulate --interface lo --machines 0":                  {2, "1 to 10000"},
+		"lab simulate --interface lo --series 16777216":             {2, "0 to 16777215"},
+		"drill --running --interface lo --kill 1":                   {2, "--kill does not go with --running"},
+		"drill --running --interface lo --tftp":                     {2, "--tftp does not go with --running"},
+		"drill --interface lo":                                      {2, "--interface goes with --running only"},
+		"drill --keep":                                              {2, "--keep goes with --running only"},
+		"drill --running":                                           {2, "--interface is missing"},
+		"drill --running --machines 20000":                          {2, "1 to 10000"},
 		"lab simulate --interface lo --disk-size -1":                {2, "negative"},
 	} {
 		t.Run(line, func(t *testing.T) {

@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"ingot/internal/cli"
 	"ingot/internal/ingot"
 )
 
@@ -59,6 +60,45 @@ func TestOptionsThatMakeNoDrillAreRefused(t *testing.T) {
 		_, err := Run(t.Context(), o)
 		if ingot.KindOf(err) != ingot.Invalid || !strings.Contains(err.Error(), want) {
 			t.Errorf("%+v: %v", o, err)
+		}
+	}
+}
+
+func TestOptionsThatMakeNoDrillOfASiteAreRefused(t *testing.T) {
+	t.Parallel()
+	good := RunningOptions{Interface: "lo", Machines: 1, Seed: 1}
+	for want, change := range map[string]func(o *RunningOptions){
+		"no interface":     func(o *RunningOptions) { o.Interface = "" },
+		"0 machines":       func(o *RunningOptions) { o.Machines = 0 },
+		"10001 machines":   func(o *RunningOptions) { o.Machines = 10001 },
+		"seed 0":           func(o *RunningOptions) { o.Seed = 0 },
+		"seed 16777216":    func(o *RunningOptions) { o.Seed = 1 << 24 },
+		"a deploy ramdisk": func(o *RunningOptions) { o.Kernel = "http://site.example/kernel" },
+		`"nonesuch0"`:      func(o *RunningOptions) { o.Interface = "nonesuch0" },
+	} {
+		o := good
+		change(&o)
+		if _, err := RunOn(t.Context(), o); ingot.KindOf(err) != ingot.Invalid ||
+			!strings.Contains(err.Error(), want) {
+			t.Errorf("%+v: %v, want %q", o, err, want)
+		}
+	}
+}
+
+func TestAJournalHasEachChangeOfStateInOrder(t *testing.T) {
+	t.Parallel()
+	change := func(from, to string) cli.Entry {
+		return cli.Entry{Source: "state", Text: from + " → " + to, Data: ingot.Object{"from": from, "to": to}}
+	}
+	whole := []cli.Entry{change("enroll", "manageable"), {Source: "dhcp", Text: "DISCOVER"},
+		change("manageable", "available"), change("available", "active")}
+	if text := hole(whole); text != "" {
+		t.Errorf("a whole journal: %s", text)
+	}
+	for _, broken := range [][]cli.Entry{nil, whole[1:], whole[:3], append(whole[:2:2], whole[3]),
+		append(whole[:3:3], whole[2], whole[3])} {
+		if hole(broken) == "" {
+			t.Errorf("%v has no hole", broken)
 		}
 	}
 }
