@@ -19,8 +19,8 @@ import (
 	"ingot/internal/sim"
 )
 
-// site is three servers with a database, and a machine with real firmware.
-type site struct {
+// trio is three servers with a database, and a machine with real firmware.
+type trio struct {
 	t        *testing.T
 	l        *lab.Lab
 	m        *sim.Machine
@@ -35,16 +35,16 @@ func TestS0_2_AMachineArrivesThoughItsServerDies(t *testing.T) {
 		name string
 		// at is when the server is killed, next the first sign that another one has taken over.
 		at, next sign
-		who      func(s *site, e ingot.Entry) *lab.Server
+		who      func(s *trio, e ingot.Entry) *lab.Server
 		// slow makes the cables of the servers lose packets until then, so that it takes long.
 		slow int
 	}{
 		{"which sends its boot program", sign{"dhcp", "snponly.efi"},
-			sign{"script", "asked for its boot script: deploy"}, (*site).life, 10},
+			sign{"script", "asked for its boot script: deploy"}, (*trio).life, 10},
 		{"which sends its kernel", sign{"script", "asked for its boot script: deploy"},
-			sign{"agent", "the ramdisk exports its disk"}, (*site).firstInScript, 0},
+			sign{"agent", "the ramdisk exports its disk"}, (*trio).firstInScript, 0},
 		{"which writes its image", sign{"iscsi", "connected to the machine's disk"},
-			sign{"iscsi", "connected to the machine's disk"}, (*site).worker, 0},
+			sign{"iscsi", "connected to the machine's disk"}, (*trio).worker, 0},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			requirements(t)
@@ -53,7 +53,7 @@ func TestS0_2_AMachineArrivesThoughItsServerDies(t *testing.T) {
 				t.Fatal(err)
 			}
 			t.Cleanup(p.Stop)
-			s := &site{t: t, database: p.URL}
+			s := &trio{t: t, database: p.URL}
 			s.l, s.m = startWith(t, sim.MachineSpec{Firmware: sim.UEFI, NICROM: sim.NoROM}, lab.Options{
 				Cache: buildDir(t, "cache"), Conductors: 3, Database: p.URL})
 			if err := s.l.Enroll(t.Context(), s.m, func(string, string) {}); err != nil {
@@ -92,7 +92,7 @@ func TestS0_2_AMachineArrivesThoughItsServerDies(t *testing.T) {
 }
 
 // ask calls the API of one server after the other until one does what is asked.
-func (s *site) ask(fn func(api *cli.Client) error) {
+func (s *trio) ask(fn func(api *cli.Client) error) {
 	s.t.Helper()
 	var err error
 	for end := time.Now().Add(time.Minute); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
@@ -112,7 +112,7 @@ func (s *site) ask(fn func(api *cli.Client) error) {
 	s.t.Fatal(err)
 }
 
-func (s *site) journal(after int64) (entries []ingot.Entry) {
+func (s *trio) journal(after int64) (entries []ingot.Entry) {
 	s.t.Helper()
 	s.ask(func(api *cli.Client) (err error) {
 		entries, err = api.Journal(s.t.Context(), s.m.Spec().Name, after, 0)
@@ -121,14 +121,14 @@ func (s *site) journal(after int64) (entries []ingot.Entry) {
 	return entries
 }
 
-func (s *site) last() int64 {
+func (s *trio) last() int64 {
 	s.t.Helper()
 	all := s.journal(0)
 	return all[len(all)-1].Seq
 }
 
 // sees waits for a sign after an entry.
-func (s *site) sees(after int64, want sign) ingot.Entry {
+func (s *trio) sees(after int64, want sign) ingot.Entry {
 	s.t.Helper()
 	var all []ingot.Entry
 	for end := time.Now().Add(4 * time.Minute); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
@@ -153,7 +153,7 @@ func texts(journal []ingot.Entry) string {
 }
 
 // life is the server whose life is in the data of an entry.
-func (s *site) life(e ingot.Entry) *lab.Server {
+func (s *trio) life(e ingot.Entry) *lab.Server {
 	s.t.Helper()
 	db, err := pgx.Connect(s.t.Context(), s.database)
 	if err != nil {
@@ -170,7 +170,7 @@ func (s *site) life(e ingot.Entry) *lab.Server {
 }
 
 // worker is the server whose conductor works on the node.
-func (s *site) worker(ingot.Entry) (server *lab.Server) {
+func (s *trio) worker(ingot.Entry) (server *lab.Server) {
 	s.t.Helper()
 	s.ask(func(api *cli.Client) error {
 		n, err := api.Node(s.t.Context(), s.m.Spec().Name)
@@ -185,7 +185,7 @@ func (s *site) worker(ingot.Entry) (server *lab.Server) {
 	return server
 }
 
-func (s *site) server(host string) *lab.Server {
+func (s *trio) server(host string) *lab.Server {
 	s.t.Helper()
 	i := slices.IndexFunc(s.l.Servers, func(l *lab.Server) bool { return l.Host == host })
 	if i < 0 {
@@ -197,7 +197,7 @@ func (s *site) server(host string) *lab.Server {
 var kernelURL = regexp.MustCompile(`(?m)^kernel .*?(http://[^/]+)/`)
 
 // firstInScript is the server that the machine's script names first for its kernel.
-func (s *site) firstInScript(ingot.Entry) *lab.Server {
+func (s *trio) firstInScript(ingot.Entry) *lab.Server {
 	s.t.Helper()
 	client := http.Client{Transport: s.l.Servers[0].Transport()}
 	resp, err := client.Get(s.l.Servers[0].Boot() +
@@ -222,7 +222,7 @@ func (s *site) firstInScript(ingot.Entry) *lab.Server {
 }
 
 // arrives waits until the node is active and the machine runs every byte of the image.
-func (s *site) arrives(begin time.Time) {
+func (s *trio) arrives(begin time.Time) {
 	s.t.Helper()
 	var n *cli.Node
 	for end := time.Now().Add(4 * time.Minute); time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
