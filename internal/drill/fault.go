@@ -87,26 +87,36 @@ func randomPlan(o Options) []fault {
 
 // disturbedStorm is a storm while the schedule is carried out.
 func (c *cluster) disturbedStorm(ctx context.Context, schedule []fault) (*Storm, error) {
-	var told []string
+	var told []event
 	s, err := c.storm(ctx, func(ctx context.Context, begin time.Time) (err error) {
 		told, err = c.disturb(ctx, begin, schedule)
 		return err
 	})
-	if s != nil {
-		s.Faults = told
+	if s == nil {
+		return nil, err
+	}
+	for _, e := range told {
+		s.Faults = append(s.Faults, e.text)
+		s.LastFault = max(s.LastFault, e.at)
 	}
 	return s, err
 }
 
+// event is what was done, in which second.
+type event struct {
+	text string
+	at   float64
+}
+
 // disturb carries out the schedule, and tells what was done.
-func (c *cluster) disturb(ctx context.Context, begin time.Time, schedule []fault) (all []string,
+func (c *cluster) disturb(ctx context.Context, begin time.Time, schedule []fault) (all []event,
 	err error) {
 	var g errgroup.Group
 	busy := make([]chan struct{}, len(c.Servers))
 	for i := range busy {
 		busy[i] = make(chan struct{}, 1)
 	}
-	told := make(chan string, 2*len(schedule))
+	told := make(chan event, 2*len(schedule))
 	for _, f := range schedule {
 		for float64(c.arrived(begin)) < f.Arrived*float64(c.machines) {
 			if err := wait(ctx, 20*time.Millisecond); err != nil {
@@ -124,16 +134,17 @@ func (c *cluster) disturb(ctx context.Context, begin time.Time, schedule []fault
 				return nil
 			}
 			return c.apply(ctx, f, func(text string) {
-				text = fmt.Sprintf("%5.1f s  %s", time.Since(begin).Seconds(), text)
+				at := time.Since(begin).Seconds()
+				text = fmt.Sprintf("%5.1f s  %s", at, text)
 				c.say("  %s", text)
-				told <- text
+				told <- event{text, at}
 			})
 		})
 	}
 	err = g.Wait()
 	close(told)
-	for text := range told {
-		all = append(all, text)
+	for e := range told {
+		all = append(all, e)
 	}
 	return all, err
 }

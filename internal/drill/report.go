@@ -68,6 +68,8 @@ func (r *Report) Print(w io.Writer) error {
 	} else {
 		line("storm", "%s", d.times())
 	}
+	line("boots that failed", "%d of %d, %d of them begun %d s after the last fault or later",
+		len(d.FailedBoots), d.Boots, d.failedLater(), detection)
 	line("origin sent", "%s", timesSent(r.OriginSent))
 	line("changes of nodes", "%d, %d of them by who had no right to", r.Writes, len(r.Faults))
 	line("journals", "%d incomplete", len(r.Holes))

@@ -85,8 +85,56 @@ type Storm struct {
 	// Received and Written are the bytes that machines fetched, and that were written to their disks.
 	Received int64 `json:"received"`
 	Written  int64 `json:"written"`
-	// Faults is what was done to servers, with the second in which it was.
-	Faults []string `json:"faults,omitempty"`
+	// Boots is how often a machine asked the network what to boot, FailedBoots those that got nothing
+	// to boot. The firmware, or the conductors, try again.
+	Boots       int          `json:"boots"`
+	FailedBoots []FailedBoot `json:"failed_boots,omitempty"`
+	// Faults is what was done to servers, with the second in which it was; LastFault is the last of
+	// those seconds.
+	Faults    []string `json:"faults,omitempty"`
+	LastFault float64  `json:"last_fault,omitempty"`
+}
+
+// FailedBoot is a boot that failed.
+type FailedBoot struct {
+	Machine string `json:"machine"`
+	// Began is the second in which the machine asked.
+	Began float64 `json:"began"`
+	Why   string  `json:"why"`
+}
+
+// detection is how long after the death of a server machines may still be sent there.
+const detection = 5
+
+// failedLater counts the boots that failed though they began when those who live had known for some
+// time what was done to the others.
+func (s *Storm) failedLater() (n int) {
+	for _, f := range s.FailedBoots {
+		if f.Began > s.LastFault+detection {
+			n++
+		}
+	}
+	return n
+}
+
+// boots looks at the boots of all machines since begin.
+func (p *site) boots(begin time.Time, s *Storm) {
+	for i := range p.machines {
+		_, name := p.ident(i)
+		var began float64
+		asked := false
+		for _, a := range p.fleet.Trace(name) {
+			switch {
+			case a.At.Before(begin):
+			case a.Stage == fleet.Firmware:
+				s.Boots++
+				began, asked = a.At.Sub(begin).Seconds(), true
+			case a.Stage == fleet.Stuck && asked:
+				s.FailedBoots = append(s.FailedBoots, FailedBoot{name, began, a.Text})
+				asked = false
+			}
+		}
+	}
 }
 
 // storm deploys all machines at once while disturb goes on, which ends with its context.
@@ -121,6 +169,7 @@ func (p *site) storm(ctx context.Context,
 	}
 	after := p.bytes()
 	s.Received, s.Written = after.Received-before.Received, after.Written-before.Written
+	p.boots(begin, s)
 	return s, p.count(ctx, begin, s)
 }
 

@@ -20,6 +20,9 @@ import (
 // bridgeName is the same in every namespace, so that configuration files can name it.
 const bridgeName = "br0"
 
+// bridgeMAC is a local address, and no machine's.
+const bridgeMAC = "02:00:00:77:00:01"
+
 // Options says where a network keeps its state and which addresses it has. Only Dir is required.
 type Options struct {
 	// Dir is the state directory; it is made if absent. One process owns it at a time.
@@ -122,7 +125,11 @@ func (n *Network) build(ctx context.Context) error {
 	return ip(ctx, n.Name(),
 		"addr add "+n.opts.Prefix.String()+" dev "+bridgeName,
 		"addr add "+n.opts.IPv6.String()+" dev "+bridgeName+" nodad",
-		"link set "+bridgeName+" up")
+		"link set "+bridgeName+" up",
+		// Else its address is the lowest one of its ports, another one with each port, and hosts that
+		// have learned the one before reach nobody for many seconds. A bridge without ports that is
+		// given one before it is up has no link-local address.
+		"link set "+bridgeName+" address "+bridgeMAC)
 }
 
 // Bridge is the name of the bridge inside the namespace.

@@ -188,6 +188,10 @@ func (r *Router) handle(ctx context.Context, data []byte) []byte {
 	defer cancel()
 	var a answer
 	value, err := r.answer(ctx, data)
+	if err != nil && ctx.Err() != nil && ingot.KindOf(err) == ingot.Internal {
+		err = ingot.Errorf(ingot.Unavailable, "conductor %s: %w (%w); try again", r.Host,
+			context.Cause(ctx), err)
+	}
 	if err == nil && value != nil {
 		a.Value, err = encode(value)
 	}
