@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
 	"strings"
 	"sync"
@@ -15,7 +16,9 @@ import (
 	"ingot/internal/driver"
 	"ingot/internal/driver/iscsi"
 	"ingot/internal/ingot"
+	"ingot/internal/postgres"
 	"ingot/internal/rpc"
+	"ingot/internal/store"
 	"ingot/internal/store/storetest"
 	"ingot/internal/testkit"
 )
@@ -64,6 +67,58 @@ func TestADeploymentWithEveryStepRunTwice(t *testing.T) {
 			t.Errorf("step %s ran %d times", s.Name, runs[s.Name])
 		}
 	}
+}
+
+// A step that met no store says nothing of the machine, and is repeated.
+func TestADeploymentWhoseStoreIsAwayAtAnyStepGoesOn(t *testing.T) {
+	testkit.Long(t)
+	t.Parallel()
+	x := newMetal(t)
+	away := unreachable(t)
+	var mu sync.Mutex
+	met := map[string]bool{}
+	x.wrap(func(_ context.Context, _ *driver.Task, s ingot.Step,
+		inner func() (driver.Outcome, error)) (driver.Outcome, error) {
+		out, err := inner()
+		mu.Lock()
+		defer mu.Unlock()
+		if err != nil || met[s.Name] {
+			return out, err
+		}
+		met[s.Name] = true
+		return driver.Done, fmt.Errorf("after %s: %w", s.Name, away)
+	})
+	c, _ := x.start()
+	x.provision(c, "n1", "deploy")
+	x.deployed()
+	mu.Lock()
+	defer mu.Unlock()
+	for _, s := range iscsi.New(iscsi.Options{}).Steps(nil) {
+		if !met[s.Name] {
+			t.Errorf("step %s did not meet it", s.Name)
+		}
+	}
+}
+
+// unreachable is what a store says whose server has ended.
+func unreachable(t *testing.T) error {
+	t.Helper()
+	p, err := postgres.Start()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Stop()
+	s, err := store.Open(t.Context(), store.Options{URL: p.URL, Log: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	p.Down()
+	err = s.Ping(t.Context())
+	if !store.Unreachable(err) {
+		t.Fatalf("without a server: %v", err)
+	}
+	return err
 }
 
 func TestADeploymentThatFailsAtAnyStepEndsCleanly(t *testing.T) {

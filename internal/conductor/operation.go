@@ -10,6 +10,7 @@ import (
 	"ingot/internal/driver"
 	"ingot/internal/ingot"
 	"ingot/internal/lifecycle"
+	"ingot/internal/store"
 )
 
 // operation is what happens in a transient state: the steps that the node carries are run, then
@@ -37,6 +38,9 @@ var (
 	verifyStep   = ingot.Step{Interface: "power", Name: "verify"}
 	tearDownStep = ingot.Step{Interface: "deploy", Name: "tear_down"}
 )
+
+// storeRetry is how long after a step met no store it is repeated.
+const storeRetry = time.Second
 
 // advance runs the node's operation from the step on record until it ends, fails, waits for the
 // machine or for a place in the line, or is told to stop, and gives the reservation back.
@@ -79,6 +83,12 @@ func (t *task) advance(ctx context.Context) {
 			return
 		case err != nil && ctx.Err() != nil:
 			continue // the process ends: neither done nor failed
+		case store.Unreachable(err):
+			// That says nothing of the machine, and the row may be another one by now.
+			t.note(ingot.Entry{Source: "step", Level: ingot.LevelWarning, Text: fmt.Sprintf(
+				"%s is repeated: %v", t.position(), err)})
+			time.AfterFunc(storeRetry, t.c.resumer.wake)
+			return
 		case err != nil:
 			t.failed(ctx, op, fmt.Sprintf("step %s.%s failed: %v", step.Interface, step.Name, err))
 			return

@@ -374,7 +374,11 @@ func (s *Store) readMachine(ctx context.Context, mac string, moment int64) (mach
 		return m, nil
 	}
 	var text string
-	err := s.machine.QueryRowContext(context.WithoutCancel(ctx), mac).Scan(&text)
+	ask := func() error { return s.machine.QueryRowContext(context.WithoutCancel(ctx), mac).Scan(&text) }
+	err := ask()
+	if s.anew(err) {
+		err = ask()
+	}
 	if errors.Is(err, sql.ErrNoRows) {
 		return machine{}, ingot.Errorf(ingot.NotFound, "No node has a port with MAC address %s.", mac)
 	}

@@ -82,7 +82,10 @@ func (s *Store) writeLeases(ctx context.Context, doing string,
 	l.writing.Lock()
 	defer l.writing.Unlock()
 	changed := map[string]ingot.Lease{}
-	err := s.writeBeside(ctx, doing, func(tx *tx) error { return fn(tx, changed) })
+	err := s.writeBeside(ctx, doing, func(tx *tx) error {
+		clear(changed)
+		return fn(tx, changed)
+	})
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	switch {

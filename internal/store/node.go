@@ -228,8 +228,9 @@ func (s *Store) CreateNode(ctx context.Context, n *ingot.Node) error {
 	if n.UUID == "" {
 		return ingot.Errorf(ingot.Invalid, "a node needs a UUID")
 	}
-	created := *n
+	var created ingot.Node
 	err := s.write(ctx, "create node "+n.UUID, func(tx *tx) error {
+		created = *n
 		return createNode(ctx, tx, &created)
 	})
 	if duplicate(err) {
@@ -400,8 +401,9 @@ func (s *Store) UpdateNode(ctx context.Context, n *ingot.Node) error {
 // journal.
 func (s *Store) ChangeNode(ctx context.Context, n *ingot.Node, added []ingot.History,
 	entries []ingot.Entry) error {
-	updated := *n
+	var updated ingot.Node
 	err := s.write(ctx, "update node "+n.UUID, func(tx *tx) error {
+		updated = *n
 		if err := updateNode(ctx, tx, &updated); err != nil {
 			return err
 		}

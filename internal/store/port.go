@@ -66,8 +66,9 @@ func (s *Store) CreatePort(ctx context.Context, p *ingot.Port) error {
 	if p.UUID == "" || p.Address == "" {
 		return ingot.Errorf(ingot.Invalid, "a port needs a UUID and a MAC address")
 	}
-	created := *p
+	var created ingot.Port
 	err := s.write(ctx, "create port "+p.UUID, func(tx *tx) error {
+		created = *p
 		return createPort(ctx, tx, &created)
 	})
 	return s.stored(ctx, p, created, err)
@@ -170,8 +171,9 @@ func (s *Store) Ports(ctx context.Context, f PortFilter, p Page) (list []*ingot.
 // since it was read, NotFound if it is gone, Locked while a conductor is at work on its node,
 // Conflict and Invalid as in CreatePort.
 func (s *Store) UpdatePort(ctx context.Context, p *ingot.Port) error {
-	updated := *p
+	var updated ingot.Port
 	err := s.write(ctx, "update port "+p.UUID, func(tx *tx) error {
+		updated = *p
 		return updatePort(ctx, tx, &updated)
 	})
 	return s.stored(ctx, p, updated, err)

@@ -63,6 +63,8 @@ type Store struct {
 	reader *sql.DB // several connections, each with its own snapshot; with PostgreSQL the writer
 	// shared tells that other processes may write the rows, too.
 	shared bool
+	// connections is how many of them there are at most.
+	connections int
 	// outdated tells that a newer program has migrated the schema, which allows this one.
 	outdated bool
 	clock    clock
@@ -194,7 +196,7 @@ type tx struct {
 }
 
 // write runs fn in a transaction that nobody else writes beside, and commits it to the disk if
-// fn returns nil.
+// fn returns nil. fn may be run twice, see inTx.
 func (s *Store) write(ctx context.Context, doing string, fn func(*tx) error) error {
 	var started int64
 	defer func() { s.machines.ended.Add(started) }()
@@ -214,25 +216,35 @@ func (s *Store) writeBeside(ctx context.Context, doing string, fn func(*tx) erro
 	return s.inTx(ctx, s.writer, sql.TxOptions{}, doing, fn)
 }
 
-// read runs fn on one snapshot of all rows. If the connection is lost on the way, it runs fn once more
-// on another one.
+// read runs fn on one snapshot of all rows.
 func (s *Store) read(ctx context.Context, doing string, fn func(*tx) error) error {
 	o := sql.TxOptions{ReadOnly: true}
 	if s.shared {
 		o.Isolation = sql.LevelRepeatableRead // SQLite knows no other
 	}
-	err := s.inTx(ctx, s.reader, o, doing, fn)
-	if s.shared && hungUp(err) && ctx.Err() == nil {
-		err = s.inTx(ctx, s.reader, o, doing, fn)
-	}
-	return err
+	return s.inTx(ctx, s.reader, o, doing, fn)
 }
 
+// inTx runs fn in a transaction, and once more in another one if the connection is lost before anything
+// can have been committed.
 func (s *Store) inTx(ctx context.Context, db *sql.DB, o sql.TxOptions, doing string,
 	fn func(*tx) error) error {
-	t, err := db.BeginTx(ctx, &o)
+	committing, err := s.once(ctx, db, o, fn)
+	if s.anew(err) && (!committing || o.ReadOnly) && ctx.Err() == nil {
+		_, err = s.once(ctx, db, o, fn)
+	}
 	if err != nil {
 		return explain(doing, err)
+	}
+	return nil
+}
+
+// once runs fn in a transaction. committing tells whether the error came when fn had succeeded.
+func (s *Store) once(ctx context.Context, db *sql.DB, o sql.TxOptions,
+	fn func(*tx) error) (committing bool, err error) {
+	t, err := db.BeginTx(ctx, &o)
+	if err != nil {
+		return false, err
 	}
 	defer t.Rollback() // after Commit it does nothing
 	x := &tx{Tx: t, now: s.Now()}
@@ -240,13 +252,17 @@ func (s *Store) inTx(ctx context.Context, db *sql.DB, o sql.TxOptions, doing str
 		x.wanted = *wanted
 	}
 	if err := fn(x); err != nil {
-		return explain(doing, err)
+		return false, err
 	}
-	if err := t.Commit(); err != nil {
-		return explain(doing, err)
-	}
-	return nil
+	return true, t.Commit()
 }
+
+// errUnreachable is in the errors of a store that cannot be reached.
+var errUnreachable = errors.New("PostgreSQL cannot be reached")
+
+// Unreachable tells whether an error is that the store could not be reached: it says nothing of what
+// was to be done, which may be done again.
+func Unreachable(err error) bool { return errors.Is(err, errUnreachable) }
 
 // explain adds what was being done to an error of the database. An error with a kind was made
 // here, for the one who asked, and stays as it is.
@@ -261,8 +277,7 @@ func explain(doing string, err error) error {
 		return ingot.Errorf(ingot.Invalid, "a text has bytes that cannot be stored: %w", err)
 	}
 	if cutOff(err) {
-		return ingot.Errorf(ingot.Unavailable, "%s: PostgreSQL cannot be reached: %w; try again",
-			doing, err)
+		return ingot.Errorf(ingot.Unavailable, "%s: %w: %w; try again", doing, errUnreachable, err)
 	}
 	if remedy := obstacle(err); remedy != "" {
 		return ingot.Errorf(ingot.Unavailable, "%s: %w; %s, then try again", doing, err, remedy)
