@@ -22,6 +22,9 @@ func file(t *testing.T, name, text string) string {
 func TestOptionsThatCannotWorkSayWhatToDo(t *testing.T) {
 	t.Parallel()
 	clouds := file(t, "clouds.yaml", "clouds:\n  half:\n    auth: {auth_url: 'http://k', username: u}\n")
+	cloud := func(name, path string) func(*keystone.Options) {
+		return func(o *keystone.Options) { o.Cloud, o.CloudsFile = name, path }
+	}
 	user := keystone.Options{AuthURL: "http://k", Username: "u", UserDomain: "Default", Password: "p",
 		Project: "service", ProjectDomain: "Default"}
 	for want, change := range map[string]func(*keystone.Options){
@@ -32,9 +35,9 @@ func TestOptionsThatCannotWorkSayWhatToDo(t *testing.T) {
 		"sign in at Keystone http://k/v3: You":  func(o *keystone.Options) { o.UserDomain = "" },
 		"no such file":                          func(o *keystone.Options) { o.CAFile = "/no/file" },
 		"has no certificate in PEM form":        func(o *keystone.Options) { o.CAFile = clouds },
-		`cloud "none" not found in clouds.yaml`: func(o *keystone.Options) { o.Cloud, o.CloudsFile = "none", clouds },
-		`cloud "x" of clouds.yaml /no/file`:     func(o *keystone.Options) { o.Cloud, o.CloudsFile = "x", "/no/file" },
-		"provide a password":                    func(o *keystone.Options) { o.Cloud, o.CloudsFile = "half", clouds },
+		`cloud "none" not found in clouds.yaml`: cloud("none", clouds),
+		`cloud "x" of clouds.yaml /no/file`:     cloud("x", "/no/file"),
+		"provide a password":                    cloud("half", clouds),
 	} {
 		o := user
 		change(&o)
