@@ -66,6 +66,8 @@ type Config struct {
 	Image     Image     `toml:"image"`
 	Boot      Boot      `toml:"boot"`
 	Cluster   Cluster   `toml:"cluster"`
+	Keystone  Keystone  `toml:"keystone_authtoken"`
+	Glance    Glance    `toml:"glance"`
 }
 
 // Cluster says how servers that share a PostgreSQL database talk to one another.
@@ -194,6 +196,49 @@ type Network struct {
 	Range6 string   `toml:"range6"`
 }
 
+// Keystone says who signs in at an OpenStack cloud.
+type Keystone struct {
+	AuthURL        string       `toml:"auth_url"`
+	Username       string       `toml:"username"`
+	Password       ingot.Secret `toml:"password"`
+	UserDomain     string       `toml:"user_domain_name"`
+	Project        string       `toml:"project_name"`
+	ProjectDomain  string       `toml:"project_domain_name"`
+	SystemScope    string       `toml:"system_scope"`
+	CredentialID   string       `toml:"application_credential_id"`
+	Credential     ingot.Secret `toml:"application_credential_secret"`
+	Cloud          string       `toml:"cloud"`
+	CloudsFile     string       `toml:"clouds_file"`
+	Region         string       `toml:"region_name"`
+	Interfaces     []string     `toml:"valid_interfaces"`
+	CAFile         string       `toml:"cafile"`
+	Insecure       bool         `toml:"insecure"`
+	TokenCacheTime Duration     `toml:"token_cache_time"`
+}
+
+// Glance says where images of an OpenStack cloud are, and how machines get them from its Swift.
+type Glance struct {
+	// AuthType is one of the two below.
+	AuthType           string       `toml:"auth_type"`
+	Endpoint           string       `toml:"endpoint_override"`
+	TempURLKey         ingot.Secret `toml:"swift_temp_url_key"`
+	TempURLDuration    Duration     `toml:"swift_temp_url_duration"`
+	DownloadStartDelay Duration     `toml:"swift_temp_url_expected_download_start_delay"`
+	TempURLCache       bool         `toml:"swift_temp_url_cache_enabled"`
+	SwiftURL           string       `toml:"swift_endpoint_url"`
+	SwiftVersion       string       `toml:"swift_api_version"`
+	SwiftAccount       string       `toml:"swift_account"`
+	SwiftAccountPrefix string       `toml:"swift_account_prefix"`
+	SwiftContainer     string       `toml:"swift_container"`
+	ContainerSeed      int          `toml:"swift_store_multiple_containers_seed"`
+}
+
+// Values of Glance.AuthType.
+const (
+	AuthKeystone = "keystone"
+	AuthNone     = "none"
+)
+
 // Default is the configuration of an empty file.
 func Default() Config {
 	return Config{
@@ -243,6 +288,16 @@ func Default() Config {
 				Mode: "off", LeaseTime: Duration(time.Hour), DNS: []string{},
 				RouterAdverts: true, Networks: []Network{},
 			},
+		},
+		Keystone: Keystone{
+			UserDomain: "Default", ProjectDomain: "Default",
+			Interfaces:     []string{"internal", "public"},
+			TokenCacheTime: Duration(5 * time.Minute),
+		},
+		Glance: Glance{
+			AuthType:        AuthKeystone,
+			TempURLDuration: Duration(20 * time.Minute),
+			SwiftVersion:    "v1", SwiftAccountPrefix: "AUTH", SwiftContainer: "glance",
 		},
 	}
 }
@@ -422,6 +477,7 @@ func (c *Config) Check() error {
 	if _, err := ParseAddress(c.Boot.Address); err != nil {
 		complain("boot.address is %v", err)
 	}
+	c.checkOpenStack(complain)
 	c.checkRoots(complain)
 	c.checkDeploy(complain)
 	c.checkDHCP(complain)

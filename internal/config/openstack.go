@@ -1,0 +1,51 @@
+package config
+
+import (
+	"net/url"
+	"slices"
+	"time"
+)
+
+// checkOpenStack looks at what has to do with a cloud; whether it answers, its services are told.
+func (c *Config) checkOpenStack(complain func(string, ...any)) {
+	g := c.Glance
+	for _, u := range []struct{ key, value string }{
+		{"keystone_authtoken.auth_url", c.Keystone.AuthURL},
+		{"glance.endpoint_override", g.Endpoint}, {"glance.swift_endpoint_url", g.SwiftURL},
+	} {
+		parsed, err := url.Parse(u.value)
+		if u.value != "" && (err != nil || parsed.Host == "" ||
+			!slices.Contains([]string{"http", "https"}, parsed.Scheme)) {
+			complain("%s is %q; write for example \"https://cloud.example:5000\"", u.key, u.value)
+		}
+	}
+	if s := c.Keystone.SystemScope; s != "" && s != "all" {
+		complain("keystone_authtoken.system_scope is %q; write \"all\", or leave it empty", s)
+	}
+	for _, name := range c.Keystone.Interfaces {
+		if !slices.Contains([]string{"public", "internal", "admin"}, name) {
+			complain("keystone_authtoken.valid_interfaces has %q; allowed: public, internal, admin", name)
+		}
+	}
+	if g.AuthType != AuthKeystone && g.AuthType != AuthNone {
+		complain("glance.auth_type is %q; allowed: %s, %s", g.AuthType, AuthKeystone, AuthNone)
+	}
+	if g.AuthType == AuthNone && g.Endpoint == "" {
+		complain("glance.endpoint_override is empty; auth_type none has no catalog that knows where " +
+			"Glance is")
+	}
+	if g.TempURLDuration < g.DownloadStartDelay {
+		complain("glance.swift_temp_url_duration %s is shorter than "+
+			"swift_temp_url_expected_download_start_delay %s: URLs would end before they are used",
+			time.Duration(g.TempURLDuration), time.Duration(g.DownloadStartDelay))
+	}
+	if g.TempURLDuration < Duration(time.Second) {
+		complain("glance.swift_temp_url_duration is %s; at least 1s", time.Duration(g.TempURLDuration))
+	}
+	if g.ContainerSeed < 0 || g.ContainerSeed > 32 {
+		complain("glance.swift_store_multiple_containers_seed is %d; 0 to 32", g.ContainerSeed)
+	}
+	if g.SwiftContainer == "" {
+		complain("glance.swift_container is empty; Glance's own default is \"glance\"")
+	}
+}
