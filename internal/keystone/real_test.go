@@ -2,11 +2,18 @@ package keystone_test
 
 import (
 	"context"
+	"encoding/pem"
 	"errors"
 	"fmt"
+	"io"
+	"log"
 	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -160,6 +167,12 @@ func TestTokensEndAndTheSessionGoesOn(t *testing.T) {
 	t.Parallel()
 	c := start(t)
 	s, front := before(t, c)
+	var signIns atomic.Int64
+	front.Watch = func(r *http.Request) {
+		if r.Method == http.MethodPost {
+			signIns.Add(1)
+		}
+	}
 	check := keystone.NewTokens(s, time.Hour)
 	ending := demo(t, c)
 	who, err := check.Check(t.Context(), ending)
@@ -176,6 +189,9 @@ func TestTokensEndAndTheSessionGoesOn(t *testing.T) {
 	})
 	if left := time.Until(who.Expires); left > 0 {
 		t.Errorf("it ended %s before its time", left)
+	}
+	if n := signIns.Load(); n != 2 {
+		t.Errorf("the session signed in %d times, want 2: once more before its first token ended", n)
 	}
 	fresh := keystone.NewTokens(s, 0)
 	if _, err := fresh.Check(t.Context(), ending); ingot.KindOf(err) != ingot.Unauthorized {
@@ -246,6 +262,8 @@ func TestASessionThatCannotSignInSaysSoAndDoesNotInsist(t *testing.T) {
 		for range 10 {
 			_, err := s.Project(t.Context())
 			if ingot.KindOf(err) != ingot.Internal || !strings.Contains(err.Error(), "are right") ||
+				!strings.Contains(err.Error(), "sign in as user ironic at "+front.URL+"/v3: Keystone answers "+
+					"401 Unauthorized: The request you have made requires authentication.;") ||
 				strings.Contains(err.Error(), c.Password) {
 				t.Errorf("wrong %s: %v", name, err)
 			}
@@ -411,6 +429,57 @@ func TestATokenThatAServiceRefusesIsReplaced(t *testing.T) {
 	}
 	if err := ask(); err != nil || len(used) != 3 || used[1] != used[0] || used[2] == used[0] {
 		t.Errorf("after the token was revoked: %v, %d requests", err, len(used))
+	}
+}
+
+// By our clock all tokens of such a Keystone have ended when they are made.
+func TestAClockThatIsWrongDoesNotMatter(t *testing.T) {
+	t.Parallel()
+	c := start(t)
+	for _, slow := range []time.Duration{20 * time.Minute, -20 * time.Minute} {
+		s, front := before(t, c)
+		front.Change = openstack.Slow(slow)
+		user := demo(t, c)
+		check := keystone.NewTokens(s, time.Hour)
+		for range 3 {
+			if _, err := check.Check(t.Context(), user); err != nil {
+				t.Errorf("%s slow: %v", slow, err)
+			}
+		}
+		if n := front.Requests(); n != 2 {
+			t.Errorf("%s slow: %d requests for one sign-in and one check", slow, n)
+		}
+	}
+}
+
+func TestCertificates(t *testing.T) {
+	t.Parallel()
+	c := start(t)
+	target, err := url.Parse(c.Keystone)
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := httptest.NewUnstartedServer(httputil.NewSingleHostReverseProxy(target))
+	server.Config.ErrorLog = log.New(io.Discard, "", 0)
+	server.StartTLS()
+	defer server.Close()
+	ca := file(t, "ca.pem", string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE",
+		Bytes: server.Certificate().Raw})))
+	for name, change := range map[string]func(*keystone.Options){
+		"":         func(*keystone.Options) {},
+		"insecure": func(o *keystone.Options) { o.Insecure = true },
+		"cafile":   func(o *keystone.Options) { o.CAFile = ca },
+	} {
+		o := options(c)
+		o.AuthURL = server.URL
+		change(&o)
+		_, err := session(t, o).Project(t.Context())
+		if name != "" && err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		if name == "" && (err == nil || !strings.Contains(err.Error(), "certificate")) {
+			t.Errorf("a certificate of nobody: %v", err)
+		}
 	}
 }
 

@@ -2,6 +2,7 @@ package keystone
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -145,14 +146,17 @@ func host(s string) string {
 	return u.Scheme + "://" + u.Host
 }
 
-// excerpt is the beginning of an answer that may say more, if it is for people.
+// excerpt is what an answer says for people: a message in JSON, or the beginning of a plain text.
 func excerpt(body []byte) string {
 	text := strings.TrimSpace(string(body))
+	var wrapped map[string]struct{ Message string } // {"error": {"message": "..."}}
+	if json.Unmarshal(body, &wrapped) == nil {
+		for _, inner := range wrapped {
+			text = inner.Message
+		}
+	}
 	if text == "" || strings.HasPrefix(text, "<") {
 		return ""
 	}
-	if len(text) > 200 {
-		text = text[:200] + "..."
-	}
-	return ": " + strings.Join(strings.Fields(text), " ")
+	return ": " + strings.ToValidUTF8(strings.Join(strings.Fields(text[:min(len(text), 200)]), " "), "")
 }

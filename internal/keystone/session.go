@@ -1,6 +1,7 @@
 package keystone
 
 import (
+	"cmp"
 	"context"
 	"net/http"
 	"slices"
@@ -111,7 +112,7 @@ func (s *Session) signIn(ctx context.Context) (*grant, error) {
 		Endpoint: s.auth.IdentityEndpoint + "/"}
 	g, err := newGrant(tokens.Create(ctx, client, &auth))
 	if err != nil {
-		err = s.identity.explain("sign in", err)
+		err = s.identity.explain("sign in as "+s.who()+" at "+s.auth.IdentityEndpoint, err)
 		if ingot.KindOf(err) != ingot.Unavailable {
 			err = ingot.Errorf(ingot.Internal, "%w; see whether auth_url, user, password, project and "+
 				"domains of [keystone_authtoken] are right", err)
@@ -124,6 +125,14 @@ func (s *Session) signIn(ctx context.Context) (*grant, error) {
 	s.held = g
 	s.mu.Unlock()
 	return g, nil
+}
+
+// who names the one who signs in.
+func (s *Session) who() string {
+	if user := cmp.Or(s.auth.Username, s.auth.UserID); user != "" {
+		return "user " + user
+	}
+	return "application credential " + s.auth.ApplicationCredentialID
 }
 
 func newGrant(r tokens.CreateResult) (*grant, error) {

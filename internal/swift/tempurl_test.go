@@ -1,6 +1,7 @@
 package swift
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -130,6 +131,21 @@ func TestContainersOfSeeds(t *testing.T) {
 		if got := (&Images{Container: "glance", Seed: seed}).container(id); got != want {
 			t.Errorf("%d: %s, want %s", seed, got, want)
 		}
+	}
+}
+
+func TestFewURLsAreKept(t *testing.T) {
+	t.Parallel()
+	known := terms1()
+	known.until = time.Now().Add(time.Hour)
+	i := &Images{Account: &Account{terms: known}, Container: "glance", Life: time.Minute, Reuse: true}
+	for n := range 3 * reusables {
+		if _, err := i.URL(t.Context(), fmt.Sprint(n)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if len(i.made) != reusables {
+		t.Errorf("%d are kept, %d is the bound", len(i.made), reusables)
 	}
 }
 

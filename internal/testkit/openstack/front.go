@@ -1,18 +1,28 @@
 package openstack
 
 import (
+	"bytes"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"net/http/httputil"
 	"net/url"
+	"regexp"
+	"strconv"
 	"sync/atomic"
 	"testing"
+	"time"
 )
 
 // Front is a proxy before one service, which a test can break.
 type Front struct {
 	// URL is what to tell the program under test in place of the service's.
 	URL string
+
+	// Watch sees all requests and Change all answers of the service, if they are not nil. Set them
+	// before the first request.
+	Watch  func(*http.Request)
+	Change func(*http.Response) error
 
 	requests atomic.Int64
 	trouble  atomic.Pointer[http.HandlerFunc]
@@ -29,9 +39,18 @@ func NewFront(t testing.TB, service string) *Front {
 	proxy := &httputil.ReverseProxy{
 		Rewrite:   func(r *httputil.ProxyRequest) { r.SetURL(target); r.Out.Host = target.Host },
 		Transport: &http.Transport{},
+		ModifyResponse: func(r *http.Response) error {
+			if f.Change == nil {
+				return nil
+			}
+			return f.Change(r)
+		},
 	}
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		f.requests.Add(1)
+		if f.Watch != nil {
+			f.Watch(r)
+		}
 		if trouble := f.trouble.Load(); trouble != nil {
 			(*trouble)(w, r)
 			return
@@ -54,6 +73,32 @@ func (f *Front) Break(with http.HandlerFunc) {
 
 // Requests is how many requests there were.
 func (f *Front) Requests() int64 { return f.requests.Load() }
+
+// Slow is for Change: the service's clock is slow by so much, in its answers' headers and in all times
+// that Keystone tells.
+func Slow(by time.Duration) func(*http.Response) error {
+	return func(r *http.Response) error {
+		if at, err := http.ParseTime(r.Header.Get("Date")); err == nil {
+			r.Header.Set("Date", at.Add(-by).UTC().Format(http.TimeFormat))
+		}
+		body, err := io.ReadAll(r.Body)
+		if err != nil {
+			return err
+		}
+		body = moment.ReplaceAllFunc(body, func(text []byte) []byte {
+			at, err := time.Parse(time.RFC3339, string(text))
+			if err != nil {
+				return text
+			}
+			return []byte(at.Add(-by).Format("2006-01-02T15:04:05.000000Z"))
+		})
+		r.Body, r.ContentLength = io.NopCloser(bytes.NewReader(body)), int64(len(body))
+		r.Header.Set("Content-Length", strconv.Itoa(len(body)))
+		return nil
+	}
+}
+
+var moment = regexp.MustCompile(`\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z`)
 
 // HangUp ends a connection without an answer, as a service does that has died; for Break.
 func HangUp(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }
