@@ -168,11 +168,11 @@ func TestTokensEndAndTheSessionGoesOn(t *testing.T) {
 	c := start(t)
 	s, front := before(t, c)
 	var signIns atomic.Int64
-	front.Watch = func(r *http.Request) {
+	front.Watch(func(r *http.Request) {
 		if r.Method == http.MethodPost {
 			signIns.Add(1)
 		}
-	}
+	})
 	check := keystone.NewTokens(s, time.Hour)
 	ending := demo(t, c)
 	who, err := check.Check(t.Context(), ending)
@@ -438,7 +438,7 @@ func TestAClockThatIsWrongDoesNotMatter(t *testing.T) {
 	c := start(t)
 	for _, slow := range []time.Duration{20 * time.Minute, -20 * time.Minute} {
 		s, front := before(t, c)
-		front.Change = openstack.Slow(slow)
+		front.Change(openstack.Slow(slow))
 		user := demo(t, c)
 		check := keystone.NewTokens(s, time.Hour)
 		for range 3 {

@@ -37,11 +37,11 @@ func (v Service) WithoutToken() *Service {
 	return &v
 }
 
-// Project is that of the session by which the service is asked; "" if there is none.
-func (v *Service) Project(ctx context.Context) (string, error) { return v.session.Project(ctx) }
-
 // URL returns where the service is. It ends with a slash.
 func (v *Service) URL(ctx context.Context) (string, error) {
+	if v.url != "" {
+		return v.url, nil
+	}
 	client, _, err := v.client(ctx, "")
 	if err != nil {
 		return "", err

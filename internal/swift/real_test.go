@@ -2,6 +2,7 @@ package swift_test
 
 import (
 	"bytes"
+	"context"
 	"crypto/hmac"
 	"crypto/sha1"
 	"encoding/hex"
@@ -117,6 +118,7 @@ func ask(t testing.TB, method, at, span string) (int, []byte) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	r.Close = method == http.MethodHead // Swift 2.30 sends a body with refusals
 	if span != "" {
 		r.Header.Set("Range", span)
 	}
@@ -330,7 +332,7 @@ func TestURLsEndByTheClockOfTheCluster(t *testing.T) {
 	t.Parallel()
 	e := newTenant(t, start(t))
 	front := openstack.NewFront(t, e.cloud.Swift)
-	front.Change = openstack.Slow(10 * time.Minute)
+	front.Change(openstack.Slow(10 * time.Minute))
 	a := swift.New(e.session(t), swift.Options{URL: front.URL, Key: "k"})
 	at := tempURL(t, a, swift.Request{Container: "c", Object: "o", Life: time.Hour})
 	u, err := url.Parse(at)
@@ -385,7 +387,7 @@ func TestAnAccountOfSomebodyElse(t *testing.T) {
 	if ingot.KindOf(err) != ingot.Forbidden {
 		t.Errorf("its objects: %v", err)
 	}
-	// With its key nobody has to sign in.
+	// With its key that does not matter.
 	other.keys(t, "shared", "")
 	put(t, swift.New(other.session(t), swift.Options{}), "c", "o", []byte("data"), 0)
 	a = swift.New(mine.session(t), swift.Options{Account: account, Key: "shared"})
@@ -393,6 +395,53 @@ func TestAnAccountOfSomebodyElse(t *testing.T) {
 	if status, _ := ask(t, http.MethodGet, at, ""); status != 200 {
 		t.Errorf("by its key: %d", status)
 	}
+}
+
+// Where all is configured, machines boot by temporary URLs while Keystone is away.
+func TestKeystoneIsNotNeeded(t *testing.T) {
+	t.Parallel()
+	c := start(t)
+	away, err := keystone.NewSession(keystone.Options{AuthURL: "http://127.0.0.1:1", Username: "ironic",
+		UserDomain: "Default", Project: "service", ProjectDomain: "Default", Password: "p"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	id := glanceImage(t, c, random(1000))
+	for _, o := range []swift.Options{{URL: c.Account}, {URL: c.Swift,
+		Account: strings.TrimPrefix(c.Account, c.Swift+"/v1/")}} {
+		o.Key = ingot.Secret(c.Key)
+		i := &swift.Images{Account: swift.New(away, o), Container: "glance", Life: time.Minute}
+		at, err := i.URL(t.Context(), id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if status, _ := ask(t, http.MethodGet, at, ""); status != 200 || len(signature(t, at)) != 128 {
+			t.Errorf("%s: %d", at, status)
+		}
+	}
+}
+
+// Who has made URLs before makes more of them while Swift takes its time.
+func TestABusySwiftHoldsNobodyUp(t *testing.T) {
+	t.Parallel()
+	e := newTenant(t, start(t))
+	e.keys(t, "first", "")
+	front := openstack.NewFront(t, e.cloud.Swift)
+	a := swift.New(e.session(t), swift.Options{URL: front.URL})
+	r := swift.Request{Container: "c", Object: "o"}
+	tempURL(t, a, r)
+	release := make(chan struct{})
+	front.Break(func(http.ResponseWriter, *http.Request) { <-release })
+	a.MinutesPass()
+	// Before Swift is given up, which is after 30 s.
+	ctx, cancel := context.WithTimeout(t.Context(), 25*time.Second)
+	defer cancel()
+	r.Life = time.Minute
+	if _, err := a.TempURL(ctx, r); err != nil {
+		t.Error(err)
+	}
+	front.Break(nil)
+	close(release)
 }
 
 func TestWhileSwiftIsInTrouble(t *testing.T) {
@@ -589,13 +638,13 @@ func TestIronicStoresTheSameObjects(t *testing.T) {
 	front := openstack.NewFront(t, e.cloud.Swift)
 	var mu sync.Mutex // guards seen
 	var seen []string
-	front.Watch = func(r *http.Request) {
+	front.Watch(func(r *http.Request) {
 		mu.Lock()
 		defer mu.Unlock()
 		if r.Method == http.MethodPut || r.Method == http.MethodDelete {
 			seen = append(seen, fmt.Sprint(r.Method, " ", r.URL, " ", r.Header.Get("X-Delete-After")))
 		}
-	}
+	})
 	account := strings.TrimSuffix(strings.Replace(e.raw.Endpoint, e.cloud.Swift, front.URL, 1), "/")
 	theirs := strings.TrimSpace(testkit.Run(t, "/usr/bin/python3", "testdata/ironic_object.py",
 		e.cloud.Keystone+"/v3", e.cloud.Password, e.name, account, "boot iso", "node.iso"))

@@ -76,6 +76,8 @@ const (
 	termsTime = 5 * time.Minute
 	// guessTime is how long they are if something about them is not known.
 	guessTime = 30 * time.Second
+	// hurry is how long new terms are waited for where there are old ones.
+	hurry = 2 * time.Second
 	// patience bounds questions about an account or an object.
 	patience = time.Minute
 )
@@ -95,8 +97,9 @@ func escape(path string) string { return (&url.URL{Path: path}).EscapedPath() }
 
 var version = regexp.MustCompile(`^v[1-9](\.[0-9]+)?$`)
 
-// split finds the account in a URL of Swift. project is that of the session.
-func (o Options) split(at, project string) (place, error) {
+// split finds the account in a URL of Swift. project is asked for that of the session where its account
+// is meant.
+func (o Options) split(at string, project func() (string, error)) (place, error) {
 	account := o.Account
 	u, err := url.Parse(at)
 	if err != nil || u.Host == "" {
@@ -107,16 +110,22 @@ func (o Options) split(at, project string) (place, error) {
 	n := slices.IndexFunc(parts, version.MatchString)
 	switch {
 	case n < 0:
-		if account == "" && project == "" {
-			return place{}, ingot.Errorf(ingot.Invalid, "the account of Swift at %s is not known: set "+
-				"swift_account, or sign in at Keystone for a project", at)
+		if account == "" {
+			id, err := project()
+			if err != nil {
+				return place{}, err
+			}
+			if id == "" {
+				return place{}, ingot.Errorf(ingot.Invalid, "the account of Swift at %s is not known: set "+
+					"swift_account, or sign in at Keystone for a project", at)
+			}
+			account = strings.TrimSuffix(cmp.Or(o.Prefix, "AUTH"), "_") + "_" + id
 		}
 		if parts[0] == "" {
 			parts = nil
 		}
 		n = len(parts)
 		parts = append(parts, cmp.Or(o.Version, "v1"))
-		account = cmp.Or(account, strings.TrimSuffix(cmp.Or(o.Prefix, "AUTH"), "_")+"_"+project)
 	case account == "" && n+1 < len(parts):
 		account = parts[n+1]
 	}
@@ -134,16 +143,11 @@ func (a *Account) place(ctx context.Context) (place, error) {
 	if err != nil {
 		return place{}, err
 	}
-	project := ""
-	if a.options.Account == "" {
-		if project, err = a.service.Project(ctx); err != nil {
-			return place{}, err
-		}
-	}
-	return a.options.split(at, project)
+	return a.options.split(at, func() (string, error) { return a.session.Project(ctx) })
 }
 
-// learn returns terms, from memory unless they have to be asked for anew.
+// learn returns terms, from memory unless they have to be asked for anew. Who has old ones does not
+// wait for long: machines that boot do not depend on how busy Swift is.
 func (a *Account) learn(ctx context.Context, anew bool) (*terms, error) {
 	a.mu.Lock()
 	t := a.terms
@@ -168,9 +172,15 @@ func (a *Account) learn(ctx context.Context, anew bool) (*terms, error) {
 		a.mu.Unlock()
 		return next, nil
 	})
+	var late <-chan time.Time // never, unless there are old ones
+	if t != nil && !anew {
+		late = time.After(hurry)
+	}
 	select {
 	case <-ctx.Done():
 		return nil, ctx.Err()
+	case <-late:
+		return t, nil
 	case r := <-result:
 		if r.Err != nil {
 			return nil, r.Err
@@ -243,8 +253,9 @@ func (a *Account) digest(ctx context.Context, p place) (string, time.Time, error
 		} `json:"tempurl"`
 	}
 	var clock time.Time
-	err := a.service.Do(ctx, "ask what Swift can do", func(c *gophercloud.ServiceClient) error {
-		r, err := c.Get(ctx, p.root+"/info", &answer, nil)
+	open := a.session.Service("Swift", "object-store", p.root).WithoutToken()
+	err := open.Do(ctx, "ask what Swift can do", func(c *gophercloud.ServiceClient) error {
+		r, err := c.Get(ctx, c.ServiceURL("info"), &answer, nil)
 		if err == nil {
 			clock, _ = http.ParseTime(r.Header.Get("Date"))
 		}
@@ -341,10 +352,14 @@ func (a *Account) about(ctx context.Context, what, method, container, object str
 	if err != nil {
 		return nil, err
 	}
+	header := map[string]string{}
+	if method == http.MethodHead {
+		header["Connection"] = "close" // Swift 2.30 sends a body with 404, which breaks the next request
+	}
 	err = a.service.Do(ctx, what+" object "+container+"/"+object,
 		func(c *gophercloud.ServiceClient) (err error) {
 			answer, err = c.Request(ctx, method, p.url(container, object), &gophercloud.RequestOpts{
-				OkCodes: []int{http.StatusOK, http.StatusNoContent}})
+				MoreHeaders: header, OkCodes: []int{http.StatusOK, http.StatusNoContent}})
 			return err
 		})
 	return answer, err
@@ -369,4 +384,4 @@ func check(container, object string) error {
 }
 
 // errRefused is Swift's answer to a temporary URL that it does not accept.
-var errRefused = errors.New("Swift refuses the temporary URL")
+var errRefused = errors.New("this temporary URL is refused by Swift")

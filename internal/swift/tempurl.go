@@ -109,7 +109,7 @@ func (a *Account) try(ctx context.Context, made string, r Request) error {
 	answer.Body.Close()
 	switch status := answer.StatusCode; {
 	case status == http.StatusUnauthorized:
-		return ingot.Errorf(ingot.Internal, "%w %s; see whether swift_temp_url_key is a key of the account",
+		return ingot.Errorf(ingot.Internal, "%w: %s; see whether swift_temp_url_key is a key of the account",
 			errRefused, Shorten(made))
 	case status == http.StatusNotFound:
 		return ingot.Errorf(ingot.NotFound, "there is no object %s in container %s of Swift (%s)", r.Object,

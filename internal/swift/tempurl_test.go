@@ -9,6 +9,10 @@ import (
 	"ingot/internal/ingot"
 )
 
+func is(project string) func() (string, error) {
+	return func() (string, error) { return project, nil }
+}
+
 func TestAccountsAreFoundInURLs(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
@@ -27,16 +31,16 @@ func TestAccountsAreFoundInURLs(t *testing.T) {
 		{"http://rgw/swift/v1", "AUTH_g", "", "p", "http://rgw/swift", "/v1/AUTH_g"},
 		{"http://rgw/swift", "", "", "p", "http://rgw/swift", "/v1/AUTH_p"},
 	} {
-		got, err := Options{Account: c.account, Prefix: c.prefix}.split(c.at, c.project)
+		got, err := Options{Account: c.account, Prefix: c.prefix}.split(c.at, is(c.project))
 		if err != nil || got.root != c.root || got.path != c.path {
 			t.Errorf("%s of %q: %+v, %v", c.at, c.account, got, err)
 		}
 	}
-	if got, err := (Options{Version: "v2"}).split("http://s", "p"); err != nil || got.path != "/v2/AUTH_p" {
+	if got, err := (Options{Version: "v2"}).split("http://s", is("p")); err != nil || got.path != "/v2/AUTH_p" {
 		t.Errorf("another version: %+v, %v", got, err)
 	}
 	for at, want := range map[string]string{"http://s": "set swift_account", "swift": "write for example"} {
-		if _, err := (Options{}).split(at, ""); ingot.KindOf(err) != ingot.Invalid ||
+		if _, err := (Options{}).split(at, is("")); ingot.KindOf(err) != ingot.Invalid ||
 			!strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v", at, err)
 		}
@@ -103,7 +107,7 @@ func TestAWrongClockIsAllowedFor(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if left := time.Unix(int64(ends/time.Second), 0).Sub(time.Now()); left < 10*time.Minute ||
+	if left := time.Until(time.Unix(int64(ends/time.Second), 0)); left < 10*time.Minute ||
 		left > 12*time.Minute {
 		t.Errorf("it ends in %s by a clock that is 10 minutes slow, and lives for one", left)
 	}
@@ -191,7 +195,7 @@ func FuzzSplit(f *testing.F) {
 	f.Add("http://s:8080/v1/AUTH_p", "", "p")
 	f.Add("http://rgw/swift", "AUTH_x", "")
 	f.Fuzz(func(t *testing.T, at, account, project string) {
-		p, err := Options{Account: account}.split(at, project)
+		p, err := Options{Account: account}.split(at, is(project))
 		if err == nil && (!strings.HasPrefix(p.path, "/") || !strings.Contains(p.root, "://") ||
 			strings.HasSuffix(p.root, "/")) {
 			t.Errorf("%q of %q: %+v", at, account, p)

@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"regexp"
 	"strconv"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -19,13 +20,12 @@ type Front struct {
 	// URL is what to tell the program under test in place of the service's.
 	URL string
 
-	// Watch sees all requests and Change all answers of the service, if they are not nil. Set them
-	// before the first request.
-	Watch  func(*http.Request)
-	Change func(*http.Response) error
-
 	requests atomic.Int64
-	trouble  atomic.Pointer[http.HandlerFunc]
+
+	mu      sync.Mutex // guards what follows; each may be nil
+	trouble http.HandlerFunc
+	watch   func(*http.Request)
+	change  func(*http.Response) error
 }
 
 // NewFront starts a proxy before the service at a URL, for as long as the test runs.
@@ -40,19 +40,25 @@ func NewFront(t testing.TB, service string) *Front {
 		Rewrite:   func(r *httputil.ProxyRequest) { r.SetURL(target); r.Out.Host = target.Host },
 		Transport: &http.Transport{},
 		ModifyResponse: func(r *http.Response) error {
-			if f.Change == nil {
+			f.mu.Lock()
+			change := f.change
+			f.mu.Unlock()
+			if change == nil {
 				return nil
 			}
-			return f.Change(r)
+			return change(r)
 		},
 	}
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		f.requests.Add(1)
-		if f.Watch != nil {
-			f.Watch(r)
+		f.mu.Lock()
+		watch, trouble := f.watch, f.trouble
+		f.mu.Unlock()
+		if watch != nil {
+			watch(r)
 		}
-		if trouble := f.trouble.Load(); trouble != nil {
-			(*trouble)(w, r)
+		if trouble != nil {
+			trouble(w, r)
 			return
 		}
 		proxy.ServeHTTP(w, r)
@@ -64,11 +70,23 @@ func NewFront(t testing.TB, service string) *Front {
 
 // Break has all requests answered by a handler and not by the service; nil mends it.
 func (f *Front) Break(with http.HandlerFunc) {
-	if with == nil {
-		f.trouble.Store(nil)
-		return
-	}
-	f.trouble.Store(&with)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.trouble = with
+}
+
+// Watch has a function called with all requests, which may be several at the same time.
+func (f *Front) Watch(watch func(*http.Request)) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.watch = watch
+}
+
+// Change has a function change all answers of the service.
+func (f *Front) Change(change func(*http.Response) error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.change = change
 }
 
 // Requests is how many requests there were.
