@@ -92,6 +92,9 @@ func (a *Account) Checked(ctx context.Context, r Request) (string, error) {
 	}
 }
 
+// errRefused is Swift's answer to a temporary URL that it does not accept.
+var errRefused = errors.New("this temporary URL is refused by Swift")
+
 // try asks Swift whether it accepts a temporary URL.
 func (a *Account) try(ctx context.Context, made string, r Request) error {
 	ask, err := http.NewRequestWithContext(ctx, http.MethodHead, made, nil)

@@ -202,3 +202,15 @@ func FuzzSplit(f *testing.F) {
 		}
 	})
 }
+
+func BenchmarkTempURL(b *testing.B) {
+	known := terms1()
+	known.digest, known.until = "sha512", time.Now().Add(time.Hour)
+	a := &Account{terms: known}
+	r := Request{Container: "glance", Object: "deadbeef-0123-4567-89ab-0123456789ab", Life: time.Hour}
+	for b.Loop() {
+		if _, err := a.TempURL(b.Context(), r); err != nil {
+			b.Fatal(err)
+		}
+	}
+}

@@ -38,7 +38,7 @@ func NewFront(t testing.TB, service string) *Front {
 	f := &Front{}
 	proxy := &httputil.ReverseProxy{
 		Rewrite:   func(r *httputil.ProxyRequest) { r.SetURL(target); r.Out.Host = target.Host },
-		Transport: &http.Transport{},
+		Transport: &http.Transport{DisableKeepAlives: true}, // see SignIn
 		ModifyResponse: func(r *http.Response) error {
 			f.mu.Lock()
 			change := f.change
