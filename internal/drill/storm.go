@@ -308,8 +308,9 @@ func (p *site) count(ctx context.Context, begin time.Time, s *Storm) error {
 			}
 			waiting = waiting || there || n.ProvisionState == "deploying" ||
 				n.ProvisionState == "wait call-back"
-			s.Lost = append(s.Lost, fmt.Sprintf("%s (%s): the node is %s, %s; %s %s", name, uuid,
-				n.ProvisionState, n.PowerState, p.way(name, begin), n.LastError))
+			s.Lost = append(s.Lost, fmt.Sprintf("%s (%s): the node is %s, %s, reserved by %q; %s %s",
+				name, uuid, n.ProvisionState, n.PowerState, n.Reservation, p.way(name, begin),
+				n.LastError))
 			lost = append(lost, uuid)
 		}
 		if !waiting && err == nil {

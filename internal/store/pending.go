@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 	"time"
@@ -60,20 +61,17 @@ func takePending(ctx context.Context, tx *tx, match where) (taken []*ingot.Entry
 }
 
 // settle returns what is to be appended in place of entries some of which are pending: these unless
-// somebody has appended them, and what else is pending for their nodes. at has the index in entries
-// of each, -1 for those that are not among them.
+// somebody has appended them, and what else is pending for their nodes; for each node in the order of
+// the changes, which is not always that in which they are told. at has the index in entries of each,
+// -1 for those that are not among them.
 func settle(ctx context.Context, tx *tx, entries []ingot.Entry) (all []ingot.Entry, at []int,
 	err error) {
-	first := map[string]int64{} // number of each node
-	ours := map[int64]bool{}
+	index := map[int64]int{}
 	var nodes []any
-	for _, e := range entries {
-		if e.Pending == 0 {
-			continue
-		}
-		ours[e.Pending] = true
-		if first[e.Node] == 0 {
-			first[e.Node], nodes = e.Pending, append(nodes, e.Node)
+	for i, e := range entries {
+		if e.Pending != 0 {
+			index[e.Pending] = i
+			nodes = append(nodes, e.Node)
 		}
 	}
 	var w where
@@ -82,23 +80,31 @@ func settle(ctx context.Context, tx *tx, entries []ingot.Entry) (all []ingot.Ent
 	if err != nil {
 		return nil, nil, err
 	}
-	add := func(e *ingot.Entry, i int) { all, at = append(all, *e), append(at, i) }
-	there := map[int64]bool{}
+	of := map[string][]*ingot.Entry{}
 	for _, e := range taken {
-		there[e.Pending] = true
-		if e.Pending < first[e.Node] {
-			add(e, -1)
+		of[e.Node] = append(of[e.Node], e)
+	}
+	// until appends those of a node up to a number.
+	until := func(node string, number int64) {
+		for len(of[node]) > 0 && of[node][0].Pending <= number {
+			e := of[node][0]
+			of[node] = of[node][1:]
+			i, ours := index[e.Pending]
+			if !ours {
+				i = -1
+			}
+			all, at = append(all, *e), append(at, i)
 		}
 	}
-	for i := range entries {
-		if e := &entries[i]; e.Pending == 0 || there[e.Pending] {
-			add(e, i)
+	for i, e := range entries {
+		if e.Pending == 0 {
+			all, at = append(all, e), append(at, i)
+		} else {
+			until(e.Node, e.Pending)
 		}
 	}
 	for _, e := range taken {
-		if e.Pending > first[e.Node] && !ours[e.Pending] {
-			add(e, -1)
-		}
+		until(e.Node, math.MaxInt64)
 	}
 	return all, at, nil
 }

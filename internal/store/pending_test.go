@@ -63,8 +63,18 @@ func TestWhatAChangeTellsComesIntoTheJournalOnce(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	wantJournal(t, s, n, "a", "b", "1", "c", "2", "d", "e")
+	wantJournal(t, s, n, "1", "a", "b", "c", "2", "d", "e")
 	wantJournal(t, s, other)
+	// The second change is told before the first one.
+	f, g := change(t, s, n, now, "f"), change(t, s, n, now, "g")
+	batch = []ingot.Entry{g[0], {Node: n.UUID, Time: now, Text: "3"}, f[0]}
+	if err := s.AppendJournal(t.Context(), batch); err != nil {
+		t.Fatal(err)
+	}
+	wantJournal(t, s, n, "1", "a", "b", "c", "2", "d", "e", "f", "g", "3")
+	if batch[2].Seq == 0 || batch[2].Seq >= batch[0].Seq {
+		t.Errorf("numbers %d and %d", batch[2].Seq, batch[0].Seq)
+	}
 }
 
 func TestWhatNobodyPutIntoTheJournalIsPutThere(t *testing.T) {

@@ -25,6 +25,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/jackc/pgx/v5/pgconn"
+
 	"ingot/internal/ingot"
 )
 
@@ -230,7 +232,8 @@ func (s *Store) read(ctx context.Context, doing string, fn func(*tx) error) erro
 func (s *Store) inTx(ctx context.Context, db *sql.DB, o sql.TxOptions, doing string,
 	fn func(*tx) error) error {
 	committing, err := s.once(ctx, db, o, fn)
-	if s.anew(err) && (!committing || o.ReadOnly) && ctx.Err() == nil {
+	certain := !committing || o.ReadOnly || pgconn.SafeToRetry(err) // that nothing was committed
+	if s.anew(err) && certain && ctx.Err() == nil {
 		_, err = s.once(ctx, db, o, fn)
 	}
 	if err != nil {

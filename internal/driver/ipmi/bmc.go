@@ -24,6 +24,8 @@ const (
 	attemptTimeout = 2 * time.Second
 	attemptsInTime = 5
 	attempts       = 4
+	// refusalTime is how long a BMC takes at most to refuse a login that nobody has held up.
+	refusalTime = 2 * time.Second
 	// closeTimeout bounds the end of a session. A BMC that misses it ends it by itself after a
 	// minute.
 	closeTimeout = time.Second
@@ -120,7 +122,12 @@ func (f *Family) try(ctx context.Context, t *driver.Task, i info, what string,
 	ctx, cancel := context.WithTimeout(ctx, f.o.Timeout)
 	defer cancel()
 	answered := f.awaited(t, i)
+	begun := time.Now()
 	c, err := connect(ctx, i, f.o.Timeout)
+	if err != nil && !gone(ctx, err) && time.Since(begun) > refusalTime {
+		// Somebody stood still in the middle, and the BMC has given the login up.
+		c, err = connect(ctx, i, f.o.Timeout)
+	}
 	answered()
 	if err != nil {
 		t.Log.Debug("IPMI login failed", "bmc", i.address(), "error", oneLine(err))
