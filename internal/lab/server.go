@@ -252,6 +252,9 @@ func (s *Server) Continue() error { return s.cmd.Process.Signal(syscall.SIGCONT)
 // PID is the process of the running server; there is none after Stop or Kill.
 func (s *Server) PID() int { return s.cmd.Process.Pid }
 
+// stopTime is how long a server may take to end: requests have ten seconds, steps graceful_shutdown_timeout.
+const stopTime = 30 * time.Second
+
 func (s *Server) end(sig syscall.Signal) error {
 	if s.cmd == nil {
 		return nil
@@ -261,11 +264,11 @@ func (s *Server) end(sig syscall.Signal) error {
 	}
 	select {
 	case <-s.done:
-	case <-time.After(10 * time.Second):
+	case <-time.After(stopTime):
 		s.cmd.Process.Kill()
 		<-s.done
 		s.cmd = nil
-		return fmt.Errorf("ingot serve did not end within ten seconds and was killed; see %s", s.Log())
+		return fmt.Errorf("ingot serve did not end within %s and was killed; see %s", stopTime, s.Log())
 	}
 	s.cmd = nil
 	return nil
