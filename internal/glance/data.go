@@ -5,47 +5,11 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"strings"
 
 	"github.com/gophercloud/gophercloud/v2"
 
 	"ingot/internal/ingot"
 )
-
-// Open returns the data of an image from the byte at offset on. Where Glance cannot begin there (its
-// store Swift cannot) all before it is fetched and thrown away. The reader ends with
-// io.ErrUnexpectedEOF if there is less than the image has. The caller closes it, and bounds how long
-// it may be silent.
-func (c *Client) Open(ctx context.Context, i *Image, offset int64) (io.ReadCloser, error) {
-	if offset < 0 || offset > i.Size {
-		return nil, ingot.Errorf(ingot.Invalid, "image %s has no byte %d; it has %d", i, offset, i.Size)
-	}
-	if offset == i.Size {
-		return http.NoBody, nil
-	}
-	answer, err := c.get(ctx, i, offset)
-	if err != nil {
-		return nil, hint(err, i.ID)
-	}
-	data := &data{body: answer.Body, image: i, left: i.Size - offset}
-	switch {
-	case answer.StatusCode == http.StatusNoContent:
-		data.Close()
-		return nil, ingot.Errorf(ingot.Conflict, "image %s has no data", i)
-	case answer.StatusCode == http.StatusPartialContent:
-		want := fmt.Sprintf("bytes %d-", offset)
-		if got := answer.Header.Get("Content-Range"); !strings.HasPrefix(got, want) {
-			data.Close()
-			return nil, ingot.Errorf(ingot.Internal, "Glance sends %q of image %s, not %s", got, i, want)
-		}
-	case offset > 0:
-		if _, err := io.CopyN(io.Discard, data.body, offset); err != nil {
-			data.Close()
-			return nil, ingot.Errorf(ingot.Unavailable, "skip to byte %d of image %s: %w", offset, i, err)
-		}
-	}
-	return data, nil
-}
 
 // get asks for data from offset on, and for all of it where that is refused.
 func (c *Client) get(ctx context.Context, i *Image, offset int64) (answer *http.Response, err error) {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/md5"
 	"crypto/sha512"
+	"encoding/base64"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -108,14 +109,34 @@ func random(n int) []byte {
 	return data
 }
 
+// read fetches an image by HTTP, as a server that need not send ranges is asked.
 func read(t testing.TB, g *glance.Client, i *glance.Image, offset int64) ([]byte, error) {
 	t.Helper()
-	r, err := g.Open(t.Context(), i, offset)
+	r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, glance.URL(i.ID).String(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if offset > 0 {
+		r.Header.Set("Range", fmt.Sprintf("bytes=%d-", offset))
+	}
+	answer, err := (&http.Client{Transport: g}).Do(r)
 	if err != nil {
 		return nil, err
 	}
-	defer r.Close()
-	return io.ReadAll(r)
+	defer answer.Body.Close()
+	data, err := io.ReadAll(answer.Body)
+	span := answer.Header.Get("Content-Range")
+	switch whole := answer.StatusCode == http.StatusOK; {
+	case err != nil:
+	case answer.ContentLength != int64(len(data)):
+		t.Errorf("%d bytes, of %d that were announced", len(data), answer.ContentLength)
+	case answer.StatusCode == http.StatusRequestedRangeNotSatisfiable && offset >= i.Size:
+	case whole && span == "":
+		return data[offset:], nil
+	case whole || !strings.HasPrefix(span, fmt.Sprintf("bytes %d-", offset)):
+		t.Errorf("from %d on: %s, %q", offset, answer.Status, span)
+	}
+	return data, err
 }
 
 func TestAnImageIsShown(t *testing.T) {
@@ -167,10 +188,8 @@ func TestDataIsReadFromAnyByteOnOfEveryStore(t *testing.T) {
 				t.Errorf("%d bytes in %s from %d on: %d bytes, %v", e.size, e.store, offset, len(got), err)
 			}
 		}
-		for _, offset := range []int64{-1, int64(e.size) + 1} {
-			if _, err := read(t, g, image, offset); ingot.KindOf(err) != ingot.Invalid {
-				t.Errorf("from %d on: %v", offset, err)
-			}
+		if got, err := read(t, g, image, int64(e.size)+1); err != nil || len(got) > 0 {
+			t.Errorf("beyond its end: %d bytes, %v", len(got), err)
 		}
 	}
 }
@@ -221,7 +240,7 @@ func TestImagesWithoutDataSayWhy(t *testing.T) {
 			t.Errorf("%v (%s), want %s: %s", err, ingot.KindOf(err), e.kind, e.want)
 		}
 	}
-	if _, err := read(t, user, before, 0); ingot.KindOf(err) != ingot.Forbidden ||
+	if _, err := read(t, user, before, 0); ingot.KindOf(err) != ingot.Conflict ||
 		!strings.Contains(err.Error(), "deactivated") {
 		t.Errorf("data of one that was blocked meanwhile: %v", err)
 	}
@@ -254,31 +273,79 @@ func TestWhileGlanceIsInTrouble(t *testing.T) {
 		if ingot.KindOf(err) != ingot.Unavailable || !strings.Contains(err.Error(), id) {
 			t.Errorf("%s: %v", name, err)
 		}
-		if _, err := g.Open(t.Context(), image, 0); ingot.KindOf(err) != ingot.Unavailable {
+		if _, err := read(t, g, image, 0); ingot.KindOf(err) != ingot.Unavailable {
 			t.Errorf("data, %s: %v", name, err)
 		}
 	}
-	for name, trouble := range map[string]http.HandlerFunc{
-		"with its length": func(w http.ResponseWriter, _ *http.Request) {
-			w.Header().Set("Content-Length", fmt.Sprint(len(data)))
-			_, _ = w.Write(data[:len(data)/2]) // the reader may be gone
-		},
-		"without": func(w http.ResponseWriter, _ *http.Request) {
-			_, _ = w.Write(data[:len(data)/2])
-		},
+	front.Break(nil)
+	for name, e := range map[string]struct {
+		length int64
+		data   []byte
+		kind   ingot.Kind
+		err    error
+	}{
+		"half an image with its length":    {int64(len(data)), data[:len(data)/2], ingot.Internal, io.ErrUnexpectedEOF},
+		"half an image without its length": {-1, data[:len(data)/2], ingot.Internal, io.ErrUnexpectedEOF},
+		"more than the image":              {-1, append(data, 'x'), ingot.Conflict, nil},
 	} {
-		front.Break(trouble)
-		if got, err := read(t, g, image, 0); !errors.Is(err, io.ErrUnexpectedEOF) {
-			t.Errorf("half an image %s: %d bytes, %v", name, len(got), err)
+		front.Change(func(r *http.Response) error {
+			if strings.HasSuffix(r.Request.URL.Path, "/file") {
+				r.Body, r.ContentLength = io.NopCloser(bytes.NewReader(e.data)), e.length
+				r.Header.Del("Content-Length")
+				if e.length >= 0 {
+					r.Header.Set("Content-Length", fmt.Sprint(e.length))
+				}
+			}
+			return nil
+		})
+		got, err := read(t, g, image, 0)
+		if ingot.KindOf(err) != e.kind || e.err != nil && !errors.Is(err, e.err) {
+			t.Errorf("%s: %d bytes, %v", name, len(got), err)
 		}
 	}
-	front.Break(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(append(data, 'x')) })
-	if _, err := read(t, g, image, 0); ingot.KindOf(err) != ingot.Conflict {
-		t.Errorf("too much: %v", err)
-	}
-	front.Break(nil)
+	front.Change(nil)
 	if got, err := read(t, g, image, 0); err != nil || !bytes.Equal(got, data) {
 		t.Errorf("afterwards: %d bytes, %v", len(got), err)
+	}
+}
+
+// Whoever has the image already is told so; whoever goes on with another one gets all of it.
+func TestAnImageThatIsKnownIsNotSentAgain(t *testing.T) {
+	t.Parallel()
+	c := start(t)
+	o, data := owner(t, c), random(100_000)
+	id := create(t, o, nil)
+	upload(t, o, id, "file", data)
+	web := http.Client{Transport: client(t, c, "")}
+	ask := func(method string, header map[string]string) *http.Response {
+		r, err := http.NewRequestWithContext(t.Context(), method, glance.URL(id).String(), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for k, v := range header {
+			r.Header.Set(k, v)
+		}
+		answer, err := web.Do(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		answer.Body.Close()
+		return answer
+	}
+	first := ask(http.MethodHead, nil)
+	sum := sha512.Sum512(data)
+	if want := "sha-512=:" + base64.StdEncoding.EncodeToString(sum[:]) + ":"; first.StatusCode != 200 ||
+		first.ContentLength != int64(len(data)) || first.Header.Get("Repr-Digest") != want {
+		t.Errorf("%+v", first)
+	}
+	for want, header := range map[int]map[string]string{
+		http.StatusNotModified:    {"If-None-Match": first.Header.Get("ETag")},
+		http.StatusOK:             {"Range": "bytes=7-", "If-Range": `"another"`},
+		http.StatusPartialContent: {"Range": "bytes=7-", "If-Range": first.Header.Get("ETag")},
+	} {
+		if got := ask(http.MethodGet, header); got.StatusCode != want {
+			t.Errorf("%v: %s", header, got.Status)
+		}
 	}
 }
 
