@@ -31,6 +31,7 @@ import (
 	"syscall"
 	"time"
 
+	"ingot/internal/glance"
 	"ingot/internal/ingot"
 )
 
@@ -107,9 +108,13 @@ func New(dir string, client *http.Client, log *slog.Logger) *Cache {
 // can never work, ingot.Unavailable for a source that may work later.
 func (c *Cache) Hold(ctx context.Context, href string) (ingot.File, error) {
 	u, err := url.Parse(href)
+	if id, ok := glance.ID(href); ok {
+		u, err = glance.URL(id), nil
+	}
 	if err != nil || href == "" {
 		return ingot.File{}, ingot.Errorf(ingot.Invalid,
-			"boot file %q is no URL; name it as file:///path or http(s)://host/path", href)
+			"boot file %q is no URL; name it as file:///path, http(s)://host/path or by the UUID of an "+
+				"image of Glance", href)
 	}
 	s := c.source(href)
 	select {
@@ -125,11 +130,11 @@ func (c *Cache) Hold(ctx context.Context, href string) (ingot.File, error) {
 	switch u.Scheme {
 	case "file", "":
 		return c.holdLocal(ctx, s, u)
-	case "http", "https":
+	case "http", "https", glance.Scheme:
 		return c.holdRemote(ctx, s, u)
 	}
-	return ingot.File{}, ingot.Errorf(ingot.Invalid, "boot file %s: cannot fetch %q URLs; "+
-		"name it as file:///path or http(s)://host/path", u.Redacted(), u.Scheme)
+	return ingot.File{}, ingot.Errorf(ingot.Invalid, "boot file %s: cannot fetch %q URLs; name it as "+
+		"file:///path, http(s)://host/path or by the UUID of an image of Glance", u.Redacted(), u.Scheme)
 }
 
 func (c *Cache) source(href string) *source {
@@ -223,7 +228,7 @@ func (c *Cache) holdRemote(ctx context.Context, s *source, u *url.URL) (ingot.Fi
 	if now.etag == "" && now.modified == "" {
 		now = mark{} // nothing to ask with: fetch each time
 	}
-	f, err := c.keep(s, now, u, resp)
+	f, err := c.keep(s, now, u, verified(resp, resp.Header.Values("Repr-Digest")))
 	if err != nil {
 		return ingot.File{}, resp.explain(err)
 	}
@@ -263,7 +268,11 @@ func (c *Cache) ask(ctx context.Context, u *url.URL, m mark) (*answer, error) {
 	}
 	if a.Response, err = c.client.Do(req); err != nil {
 		defer a.Close()
-		return nil, a.explain(ingot.Errorf(ingot.Unavailable, "fetch boot file: %w", err))
+		kind := ingot.Unavailable
+		if own := (*ingot.Error)(nil); errors.As(err, &own) { // of Glance
+			kind = own.Kind
+		}
+		return nil, a.explain(ingot.Errorf(kind, "fetch boot file: %w", err))
 	}
 	return a, nil
 }

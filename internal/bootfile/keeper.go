@@ -394,7 +394,8 @@ func (k *Keeper) holdOnce(ctx context.Context, href string) (ingot.File, error) 
 	}
 	f, failed := k.Cache.Hold(ctx, href)
 	if failed != nil {
-		absent := errors.Is(failed, fs.ErrNotExist) || ingot.KindOf(failed) == ingot.Unavailable
+		absent := errors.Is(failed, fs.ErrNotExist) || ingot.KindOf(failed) == ingot.Unavailable ||
+			ingot.KindOf(failed) == ingot.NotFound
 		if err != nil || !absent || !k.Cache.Held(known.SHA256) || ctx.Err() != nil {
 			return ingot.File{}, failed
 		}

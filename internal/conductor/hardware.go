@@ -29,6 +29,9 @@ func (c *Conductor) Validate(ctx context.Context, ident string) (map[string]rpc.
 			"boot": d.Boot, "deploy": d.Deploy}
 	}
 	out := map[string]rpc.Validation{}
+	if err := t.resolve(ctx); composed == nil && err != nil {
+		built["deploy"] = refused{err}
+	}
 	for _, kind := range driver.Kinds {
 		v := built[kind]
 		switch {
@@ -45,6 +48,19 @@ func (c *Conductor) Validate(ctx context.Context, ident string) (map[string]rpc.
 		}
 	}
 	return out, nil
+}
+
+// refused is content with nothing.
+type refused struct{ err error }
+
+func (r refused) Validate(context.Context, *driver.Task) error { return r.err }
+
+// resolve has the deploy interface look what instance_info merely names.
+func (t *task) resolve(ctx context.Context) error {
+	if r, ok := t.driver().Deploy.(driver.Resolver); ok {
+		return r.Resolve(ctx, t.dt)
+	}
+	return nil
 }
 
 func result(err error) rpc.Validation {

@@ -181,6 +181,13 @@ func prepareDeploy(ctx context.Context, t *task, r rpc.ProvisionRequest) error {
 	if r.ConfigDrive != nil {
 		n.InstanceInfo["configdrive"] = r.ConfigDrive
 	}
+	if err := t.resolve(ctx); err != nil {
+		kind := ingot.Invalid
+		if ingot.KindOf(err) == ingot.Unavailable {
+			kind = ingot.Unavailable
+		}
+		return ingot.Errorf(kind, "Failed to validate deploy interface for node %s. Error: %w", n.UUID, err)
+	}
 	d := t.driver()
 	for _, v := range []struct {
 		kind string

@@ -24,6 +24,7 @@ import (
 
 	"github.com/pelletier/go-toml/v2"
 
+	"ingot/internal/glance"
 	"ingot/internal/ingot"
 )
 
@@ -524,9 +525,11 @@ func (c *Config) checkDeploy(complain func(string, ...any)) {
 		{"deploy.kernel", c.Deploy.Kernel}, {"deploy.ramdisk", c.Deploy.Ramdisk},
 	} {
 		u, err := url.Parse(file.href)
-		if file.href != "" && (err != nil || !slices.Contains([]string{"file", "http", "https"}, u.Scheme)) {
-			complain("%s is %q; write a URL: file:///..., http://... or https://...", file.key,
-				file.href)
+		_, image := glance.ID(file.href)
+		if file.href != "" && !image &&
+			(err != nil || !slices.Contains([]string{"file", "http", "https"}, u.Scheme)) {
+			complain("%s is %q; write a URL (file:///..., http://... or https://...) or the UUID of an "+
+				"image of Glance", file.key, file.href)
 		}
 	}
 }

@@ -76,7 +76,7 @@ func TestBadConfigurationSaysWhatToDo(t *testing.T) {
 		"duration of a table below as a number": {"[boot.dhcp]\nlease_time = 60\n",
 			"boot.dhcp.lease_time is a number"},
 		"kernel that is a path": {"[deploy]\nkernel = \"/k\"\nramdisk = \"file:///r\"\n",
-			"deploy.kernel is \"/k\"; write a URL"},
+			"deploy.kernel is \"/k\"; write a URL ("},
 		"kernel without ramdisk": {"[deploy]\nkernel = \"file:///k\"\n", "one is missing"},
 		"bad address":            {"[boot]\naddress = \"fd00::1\"\n", "boot.address is \"fd00::1\""},
 		"relative root":          {"[boot]\ntftp_root = \"tftp\"\n", "boot.tftp_root is \"tftp\"; write the path"},

@@ -96,6 +96,12 @@ type Preflight interface {
 	Preflight(ctx context.Context, t *Task) error
 }
 
+// Resolver is an optional ability of Deploy: it looks up what instance_info merely names, before
+// anything is validated, and puts on record what the other interfaces have to know of it.
+type Resolver interface {
+	Resolve(ctx context.Context, t *Task) error
+}
+
 // Copier is an optional ability of Deploy. Copies tells that a step moves an image through this
 // conductor; so many of them run at once and no more.
 type Copier interface {

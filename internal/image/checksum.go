@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 
+	"ingot/internal/glance"
 	"ingot/internal/ingot"
 )
 
@@ -17,8 +18,12 @@ import (
 // distributions have a few kilobytes.
 const checksumsMax = 1 << 20
 
-// resolve fetches the digest of the image if the reference only says where it is published.
+// resolve fetches the digest of the image if the reference only says where it is published, or leaves
+// it to Glance.
 func (o opener) resolve(ctx context.Context) (opener, error) {
+	if o.url.Scheme == glance.Scheme && o.ref.Digest == (Digest{}) && o.ref.Checksums == "" {
+		return o.believe(ctx)
+	}
 	if o.ref.Checksums == "" {
 		return o, nil
 	}
@@ -33,6 +38,34 @@ func (o opener) resolve(ctx context.Context) (opener, error) {
 	}
 	if err != nil {
 		return o, fmt.Errorf("read checksums %s: %w", printable(u), err)
+	}
+	return o, nil
+}
+
+// believe takes what Glance says of the image: its digest, and how to read it unless the node tells.
+func (o opener) believe(ctx context.Context) (opener, error) {
+	found, err := o.opt.Glance.Show(ctx, o.url.Host)
+	if err != nil {
+		return o, err
+	}
+	switch {
+	case found.Hash != "":
+		o.ref.Digest = Digest{found.HashAlgorithm, strings.ToLower(found.Hash)}
+	case found.MD5 != "":
+		o.ref.Digest = Digest{"md5", strings.ToLower(found.MD5)}
+	default:
+		return o, ingot.Errorf(ingot.Invalid, "Glance tells no digest of image %s; set "+
+			"image_os_hash_algo and image_os_hash_value, or upload it again", found)
+	}
+	if err := o.ref.Digest.check("os_hash_value of image "+found.String(), o.opt.AllowMD5); err != nil {
+		return o, err
+	}
+	if o.ref.Format == Unknown {
+		o.ref.Format, err = formatOf(found.DiskFormat)
+	}
+	if err != nil {
+		return o, ingot.Errorf(ingot.Invalid, "image %s has the disk_format %s in Glance; known are raw "+
+			"and qcow2. Convert it with: qemu-img convert -O qcow2 in out", found, found.DiskFormat)
 	}
 	return o, nil
 }

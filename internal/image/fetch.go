@@ -313,6 +313,9 @@ func (b *httpBody) explain(err error, what string) error {
 	case cause != nil:
 		return cause
 	}
+	if own := (*ingot.Error)(nil); errors.As(err, &own) { // of Glance's transport
+		return ingot.Errorf(own.Kind, "%w", reason(err))
+	}
 	var untrusted *tls.CertificateVerificationError
 	if errors.As(err, &untrusted) {
 		what += " safely (ca_file in section [image] of the configuration names certificates to " +

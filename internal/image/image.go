@@ -20,6 +20,8 @@ import (
 	"net/http"
 	"net/url"
 	"time"
+
+	"ingot/internal/glance"
 )
 
 // Options are the site's rules for images. The zero value works where its directories exist.
@@ -38,8 +40,12 @@ type Options struct {
 	// RetryDelay is the pause before the first retry; it doubles each time, up to a minute.
 	// Default one second.
 	RetryDelay time.Duration
-	// Client is used for http and https. Default a client without an overall time limit.
+	// Client is used for http and https, and for glance:// where Glance is set. Default a client
+	// without an overall time limit.
 	Client *http.Client
+	// Glance knows the images that are named by UUID or glance://UUID; nil: there is none. Client has
+	// its transport.
+	Glance Catalog
 	// AllowMD5 accepts md5 digests, which protect against accidents and not against people.
 	AllowMD5 bool
 	// Note, if set, hears what a person might want to know of a fetch that goes on: a sentence.
@@ -48,6 +54,11 @@ type Options struct {
 	// total (-1: unknown), about four times a second. It is not called for streamed images:
 	// who reads those sees how far they are.
 	Progress func(done, total int64)
+}
+
+// Catalog tells what is known of an image of Glance; *glance.Client is one.
+type Catalog interface {
+	Show(ctx context.Context, id string) (*glance.Image, error)
 }
 
 // Defaults of Options.

@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"ingot/internal/glance"
 	"ingot/internal/ingot"
 )
 
@@ -38,9 +39,9 @@ func (d Digest) String() string { return d.Algorithm + ":" + d.Hex }
 
 // Reference says where an image is, what it must be, and how to read it.
 type Reference struct {
-	// Source is a URL: http, https or file.
+	// Source is a URL: http, https or file; or an image of Glance: its UUID, or glance://UUID.
 	Source string
-	// Digest is required: a machine boots what was asked for, or nothing.
+	// Digest is required, unless Glance tells it: a machine boots what was asked for, or nothing.
 	Digest Digest
 	// Checksums is the URL of a file that has the digest, in the form of sha256sum and others,
 	// in case that Digest is empty.
@@ -80,8 +81,10 @@ func FromInstanceInfo(info map[string]any, opt Options) (Reference, error) {
 		return Reference{}, err
 	}
 	ref := Reference{Source: words["image_source"]}
-	if ref.Digest, ref.Checksums, err = digestOf(words, opt.AllowMD5); err != nil {
-		return Reference{}, err
+	if promised(words) {
+		if ref.Digest, ref.Checksums, err = digestOf(words, opt.AllowMD5); err != nil {
+			return Reference{}, err
+		}
 	}
 	if ref.Format, err = formatOf(words["image_disk_format"]); err != nil {
 		return Reference{}, err
@@ -114,8 +117,7 @@ func missing(words map[string]string) error {
 	if words["image_source"] == "" {
 		keys = append(keys, "'image_source'")
 	}
-	if words["image_checksum"] == "" &&
-		(words["image_os_hash_algo"] == "" || words["image_os_hash_value"] == "") {
+	if _, known := glance.ID(words["image_source"]); !known && !promised(words) {
 		keys = append(keys, "'image_checksum' or 'image_os_hash_algo' and 'image_os_hash_value'")
 	}
 	if keys == nil {
@@ -124,6 +126,12 @@ func missing(words map[string]string) error {
 	return ingot.Errorf(ingot.Invalid, "Cannot validate image information because one or more "+
 		"parameters are missing from the node's instance_info. Missing are: [%s]",
 		strings.Join(keys, ", "))
+}
+
+// promised tells whether the words say what the digest is, or where it is found.
+func promised(words map[string]string) bool {
+	return words["image_checksum"] != "" ||
+		words["image_os_hash_algo"] != "" && words["image_os_hash_value"] != ""
 }
 
 // digestOf returns the digest, or the URL of where to find it. Like Ironic it believes the pair
@@ -180,6 +188,12 @@ func formatOf(word string) (Format, error) {
 // checkSource accepts the URLs that can be fetched and names the way out for the others. key is
 // the word of instance_info that source comes from.
 func checkSource(key, source string, opt Options) (*url.URL, error) {
+	if id, ok := glance.ID(source); ok && key == "image_source" {
+		if opt.Glance == nil {
+			return nil, glance.ErrNowhere
+		}
+		return glance.URL(id), nil
+	}
 	u, err := url.Parse(source)
 	if err != nil {
 		return nil, ingot.Errorf(ingot.Invalid, "%s is not a URL: %w", key, reason(err))
@@ -197,12 +211,12 @@ func checkSource(key, source string, opt Options) (*url.URL, error) {
 		}
 		_, err := allowedDir(u.Path, key, opt.AllowedPaths)
 		return u, err
-	case "", "glance":
-		return nil, ingot.Errorf(ingot.Invalid, "%s %s would be an image of Glance, "+
-			"which is not supported; use an http://, https:// or file:// URL", key, printable(u))
+	case "":
+		return nil, ingot.Errorf(ingot.Invalid, "%s %s is neither a URL (http://, https:// or file://) "+
+			"nor the UUID of an image of Glance", key, printable(u))
 	}
 	return nil, ingot.Errorf(ingot.Invalid, "%s has the scheme %s://, which is not "+
-		"supported; use http://, https:// or file://", key, u.Scheme)
+		"supported; use http://, https://, file://, or the UUID of an image of Glance", key, u.Scheme)
 }
 
 // check repeats what FromInstanceInfo found out, for references made elsewhere.
@@ -217,6 +231,9 @@ func (r Reference) check(opt Options) (*url.URL, error) {
 	if r.Checksums != "" {
 		_, err := checkSource("image_checksum", r.Checksums, opt)
 		return u, err
+	}
+	if u.Scheme == glance.Scheme && r.Digest == (Digest{}) {
+		return u, nil
 	}
 	return u, r.Digest.check("digest", opt.AllowMD5)
 }

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"net/http"
 	"slices"
 	"strings"
 	"time"
@@ -46,7 +47,7 @@ func (s *server) table(bootURL string) (*driver.Table, error) {
 		Kernel: s.cfg.Deploy.Kernel, Ramdisk: s.cfg.Deploy.Ramdisk,
 		Log: s.log, Note: s.journal.Add,
 	})
-	images, err := imageOptions(s.cfg.Image)
+	images, err := imageOptions(s.cfg.Image, s.cloud)
 	if err != nil {
 		return nil, err
 	}
@@ -76,17 +77,22 @@ func scriptDriver(enabled []driver.Hardware) string {
 }
 
 // imageOptions are the site's rules for images.
-func imageOptions(cfg config.Image) (image.Options, error) {
+func imageOptions(cfg config.Image, c cloud) (image.Options, error) {
 	client, err := image.Client(cfg.CAFile)
 	if err != nil {
 		return image.Options{}, ingot.Errorf(ingot.Invalid, "image.ca_file: %w", err)
 	}
+	c.teach(client.Transport.(*http.Transport))
 	retries := cfg.Retries
 	if retries == 0 {
 		retries = -1
 	}
-	return image.Options{
+	o := image.Options{
 		AllowedPaths: cfg.AllowedPaths, SpoolDir: cfg.Spool, Client: client, Retries: retries,
 		IdleTimeout: time.Duration(cfg.IdleTimeout), AllowMD5: cfg.AllowMD5,
-	}, nil
+	}
+	if c.glance != nil {
+		o.Glance = c.glance
+	}
+	return o, nil
 }

@@ -10,6 +10,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"net/http"
 	"net/netip"
 	"net/url"
 	"os"
@@ -74,6 +75,7 @@ type server struct {
 	log       *slog.Logger
 	store     *store.Store
 	journal   *journal.Journal
+	cloud     cloud
 	boot      *bootd.Server
 	keeper    *bootfile.Keeper
 	tree      *tree.Tree   // on disk; nil: none
@@ -108,7 +110,12 @@ func (s *server) build(ctx context.Context) error {
 	if err := s.join(ctx); err != nil {
 		return err
 	}
-	files := bootfile.New(s.cfg.Boot.Cache, nil, s.log)
+	if s.cloud, err = newCloud(s.cfg); err != nil {
+		return err
+	}
+	web := http.DefaultTransport.(*http.Transport).Clone()
+	s.cloud.teach(web)
+	files := bootfile.New(s.cfg.Boot.Cache, &http.Client{Transport: web}, s.log)
 	files.AllowedPaths, files.Peers = s.filePaths(), s.peers()
 	if err := s.keep(files); err != nil {
 		return err

@@ -2,13 +2,30 @@ package iscsi
 
 import (
 	"context"
+	"fmt"
 
 	"ingot/internal/configdrive"
 	"ingot/internal/driver"
+	"ingot/internal/glance"
 	"ingot/internal/image"
 	"ingot/internal/ingot"
 	"ingot/internal/roothint"
 )
+
+// Resolve asks Glance what there is to know of an image that is there.
+func (d *Deploy) Resolve(ctx context.Context, t *driver.Task) error {
+	id, ok := glance.ID(driver.Text(t.Node.InstanceInfo, "image_source"))
+	if !ok || d.o.Image.Glance == nil {
+		driver.RecordImage(t.Node, nil)
+		return nil
+	}
+	found, err := d.o.Image.Glance.Show(ctx, id)
+	if err != nil {
+		return fmt.Errorf("image_source: %w", err)
+	}
+	driver.RecordImage(t.Node, found.Properties)
+	return nil
+}
 
 // Validate checks instance_info: an image that can be fetched and verified, and nothing asked
 // for that this interface would silently leave undone.

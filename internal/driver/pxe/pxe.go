@@ -86,10 +86,10 @@ func New(o Options) *Boot { return &Boot{o: o} }
 // Properties are the driver_info keys of the boot interface.
 func (b *Boot) Properties() map[string]string {
 	return map[string]string{
-		"deploy_kernel": "URL (file:// or http(s)://) of the kernel of the deploy ramdisk. " +
+		"deploy_kernel": "URL (file:// or http(s)://) or Glance UUID of the kernel of the deploy " +
+			"ramdisk. Optional when a default is configured.",
+		"deploy_ramdisk": "URL (file:// or http(s)://) or Glance UUID of the deploy ramdisk. " +
 			"Optional when a default is configured.",
-		"deploy_ramdisk": "URL (file:// or http(s)://) of the deploy ramdisk. Optional when a " +
-			"default is configured.",
 		"kernel_append_params": "Kernel arguments of the deploy ramdisk, in place of the " +
 			"configured ones; %default% inserts those. Optional.",
 		"force_persistent_boot_device": "Always, Never or Default: whether a boot device is set " +
@@ -141,7 +141,7 @@ func (b *Boot) Validate(_ context.Context, t *driver.Task) error {
 
 // validateInstance asks for both parts of what an instance boots from the network.
 func validateInstance(n *ingot.Node) error {
-	kernel, ramdisk := driver.Text(n.InstanceInfo, "kernel"), driver.Text(n.InstanceInfo, "ramdisk")
+	kernel, ramdisk := driver.InstanceKernel(n), driver.InstanceRamdisk(n)
 	if !driver.IsPartitionImage(n) || driver.BootsPartition(n) || (kernel == "") == (ramdisk == "") {
 		return nil
 	}
@@ -243,11 +243,11 @@ func (b *Boot) holdInstance(ctx context.Context, n *ingot.Node) error {
 		n.Instance = nil
 		return nil
 	}
-	kernel, err := b.o.Files.Hold(ctx, driver.Text(n.InstanceInfo, "kernel"))
+	kernel, err := b.o.Files.Hold(ctx, driver.InstanceKernel(n))
 	if err != nil {
 		return fmt.Errorf("kernel of instance_info: %w", err)
 	}
-	ramdisk, err := b.o.Files.Hold(ctx, driver.Text(n.InstanceInfo, "ramdisk"))
+	ramdisk, err := b.o.Files.Hold(ctx, driver.InstanceRamdisk(n))
 	if err != nil {
 		return fmt.Errorf("ramdisk of instance_info: %w", err)
 	}

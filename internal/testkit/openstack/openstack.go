@@ -7,6 +7,8 @@ package openstack
 
 import (
 	"bufio"
+	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -21,6 +23,7 @@ import (
 
 	"github.com/gophercloud/gophercloud/v2"
 	"github.com/gophercloud/gophercloud/v2/openstack"
+	"github.com/gophercloud/gophercloud/v2/openstack/image/v2/images"
 )
 
 // Want says which OpenStack a test wants. Services that are not named are not there.
@@ -138,6 +141,49 @@ func (c *Cloud) SignIn(t testing.TB, user, project string) *gophercloud.Provider
 		t.Fatalf("sign in as %s for %s: %v", user, project, err)
 	}
 	return client
+}
+
+// Image makes an image of Glance that all may read, in a store of a name ("" is the default one), and
+// returns its id. It is deleted with the test.
+func (c *Cloud) Image(t testing.TB, opts images.CreateOpts, store string, data []byte) (id string) {
+	t.Helper()
+	g := c.glance(t)
+	public := images.ImageVisibilityPublic
+	opts.Visibility, opts.ContainerFormat = &public, "bare"
+	made, err := images.Create(t.Context(), g, opts).Extract()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { images.Delete(context.Background(), g, made.ID) }) // some are deleted already
+	header := map[string]string{"Content-Type": "application/octet-stream"}
+	if store != "" {
+		header["x-image-meta-store"] = store
+	}
+	_, err = g.Request(t.Context(), http.MethodPut, g.ServiceURL("images", made.ID, "file"),
+		&gophercloud.RequestOpts{RawBody: bytes.NewReader(data), MoreHeaders: header,
+			OkCodes: []int{http.StatusNoContent}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return made.ID
+}
+
+// DeleteImage deletes an image of Glance.
+func (c *Cloud) DeleteImage(t testing.TB, id string) {
+	t.Helper()
+	if err := images.Delete(t.Context(), c.glance(t), id).ExtractErr(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// glance is gophercloud's client of Glance.
+func (c *Cloud) glance(t testing.TB) *gophercloud.ServiceClient {
+	t.Helper()
+	client := &gophercloud.ProviderClient{}
+	if c.Keystone != "" {
+		client = c.SignIn(t, "ironic", "service")
+	}
+	return &gophercloud.ServiceClient{ProviderClient: client, Endpoint: c.Glance + "/v2/"}
 }
 
 // module is the root of this module: the directory with go.mod above the test's.
