@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -72,14 +73,30 @@ func portal(address string) string {
 	return address
 }
 
+// reach opens the connection. A network that leads nowhere may be one whose cable is out, here or
+// there, and is tried again: unlike a refusal that says nothing of the target.
+func reach(ctx context.Context, address string) (net.Conn, error) {
+	var dialer net.Dialer
+	for {
+		conn, err := dialer.DialContext(ctx, "tcp", address)
+		if ctx.Err() != nil && err != nil {
+			return nil, context.Cause(ctx)
+		}
+		if !errors.Is(err, syscall.EHOSTUNREACH) && !errors.Is(err, syscall.ENETUNREACH) {
+			return conn, err
+		}
+		select {
+		case <-ctx.Done():
+			return nil, fmt.Errorf("%w (%w)", err, context.Cause(ctx))
+		case <-time.After(readyInterval):
+		}
+	}
+}
+
 // connect opens the connection and logs in.
 func connect(ctx context.Context, cfg Config, isid [6]byte) (*link, error) {
-	var dialer net.Dialer
-	conn, err := dialer.DialContext(ctx, "tcp", cfg.Address)
+	conn, err := reach(ctx, cfg.Address)
 	if err != nil {
-		if ctx.Err() != nil {
-			err = context.Cause(ctx)
-		}
 		return nil, fmt.Errorf("connect to iSCSI target %s: %w; check address and port, "+
 			"and that the target is running", cfg.Target, err)
 	}
