@@ -49,6 +49,8 @@ type Keeper struct {
 	Sources []string
 	// Programs are the directories of boot programs, the first of one name counts.
 	Programs []string
+	// Elsewhere tells which sources machines fetch from without us: they are not kept. nil: none.
+	Elsewhere func(source string) bool
 	// Tell wakes the keepers of all conductors; nil where there is one.
 	Tell func()
 	// Others returns the other conductors that live and have a hardware type, boot URLs by name. nil:
@@ -159,6 +161,9 @@ func (k *Keeper) look(ctx context.Context, programs map[string]string,
 	start func(*store.BootFile, *state)) (pause time.Duration, err error) {
 	pause = keepInterval
 	for _, source := range k.Sources {
+		if k.skips(source) {
+			continue
+		}
 		if err := k.Store.WantBootFile(ctx, source); err != nil {
 			return pause, err
 		}
@@ -168,6 +173,7 @@ func (k *Keeper) look(ctx context.Context, programs map[string]string,
 		return pause, err
 	}
 	held, known := map[string]bool{}, map[string]bool{}
+	rows = slices.DeleteFunc(rows, func(f *store.BootFile) bool { return k.skips(f.Source) })
 	for _, f := range rows {
 		known[f.Source] = known[f.Source] || f.SHA256 != ""
 		held[f.SHA256] = held[f.SHA256] || k.Cache.Held(f.SHA256)
@@ -198,6 +204,8 @@ func (k *Keeper) look(ctx context.Context, programs map[string]string,
 	k.states = left
 	return pause, nil
 }
+
+func (k *Keeper) skips(source string) bool { return k.Elsewhere != nil && k.Elsewhere(source) }
 
 // attempt tries once to get what is missing, and says when it is tried again.
 func (k *Keeper) attempt(ctx context.Context, f *store.BootFile, s *state) {

@@ -69,7 +69,22 @@ type Config struct {
 	Cluster   Cluster   `toml:"cluster"`
 	Keystone  Keystone  `toml:"keystone_authtoken"`
 	Glance    Glance    `toml:"glance"`
+	IPXE      IPXE      `toml:"ipxe"`
+	PXE       PXE       `toml:"pxe"`
 }
+
+// IPXE says what machines with boot interface ipxe load from where.
+type IPXE struct {
+	UseSwift bool `toml:"use_swift"`
+}
+
+// PXE has an older name of Ironic for the same.
+type PXE struct {
+	UseSwift bool `toml:"ipxe_use_swift"`
+}
+
+// UsesSwift tells whether kernels and ramdisks of Glance are fetched from Swift.
+func (c *Config) UsesSwift() bool { return c.IPXE.UseSwift || c.PXE.UseSwift }
 
 // Cluster says how servers that share a PostgreSQL database talk to one another.
 type Cluster struct {

@@ -174,3 +174,17 @@ func TestSandboxIsValidAndOnLoopback(t *testing.T) {
 		}
 	}
 }
+
+func TestS4_1_UseSwiftIsOffAndHasTwoNames(t *testing.T) {
+	t.Parallel()
+	const cloud = "[keystone_authtoken]\nauth_url = \"http://k\"\nusername = \"u\"\npassword = \"p\"\n" +
+		"project_name = \"service\"\n"
+	for text, want := range map[string]bool{
+		"": false, "[ipxe]\nuse_swift = true\n": true, "[pxe]\nipxe_use_swift = true\n": true,
+	} {
+		c, err := config.Load(write(t, cloud+text), nil)
+		if err != nil || c.UsesSwift() != want {
+			t.Errorf("%q: %v, %v", text, c.UsesSwift(), err)
+		}
+	}
+}

@@ -45,6 +45,14 @@ func (c *Config) checkOpenStack(complain func(string, ...any)) {
 	if g.ContainerSeed < 0 || g.ContainerSeed > 32 {
 		complain("glance.swift_store_multiple_containers_seed is %d; 0 to 32", g.ContainerSeed)
 	}
+	if c.UsesSwift() && c.Keystone.AuthURL == "" && c.Keystone.Cloud == "" && g.AuthType != AuthNone {
+		complain("ipxe.use_swift needs a cloud: set [keystone_authtoken], or [glance] auth_type and " +
+			"endpoint_override")
+	}
+	if c.UsesSwift() && (c.Boot.TFTPRoot != "" || c.Boot.HTTPRoot != "") {
+		complain("ipxe.use_swift and boot.tftp_root or http_root: pages on a disk cannot have URLs that end; " +
+			"leave one of them out")
+	}
 	if g.SwiftContainer == "" {
 		complain("glance.swift_container is empty; Glance's own default is \"glance\"")
 	}

@@ -159,12 +159,18 @@ type Instance struct {
 	KernelArgs string
 }
 
-// File names boot content by its digest, so any conductor that holds it can serve it.
+// File names boot content by its digest, so any conductor that holds it can serve it; or by its image,
+// which nobody holds.
 type File struct {
 	SHA256 string // hex; "" when there is none
 	Name   string // base name for URLs, e.g. "vmlinuz"
 	Size   int64  // bytes
+	// Image is its id in Glance, if machines fetch it from Swift by a temporary URL; SHA256 is "" then.
+	Image string `json:",omitempty"`
 }
+
+// Known tells whether there is one.
+func (f File) Known() bool { return f.SHA256 != "" || f.Image != "" }
 
 // ISCSITarget is where a ramdisk exported its disk (seed 2, pass_deploy_info).
 type ISCSITarget struct {

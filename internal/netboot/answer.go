@@ -37,7 +37,8 @@ type answer struct {
 	turn   Turn
 	// For endBoot.
 	kernel, ramdisk ingot.File
-	args            []string // clean
+	urls            map[string]string // as in Request
+	args            []string          // clean
 }
 
 // answerFor computes what a node's machine is told; nil is a machine nobody knows.
@@ -61,6 +62,7 @@ func answerFor(n *ingot.Node, env *Env, r Request) answer {
 			return a.problem("no server address is configured to boot from")
 		}
 		a.boot(n, env)
+		a.urls = r.URLs
 		if r.Turn.Ask > 0 {
 			a.wait()
 		}
@@ -206,6 +208,17 @@ func filePath(f ingot.File) string {
 	}
 	return "/files/" + word(f.SHA256) + "/" + name
 }
+
+// url is where a boot file is: on a server, with a parameter; or elsewhere.
+func (a *answer) url(base string, f ingot.File, parameter string) string {
+	if f.Image != "" {
+		return foreign(a.urls[f.Image])
+	}
+	return base + filePath(f) + tag(parameter, a.turn.Tag)
+}
+
+// elsewhere tells whether no file to boot is on a server of ours.
+func (a *answer) elsewhere() bool { return a.kernel.Image != "" && a.ramdisk.Image != "" }
 
 // server is a base URL as it is written before a path.
 func server(base string) string { return link(strings.TrimRight(base, "/")) }

@@ -8,11 +8,12 @@ import "strings"
 // becomes '_'. The sets of iPXE are free of "$#\|&"; GRUB has everything within single quotes,
 // where nothing but the quote itself is special.
 var (
-	wordChars   = chars("-._:")
-	linkChars   = chars("-._:/[]%?=+,@~")
-	textChars   = chars("-._:/[]%?=+,@~ ;()!\"'<>")
-	kernelChars = chars("-._:/[]%?=+,@~;()!\"'")
-	quotedChars = chars("-._:/[]%?=+,@~ ;()!\"<>")
+	wordChars    = chars("-._:")
+	linkChars    = chars("-._:/[]%?=+,@~")
+	foreignChars = chars("-._:/[]%?=+,@~&")
+	textChars    = chars("-._:/[]%?=+,@~ ;()!\"'<>")
+	kernelChars  = chars("-._:/[]%?=+,@~;()!\"'")
+	quotedChars  = chars("-._:/[]%?=+,@~ ;()!\"<>")
 )
 
 const (
@@ -58,6 +59,10 @@ func word(s string) string { return keep(clip(s, 255), wordChars) }
 
 // link cleans a URL.
 func link(s string) string { return keep(clip(s, maxKernel), linkChars) }
+
+// foreign cleans a URL of somebody else's server, which has parameters joined by ampersands: within a
+// word they are nothing special to iPXE.
+func foreign(s string) string { return keep(s, foreignChars) }
 
 // text cleans a sentence for the console; a newline becomes a blank.
 func text(s string) string {

@@ -77,19 +77,21 @@ func (a *answer) ipxe(env *Env) string {
 func (s *script) boot(a *answer) {
 	s.pauses(a)
 	s.line(":again")
-	for i, base := range s.env.BaseURLs {
+	bases := s.env.BaseURLs
+	if a.elsewhere() {
+		bases = bases[:1]
+	}
+	for i, base := range bases {
 		base, next := server(base), "server"+strconv.Itoa(i+1)
 		s.line("imgfree")
 		// --timeout is about silence, not about the whole transfer, in milliseconds. A server that was
 		// stopped takes connections and says nothing: only the last one is waited for longer.
 		silence := "30000 "
-		if i < len(s.env.BaseURLs)-1 {
+		if i < len(bases)-1 {
 			silence = "10000 "
 		}
 		s.b.WriteString("kernel --timeout " + silence)
-		s.b.WriteString(base)
-		s.b.WriteString(filePath(a.kernel))
-		s.b.WriteString(tag(TagFile, a.turn.Tag))
+		s.b.WriteString(a.url(base, a.kernel, TagFile))
 		// EFI kernels look for initrd= by image name, so the name must not depend on the URL.
 		// ${netX} is the interface iPXE booted from; the ramdisk uses that one.
 		s.b.WriteString(" initrd=initrd BOOTIF=01-${netX/mac:hexhyp}")
@@ -98,10 +100,13 @@ func (s *script) boot(a *answer) {
 			s.b.WriteString(arg)
 		}
 		s.line(" || goto ", next)
-		s.line("initrd --timeout ", silence, "--name initrd ", base, filePath(a.ramdisk),
-			tag(TagLast, a.turn.Tag), " || goto ", next)
+		s.line("initrd --timeout ", silence, "--name initrd ", a.url(base, a.ramdisk, TagLast),
+			" || goto ", next)
 		s.line("boot || goto ", next)
 		s.line(":", next)
+		if a.elsewhere() {
+			base = "Swift"
+		}
 		s.line("echo ingot: no boot from ", base)
 	}
 	s.askAgain()

@@ -21,6 +21,10 @@ var (
 // Render tells the machine of a node what it boots now; a nil node is a machine nobody knows.
 func (l Loader) Render(n *ingot.Node, env Env, r Request) string {
 	a := answerFor(n, &env, r)
+	if !l.Waits && (a.kernel.Image != "" || a.ramdisk.Image != "") {
+		a = a.problem("kernel and ramdisk are in Swift, from where only iPXE fetches; boot iPXE, or set the " +
+			"boot interface to pxe and deploy again")
+	}
 	return l.write(&a, &env)
 }
 
@@ -42,6 +46,16 @@ func (l Loader) Unread(env Env, r Request) string {
 	a := answer{label: label, driver: env.Driver, mac: r.MAC, trace: "trace " + r.Trace,
 		seed: r.MAC}.problem("the database of the servers does not answer; see their logs")
 	if len(env.BaseURLs) > 0 && env.Driver != "" {
+		a.end = endAgain
+	}
+	return l.write(&a, &env)
+}
+
+// Again tells the machine of a node that it is known and has to ask again, and why.
+func (l Loader) Again(n *ingot.Node, env Env, r Request, why string) string {
+	a := answer{label: n.Label(), driver: n.Driver, mac: r.MAC, trace: "trace " + r.Trace,
+		seed: n.UUID}.problem(why)
+	if len(env.BaseURLs) > 0 {
 		a.end = endAgain
 	}
 	return l.write(&a, &env)

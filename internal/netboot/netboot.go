@@ -58,6 +58,9 @@ type Request struct {
 	Trace string
 	// Turn is the place of a machine that would load boot files; only iPXE can wait for it.
 	Turn Turn
+	// URLs are where the files are now that no server has, by ingot.File.Image. Only iPXE
+	// fetches from there.
+	URLs map[string]string
 }
 
 // TurnNews is how often it is worth a line in the journal that a machine still waits; those who
@@ -97,6 +100,18 @@ func (d Decision) Loads() bool {
 		return d.Problem == ""
 	}
 	return false
+}
+
+// Files returns what a node's machine loads now; ok is false if it loads nothing.
+func Files(n *ingot.Node) (kernel, ramdisk ingot.File, ok bool) {
+	switch d := Decide(n); {
+	case !d.Loads():
+		return kernel, ramdisk, false
+	case d.Intent == ingot.BootInstance:
+		return n.Instance.Kernel, n.Instance.Ramdisk, true
+	default:
+		return n.Attempt.Kernel, n.Attempt.Ramdisk, true
+	}
 }
 
 // booting lists, for each provision state, what a machine may be booted into over the network
@@ -177,7 +192,7 @@ func Decide(n *ingot.Node) Decision {
 	if n.BootIntent == ingot.BootInstance {
 		return decideInstance(n)
 	}
-	if a := n.Attempt; a == nil || a.Kernel.SHA256 == "" || a.Ramdisk.SHA256 == "" {
+	if a := n.Attempt; a == nil || !a.Kernel.Known() || !a.Ramdisk.Known() {
 		return Decision{ingot.BootError, "the machine shall boot a ramdisk, but its kernel or " +
 			"ramdisk is not on record; undeploy the node and deploy it again"}
 	}
@@ -189,7 +204,7 @@ func Decide(n *ingot.Node) Decision {
 func decideInstance(n *ingot.Node) Decision {
 	i := n.Instance
 	switch {
-	case i == nil || i.Kernel.SHA256 == "" || i.Ramdisk.SHA256 == "":
+	case i == nil || !i.Kernel.Known() || !i.Ramdisk.Known():
 		return Decision{ingot.BootNone, "the instance boots from the network, but its kernel or " +
 			"ramdisk is not on record; rebuild the node"}
 	case i.RootUUID == "":

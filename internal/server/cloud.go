@@ -1,18 +1,23 @@
 package server
 
 import (
+	"context"
 	"net/http"
+	"time"
 
 	"ingot/internal/config"
 	"ingot/internal/glance"
 	"ingot/internal/ingot"
 	"ingot/internal/keystone"
+	"ingot/internal/swift"
 )
 
 // cloud is what the server has to do with an OpenStack cloud.
 type cloud struct {
 	// glance is nil if there is none.
 	glance *glance.Client
+	// images are those of Glance in Swift; nil if machines do not fetch from there.
+	images *swift.Images
 }
 
 // newCloud reads what the configuration says of a cloud; it asks nobody yet.
@@ -31,11 +36,42 @@ func newCloud(c config.Config) (cloud, error) {
 	if err != nil {
 		return cloud{}, ingot.Errorf(ingot.Invalid, "[keystone_authtoken]: %w", err)
 	}
+	made := cloud{glance: glance.New(session, g.Endpoint)}
 	if g.AuthType == config.AuthNone {
-		return cloud{glance.NewOpen(session, g.Endpoint)}, nil
+		made.glance = glance.NewOpen(session, g.Endpoint)
 	}
-	return cloud{glance.New(session, g.Endpoint)}, nil
+	if c.UsesSwift() {
+		made.images = &swift.Images{
+			Account: swift.New(session, swift.Options{URL: g.SwiftURL, Account: g.SwiftAccount,
+				Prefix: g.SwiftAccountPrefix, Version: g.SwiftVersion, Key: g.TempURLKey}),
+			Container: g.SwiftContainer, Seed: g.ContainerSeed, Life: time.Duration(g.TempURLDuration),
+			Reuse: g.TempURLCache, StartDelay: time.Duration(g.DownloadStartDelay),
+		}
+	}
+	return made, nil
 }
+
+// keepsNot tells whether a boot file is left to Swift.
+func (c cloud) keepsNot(source string) bool {
+	_, image := glance.ID(source)
+	return image && c.images != nil
+}
+
+// Image asks Glance for an image, and Swift whether it accepts a URL of it: a wrong key or account shows
+// before anything is done to the machine.
+func (c cloud) Image(ctx context.Context, id string) (ingot.File, error) {
+	found, err := c.glance.Show(ctx, id)
+	if err != nil {
+		return ingot.File{}, err
+	}
+	if _, err := c.images.Account.Checked(ctx, c.images.Request(id)); err != nil {
+		return ingot.File{}, err
+	}
+	return ingot.File{Image: id, Name: found.Name, Size: found.Size}, nil
+}
+
+// URL makes a temporary URL of an image.
+func (c cloud) URL(ctx context.Context, id string) (string, error) { return c.images.URL(ctx, id) }
 
 // teach makes a transport fetch images of Glance, too.
 func (c cloud) teach(t *http.Transport) {

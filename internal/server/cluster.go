@@ -89,7 +89,7 @@ const wakeSubject = "boot.files"
 func (s *server) keep(files *bootfile.Cache) error {
 	s.keeper = &bootfile.Keeper{Cache: files, Store: s.store, Host: s.hostname,
 		Sources:  []string{s.cfg.Deploy.Kernel, s.cfg.Deploy.Ramdisk},
-		Programs: s.cfg.Boot.TFTPFiles, Log: s.log,
+		Programs: s.cfg.Boot.TFTPFiles, Elsewhere: s.cloud.keepsNot, Log: s.log,
 		MaxAge:   time.Duration(s.cfg.Boot.CacheMaxAge),
 		MaxBytes: int64(s.cfg.Boot.CacheMaxGiB) << 30}
 	if s.bus == nil {

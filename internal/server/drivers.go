@@ -38,7 +38,7 @@ func (s *server) table(bootURL string) (*driver.Table, error) {
 	}
 	bmc := ipmi.New(ipmi.Options{DefaultBootMode: s.cfg.Deploy.DefaultBootMode,
 		Timeout: time.Duration(s.cfg.Conductor.BMCTimeout)})
-	s.boot.Boot = pxe.New(pxe.Options{
+	boot := pxe.Options{
 		Files: s.keeper, Await: s.keeper.Await, Env: netboot.Env{
 			BaseURLs: []string{bootURL}, KernelArgs: s.cfg.Deploy.KernelAppend,
 			Driver: scriptDriver(enabled), Unknown: netboot.Unknown(s.cfg.Boot.Unknown),
@@ -46,7 +46,11 @@ func (s *server) table(bootURL string) (*driver.Table, error) {
 		Servers: s.serving(), Door: s.boot, Switched: s.turn.Await,
 		Kernel: s.cfg.Deploy.Kernel, Ramdisk: s.cfg.Deploy.Ramdisk,
 		Log: s.log, Note: s.journal.Add,
-	})
+	}
+	if s.cloud.images != nil {
+		boot.Swift = s.cloud
+	}
+	s.boot.Boot = pxe.New(boot)
 	images, err := imageOptions(s.cfg.Image, s.cloud)
 	if err != nil {
 		return nil, err

@@ -136,7 +136,11 @@ func (b *Boot) Answer(l netboot.Loader, m Machine) string {
 		return l.Problem(m.Node.Label(), "port "+m.MAC+" has pxe_enabled false", r)
 	default:
 		d := netboot.Decide(m.Node)
-		if b.o.Door != nil && l.Waits && d.Loads() {
+		here, err := b.locate(m.Node, &r)
+		if err != nil {
+			return b.unlocated(l, m, r, err)
+		}
+		if b.o.Door != nil && l.Waits && here {
 			return b.load(l, m, r)
 		}
 		if d.Problem == "" {
@@ -150,6 +154,42 @@ func (b *Boot) Answer(l netboot.Loader, m Machine) string {
 		}
 	}
 	return l.Render(m.Node, b.env(m), r)
+}
+
+// locate finds out where the files are now that the machine loads and that are in Swift; here tells
+// whether any is on our servers.
+func (b *Boot) locate(n *ingot.Node, r *netboot.Request) (here bool, err error) {
+	kernel, ramdisk, ok := netboot.Files(n)
+	if !ok {
+		return false, nil
+	}
+	for _, f := range []ingot.File{kernel, ramdisk} {
+		if f.Image == "" {
+			here = true
+			continue
+		}
+		if b.o.Swift == nil {
+			return false, ingot.Errorf(ingot.Invalid, "the node boots from Swift, which this conductor does "+
+				"not; [ipxe] use_swift has to be the same on all")
+		}
+		if r.URLs == nil {
+			r.URLs = map[string]string{}
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), LookupTimeout)
+		r.URLs[f.Image], err = b.o.Swift.URL(ctx, f.Image)
+		cancel()
+		if err != nil {
+			return false, err
+		}
+	}
+	return here, nil
+}
+
+// unlocated has a machine ask again: its files are somewhere.
+func (b *Boot) unlocated(l netboot.Loader, m Machine, r netboot.Request, err error) string {
+	b.note(m, ingot.LevelWarning, "asked for its "+l.Asks+": no temporary URL for its files: "+err.Error(),
+		r.Trace)
+	return l.Again(m.Node, b.env(m), r, "no temporary URL for the boot files; see the log of the server")
 }
 
 // load tells a machine that has files to load to do so here, or to wait for it. With its place here,

@@ -17,6 +17,7 @@ import (
 	"strings"
 
 	"ingot/internal/driver"
+	"ingot/internal/glance"
 	"ingot/internal/ingot"
 	"ingot/internal/journal"
 	"ingot/internal/netboot"
@@ -42,6 +43,14 @@ type Door interface {
 	Busy() bool
 }
 
+// A Swift has images of Glance.
+type Swift interface {
+	// Image is an image as a boot file, once it is known that machines will get it.
+	Image(ctx context.Context, id string) (ingot.File, error)
+	// URL is where to fetch it from now on for a while, by whoever has the URL. It mostly asks nobody.
+	URL(ctx context.Context, id string) (string, error)
+}
+
 // Options is what the boot interface works with.
 type Options struct {
 	Files Holder
@@ -59,6 +68,9 @@ type Options struct {
 	// Switched waits until the trees on disk of enough conductors show what a node boots, as it is on
 	// record, and tells for whom it waits; nil: there are none.
 	Switched func(ctx context.Context, n *ingot.Node, say func(level, text string)) error
+	// Swift has kernels and ramdisks that are images of Glance fetched from there (S4); nil has them held
+	// like all others.
+	Swift Swift
 	// Kernel and Ramdisk are used for nodes whose driver_info names none. "" is none.
 	Kernel, Ramdisk string
 	Log             *slog.Logger
@@ -183,10 +195,10 @@ func (b *Boot) PrepareRamdisk(ctx context.Context, t *driver.Task) error {
 		return err
 	}
 	kernel, ramdisk := b.sources(n)
-	if n.Attempt.Kernel, err = b.o.Files.Hold(ctx, kernel); err != nil {
+	if n.Attempt.Kernel, err = b.hold(ctx, n, kernel); err != nil {
 		return fmt.Errorf("deploy_kernel of driver_info or of the configuration: %w", err)
 	}
-	if n.Attempt.Ramdisk, err = b.o.Files.Hold(ctx, ramdisk); err != nil {
+	if n.Attempt.Ramdisk, err = b.hold(ctx, n, ramdisk); err != nil {
 		return fmt.Errorf("deploy_ramdisk of driver_info or of the configuration: %w", err)
 	}
 	if err := b.holdInstance(ctx, n); err != nil {
@@ -207,6 +219,15 @@ func (b *Boot) PrepareRamdisk(ctx context.Context, t *driver.Task) error {
 	return t.SetBootDevice(ctx, driver.BootDevice{Device: "pxe", Persistent: persistent})
 }
 
+// hold makes a file available to the machine of a node, by whatever its boot interface loads from.
+func (b *Boot) hold(ctx context.Context, n *ingot.Node, href string) (ingot.File, error) {
+	id, image := glance.ID(href)
+	if image && b.o.Swift != nil && n.Interfaces["boot"] == Name {
+		return b.o.Swift.Image(ctx, id)
+	}
+	return b.o.Files.Hold(ctx, href)
+}
+
 // await waits until the machine may ask any conductor for its files (S0.6).
 func (b *Boot) await(ctx context.Context, t *driver.Task) error {
 	if b.o.Await == nil {
@@ -216,6 +237,10 @@ func (b *Boot) await(ctx context.Context, t *driver.Task) error {
 	files := []ingot.File{n.Attempt.Kernel, n.Attempt.Ramdisk}
 	if n.Instance != nil {
 		files = append(files, n.Instance.Kernel, n.Instance.Ramdisk)
+	}
+	files = slices.DeleteFunc(files, func(f ingot.File) bool { return f.Image != "" })
+	if len(files) == 0 {
+		return nil
 	}
 	return b.o.Await(ctx, n.Driver, files, say(t))
 }
@@ -243,11 +268,11 @@ func (b *Boot) holdInstance(ctx context.Context, n *ingot.Node) error {
 		n.Instance = nil
 		return nil
 	}
-	kernel, err := b.o.Files.Hold(ctx, driver.InstanceKernel(n))
+	kernel, err := b.hold(ctx, n, driver.InstanceKernel(n))
 	if err != nil {
 		return fmt.Errorf("kernel of instance_info: %w", err)
 	}
-	ramdisk, err := b.o.Files.Hold(ctx, driver.InstanceRamdisk(n))
+	ramdisk, err := b.hold(ctx, n, driver.InstanceRamdisk(n))
 	if err != nil {
 		return fmt.Errorf("ramdisk of instance_info: %w", err)
 	}
