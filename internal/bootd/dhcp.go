@@ -157,7 +157,7 @@ func (s *Server) offer(ctx context.Context, q *dhcpv4.DHCPv4, w want) (*dhcpv4.D
 		// person has to act, and reads why in the log and at the node.
 		s.note(w.Machine, ingot.LevelError, "dhcp", "no address to offer: "+err.Error(), nil)
 		if s.told.First("no address for " + w.MAC.String()) {
-			s.Log.Error("no address to offer", "mac", w.MAC, "pool", w.network.Pool, "error", err)
+			s.Log.Error("no address to offer", "mac", w.MAC.String(), "pool", w.network.Pool, "error", err)
 		}
 		return nil, nil
 	default:

@@ -175,7 +175,7 @@ func (l *loop) answer(ctx context.Context, p datagram, out *answers) {
 	reply, err := l.Handler(ctx, p.request)
 	if err != nil {
 		if ctx.Err() == nil {
-			l.Log.Error("dhcp request not answered", "mac", p.request.ClientHWAddr, "error", err)
+			l.Log.Error("dhcp request not answered", "mac", p.request.ClientHWAddr.String(), "error", err)
 		}
 		return
 	}
