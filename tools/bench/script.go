@@ -7,7 +7,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"net/http"
-	"path/filepath"
+	"os"
 	"strings"
 	"time"
 
@@ -36,7 +36,9 @@ nodes waiting for their deploy ramdisk. With the first thousand requests after a
 reads a large fleet ahead, once, some 10 µs a machine (BenchmarkMachine in internal/store): mostly
 in the warm-up, and left out by the median. User and system time of the server's process divided by
 the requests, until it is idle again: what they add to the journal is written by then.
-Yardstick: a Go process that answers as many constant bytes, asked by the same client.
+Yardstick: a Go process that answers as many constant bytes, asked by the same client. With [ipxe]
+use_swift each script has two fresh temporary URLs, signed by HMAC-SHA256 with a configured key; its
+yardstick is the script without.
 `, scriptRounds, scriptRequests, constantRequests, scriptClients),
 	}
 	sizes := []int{100, 10_000, 100_000}
@@ -44,9 +46,13 @@ Yardstick: a Go process that answers as many constant bytes, asked by the same c
 	var length int
 	for i, size := range sizes {
 		var err error
-		if costs[i], length, err = b.scriptCost(ctx, size); err != nil {
+		if costs[i], length, err = b.scriptCost(ctx, size, deployingNode()); err != nil {
 			return s, err
 		}
+	}
+	swift, _, err := b.scriptCost(ctx, sizes[0], swiftNode(), useSwift...)
+	if err != nil {
+		return s, err
 	}
 	hello, err := b.startHello(ctx, length)
 	if err != nil {
@@ -66,22 +72,43 @@ Yardstick: a Go process that answers as many constant bytes, asked by the same c
 	s.Figures = append(s.Figures, figure{
 		What: "growth, 100 to 100,000 nodes", Value: costs[len(costs)-1] / costs[0], Unit: "times",
 		N: scriptRounds,
+	}, figure{
+		What: fmt.Sprintf("with two temporary URLs, one of %d nodes", sizes[0]), Value: swift,
+		Unit: "µs CPU", Yardstick: costs[0], Beside: "without", N: scriptRounds,
 	})
 	return s, nil
 }
 
+// useSwift has scripts with temporary URLs; nothing is asked of the cloud for them.
+var useSwift = []string{"INGOT_IPXE_USE_SWIFT=true", "INGOT_GLANCE_AUTH_TYPE=none",
+	"INGOT_GLANCE_ENDPOINT_OVERRIDE=http://127.0.0.1:9",
+	"INGOT_GLANCE_SWIFT_ENDPOINT_URL=http://127.0.0.1:9", "INGOT_GLANCE_SWIFT_ACCOUNT=AUTH_x",
+	"INGOT_GLANCE_SWIFT_TEMP_URL_KEY=key"}
+
+// swiftNode is a deployingNode whose kernel and ramdisk are in Swift.
+func swiftNode() ingot.Node {
+	n := deployingNode()
+	n.Attempt.Kernel = ingot.File{Image: "11111111-2222-4333-8444-000000000001", Name: "vmlinuz"}
+	n.Attempt.Ramdisk = ingot.File{Image: "11111111-2222-4333-8444-000000000002", Name: "initrd"}
+	return n
+}
+
 // scriptCost returns microseconds of a request and the length of its answer, with that many nodes.
-func (b *bench) scriptCost(ctx context.Context, size int) (cost float64, length int, err error) {
+func (b *bench) scriptCost(ctx context.Context, size int, node ingot.Node, settings ...string) (
+	cost float64, length int, err error) {
 	fmt.Fprintf(b.progress, "  %d nodes\n", size)
-	dir := filepath.Join(b.temp, fmt.Sprintf("fleet-%d", size))
-	if err := makeFleet(ctx, dir, size, deployingNode()); err != nil {
+	dir, err := os.MkdirTemp(b.temp, "fleet")
+	if err != nil {
+		return 0, 0, err
+	}
+	if err := makeFleet(ctx, dir, size, node); err != nil {
 		return 0, 0, err
 	}
 	// What conductors do beside the requests is not what is measured here.
-	server, err := b.startIngot(ctx, dir, "INGOT_CONDUCTOR_SYNC_POWER_STATE_INTERVAL=0s",
+	server, err := b.startIngot(ctx, dir, append(settings, "INGOT_CONDUCTOR_SYNC_POWER_STATE_INTERVAL=0s",
 		"INGOT_CONDUCTOR_BOOT_RETRY_TIMEOUT=0s",
 		// These machines ask and never load: soon all would wait in line.
-		"INGOT_BOOT_MAX_TRANSFERS=1000000")
+		"INGOT_BOOT_MAX_TRANSFERS=1000000")...)
 	if err != nil {
 		return 0, 0, err
 	}
