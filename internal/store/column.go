@@ -53,7 +53,9 @@ func (t *table[T]) selectFrom() string {
 	for i, c := range t.columns {
 		names[i] = c.name
 		if c.read != "" {
-			names[i] = c.read
+			// Its own name, or PostgreSQL takes that of the column in the other table, and does not know
+			// which of two to sort by.
+			names[i] = c.read + " AS " + c.name
 		}
 	}
 	return "SELECT " + strings.Join(names, ", ") + " FROM " + t.name
@@ -139,6 +141,16 @@ type where struct {
 	// rare says that few rows match a range. An engine that does not know would rather walk all
 	// rows in the order of id than look up those few and sort them.
 	rare bool
+	// scope are those of the conditions, with their arguments, that markers have to match, too: of rows
+	// beyond it nobody may learn that they exist.
+	scope     []string
+	scopeArgs []any
+}
+
+// within adds a condition that is part of the scope.
+func (w *where) within(condition string, args ...any) {
+	w.add(condition, args...)
+	w.scope, w.scopeArgs = append(w.scope, condition), append(w.scopeArgs, args...)
 }
 
 func (w *where) add(condition string, args ...any) {

@@ -94,6 +94,7 @@ type NodeFilter struct {
 	ResourceClass       string
 	Owner               string
 	Lessee              string
+	Project             string // owns or leases it
 	Shard               string
 	ParentNode          string // UUID
 	Fault               string
@@ -162,7 +163,11 @@ func (f NodeFilter) where() where {
 	if f.StateBefore != nil {
 		w.add("provision_updated_at < ?", f.StateBefore.UnixMicro())
 	}
-	w.rare = f.WaitBefore != nil || f.Buckets != nil || f.Reserved != nil && *f.Reserved
+	if f.Project != "" {
+		w.within("owner = ? OR lessee = ?", f.Project, f.Project)
+	}
+	w.rare = f.WaitBefore != nil || f.Buckets != nil || f.Reserved != nil && *f.Reserved ||
+		f.Project != ""
 	return w
 }
 

@@ -73,16 +73,21 @@ func (t *table[T]) cursor(ctx context.Context, tx *tx, match where, p Page) (cur
 		c.id = "+id" // an expression: the engine can not use the index of id for it
 	}
 	if p.Marker != "" {
-		c.after, err = t.position(ctx, tx, c.key, p.Marker)
+		c.after, err = t.position(ctx, tx, match, c.key, p.Marker)
 	}
 	return c, err
 }
 
-// position looks up a marker.
-func (t *table[T]) position(ctx context.Context, tx *tx, key, marker string) (*position, error) {
+// position looks up a marker in the scope of what is listed. That the marker still matches the rest is
+// not asked for: it may have changed since.
+func (t *table[T]) position(ctx context.Context, tx *tx, match where, key, marker string) (*position,
+	error) {
+	m := where{conditions: slices.Clone(match.scope), args: slices.Clone(match.scopeArgs)}
+	m.add(t.key+" = ?", marker)
+	cond, args := m.clause(nil)
 	var p position
-	err := tx.QueryRowContext(ctx, "SELECT "+key+", id FROM "+t.name+" WHERE "+t.key+" = $1",
-		marker).Scan(&p.value, &p.id)
+	err := tx.QueryRowContext(ctx, "SELECT "+key+", id FROM "+t.name+cond, args...).
+		Scan(&p.value, &p.id)
 	if errors.Is(err, sql.ErrNoRows) {
 		return nil, t.notFound(marker)
 	}

@@ -38,6 +38,7 @@ type PortFilter struct {
 	NodeUUID string
 	NodeID   int64
 	Address  string
+	Project  string // owns or leases the node
 	// ExtraWord selects ports whose extra has that word in quotes, as a key or anywhere.
 	ExtraWord string
 }
@@ -52,6 +53,11 @@ func (f PortFilter) where() where {
 	}
 	if f.Address != "" {
 		w.add("address = ?", strings.ToLower(f.Address))
+	}
+	if f.Project != "" {
+		w.within("node_id IN (SELECT nodes.id FROM nodes WHERE nodes.owner = ? OR nodes.lessee = ?)",
+			f.Project, f.Project)
+		w.rare = true
 	}
 	if f.ExtraWord != "" {
 		w.add("extra LIKE ?", `%"`+f.ExtraWord+`"%`)
