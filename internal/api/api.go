@@ -10,9 +10,9 @@ import (
 	"strings"
 	"time"
 
-	"ingot/internal/auth"
 	"ingot/internal/bootfile"
 	"ingot/internal/journal"
+	"ingot/internal/policy"
 	"ingot/internal/rpc"
 	"ingot/internal/store"
 )
@@ -33,9 +33,12 @@ type Options struct {
 	PublicURL string
 	// MaxLimit is the greatest number of items of one page; default 1000.
 	MaxLimit int
-	// Auth verifies who asks; default: nobody is asked who they are (noauth). Machine asks nobody
-	// in any case.
-	Auth *auth.Basic
+	// Auth tells who asks; default: nobody is asked who they are (noauth), and everybody may do
+	// everything. Machine asks nobody in any case.
+	Auth Authenticator
+	// OwnNodes lets those who may (rule create:self_owned_node) create nodes, which are of their
+	// project then, and delete them.
+	OwnNodes bool
 	// Observe is told about every answered request, for metrics; default: nobody. It must be
 	// safe for concurrent use.
 	Observe func(Observation)
@@ -96,6 +99,9 @@ type call struct {
 	route *route
 	// minor is the x of the requested microversion 1.x.
 	minor int
+	// who asks, and by which rules pathNode and pathPort let them have what the path names.
+	who   policy.Subject
+	rules []policy.Rule
 	// base starts links: scheme and host.
 	base string
 	// machine tells that the request came in where no credentials are asked for.
@@ -165,7 +171,7 @@ func (s *resource) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if rt != nil {
 		exchangeOf(r).route = rt.pattern
 	}
-	stranger, err := s.stranger(r, rt)
+	who, stranger, err := s.who(r, rt)
 	if err != nil {
 		writeError(w, r, s.api.o.Log, err)
 		return
@@ -188,18 +194,26 @@ func (s *resource) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		abort(w, http.StatusNotFound)
 		return
 	}
-	c := &call{Request: r, api: s.api, route: rt, minor: minor, base: s.api.base(r),
-		machine: s.machine || stranger, suffixed: exchangeOf(r).suffixed}
-	if err := c.parseQuery(); err != nil {
-		writeError(w, r, s.api.o.Log, err)
-		return
-	}
-	answer, err := rt.handle(c)
+	c := &call{Request: r, api: s.api, route: rt, minor: minor, who: who,
+		rules: []policy.Rule{rt.policy}, base: s.api.base(r), machine: s.machine || stranger,
+		suffixed: exchangeOf(r).suffixed}
+	answer, err := c.run()
 	if err != nil {
 		writeError(w, r, s.api.o.Log, err)
 		return
 	}
 	answer.write(w, c)
+}
+
+// run checks what can be told without looking at an object, and calls the handler.
+func (c *call) run() (reply, error) {
+	if err := c.parseQuery(); err != nil {
+		return reply{}, err
+	}
+	if rt := c.route; !rt.object && !rt.public && !c.who.May(rt.policy) {
+		return reply{}, forbidden(rt.policy)
+	}
+	return c.route.handle(c)
 }
 
 // unversioned tells that the resource is the version document, where a wrong version is not an

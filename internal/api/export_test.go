@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"ingot/internal/ingot"
+	"ingot/internal/policy"
 )
 
 // RouteTable is the table of routes as text.
@@ -69,3 +70,12 @@ func Mask(o ingot.Object) ingot.Object { return mask(o) }
 
 // MaxDepth is how deep bodies may be nested.
 const MaxDepth = maxDepth
+
+// Rules are the rules of the routes.
+func Rules() map[string]policy.Rule {
+	rules := map[string]policy.Rule{}
+	for _, rt := range routes {
+		rules[rt.method+" "+rt.pattern] = rt.policy
+	}
+	return rules
+}

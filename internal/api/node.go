@@ -8,6 +8,7 @@ import (
 
 	"ingot/internal/ingot"
 	"ingot/internal/lifecycle"
+	"ingot/internal/policy"
 	"ingot/internal/rpc"
 	"ingot/internal/store"
 )
@@ -22,16 +23,32 @@ func (c *call) node(ident string) (*node, error) {
 	case !validName(c.minor, ident):
 		return nil, invalid("Expected UUID or name for node_ident: %s", ident)
 	}
-	n, err := c.api.o.Store.Node(c.Context(), ident)
+	n, err := c.seen(ident)
 	if c.suffixed && ingot.KindOf(err) == ingot.NotFound {
-		// The name may really end in .json.
-		return c.api.o.Store.Node(c.Context(), ident+".json")
+		return c.seen(ident + ".json") // the name may really end so
 	}
 	return n, err
 }
 
-// pathNode returns the node that the path names.
-func (c *call) pathNode() (*node, error) { return c.node(c.PathValue("ident")) }
+// seen reads a node. One that the caller does not see does not exist.
+func (c *call) seen(ident string) (*node, error) {
+	n, err := c.api.o.Store.Node(c.Context(), ident)
+	if err == nil && !c.sees(n) {
+		return nil, ingot.Errorf(ingot.NotFound, "Node %s could not be found.", ident)
+	}
+	return n, err
+}
+
+// pathNode returns the node that the path names, if the rules let the caller have it.
+func (c *call) pathNode() (*node, error) { return c.allowedNode(c.PathValue("ident")) }
+
+func (c *call) allowedNode(ident string) (*node, error) {
+	n, err := c.node(ident)
+	if err != nil {
+		return nil, err
+	}
+	return n, c.allow(n)
+}
 
 func listNodes(c *call) (reply, error) {
 	want, err := nodeFields.selected(c)
@@ -51,10 +68,15 @@ func pageOfNodes(c *call, path string, want selection) (reply, error) {
 	if err := nodeFields.checkSortKey(c); err != nil {
 		return reply{}, err
 	}
+	project, err := c.project(policy.NodeListAll, policy.NodeList)
+	if err != nil {
+		return reply{}, err
+	}
 	filter, err := nodeFilter(c)
 	if err != nil {
 		return reply{}, err
 	}
+	filter.Project = project
 	list, err := c.api.o.Store.Nodes(c.Context(), filter, page)
 	if err != nil {
 		return reply{}, err
@@ -139,6 +161,10 @@ func (c *call) nodeReply(n *node, want selection) (reply, error) {
 }
 
 func createNode(c *call) (reply, error) {
+	own, err := c.mayCreate()
+	if err != nil {
+		return reply{}, err
+	}
 	body, err := c.decode()
 	if err != nil {
 		return reply{}, err
@@ -166,6 +192,13 @@ func createNode(c *call) (reply, error) {
 	if n.UUID == "" {
 		n.UUID = ingot.NewUUID()
 	}
+	if own && n.Owner != "" && n.Owner != c.who.Project {
+		return reply{}, invalid("Cannot create a node as a project scoped admin with an owner other " +
+			"than your own project.")
+	}
+	if own {
+		n.Owner = c.who.Project
+	}
 	if err := c.needConductor(n); err != nil {
 		return reply{}, err
 	}
@@ -176,6 +209,17 @@ func createNode(c *call) (reply, error) {
 	answer, err := c.nodeReply(created, full)
 	answer.status, answer.location = http.StatusCreated, "/v1/nodes/"+created.UUID
 	return answer, err
+}
+
+// mayCreate tells whether the caller may create nodes for the own project only.
+func (c *call) mayCreate() (own bool, err error) {
+	switch {
+	case c.who.May(policy.NodeCreate):
+		return false, nil
+	case c.api.o.OwnNodes && c.who.Project != "" && c.who.May(policy.NodeCreateOwn):
+		return true, nil
+	}
+	return false, forbidden(policy.NodeCreate)
 }
 
 func orNoMembers(body any) any {
@@ -212,6 +256,10 @@ func checkChassis(values ingot.Object) error {
 
 func deleteNode(c *call) (reply, error) {
 	n, err := c.pathNode()
+	if c.api.o.OwnNodes && ingot.KindOf(err) == ingot.Forbidden {
+		c.rules = []policy.Rule{policy.NodeDeleteOwn}
+		n, err = c.pathNode()
+	}
 	if err != nil {
 		return reply{}, err
 	}

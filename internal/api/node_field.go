@@ -7,6 +7,7 @@ import (
 
 	"ingot/internal/ingot"
 	"ingot/internal/lifecycle"
+	"ingot/internal/policy"
 )
 
 type node = ingot.Node
@@ -37,10 +38,14 @@ var nodeFields = fields[node]{
 		limit(maxDescription),
 	text("driver", func(n *node) *string { return &n.Driver }).
 		as(schema{types: []string{"string"}}).may(both).must(),
-	freeForm("driver_info", func(n *node) *ingot.Object { return &n.DriverInfo }).may(both).
-		shown(func(_ *call, n *node) any { return mask(n.DriverInfo) }),
-	freeForm("driver_internal_info", func(n *node) *ingot.Object { return &n.DriverInternalInfo }).
-		since(3).shown(func(_ *call, n *node) any { return mask(n.DriverInternalInfo) }),
+	withheld(policy.NodeDriverInfo,
+		ingot.Object{"content": "** Redacted - requires baremetal:node:get:driver_info permission. **"},
+		freeForm("driver_info", func(n *node) *ingot.Object { return &n.DriverInfo }).may(both).
+			shown(func(_ *call, n *node) any { return mask(n.DriverInfo) })),
+	withheld(policy.NodeInternalInfo, ingot.Object{"content": "** Redacted - Requires " +
+		"baremetal:node:get:driver_internal_info permission. **"},
+		freeForm("driver_internal_info", func(n *node) *ingot.Object { return &n.DriverInternalInfo }).
+			since(3).shown(func(_ *call, n *node) any { return mask(n.DriverInternalInfo) })),
 	freeForm("extra", func(n *node) *ingot.Object { return &n.Extra }).may(both),
 	computed("fault", func(_ *call, n *node) any { return nullable(n.Fault) }).since(42),
 	nodeInterface("firmware", 86),
@@ -53,7 +58,9 @@ var nodeFields = fields[node]{
 		limit(255),
 	text("instance_uuid", func(n *node) *string { return &n.InstanceUUID }).as(uuidOrNull).
 		may(both).list(),
-	text("last_error", func(n *node) *string { return &n.LastError }),
+	withheld(policy.NodeLastError,
+		"** Value Redacted - Requires baremetal:node:get:last_error permission. **",
+		text("last_error", func(n *node) *string { return &n.LastError })),
 	text("lessee", func(n *node) *string { return &n.Lessee }).since(65).may(both).limit(255),
 	flag("maintenance", func(n *node) *bool { return &n.Maintenance }).may(both).list(),
 	text("maintenance_reason", func(n *node) *string { return &n.MaintenanceReason }),
@@ -76,7 +83,9 @@ var nodeFields = fields[node]{
 	computed("raid_config", emptyObject).since(12),
 	nodeInterface("raid", 31),
 	nodeInterface("rescue", 38),
-	text("reservation", func(n *node) *string { return &n.Reservation }),
+	withheld(policy.NodeReservation,
+		"** Redacted - requires baremetal:node:get:reservation permission. **",
+		text("reservation", func(n *node) *string { return &n.Reservation })),
 	text("resource_class", func(n *node) *string { return &n.ResourceClass }).since(21).
 		may(both).limit(80),
 	flag("retired", func(n *node) *bool { return &n.Retired }).since(61).may(both),
@@ -110,6 +119,21 @@ var stateFields = nodeFields.only("console_enabled", "last_error", "power_state"
 	"raid_config", "target_raid_config", "boot_mode", "secure_boot")
 
 const maxDescription = 4096
+
+// withheld is the field for those who may see a node and not all of it: whom the rule does not allow it
+// is shown what stands in its place.
+func withheld(rule policy.Rule, instead any, f field[node]) field[node] {
+	show := f.show
+	if show == nil {
+		show = f.get
+	}
+	return f.shown(func(c *call, n *node) any {
+		if !c.who.MayOn(rule, n.Owner, n.Lessee) {
+			return instead
+		}
+		return show(c, n)
+	})
+}
 
 func null(*call, *node) any { return nil }
 

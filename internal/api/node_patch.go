@@ -7,6 +7,7 @@ import (
 
 	"ingot/internal/ingot"
 	"ingot/internal/lifecycle"
+	"ingot/internal/policy"
 	"ingot/internal/rpc"
 )
 
@@ -24,6 +25,7 @@ func patchNode(c *call) (reply, error) {
 	if err != nil {
 		return reply{}, err
 	}
+	c.rules = patchRules(ops)
 	n, err := c.changeNode(rpc.UpdateOptions{ResetInterfaces: reset}, func(n *node) error {
 		if err := c.checkPatchable(n, ops); err != nil {
 			return err
@@ -48,6 +50,62 @@ func patchNode(c *call) (reply, error) {
 		return reply{}, err
 	}
 	return c.nodeReply(n, full)
+}
+
+// fieldRules are the rules for those fields of a node that have one of their own; the first one whose
+// path begins the operation's counts.
+var fieldRules = []struct {
+	path string
+	rule policy.Rule
+}{
+	{"/instance_info", policy.NodeInstanceInfo},
+	{"/extra", "baremetal:node:update_extra"},
+	{"/driver_info", "baremetal:node:update:driver_info"},
+	{"/properties", "baremetal:node:update:properties"},
+	{"/chassis_uuid", "baremetal:node:update:chassis_uuid"},
+	{"/instance_uuid", "baremetal:node:update:instance_uuid"},
+	{"/instance_name", policy.NodeInstanceInfo},
+	{"/lessee", "baremetal:node:update:lessee"},
+	{"/owner", "baremetal:node:update:owner"},
+	{"/driver", policy.NodeInterfaces},
+	{"/network_data", "baremetal:node:update:network_data"},
+	{"/conductor_group", "baremetal:node:update:conductor_group"},
+	{"/name", "baremetal:node:update:name"},
+	{"/retired", "baremetal:node:update:retired"},
+	{"/shard", "baremetal:node:update:shard"},
+	{"/parent_node", "baremetal:node:update:parent_node"},
+}
+
+// patchRules are the rules that have to let the caller change a node so.
+func patchRules(ops []operation) []policy.Rule {
+	var rules []policy.Rule
+	for _, op := range ops {
+		if rule := op.rule(); !slices.Contains(rules, rule) {
+			rules = append(rules, rule)
+		}
+	}
+	if len(rules) == 0 {
+		return []policy.Rule{policy.NodeUpdate}
+	}
+	return rules
+}
+
+// rule is the rule for an operation on a node.
+func (o operation) rule() policy.Rule {
+	for _, f := range fieldRules {
+		if strings.HasPrefix(o.path, f.path) {
+			return f.rule
+		}
+	}
+	switch {
+	case strings.HasSuffix(o.root(), interfaceSuffix):
+		return policy.NodeInterfaces
+	case o.root() == "automated_clean" && o.hasValue && o.value != nil:
+		if clean, err := boolean("automated_clean", o.value); err == nil && clean == false {
+			return policy.NodeNoCleaning
+		}
+	}
+	return policy.NodeUpdate
 }
 
 // checkNodePatch checks what can be told without the node, and returns whether interfaces are to
@@ -98,6 +156,11 @@ func (c *call) checkPatchable(n *node, ops []operation) error {
 		return nil
 	}
 	state := lifecycle.State(n.ProvisionState)
+	if state == lifecycle.Active && !c.who.MayOn(policy.NodeOwnerInUse, n.Owner, n.Lessee) &&
+		slices.ContainsFunc(ops, func(op operation) bool { return op.root() == "owner" }) {
+		return ingot.Errorf(ingot.Conflict, `Cannot update owner of node "%s" while it is in state "%s".`,
+			n.UUID, n.ProvisionState)
+	}
 	if n.TargetProvisionState != "" && !lifecycle.Updatable(state) {
 		return ingot.Errorf(ingot.Conflict, "Node %s can not be updated while a state transition "+
 			"is in progress.", c.PathValue("ident"))

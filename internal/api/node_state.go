@@ -129,7 +129,7 @@ func validateNode(c *call) (reply, error) {
 	if ident == "" {
 		return reply{}, invalid("Missing mandatory parameter: node")
 	}
-	n, err := c.node(ident)
+	n, err := c.allowedNode(ident)
 	if err != nil {
 		return reply{}, err
 	}

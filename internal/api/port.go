@@ -8,6 +8,7 @@ import (
 
 	"ingot/internal/ingot"
 	"ingot/internal/lifecycle"
+	"ingot/internal/policy"
 	"ingot/internal/store"
 )
 
@@ -29,10 +30,15 @@ func pageOfPorts(c *call, want selection) (reply, error) {
 	if err := portFields.checkSortKey(c); err != nil {
 		return reply{}, err
 	}
+	project, err := c.project(policy.PortListAll, policy.PortList)
+	if err != nil {
+		return reply{}, err
+	}
 	filter, err := portFilter(c)
 	if err != nil {
 		return reply{}, err
 	}
+	filter.Project = project
 	list, err := c.api.o.Store.Ports(c.Context(), filter, page)
 	if err != nil {
 		return reply{}, err
@@ -62,13 +68,25 @@ func portFilter(c *call) (store.PortFilter, error) {
 	return f, nil
 }
 
-// pathPort returns the port that the path names.
+// pathPort returns the port that the path names, if the rules let the caller have it. A port of a node
+// that the caller does not see does not exist.
 func (c *call) pathPort() (*port, error) {
 	id, err := uuid("port_ident", c.PathValue("port"))
 	if err != nil {
 		return nil, err
 	}
-	return c.api.o.Store.Port(c.Context(), id.(string))
+	p, err := c.api.o.Store.Port(c.Context(), id.(string))
+	if err != nil || c.who == policy.Operator {
+		return p, err
+	}
+	n, err := c.api.o.Store.Node(c.Context(), p.NodeUUID)
+	switch {
+	case err != nil && ingot.KindOf(err) != ingot.NotFound:
+		return nil, err
+	case err != nil, !c.sees(n):
+		return nil, ingot.Errorf(ingot.NotFound, "Port %s could not be found.", p.UUID)
+	}
+	return p, c.allow(n)
 }
 
 func showPort(c *call) (reply, error) {
@@ -110,14 +128,17 @@ func createPort(c *call) (reply, error) {
 		body: portFields.project(c, p, full)}, nil
 }
 
-// portNode returns the node that a port shall belong to. It is part of the request's body, so
-// that it does not exist is the caller's mistake and no 404.
+// portNode returns the node that a port shall belong to, if the rules let the caller have it. It is part
+// of the request's body, so that it does not exist is the caller's mistake and no 404.
 func (c *call) portNode(id string) (*node, error) {
-	n, err := c.api.o.Store.Node(c.Context(), id)
-	if ingot.KindOf(err) == ingot.NotFound {
+	n, err := c.seen(id)
+	switch {
+	case ingot.KindOf(err) == ingot.NotFound:
 		return nil, invalid("%s", message(err))
+	case err != nil:
+		return nil, err
 	}
-	return n, err
+	return n, c.allow(n)
 }
 
 func patchPort(c *call) (reply, error) {

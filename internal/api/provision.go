@@ -6,6 +6,7 @@ import (
 
 	"ingot/internal/ingot"
 	"ingot/internal/lifecycle"
+	"ingot/internal/policy"
 	"ingot/internal/rpc"
 )
 
@@ -22,6 +23,12 @@ func setProvisionState(c *call) (reply, error) {
 	args, err := asArgs(body, provisionArgs)
 	if err != nil {
 		return reply{}, err
+	}
+	if !empty(args["clean_steps"]) {
+		c.rules = append(c.rules, policy.NodeCleanSteps)
+	}
+	if !empty(args["service_steps"]) {
+		c.rules = append(c.rules, policy.NodeServiceSteps)
 	}
 	n, err := c.pathNode()
 	if err != nil {

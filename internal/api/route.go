@@ -3,6 +3,8 @@ package api
 import (
 	"net/http"
 	"slices"
+
+	"ingot/internal/policy"
 )
 
 const (
@@ -16,8 +18,10 @@ type route struct {
 	pattern string
 	// minor is the x of the first microversion 1.x that has it.
 	minor int
-	// policy is Ironic's name of the rule that guards it; "" needs no rule.
-	policy string
+	// policy is the rule that guards it; "" is right for what is public and nothing else.
+	policy policy.Rule
+	// object: the rule is about the node that is asked for, or has alternatives: the handler checks it.
+	object bool
 	handle func(*call) (reply, error)
 	// machine: machines may call it without credentials.
 	machine bool
@@ -41,8 +45,8 @@ var (
 	fieldsArg   = []arg{{"fields", 8}}
 	nodeFilters = []arg{{"instance_uuid", 1}, {"associated", 1}, {"maintenance", 1},
 		{"provision_state", 9}, {"driver", 16}, {"resource_class", 21}, {"fault", 42},
-		{"conductor_group", 46}, {"conductor", conductorMinor}, {"owner", 50}, {"description_contains", 51}, {"retired", 61},
-		{"lessee", 65}, {"shard", 82}, {"parent_node", 83}}
+		{"conductor_group", 46}, {"conductor", conductorMinor}, {"owner", 50},
+		{"description_contains", 51}, {"retired", 61}, {"lessee", 65}, {"project", 65}, {"shard", 82}, {"parent_node", 83}}
 	portFilters = []arg{{"node", 1}, {"node_uuid", 1}, {"address", 1}}
 	detailArg   = []arg{{"detail", 1}} // below 1.43 it is refused in words of its own
 )
@@ -54,68 +58,68 @@ var resourceRoutes = []route{
 	{method: http.MethodGet, pattern: rootPattern, handle: showRoot, public: true},
 	{method: http.MethodGet, pattern: "/v1", handle: showV1, public: true},
 
-	{method: http.MethodGet, pattern: "/v1/nodes", policy: "baremetal:node:list",
+	{method: http.MethodGet, pattern: "/v1/nodes", policy: "baremetal:node:list", object: true,
 		handle: listNodes, args: slices.Concat(pageArgs, nodeFilters, fieldsArg, detailArg)},
-	{method: http.MethodPost, pattern: "/v1/nodes", policy: "baremetal:node:create",
+	{method: http.MethodPost, pattern: "/v1/nodes", policy: "baremetal:node:create", object: true,
 		handle: createNode},
-	{method: http.MethodGet, pattern: "/v1/nodes/detail", policy: "baremetal:node:list",
+	{method: http.MethodGet, pattern: "/v1/nodes/detail", policy: "baremetal:node:list", object: true,
 		handle: listNodeDetails, args: slices.Concat(pageArgs, nodeFilters)},
-	{method: http.MethodGet, pattern: "/v1/nodes/validate", policy: "baremetal:node:validate",
+	{method: http.MethodGet, pattern: "/v1/nodes/validate", policy: "baremetal:node:validate", object: true,
 		handle: validateNode, args: []arg{{"node", 1}, {"node_uuid", 1}}},
-	{method: http.MethodGet, pattern: "/v1/nodes/{ident}", policy: "baremetal:node:get",
+	{method: http.MethodGet, pattern: "/v1/nodes/{ident}", policy: "baremetal:node:get", object: true,
 		handle: showNode, args: fieldsArg},
-	{method: http.MethodPatch, pattern: "/v1/nodes/{ident}", policy: "baremetal:node:update",
+	{method: http.MethodPatch, pattern: "/v1/nodes/{ident}", policy: "baremetal:node:update", object: true,
 		handle: patchNode, args: []arg{{"reset_interfaces", 45}}},
-	{method: http.MethodDelete, pattern: "/v1/nodes/{ident}", policy: "baremetal:node:delete",
+	{method: http.MethodDelete, pattern: "/v1/nodes/{ident}", policy: "baremetal:node:delete", object: true,
 		handle: deleteNode},
 	{method: http.MethodGet, pattern: "/v1/nodes/{ident}/validate",
-		policy: "baremetal:node:validate", handle: validateNode},
+		policy: "baremetal:node:validate", object: true, handle: validateNode},
 	{method: http.MethodGet, pattern: "/v1/nodes/{ident}/states",
-		policy: "baremetal:node:get_states", handle: showStates},
+		policy: "baremetal:node:get_states", object: true, handle: showStates},
 	{method: http.MethodPut, pattern: "/v1/nodes/{ident}/states/provision",
-		policy: "baremetal:node:set_provision_state", handle: setProvisionState},
+		policy: "baremetal:node:set_provision_state", object: true, handle: setProvisionState},
 	{method: http.MethodPut, pattern: "/v1/nodes/{ident}/states/power",
-		policy: "baremetal:node:set_power_state", handle: setPowerState},
+		policy: "baremetal:node:set_power_state", object: true, handle: setPowerState},
 	{method: http.MethodPut, pattern: "/v1/nodes/{ident}/maintenance",
-		policy: "baremetal:node:set_maintenance", handle: setMaintenance},
+		policy: "baremetal:node:set_maintenance", object: true, handle: setMaintenance},
 	{method: http.MethodDelete, pattern: "/v1/nodes/{ident}/maintenance",
-		policy: "baremetal:node:clear_maintenance", handle: clearMaintenance},
+		policy: "baremetal:node:clear_maintenance", object: true, handle: clearMaintenance},
 	{method: http.MethodGet, pattern: "/v1/nodes/{ident}/management/boot_device",
-		policy: "baremetal:node:get_boot_device", handle: showBootDevice},
+		policy: "baremetal:node:get_boot_device", object: true, handle: showBootDevice},
 	{method: http.MethodPut, pattern: "/v1/nodes/{ident}/management/boot_device",
-		policy: "baremetal:node:set_boot_device", handle: setBootDevice},
+		policy: "baremetal:node:set_boot_device", object: true, handle: setBootDevice},
 	{method: http.MethodGet, pattern: "/v1/nodes/{ident}/management/boot_device/supported",
-		policy: "baremetal:node:get_boot_device", handle: listBootDevices},
-	{method: http.MethodGet, pattern: "/v1/nodes/{ident}/ports", policy: "baremetal:port:list",
+		policy: "baremetal:node:get_boot_device", object: true, handle: listBootDevices},
+	{method: http.MethodGet, pattern: "/v1/nodes/{ident}/ports", policy: "baremetal:port:list", object: true,
 		handle: listPorts, args: slices.Concat(pageArgs, fieldsArg, detailArg, portFilters)},
 	{method: http.MethodGet, pattern: "/v1/nodes/{ident}/ports/detail",
-		policy: "baremetal:port:list", handle: listPortDetails, args: pageArgs},
+		policy: "baremetal:port:list", object: true, handle: listPortDetails, args: pageArgs},
 	{method: http.MethodGet, pattern: "/v1/nodes/{ident}/history", minor: historyMinor,
-		policy: "baremetal:node:history:get", handle: listHistory,
+		policy: "baremetal:node:history:get", object: true, handle: listHistory,
 		args: slices.Concat(pageArgs, detailArg)},
 	{method: http.MethodGet, pattern: "/v1/nodes/{ident}/history/detail", minor: historyMinor,
-		policy: "baremetal:node:history:get", handle: listHistoryDetails, args: pageArgs},
+		policy: "baremetal:node:history:get", object: true, handle: listHistoryDetails, args: pageArgs},
 	{method: http.MethodGet, pattern: "/v1/nodes/{ident}/history/{entry}", minor: historyMinor,
-		policy: "baremetal:node:history:get", handle: showHistory},
-	{method: http.MethodGet, pattern: journalPattern, policy: "baremetal:node:get",
+		policy: "baremetal:node:history:get", object: true, handle: showHistory},
+	{method: http.MethodGet, pattern: journalPattern, policy: "baremetal:node:journal:get", object: true,
 		handle: showJournal, args: []arg{{"after", 1}, {"limit", 1}, {"wait", 1}}},
 
 	{method: http.MethodGet, pattern: "/v1/nodes/{ident}/vendor_passthru/methods",
-		policy: "baremetal:node:vendor_passthru", handle: listNodeMethods},
+		policy: "baremetal:node:vendor_passthru", object: true, handle: listNodeMethods},
 	{method: http.MethodGet, pattern: "/v1/drivers/{driver}/vendor_passthru/methods",
 		policy: "baremetal:driver:vendor_passthru", handle: listDriverMethods},
 
-	{method: http.MethodGet, pattern: "/v1/ports", policy: "baremetal:port:list",
+	{method: http.MethodGet, pattern: "/v1/ports", policy: "baremetal:port:list", object: true,
 		handle: listPorts, args: slices.Concat(pageArgs, fieldsArg, detailArg, portFilters)},
-	{method: http.MethodPost, pattern: "/v1/ports", policy: "baremetal:port:create",
+	{method: http.MethodPost, pattern: "/v1/ports", policy: "baremetal:port:create", object: true,
 		handle: createPort},
-	{method: http.MethodGet, pattern: "/v1/ports/detail", policy: "baremetal:port:list",
+	{method: http.MethodGet, pattern: "/v1/ports/detail", policy: "baremetal:port:list", object: true,
 		handle: listPortDetails, args: slices.Concat(pageArgs, portFilters)},
-	{method: http.MethodGet, pattern: "/v1/ports/{port}", policy: "baremetal:port:get",
+	{method: http.MethodGet, pattern: "/v1/ports/{port}", policy: "baremetal:port:get", object: true,
 		handle: showPort, args: fieldsArg},
-	{method: http.MethodPatch, pattern: "/v1/ports/{port}", policy: "baremetal:port:update",
+	{method: http.MethodPatch, pattern: "/v1/ports/{port}", policy: "baremetal:port:update", object: true,
 		handle: patchPort},
-	{method: http.MethodDelete, pattern: "/v1/ports/{port}", policy: "baremetal:port:delete",
+	{method: http.MethodDelete, pattern: "/v1/ports/{port}", policy: "baremetal:port:delete", object: true,
 		handle: deletePort},
 
 	{method: http.MethodGet, pattern: "/v1/drivers", policy: "baremetal:driver:get",
@@ -138,7 +142,7 @@ var resourceRoutes = []route{
 	{method: http.MethodDelete, pattern: "/v1/conductors/{hostname}/draining",
 		minor: conductorMinor, policy: "baremetal:conductor:drain", handle: undrainConductor},
 	{method: http.MethodGet, pattern: "/v1/cluster", minor: conductorMinor,
-		policy: "baremetal:conductor:get", handle: showCluster},
+		policy: "baremetal:cluster:get", handle: showCluster},
 }
 
 // passthruRoutes are the vendor passthru paths: the method's name is the end of the path or the
@@ -147,20 +151,22 @@ var resourceRoutes = []route{
 func passthruRoutes() []route {
 	var all []route
 	for _, p := range []struct {
-		pattern, policy string
-		handle          func(*call) (reply, error)
-		machine         []string
+		pattern string
+		policy  policy.Rule
+		object  bool
+		handle  func(*call) (reply, error)
+		machine []string
 	}{
-		{"/v1/drivers/{driver}/vendor_passthru", "baremetal:driver:vendor_passthru", callDriver,
+		{"/v1/drivers/{driver}/vendor_passthru", "baremetal:driver:vendor_passthru", false, callDriver,
 			[]string{http.MethodGet, http.MethodHead}},
-		{"/v1/nodes/{ident}/vendor_passthru", "baremetal:node:vendor_passthru", callNode,
+		{"/v1/nodes/{ident}/vendor_passthru", "baremetal:node:vendor_passthru", true, callNode,
 			[]string{http.MethodPost}},
 	} {
 		for _, method := range []string{http.MethodGet, http.MethodHead, http.MethodPost,
 			http.MethodPut, http.MethodPatch, http.MethodDelete} {
 			for _, end := range []string{"", "/{method}"} {
 				all = append(all, route{method: method, pattern: p.pattern + end,
-					policy: p.policy, handle: p.handle, anyArg: true,
+					policy: p.policy, object: p.object, handle: p.handle, anyArg: true,
 					machine: slices.Contains(p.machine, method)})
 			}
 		}

@@ -1,11 +1,11 @@
-// Package auth tells who is asking: HTTP Basic authentication against a file of htpasswd with
-// bcrypt hashes, as Ironic's auth_strategy http_basic. It decides nothing about what a user may
-// do, and leaves the wire to its callers.
+// Package auth tells who is asking: by a token of Keystone, or by HTTP Basic authentication against a
+// file of htpasswd with bcrypt hashes, as Ironic's auth_strategy keystone and http_basic. It decides
+// nothing about what somebody may do, and leaves the wire to its callers.
 //
 // A bcrypt hash is slow on purpose, so credentials that were right are remembered for a while, and
 // only a few are verified at once: whoever guesses passwords takes a bounded part of the machine.
 //
-// Read Check first.
+// Read Keystone.Who and Basic.Check first.
 package auth
 
 import (
@@ -26,6 +26,7 @@ import (
 	"golang.org/x/crypto/bcrypt"
 
 	"ingot/internal/ingot"
+	"ingot/internal/policy"
 )
 
 const (
@@ -149,6 +150,23 @@ func (b *Basic) Check(r *http.Request) (user string, err error) {
 	ok := bcrypt.CompareHashAndPassword(hash, []byte(password)) == nil && known
 	b.note(d, ok, from)
 	return user, verdict(ok)
+}
+
+// Who is Check for those who ask what the user may do: everything.
+func (b *Basic) Who(r *http.Request) (policy.Subject, error) {
+	if _, err := b.Check(r); err != nil {
+		return policy.Subject{}, err
+	}
+	return policy.Operator, nil
+}
+
+// Refusal is what Ironic's middleware answers.
+func (b *Basic) Refusal(status int, text string) (challenge string, body any) {
+	type refusal struct {
+		Message string `json:"message"`
+		Code    int    `json:"code"`
+	}
+	return `Basic realm="Baremetal API"`, refusal{text, status}
 }
 
 func verdict(ok bool) error {

@@ -113,15 +113,21 @@ type API struct {
 	Listen    string `toml:"listen"`
 	PublicURL string `toml:"public_url"`
 	MaxLimit  int    `toml:"max_limit"`
-	// AuthStrategy is one of the two below.
+	// AuthStrategy is one of the three below.
 	AuthStrategy string `toml:"auth_strategy"`
 	UserFile     string `toml:"http_basic_auth_user_file"`
+	// OwnNodes, NewDefaults, ServiceAccess and ServiceProject say how far tokens of Keystone go.
+	OwnNodes       bool   `toml:"project_admin_can_manage_own_nodes"`
+	NewDefaults    bool   `toml:"enforce_new_defaults"`
+	ServiceAccess  bool   `toml:"rbac_service_role_elevated_access"`
+	ServiceProject string `toml:"rbac_service_project_name"`
 }
 
 // Values of AuthStrategy.
 const (
 	NoAuth    = "noauth"
 	HTTPBasic = "http_basic"
+	Tokens    = "keystone"
 )
 
 // Conductor configures who works on nodes, and how long things may take.
@@ -230,6 +236,7 @@ type Keystone struct {
 	CAFile         string       `toml:"cafile"`
 	Insecure       bool         `toml:"insecure"`
 	TokenCacheTime Duration     `toml:"token_cache_time"`
+	PublicURL      string       `toml:"www_authenticate_uri"`
 }
 
 // Glance says where images of an OpenStack cloud are, and how machines get them from its Swift.
@@ -262,7 +269,8 @@ func Default() Config {
 		Cluster: Cluster{Listen: ":6386"},
 		Store:   Store{Path: "/var/lib/ingot/ingot.db", Connections: 24},
 		API: API{Listen: "127.0.0.1:6385", MaxLimit: 1000, AuthStrategy: NoAuth,
-			UserFile: "/etc/ingot/htpasswd"},
+			UserFile: "/etc/ingot/htpasswd", OwnNodes: true, NewDefaults: true,
+			ServiceProject: "service"},
 		Conductor: Conductor{
 			EnabledHardwareTypes:      []string{"ipmi"},
 			WorkersPoolSize:           300,
@@ -442,7 +450,7 @@ func (c *Config) Check() error {
 		}
 	}
 	oneOf("deploy.default_boot_mode", c.Deploy.DefaultBootMode, "uefi", "bios")
-	oneOf("api.auth_strategy", c.API.AuthStrategy, NoAuth, HTTPBasic)
+	oneOf("api.auth_strategy", c.API.AuthStrategy, NoAuth, HTTPBasic, Tokens)
 	if c.API.AuthStrategy == HTTPBasic && c.API.UserFile == "" {
 		complain("api.http_basic_auth_user_file is empty, which auth_strategy http_basic needs")
 	}

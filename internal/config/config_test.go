@@ -89,6 +89,10 @@ func TestBadConfigurationSaysWhatToDo(t *testing.T) {
 		"bad router": {"[boot.dhcp]\nrouter = \"gw\"\n",
 			"boot.dhcp.router is \"gw\"; write an IPv4 address"},
 		"bad name server": {"[boot.dhcp]\ndns = [\"\"]\n", "boot.dhcp.dns has \"\""},
+		"tokens without Keystone": {"[api]\nauth_strategy = \"keystone\"\n",
+			"keystone_authtoken.auth_url is empty"},
+		"services without a project": {"[api]\nrbac_service_role_elevated_access = true\n" +
+			"rbac_service_project_name = \"\"\n", "api.rbac_service_project_name is empty"},
 		"bad Keystone URL": {"[keystone_authtoken]\nauth_url = \"keystone:5000\"\n",
 			"keystone_authtoken.auth_url is \"keystone:5000\""},
 		"bad scope": {"[keystone_authtoken]\nsystem_scope = \"some\"\n", "write \"all\""},

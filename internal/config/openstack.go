@@ -11,6 +11,7 @@ func (c *Config) checkOpenStack(complain func(string, ...any)) {
 	g := c.Glance
 	for _, u := range []struct{ key, value string }{
 		{"keystone_authtoken.auth_url", c.Keystone.AuthURL},
+		{"keystone_authtoken.www_authenticate_uri", c.Keystone.PublicURL},
 		{"glance.endpoint_override", g.Endpoint}, {"glance.swift_endpoint_url", g.SwiftURL},
 	} {
 		parsed, err := url.Parse(u.value)
@@ -18,6 +19,13 @@ func (c *Config) checkOpenStack(complain func(string, ...any)) {
 			!slices.Contains([]string{"http", "https"}, parsed.Scheme)) {
 			complain("%s is %q; write for example \"https://cloud.example:5000\"", u.key, u.value)
 		}
+	}
+	if c.API.AuthStrategy == Tokens && c.Keystone.AuthURL == "" && c.Keystone.Cloud == "" {
+		complain("api.auth_strategy is \"keystone\", and keystone_authtoken.auth_url is empty: set it, " +
+			"username, password and project_name, or cloud")
+	}
+	if c.API.ServiceAccess && c.API.ServiceProject == "" {
+		complain("api.rbac_service_project_name is empty, which rbac_service_role_elevated_access needs")
 	}
 	if s := c.Keystone.SystemScope; s != "" && s != "all" {
 		complain("keystone_authtoken.system_scope is %q; write \"all\", or leave it empty", s)

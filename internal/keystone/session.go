@@ -48,6 +48,9 @@ func NewSession(o Options) (*Session, error) {
 	return s, nil
 }
 
+// AuthURL is Keystone's, with /v3; "" if nobody signs in.
+func (s *Session) AuthURL() string { return s.auth.IdentityEndpoint }
+
 // Project returns the id of the project that the session works in; "" if it signs in for none.
 func (s *Session) Project(ctx context.Context) (string, error) {
 	if s.auth.IdentityEndpoint == "" {

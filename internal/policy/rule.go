@@ -26,6 +26,7 @@ const (
 	PortList         Rule = "baremetal:port:list"
 	PortListAll      Rule = "baremetal:port:list_all"
 	PortCreate       Rule = "baremetal:port:create"
+	MetricsGet       Rule = "baremetal:metrics:get"
 )
 
 // grants is a set of roles at relations: five bits of roles for each relation, and some that are no
@@ -212,5 +213,5 @@ var table = map[Rule]grants{
 	"baremetal:node:journal:get": systemOrOwnerReader,
 	"baremetal:conductor:drain":  systemAdmin,
 	"baremetal:cluster:get":      systemReader,
-	"baremetal:metrics:get":      systemReader,
+	MetricsGet:                   systemReader,
 }

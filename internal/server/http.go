@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"ingot/internal/policy"
 )
 
 // serveAPI answers on the API's socket until ctx ends; requests that run then have ten seconds.
@@ -63,7 +65,7 @@ func (s *server) handler() http.Handler {
 	clients := s.api.Handler()
 	operators := map[string]http.Handler{
 		"/healthcheck": http.HandlerFunc(s.health),
-		"/metrics": s.identified(promhttp.HandlerFor(s.metrics.registry,
+		"/metrics": s.api.Restrict(policy.MetricsGet, promhttp.HandlerFor(s.metrics.registry,
 			promhttp.HandlerOpts{})),
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -72,21 +74,6 @@ func (s *server) handler() http.Handler {
 			h = clients
 		}
 		h.ServeHTTP(w, r)
-	})
-}
-
-// identified asks for credentials where the API does.
-func (s *server) identified(next http.Handler) http.Handler {
-	if s.auth == nil {
-		return next
-	}
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if _, err := s.auth.Check(r); err != nil {
-			w.Header().Set("WWW-Authenticate", `Basic realm="Baremetal API"`)
-			http.Error(w, err.Error(), http.StatusUnauthorized)
-			return
-		}
-		next.ServeHTTP(w, r)
 	})
 }
 

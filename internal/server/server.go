@@ -6,6 +6,7 @@
 package server
 
 import (
+	"cmp"
 	"context"
 	"io"
 	"log/slog"
@@ -29,6 +30,8 @@ import (
 	"ingot/internal/dhcp"
 	"ingot/internal/ingot"
 	"ingot/internal/journal"
+	"ingot/internal/keystone"
+	"ingot/internal/policy"
 	"ingot/internal/store"
 	"ingot/internal/tree"
 )
@@ -81,7 +84,7 @@ type server struct {
 	tree      *tree.Tree   // on disk; nil: none
 	turn      *tree.Switch // waits for the trees of all
 	conductor *conductor.Conductor
-	auth      *auth.Basic // nil is noauth
+	auth      api.Authenticator // nil is noauth
 	api       *api.API
 	metrics   *metrics
 	listener  net.Listener
@@ -170,7 +173,7 @@ func (s *server) build(ctx context.Context) error {
 	s.api = api.New(api.Options{
 		Store: s.store, Journal: s.journal, Conductor: asked, Log: s.log,
 		PublicURL: s.cfg.API.PublicURL, MaxLimit: s.cfg.API.MaxLimit, Observe: s.metrics.request,
-		Auth: s.auth, Differences: s.differences,
+		Auth: s.auth, OwnNodes: s.cfg.API.OwnNodes, Differences: s.differences,
 	})
 	s.boot.Machine = s.api.Machine()
 	s.listener, err = (&net.ListenConfig{}).Listen(ctx, "tcp", s.cfg.API.Listen)
@@ -183,15 +186,43 @@ func (s *server) build(ctx context.Context) error {
 }
 
 // authentication is what the configuration asks for; nil is noauth.
-func (s *server) authentication() (*auth.Basic, error) {
-	if s.cfg.API.AuthStrategy == config.HTTPBasic {
+func (s *server) authentication() (api.Authenticator, error) {
+	switch s.cfg.API.AuthStrategy {
+	case config.HTTPBasic:
 		return auth.New(s.cfg.API.UserFile, s.log)
+	case config.Tokens:
+		return s.keystone()
 	}
 	if !isLoopback(s.cfg.API.Listen) {
 		s.log.Warn("the API has no authentication and listens beyond loopback: whoever reaches it "+
-			"may erase machines; set [api] auth_strategy to http_basic", "api", s.cfg.API.Listen)
+			"may erase machines; set [api] auth_strategy to http_basic or keystone", "api",
+			s.cfg.API.Listen)
 	}
 	return nil, nil
+}
+
+// keystone checks tokens at the Keystone of the configuration. It is not asked before the first token
+// comes: the service starts without it.
+func (s *server) keystone() (*auth.Keystone, error) {
+	k, a := s.cfg.Keystone, s.cfg.API
+	session, err := keystone.NewSession(keystone.Options{
+		AuthURL: k.AuthURL, Username: k.Username, UserDomain: k.UserDomain, Password: k.Password,
+		Project: k.Project, ProjectDomain: k.ProjectDomain, SystemScope: k.SystemScope != "",
+		ApplicationCredentialID: k.CredentialID, ApplicationCredentialSecret: k.Credential,
+		Cloud: k.Cloud, CloudsFile: k.CloudsFile, Region: k.Region, Interfaces: k.Interfaces,
+		CAFile: k.CAFile, Insecure: k.Insecure,
+	})
+	if err != nil {
+		return nil, err
+	}
+	o := policy.Options{Admins: !a.NewDefaults}
+	if a.ServiceAccess {
+		o.ServiceProject = a.ServiceProject
+	}
+	return &auth.Keystone{
+		Tokens: keystone.NewTokens(session, time.Duration(k.TokenCacheTime)),
+		URI:    cmp.Or(k.PublicURL, session.AuthURL()), Options: o, Log: s.log,
+	}, nil
 }
 
 // isLoopback tells whether nobody from outside reaches a listener.
