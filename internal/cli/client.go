@@ -30,6 +30,7 @@ const defaultURL = "http://127.0.0.1:6385"
 // Client calls the API. Errors are already explained, with exit codes.
 type Client struct {
 	endpoint string
+	keystone string // where the client has signed in; "" is nowhere
 	service  *gophercloud.ServiceClient
 }
 
@@ -41,11 +42,10 @@ type Credentials struct {
 
 // Dial prepares a client for the API at base; it does not connect yet.
 func Dial(base string, as Credentials) (*Client, error) {
-	u, err := url.Parse(base)
-	if err != nil || u.Scheme == "" || u.Host == "" {
-		return nil, usage("%q is not a URL of the API; write for example %s", base, defaultURL)
+	base, err := apiURL(base)
+	if err != nil {
+		return nil, err
 	}
-	base = strings.TrimSuffix(strings.TrimSuffix(u.String(), "/"), "/v1")
 	var service *gophercloud.ServiceClient
 	if as.User == "" {
 		service, err = noauth.NewBareMetalNoAuth(noauth.EndpointOpts{IronicEndpoint: base + "/v1/"})
@@ -61,6 +61,15 @@ func Dial(base string, as Credentials) (*Client, error) {
 	return &Client{endpoint: base, service: service}, nil
 }
 
+// apiURL checks the URL of the API; it comes without a slash and a version at the end.
+func apiURL(base string) (string, error) {
+	u, err := url.Parse(base)
+	if err != nil || u.Scheme == "" || u.Host == "" {
+		return "", usage("%q is not a URL of the API; write for example %s", base, defaultURL)
+	}
+	return strings.TrimSuffix(strings.TrimSuffix(u.String(), "/"), "/v1"), nil
+}
+
 // UseTransport replaces the HTTP transport, for callers that live in another network namespace.
 func (c *Client) UseTransport(t http.RoundTripper) { c.service.HTTPClient.Transport = t }
 
@@ -70,20 +79,20 @@ type Node = nodes.Node
 // Node returns one node by name or UUID.
 func (c *Client) Node(ctx context.Context, ident string) (*Node, error) {
 	n, err := nodes.Get(ctx, c.service, ident).Extract()
-	return n, explain(c.endpoint, err)
+	return n, c.explain(err)
 }
 
 // Raw returns one node as the JSON that came.
 func (c *Client) Raw(ctx context.Context, ident string) (json.RawMessage, error) {
 	var body json.RawMessage
 	_, err := c.service.Get(ctx, c.service.ServiceURL("nodes", ident), &body, nil)
-	return body, explain(c.endpoint, err)
+	return body, c.explain(err)
 }
 
 // Nodes calls yield for every node of an owner, "" for all nodes, page by page.
 func (c *Client) Nodes(ctx context.Context, owner string, yield func(Node) error) error {
 	pager := nodes.ListDetail(c.service, nodes.ListOpts{Owner: owner})
-	return explain(c.endpoint, pager.EachPage(ctx,
+	return c.explain(pager.EachPage(ctx,
 		func(_ context.Context, p pagination.Page) (bool, error) {
 			page, err := nodes.ExtractNodes(p)
 			if err != nil {
@@ -108,14 +117,14 @@ func (c *Client) RawNodes(ctx context.Context) ([]any, error) {
 		all = append(all, page...)
 		return true, nil
 	})
-	return all, explain(c.endpoint, err)
+	return all, c.explain(err)
 }
 
 // CreateNode creates a node and, with a MAC, its port.
 func (c *Client) CreateNode(ctx context.Context, o nodes.CreateOpts, mac string) (*Node, error) {
 	n, err := nodes.Create(ctx, c.service, o).Extract()
 	if err != nil {
-		return nil, explain(c.endpoint, err)
+		return nil, c.explain(err)
 	}
 	if mac == "" {
 		return n, nil
@@ -131,12 +140,12 @@ func (c *Client) CreateNode(ctx context.Context, o nodes.CreateOpts, mac string)
 	if undo := nodes.Delete(short, c.service, n.UUID).ExtractErr(); undo != nil {
 		err = fmt.Errorf("%w (the node stayed: %w)", err, undo)
 	}
-	return nil, explain(c.endpoint, err)
+	return nil, c.explain(err)
 }
 
 // DeleteNode removes a node and its ports.
 func (c *Client) DeleteNode(ctx context.Context, ident string) error {
-	return explain(c.endpoint, nodes.Delete(ctx, c.service, ident).ExtractErr())
+	return c.explain(nodes.Delete(ctx, c.service, ident).ExtractErr())
 }
 
 // DiscardNode removes a node and its ports in whatever state it is: nobody is to care for its machine
@@ -145,7 +154,7 @@ func (c *Client) DiscardNode(ctx context.Context, ident string) error {
 	err := nodes.SetMaintenance(ctx, c.service, ident,
 		nodes.MaintenanceOpts{Reason: "it is to be removed"}).ExtractErr()
 	if err != nil {
-		return explain(c.endpoint, err)
+		return c.explain(err)
 	}
 	return c.DeleteNode(ctx, ident)
 }
@@ -154,7 +163,7 @@ func (c *Client) DiscardNode(ctx context.Context, ident string) error {
 func (c *Client) Bootable(ctx context.Context, ident string) error {
 	found, err := nodes.Validate(ctx, c.service, ident).Extract()
 	if err != nil {
-		return explain(c.endpoint, err)
+		return c.explain(err)
 	}
 	if !found.Boot.Result {
 		return &exitError{ExitFailed, errors.New(found.Boot.Reason)}
@@ -187,7 +196,7 @@ func (c *Client) SetInstance(ctx context.Context, ident string, info map[string]
 		})
 	}
 	_, err = nodes.Update(ctx, c.service, ident, patch).Extract()
-	return before, explain(c.endpoint, err)
+	return before, c.explain(err)
 }
 
 // Provision asks for a verb: manage, provide, active, rebuild, deleted.
@@ -196,7 +205,7 @@ func (c *Client) Provision(ctx context.Context, ident, verb string) error {
 		Target: nodes.TargetProvisionState(verb),
 	}).ExtractErr()
 	refused := gophercloud.ResponseCodeIs(err, http.StatusBadRequest)
-	err = explain(c.endpoint, err)
+	err = c.explain(err)
 	if refused && c.TooEarly(ctx, ident, verb) {
 		return &exitError{ExitConflict, err}
 	}
@@ -220,7 +229,7 @@ func (c *Client) Power(ctx context.Context, ident, target string) error {
 	err := nodes.ChangePowerState(ctx, c.service, ident, nodes.PowerStateOpts{
 		Target: nodes.TargetPowerState(target),
 	}).ExtractErr()
-	return explain(c.endpoint, err)
+	return c.explain(err)
 }
 
 // Journal returns the entries after seq, waiting up to the given time for the first.
@@ -233,5 +242,5 @@ func (c *Client) Journal(
 		Journal []ingot.Entry `json:"journal"`
 	}
 	_, err := c.service.Get(ctx, u, &body, nil)
-	return body.Journal, explain(c.endpoint, err)
+	return body.Journal, c.explain(err)
 }

@@ -58,7 +58,7 @@ type Difference struct {
 func (c *Client) Cluster(ctx context.Context) (all Cluster, raw json.RawMessage, err error) {
 	_, err = c.service.Get(ctx, c.service.ServiceURL("cluster"), &raw, nil)
 	if err != nil {
-		return all, nil, explain(c.endpoint, err)
+		return all, nil, c.explain(err)
 	}
 	if err := json.Unmarshal(raw, &all); err != nil {
 		return all, nil, fmt.Errorf("read the list of conductors: %w", err)
@@ -75,7 +75,7 @@ func (c *Client) Drain(ctx context.Context, hostname string, yes bool) error {
 	answer, err := c.service.Request(ctx, method, c.service.ServiceURL("conductors",
 		url.PathEscape(hostname), "draining"), &gophercloud.RequestOpts{OkCodes: []int{http.StatusNoContent}})
 	if err != nil {
-		return explain(c.endpoint, err)
+		return c.explain(err)
 	}
 	return answer.Body.Close()
 }
@@ -104,7 +104,7 @@ func listConductorsCommand(o *options) *cobra.Command {
 		Example: "  ingot conductor list\n  ingot conductor list -o json",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			c, err := o.client()
+			c, err := o.client(cmd.Context())
 			if err != nil {
 				return err
 			}
@@ -192,7 +192,7 @@ func drainCommand(o *options) *cobra.Command {
 		Example: "  ingot conductor drain r2\n  ingot conductor drain r2 --undo",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			c, err := o.client()
+			c, err := o.client(cmd.Context())
 			if err != nil {
 				return err
 			}

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"strings"
 
 	"github.com/gophercloud/gophercloud/v2"
 )
@@ -20,7 +21,8 @@ const (
 	ExitNotFound    = 3   // no such node
 	ExitConflict    = 4   // not in this state, or somebody else is at work on the node
 	ExitFailed      = 5   // the operation ran and failed: deploy failed, clean failed, error
-	ExitUnreachable = 6   // nobody answers at the API's URL
+	ExitUnreachable = 6   // nobody answers at the API's URL, or at Keystone's
+	ExitForbidden   = 7   // known, and not allowed to do that
 	ExitInterrupted = 130 // Ctrl-C
 )
 
@@ -56,7 +58,8 @@ func usage(format string, args ...any) error {
 }
 
 // explain turns a failed request into what a person wants to read, with its exit code.
-func explain(endpoint string, err error) error {
+func (c *Client) explain(err error) error {
+	endpoint := c.endpoint
 	var answer gophercloud.ErrUnexpectedResponseCode
 	var dial *net.OpError
 	var request *url.Error
@@ -69,9 +72,16 @@ func explain(endpoint string, err error) error {
 		code := ExitError
 		switch answer.Actual {
 		case http.StatusUnauthorized:
+			if c.keystone != "" {
+				return &exitError{code, fmt.Errorf("the API at %s does not accept the token of Keystone %s "+
+					"(%s); is it the same cloud?", endpoint, c.keystone, refusal(answer.Body))}
+			}
 			return &exitError{code, fmt.Errorf("the API at %s wants to know who asks (%s); set "+
-				"INGOT_USER and INGOT_PASSWORD, or --user and --password-file", endpoint,
-				refusal(answer.Body))}
+				"INGOT_USER and INGOT_PASSWORD, or --user and --password-file, or OS_CLOUD or the other "+
+				"variables of OpenStack's clients", endpoint, refusal(answer.Body))}
+		case http.StatusForbidden:
+			return &exitError{ExitForbidden, fmt.Errorf("%s; your roles do not go that far",
+				strings.TrimSuffix(fault(answer.Body, answer.Actual), "."))}
 		case http.StatusNotFound:
 			code = ExitNotFound
 		case http.StatusConflict:

@@ -18,7 +18,7 @@ func journalCommand(o *options) *cobra.Command {
 		SuggestFor: []string{"history", "log", "logs", "events"},
 		Args:       cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			c, err := o.client()
+			c, err := o.client(cmd.Context())
 			if err != nil {
 				return err
 			}

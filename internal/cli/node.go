@@ -20,10 +20,20 @@ import (
 // Access is where the API is, and who asks.
 type Access struct {
 	url, user, passwordFile string
+	cloud                   string
+
+	elsewhere func() bool // the URL was not only assumed
 }
 
-// Client prepares the client.
-func (a *Access) Client() (*Client, error) {
+// Client prepares the client; in a cloud it signs in.
+func (a *Access) Client(ctx context.Context) (*Client, error) {
+	if a.user == "" && inCloud(a.cloud) {
+		base := ""
+		if a.elsewhere() {
+			base = a.url
+		}
+		return DialCloud(ctx, a.cloud, base)
+	}
 	password := ingot.Secret(fromEnvironment("INGOT_PASSWORD", "OS_PASSWORD"))
 	if a.passwordFile != "" {
 		text, err := os.ReadFile(a.passwordFile)
@@ -42,7 +52,11 @@ func (a *Access) Flags(cmd *cobra.Command) {
 	if v := os.Getenv("INGOT_URL"); v != "" {
 		base = v
 	}
-	flags.StringVar(&a.url, "url", base, "base URL of the API (environment: INGOT_URL)")
+	flags.StringVar(&a.url, "url", base,
+		"base URL of the API (environment: INGOT_URL); in a cloud the catalog has it")
+	a.elsewhere = func() bool { return os.Getenv("INGOT_URL") != "" || flags.Changed("url") }
+	flags.StringVar(&a.cloud, "os-cloud", os.Getenv("OS_CLOUD"),
+		"cloud of clouds.yaml to sign in at (environment: OS_CLOUD, or OS_AUTH_URL and the others)")
 	flags.StringVar(&a.user, "user", fromEnvironment("INGOT_USER", "OS_USERNAME"),
 		"user, for an API with authentication (environment: INGOT_USER)")
 	flags.StringVar(&a.passwordFile, "password-file", "",
@@ -56,11 +70,11 @@ type options struct {
 }
 
 // client checks the common options and prepares the client.
-func (o *options) client() (*Client, error) {
+func (o *options) client(ctx context.Context) (*Client, error) {
 	if o.output != "table" && o.output != "json" {
 		return nil, usage("--output %q is not known; table or json", o.output)
 	}
-	return o.Client()
+	return o.Client(ctx)
 }
 
 // fromEnvironment returns our variable, else that of the baremetal client if it is set up for the
@@ -94,7 +108,8 @@ func NodeCommand() *cobra.Command {
 		Short: "Enroll machines, deploy them, look at what they do",
 		Long: "Works on nodes through the REST API.\n\nExit codes: 0 done, 1 other error, 2 wrong " +
 			"arguments, 3 no such node,\n4 not possible in this state or node busy, 5 the " +
-			"operation ran and failed,\n6 the API does not answer, 130 interrupted.",
+			"operation ran and failed,\n6 the API does not answer, 7 not allowed, " +
+			"130 interrupted.",
 		Example: "  ingot node create rack1-07 --mac 52:54:00:77:00:01 \\\n" +
 			"      --bmc 10.0.0.7 --bmc-user admin --bmc-password-file bmc.pass\n" +
 			"  ingot node deploy rack1-07 --image https://images.example/debian.qcow2 \\\n" +
@@ -123,7 +138,7 @@ func createCommand(o *options) *cobra.Command {
 			"      --bmc 10.0.0.7 --bmc-user admin --bmc-password-file bmc.pass",
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			c, err := o.client()
+			c, err := o.client(cmd.Context())
 			if err != nil {
 				return err
 			}
@@ -282,7 +297,7 @@ func listCommand(o *options) *cobra.Command {
 		Example: "  ingot node list\n  ingot node list -o json",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			c, err := o.client()
+			c, err := o.client(cmd.Context())
 			if err != nil {
 				return err
 			}
@@ -334,7 +349,7 @@ func showCommand(o *options) *cobra.Command {
 		Example: "  ingot node show rack1-07\n  ingot node show rack1-07 -o json",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			c, err := o.client()
+			c, err := o.client(cmd.Context())
 			if err != nil {
 				return err
 			}
@@ -392,7 +407,7 @@ func deployCommand(o *options) *cobra.Command {
 			"      --checksum 9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			c, err := o.client()
+			c, err := o.client(cmd.Context())
 			if err != nil {
 				return err
 			}
@@ -480,7 +495,7 @@ func undeployCommand(o *options) *cobra.Command {
 		Example: "  ingot node undeploy rack1-07",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			c, err := o.client()
+			c, err := o.client(cmd.Context())
 			if err != nil {
 				return err
 			}
@@ -499,7 +514,7 @@ func deleteCommand(o *options) *cobra.Command {
 		Example: "  ingot node delete rack1-07",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			c, err := o.client()
+			c, err := o.client(cmd.Context())
 			if err != nil {
 				return err
 			}

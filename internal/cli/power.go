@@ -26,7 +26,7 @@ func powerCommand(o *options) *cobra.Command {
 		Example: "  ingot node power rack1-07\n  ingot node power rack1-07 reboot",
 		Args:    cobra.RangeArgs(1, 2),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			c, err := o.client()
+			c, err := o.client(cmd.Context())
 			if err != nil {
 				return err
 			}

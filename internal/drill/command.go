@@ -145,7 +145,7 @@ func (c *command) visit(cmd *cobra.Command) error {
 	o := RunningOptions{Interface: c.link, Machines: c.o.Machines, Seed: c.o.Seed, Kernel: c.kernel,
 		Ramdisk: c.ramdisk, Timeout: c.o.Timeout, Keep: c.keep, Progress: c.o.Progress}
 	var err error
-	if o.API, err = c.access.Client(); err != nil {
+	if o.API, err = c.access.Client(cmd.Context()); err != nil {
 		return err
 	}
 	if c.image == "" && c.checksum != "" {
