@@ -42,6 +42,7 @@ var sections = []struct {
 	{"broadcast", measureBroadcast},
 	{"takeover", measureTakeover},
 	{"periodic", measurePeriodic},
+	{"token", measureToken},
 }
 
 // bench is one run.
