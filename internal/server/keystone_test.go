@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/gophercloud/gophercloud/v2"
+	"github.com/gophercloud/gophercloud/v2/openstack/identity/v3/applicationcredentials"
 	"github.com/gophercloud/gophercloud/v2/openstack/identity/v3/endpoints"
 	"github.com/gophercloud/gophercloud/v2/openstack/identity/v3/projects"
 	"github.com/gophercloud/gophercloud/v2/openstack/identity/v3/roles"
@@ -40,7 +41,6 @@ type cloud struct {
 	*openstack.Cloud
 	identity *gophercloud.ServiceClient
 	service  string // id of that of type baremetal
-	ingot    string // the program
 }
 
 // project of each of the people.
@@ -64,14 +64,18 @@ func newCloud(t *testing.T) *cloud {
 		}
 	})
 	one := people
-	one.identity = &gophercloud.ServiceClient{ProviderClient: c.SignIn(t, "admin", "admin"),
-		Endpoint: c.Keystone + "/v3/"}
+	one.identity = one.client(c.SignIn(t, "admin", "admin"))
 	return &one
+}
+
+// client asks Keystone as somebody.
+func (c *cloud) client(p *gophercloud.ProviderClient) *gophercloud.ServiceClient {
+	return &gophercloud.ServiceClient{ProviderClient: p, Endpoint: c.Keystone + "/v3/"}
 }
 
 func (c *cloud) populate(p *gophercloud.ProviderClient) error {
 	ctx := context.Background()
-	identity := &gophercloud.ServiceClient{ProviderClient: p, Endpoint: c.Keystone + "/v3/"}
+	identity := c.client(p)
 	byName := map[string]string{}
 	pages, err := roles.List(identity, nil).AllPages(ctx)
 	if err != nil {
@@ -121,12 +125,33 @@ func (c *cloud) token(t *testing.T, user string, system ...bool) string {
 	if len(system) > 0 {
 		scope = tokens.Scope{System: true}
 	}
-	id, err := tokens.Create(t.Context(), &gophercloud.ServiceClient{
-		ProviderClient: &gophercloud.ProviderClient{}, Endpoint: c.Keystone + "/v3/"},
+	id, err := tokens.Create(t.Context(), c.client(&gophercloud.ProviderClient{}),
 		&tokens.AuthOptions{Username: user, Password: c.Password, DomainID: "default",
 			Scope: scope}).ExtractTokenID()
 	if err != nil {
 		t.Fatalf("sign in as %s: %v", user, err)
+	}
+	return id
+}
+
+// credential signs in by an application credential of demo, with access rules.
+func (c *cloud) credential(t *testing.T, rules []applicationcredentials.AccessRule) string {
+	t.Helper()
+	p := c.SignIn(t, "demo", "demo")
+	user, err := tokens.Get(t.Context(), c.client(p), p.Token()).ExtractUser()
+	if err != nil {
+		t.Fatal(err)
+	}
+	made, err := applicationcredentials.Create(t.Context(), c.client(p), user.ID, applicationcredentials.CreateOpts{
+		Name: ingot.NewUUID(), AccessRules: rules}).Extract()
+	if err != nil {
+		t.Fatal(err)
+	}
+	id, err := tokens.Create(t.Context(), c.client(&gophercloud.ProviderClient{}),
+		&tokens.AuthOptions{ApplicationCredentialID: made.ID,
+			ApplicationCredentialSecret: made.Secret}).ExtractTokenID()
+	if err != nil {
+		t.Fatal(err)
 	}
 	return id
 }
@@ -319,8 +344,7 @@ func TestTokensThatAreNotGood(t *testing.T) {
 			t.Errorf("%s is accepted", name)
 		}
 	}
-	unscoped, err := tokens.Create(t.Context(), &gophercloud.ServiceClient{
-		ProviderClient: &gophercloud.ProviderClient{}, Endpoint: c.Keystone + "/v3/"},
+	unscoped, err := tokens.Create(t.Context(), c.client(&gophercloud.ProviderClient{}),
 		&tokens.AuthOptions{Username: "stranger", Password: c.Password, DomainID: "default"}).ExtractTokenID()
 	if err != nil {
 		t.Fatal(err)
@@ -329,6 +353,13 @@ func TestTokensThatAreNotGood(t *testing.T) {
 		if a := s.as(unscoped, "GET", path, ""); a.status != want {
 			t.Errorf("%s with a token for nothing: %d %s", path, a.status, a.body)
 		}
+	}
+	if token := c.credential(t, nil); refused(token) {
+		t.Error("that of an application credential is refused")
+	}
+	rules := []applicationcredentials.AccessRule{{Service: "baremetal", Method: "GET", Path: "/v1/drivers"}}
+	if token := c.credential(t, rules); !refused(token) {
+		t.Error("one that is for another path is accepted")
 	}
 	end := time.Now().Add(tokenLife * time.Second)
 	ends, revoked := c.token(t, "demo"), c.token(t, "demo")
