@@ -127,12 +127,12 @@ func explainSignIn(auth gophercloud.AuthOptions, err error) error {
 	case errors.Is(err, context.Canceled):
 		return err
 	case gophercloud.ResponseCodeIs(err, http.StatusUnauthorized):
-		return &exitError{ExitError, fmt.Errorf("Keystone %s does not let %s in; see user, password, "+
+		return &exitError{ExitError, fmt.Errorf("%s is not let in by Keystone %s; see user, password, "+
 			"project and their domains (OS_USERNAME, OS_PASSWORD, OS_PROJECT_NAME, OS_USER_DOMAIN_NAME, "+
-			"OS_PROJECT_DOMAIN_NAME, or clouds.yaml)", auth.IdentityEndpoint, who)}
+			"OS_PROJECT_DOMAIN_NAME, or clouds.yaml)", who, auth.IdentityEndpoint)}
 	case errors.As(err, &answer):
-		return &exitError{ExitError, fmt.Errorf("Keystone %s answers %d %s to the sign-in of %s",
-			auth.IdentityEndpoint, answer.Actual, http.StatusText(answer.Actual), who)}
+		return &exitError{ExitError, fmt.Errorf("sign in as %s: Keystone %s answers %d %s", who,
+			auth.IdentityEndpoint, answer.Actual, http.StatusText(answer.Actual))}
 	}
 	return &exitError{ExitUnreachable, fmt.Errorf("sign in as %s at Keystone %s: %w; see OS_AUTH_URL, or "+
 		"auth_url in clouds.yaml", who, auth.IdentityEndpoint, err)}

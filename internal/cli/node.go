@@ -113,7 +113,8 @@ func NodeCommand() *cobra.Command {
 		Example: "  ingot node create rack1-07 --mac 52:54:00:77:00:01 \\\n" +
 			"      --bmc 10.0.0.7 --bmc-user admin --bmc-password-file bmc.pass\n" +
 			"  ingot node deploy rack1-07 --image https://images.example/debian.qcow2 \\\n" +
-			"      --checksum <sha256>\n  ingot node journal rack1-07 --follow",
+			"      --checksum <sha256>\n  ingot node journal rack1-07 --follow\n" +
+			"  ingot node list --os-cloud mycloud",
 	}
 	o.flags(cmd)
 	cmd.AddCommand(createCommand(o), listCommand(o), showCommand(o), deployCommand(o),

@@ -484,7 +484,7 @@ func TestOwnCommandsSignIn(t *testing.T) {
 		"not allowed": {c.environment("viewer", region, false), "power owned on", cli.ExitForbidden,
 			"baremetal:node:set_power_state; your roles do not go that far"},
 		"wrong password": {with(demo, "OS_PASSWORD=x"), "list", cli.ExitError,
-			"does not let user demo in; see user, password"},
+			"user demo is not let in by Keystone "},
 		"no Keystone": {with(demo, "OS_AUTH_URL=http://127.0.0.1:1"), "list", cli.ExitUnreachable, "see OS_AUTH_URL"},
 		"no service": {in("nowhere"), "list", cli.ExitUnreachable,
 			"no service of type baremetal in region \"none\""},

@@ -51,7 +51,7 @@ func appendHistory(ctx context.Context, tx *tx, node int64, keep int, added []en
 // key that is none, NotFound for a marker that is none.
 func (s *Store) History(ctx context.Context, node int64, p Page) (list []*ingot.History, err error) {
 	var w where
-	w.add("node_id = ?", node)
+	w.within("node_id = ?", node)
 	err = s.read(ctx, "list the history of a node", func(tx *tx) error {
 		list, err = histories.list(ctx, tx, w, p)
 		return err

@@ -63,6 +63,33 @@ func TestAListOfAProjectHasWhatItOwnsOrLeases(t *testing.T) {
 	}
 }
 
+func TestTheHistoryOfANodeKnowsNoMarkersOfOthers(t *testing.T) {
+	t.Parallel()
+	s := open(t)
+	var first [2]string // entry of each node
+	var ids [2]int64
+	for i := range first {
+		n := create(t, s, newNode(i+1))
+		if err := s.ChangeNode(t.Context(), n, []ingot.History{{Event: "one"}, {Event: "two"}},
+			nil); err != nil {
+			t.Fatal(err)
+		}
+		list, err := s.History(t.Context(), n.ID, store.Page{})
+		if err != nil || len(list) != 2 {
+			t.Fatal(list, err)
+		}
+		first[i], ids[i] = list[0].UUID, n.ID
+	}
+	if list, err := s.History(t.Context(), ids[0], store.Page{Marker: first[0]}); err != nil ||
+		len(list) != 1 {
+		t.Errorf("its own marker: %v, %v", list, err)
+	}
+	if _, err := s.History(t.Context(), ids[0], store.Page{Marker: first[1]}); ingot.KindOf(err) !=
+		ingot.NotFound {
+		t.Errorf("a marker of another node: %v", err)
+	}
+}
+
 // pages returns the keys of all items, page by page.
 func pages[T any](t *testing.T, p store.Page, read func(store.Page) ([]*T, error),
 	key func(*T) string) []string {
