@@ -102,6 +102,7 @@ type call struct {
 	// who asks, and by which rules pathNode and pathPort let them have what the path names.
 	who   policy.Subject
 	rules []policy.Rule
+	room  [1]policy.Rule // of rules, most often
 	// base starts links: scheme and host.
 	base string
 	// machine tells that the request came in where no credentials are asked for.
@@ -195,8 +196,8 @@ func (s *resource) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	c := &call{Request: r, api: s.api, route: rt, minor: minor, who: who,
-		rules: []policy.Rule{rt.policy}, base: s.api.base(r), machine: s.machine || stranger,
-		suffixed: exchangeOf(r).suffixed}
+		base: s.api.base(r), machine: s.machine || stranger, suffixed: exchangeOf(r).suffixed}
+	c.rules = append(c.room[:0], rt.policy)
 	answer, err := c.run()
 	if err != nil {
 		writeError(w, r, s.api.o.Log, err)
