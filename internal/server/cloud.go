@@ -14,6 +14,8 @@ import (
 
 // cloud is what the server has to do with an OpenStack cloud.
 type cloud struct {
+	// session is nil if there is none. Keystone is asked by it, and for all services.
+	session *keystone.Session
 	// glance is nil if there is none.
 	glance *glance.Client
 	// images are those of Glance in Swift; nil if machines do not fetch from there.
@@ -36,7 +38,7 @@ func newCloud(c config.Config) (cloud, error) {
 	if err != nil {
 		return cloud{}, ingot.Errorf(ingot.Invalid, "[keystone_authtoken]: %w", err)
 	}
-	made := cloud{glance: glance.New(session, g.Endpoint)}
+	made := cloud{session: session, glance: glance.New(session, g.Endpoint)}
 	if g.AuthType == config.AuthNone {
 		made.glance = glance.NewOpen(session, g.Endpoint)
 	}

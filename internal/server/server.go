@@ -191,7 +191,7 @@ func (s *server) authentication() (api.Authenticator, error) {
 	case config.HTTPBasic:
 		return auth.New(s.cfg.API.UserFile, s.log)
 	case config.Tokens:
-		return s.keystone()
+		return s.tokens(), nil
 	}
 	if !isLoopback(s.cfg.API.Listen) {
 		s.log.Warn("the API has no authentication and listens beyond loopback: whoever reaches it "+
@@ -201,28 +201,18 @@ func (s *server) authentication() (api.Authenticator, error) {
 	return nil, nil
 }
 
-// keystone checks tokens at the Keystone of the configuration. It is not asked before the first token
-// comes: the service starts without it.
-func (s *server) keystone() (*auth.Keystone, error) {
+// tokens checks tokens at the Keystone of the configuration. It is not asked before the first one comes:
+// the service starts without it.
+func (s *server) tokens() *auth.Keystone {
 	k, a := s.cfg.Keystone, s.cfg.API
-	session, err := keystone.NewSession(keystone.Options{
-		AuthURL: k.AuthURL, Username: k.Username, UserDomain: k.UserDomain, Password: k.Password,
-		Project: k.Project, ProjectDomain: k.ProjectDomain, SystemScope: k.SystemScope != "",
-		ApplicationCredentialID: k.CredentialID, ApplicationCredentialSecret: k.Credential,
-		Cloud: k.Cloud, CloudsFile: k.CloudsFile, Region: k.Region, Interfaces: k.Interfaces,
-		CAFile: k.CAFile, Insecure: k.Insecure,
-	})
-	if err != nil {
-		return nil, err
-	}
 	o := policy.Options{Admins: !a.NewDefaults}
 	if a.ServiceAccess {
 		o.ServiceProject = a.ServiceProject
 	}
 	return &auth.Keystone{
-		Tokens: keystone.NewTokens(session, time.Duration(k.TokenCacheTime)),
-		URI:    cmp.Or(k.PublicURL, session.AuthURL()), Options: o, Log: s.log,
-	}, nil
+		Tokens: keystone.NewTokens(s.cloud.session, time.Duration(k.TokenCacheTime)),
+		URI:    cmp.Or(k.PublicURL, s.cloud.session.AuthURL()), Options: o, Log: s.log,
+	}
 }
 
 // isLoopback tells whether nobody from outside reaches a listener.
