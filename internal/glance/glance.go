@@ -12,6 +12,7 @@ import (
 
 	"github.com/gophercloud/gophercloud/v2"
 	"github.com/gophercloud/gophercloud/v2/openstack/image/v2/images"
+	"github.com/gophercloud/gophercloud/v2/openstack/image/v2/members"
 
 	"ingot/internal/ingot"
 	"ingot/internal/keystone"
@@ -31,9 +32,9 @@ type Image struct {
 	DiskFormat, ContainerFormat string
 	// MinDisk is the smallest disk it is for, in GiB; 0 is any.
 	MinDisk int
-	// Owner is the id of a project.
-	Owner   string
-	Updated time.Time
+	// Owner is the id of a project, Visibility public, community, shared or private.
+	Owner, Visibility string
+	Updated           time.Time
 	// Properties are all others: kernel_id, ramdisk_id, img_type, hw_boot_mode... .
 	Properties map[string]string
 }
@@ -95,6 +96,42 @@ func (c *Client) Show(ctx context.Context, id string) (*Image, error) {
 	return newImage(found), nil
 }
 
+// VisibleTo tells, by NotFound, whether none of the projects could use an image that ingot's own user can
+// read: it is neither for all, nor one's own, nor shared with one that has accepted it. "" is no project.
+func (c *Client) VisibleTo(ctx context.Context, id string, projects ...string) error {
+	i, err := c.Show(ctx, id)
+	if err != nil {
+		return err
+	}
+	switch images.ImageVisibility(i.Visibility) {
+	case images.ImageVisibilityPublic, images.ImageVisibilityCommunity:
+		return nil
+	}
+	for _, project := range projects {
+		if project != "" && project == i.Owner {
+			return nil
+		}
+		if project == "" || i.Visibility != string(images.ImageVisibilityShared) {
+			continue
+		}
+		var member *members.Member
+		err := c.service.Do(ctx, "look with whom image "+id+" is shared",
+			func(client *gophercloud.ServiceClient) (err error) {
+				member, err = members.Get(ctx, version2(client), id, project).Extract()
+				return err
+			})
+		switch kind := ingot.KindOf(err); {
+		case kind == ingot.NotFound || kind == ingot.Forbidden:
+		case err != nil:
+			return err
+		case member.Status == "accepted":
+			return nil
+		}
+	}
+	return ingot.Errorf(ingot.NotFound, "there is no image %s for the project that the node is of, or lent "+
+		"to; share it: openstack image add project, and openstack image set --accept", id)
+}
+
 // version2 adds the version to the URL, which most catalogs name without one.
 func version2(client *gophercloud.ServiceClient) *gophercloud.ServiceClient {
 	if !strings.HasSuffix(client.Endpoint, "/v2/") {
@@ -139,7 +176,8 @@ func ready(i *images.Image) error {
 func newImage(i *images.Image) *Image {
 	out := &Image{ID: i.ID, Name: i.Name, Size: i.SizeBytes, MD5: i.Checksum, DiskFormat: i.DiskFormat,
 		ContainerFormat: i.ContainerFormat, MinDisk: i.MinDiskGigabytes, Owner: i.Owner,
-		Updated: i.UpdatedAt, Properties: map[string]string{}}
+		Visibility: string(i.Visibility),
+		Updated:    i.UpdatedAt, Properties: map[string]string{}}
 	for key, value := range i.Properties {
 		text, ok := value.(string)
 		if !ok {

@@ -17,6 +17,7 @@ import (
 
 	"github.com/gophercloud/gophercloud/v2"
 	"github.com/gophercloud/gophercloud/v2/openstack/image/v2/images"
+	"github.com/gophercloud/gophercloud/v2/openstack/image/v2/members"
 
 	"ingot/internal/glance"
 	"ingot/internal/ingot"
@@ -367,5 +368,46 @@ func TestAGlanceThatWantsNoToken(t *testing.T) {
 	}
 	if got, err := read(t, g, image, 77); err != nil || !bytes.Equal(got, data[77:]) {
 		t.Errorf("%d bytes, %v", len(got), err)
+	}
+}
+
+func TestWhoMayHaveAnImage(t *testing.T) {
+	t.Parallel()
+	c := start(t)
+	o, g := owner(t, c), client(t, c, "")
+	service, demo := c.Projects["service"], c.Projects["demo"]
+	make := func(v images.ImageVisibility) string {
+		id := create(t, o, func(opts *images.CreateOpts) { opts.Visibility = &v })
+		upload(t, o, id, "file", []byte("x"))
+		return id
+	}
+	check := func(what, id string, visible bool, projects ...string) {
+		t.Helper()
+		err := g.VisibleTo(t.Context(), id, projects...)
+		if visible && err != nil || !visible && ingot.KindOf(err) != ingot.NotFound {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	check("public", make(images.ImageVisibilityPublic), true, demo)
+	check("community", make(images.ImageVisibilityCommunity), true, demo)
+	private := make(images.ImageVisibilityPrivate)
+	check("one's own", private, true, "", service)
+	check("of another project", private, false, demo, "")
+	check("of no project", private, false)
+	shared := make(images.ImageVisibilityShared)
+	check("not shared with it", shared, false, demo)
+	if err := members.Create(t.Context(), o, shared, demo).Err; err != nil {
+		t.Fatal(err)
+	}
+	check("offered to it", shared, false, demo)
+	theirs := &gophercloud.ServiceClient{ProviderClient: c.SignIn(t, "demo", "demo"),
+		Endpoint: c.Glance + "/v2/"}
+	err := members.Update(t.Context(), theirs, shared, demo, members.UpdateOpts{Status: "accepted"}).Err
+	if err != nil {
+		t.Fatal(err)
+	}
+	check("accepted", shared, true, "", demo)
+	if err := g.VisibleTo(t.Context(), ingot.NewUUID(), demo); ingot.KindOf(err) != ingot.NotFound {
+		t.Errorf("no image: %v", err)
 	}
 }

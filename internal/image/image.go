@@ -56,9 +56,10 @@ type Options struct {
 	Progress func(done, total int64)
 }
 
-// Catalog tells what is known of an image of Glance; *glance.Client is one.
+// Catalog tells what is known of an image of Glance, and who may have it; *glance.Client is one.
 type Catalog interface {
 	Show(ctx context.Context, id string) (*glance.Image, error)
+	VisibleTo(ctx context.Context, id string, projects ...string) error
 }
 
 // Defaults of Options.

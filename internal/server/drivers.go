@@ -50,6 +50,9 @@ func (s *server) table(bootURL string) (*driver.Table, error) {
 	if s.cloud.images != nil {
 		boot.Swift = s.cloud
 	}
+	if s.cloud.glance != nil {
+		boot.Visible = s.cloud.glance.VisibleTo
+	}
 	s.boot.Boot = pxe.New(boot)
 	images, err := imageOptions(s.cfg.Image, s.cloud)
 	if err != nil {

@@ -374,10 +374,9 @@ func (s *Store) readMachine(ctx context.Context, mac string, moment int64) (mach
 		return m, nil
 	}
 	var text string
-	ask := func() error { return s.machine.QueryRowContext(context.WithoutCancel(ctx), mac).Scan(&text) }
-	err := ask()
-	if s.anew(err) {
-		err = ask()
+	err := s.machine.QueryRowContext(context.WithoutCancel(ctx), mac).Scan(&text)
+	for try := 0; s.shared && hungUp(err) && try <= s.connections; try++ { // see inTx
+		err = s.machine.QueryRowContext(context.WithoutCancel(ctx), mac).Scan(&text)
 	}
 	if errors.Is(err, sql.ErrNoRows) {
 		return machine{}, ingot.Errorf(ingot.NotFound, "No node has a port with MAC address %s.", mac)

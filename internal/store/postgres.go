@@ -189,18 +189,6 @@ func hungUp(err error) bool {
 	return false
 }
 
-// anew tells whether an error is the loss of a connection, so that it may work on another one. It closes
-// those that nobody uses: what ends one connection (a restart, a failover) mostly ends all, and the pool
-// does not know.
-func (s *Store) anew(err error) bool {
-	if !s.shared || !hungUp(err) {
-		return false
-	}
-	s.writer.SetMaxIdleConns(0)
-	s.writer.SetMaxIdleConns(s.connections)
-	return true
-}
-
 // clock tells the time. That of the database is the time of all conductors: a host's own may be
 // wrong by hours. It is asked now and then, and goes on by this host's monotonic clock.
 type clock struct {

@@ -227,19 +227,21 @@ func (s *Store) read(ctx context.Context, doing string, fn func(*tx) error) erro
 	return s.inTx(ctx, s.reader, o, doing, fn)
 }
 
-// inTx runs fn in a transaction, and once more in another one if the connection is lost before anything
-// can have been committed.
+// inTx runs fn in a transaction, and again in another one if the connection is lost before anything can
+// have been committed. What ends one connection (a restart, a failover) mostly ends all, and the pool
+// does not know: it may take as many tries as it has.
 func (s *Store) inTx(ctx context.Context, db *sql.DB, o sql.TxOptions, doing string,
 	fn func(*tx) error) error {
-	committing, err := s.once(ctx, db, o, fn)
-	certain := !committing || o.ReadOnly || pgconn.SafeToRetry(err) // that nothing was committed
-	if s.anew(err) && certain && ctx.Err() == nil {
-		_, err = s.once(ctx, db, o, fn)
+	for try := 0; ; try++ {
+		committing, err := s.once(ctx, db, o, fn)
+		certain := !committing || o.ReadOnly || pgconn.SafeToRetry(err) // that nothing was committed
+		switch {
+		case err == nil:
+			return nil
+		case !s.shared || !hungUp(err) || !certain || try > s.connections || ctx.Err() != nil:
+			return explain(doing, err)
+		}
 	}
-	if err != nil {
-		return explain(doing, err)
-	}
-	return nil
 }
 
 // once runs fn in a transaction. committing tells whether the error came when fn had succeeded.

@@ -138,6 +138,9 @@ func (d *Deploy) bootRamdisk(ctx context.Context, t *driver.Task) (driver.Outcom
 	if n.Attempt != nil && n.Attempt.Target != nil {
 		return driver.Done, nil
 	}
+	if err := d.resolveAgain(ctx, t); err != nil {
+		return driver.Done, err
+	}
 	ref, err := image.FromInstanceInfo(n.InstanceInfo, d.o.Image)
 	if err != nil {
 		return driver.Done, err
@@ -219,6 +222,9 @@ func (d *Deploy) writeImage(ctx context.Context, t *driver.Task) error {
 }
 
 func (d *Deploy) copy(ctx context.Context, t *driver.Task) error {
+	if err := d.resolveAgain(ctx, t); err != nil {
+		return err
+	}
 	ref, err := image.FromInstanceInfo(t.Node.InstanceInfo, d.o.Image)
 	if err != nil {
 		return err

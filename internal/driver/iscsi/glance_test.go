@@ -67,6 +67,17 @@ func TestGlanceTellsHowAnImageBoots(t *testing.T) {
 			t.Errorf("%s: %v, %v", name, n.DriverInternalInfo, err)
 		}
 	}
+	// One that is for all is for every project; one of nobody's is for none. Without Keystone an image
+	// has no owner.
+	hidden := images.ImageVisibilityPrivate
+	secret := c.Image(t, images.CreateOpts{Name: "secret", DiskFormat: "raw", Visibility: &hidden}, "",
+		[]byte("content"))
+	for source, want := range map[string]ingot.Kind{whole: "", secret: ingot.NotFound} {
+		n := &ingot.Node{Owner: "project", InstanceInfo: ingot.Object{"image_source": source}}
+		if err := d.Resolve(t.Context(), &driver.Task{Node: n}); ingot.KindOf(err) != want {
+			t.Errorf("a node of a project: %v", err)
+		}
+	}
 	c.DeleteImage(t, whole)
 	n := &ingot.Node{InstanceInfo: ingot.Object{"image_source": whole}}
 	if err := d.Resolve(t.Context(), &driver.Task{Node: n}); ingot.KindOf(err) != ingot.NotFound ||

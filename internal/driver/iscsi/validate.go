@@ -3,6 +3,7 @@ package iscsi
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"ingot/internal/configdrive"
 	"ingot/internal/driver"
@@ -12,7 +13,9 @@ import (
 	"ingot/internal/roothint"
 )
 
-// Resolve asks Glance what there is to know of an image that is there.
+// Resolve asks Glance what there is to know of an image that is there, and whether it is for the project
+// that the node is of or lent to: it is read by ingot's own user, who may read more. A node of no project
+// is an administrator's.
 func (d *Deploy) Resolve(ctx context.Context, t *driver.Task) error {
 	id, ok := glance.ID(driver.Text(t.Node.InstanceInfo, "image_source"))
 	if !ok || d.o.Image.Glance == nil {
@@ -20,12 +23,39 @@ func (d *Deploy) Resolve(ctx context.Context, t *driver.Task) error {
 		return nil
 	}
 	found, err := d.o.Image.Glance.Show(ctx, id)
+	if n := t.Node; err == nil && n.Owner+n.Lessee != "" {
+		err = d.o.Image.Glance.VisibleTo(ctx, id, n.Owner, n.Lessee)
+	}
 	if err != nil {
 		return fmt.Errorf("image_source: %w", err)
 	}
 	driver.RecordImage(t.Node, found.Properties)
 	return nil
 }
+
+// resolveAgain is Resolve in a step: instance_info may be another one by now, and a Glance that is away for
+// a moment is asked again.
+func (d *Deploy) resolveAgain(ctx context.Context, t *driver.Task) error {
+	for try := range resolveTries {
+		err := d.Resolve(ctx, t)
+		if ingot.KindOf(err) != ingot.Unavailable || try == resolveTries-1 {
+			return err
+		}
+		t.Note(ingot.Entry{Source: "image", Level: ingot.LevelWarning,
+			Text: fmt.Sprintf("Glance is asked again in %s: %v", resolvePause<<try, err)})
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-time.After(resolvePause << try):
+		}
+	}
+	return nil
+}
+
+const (
+	resolveTries = 5
+	resolvePause = time.Second
+)
 
 // Validate checks instance_info: an image that can be fetched and verified, and nothing asked
 // for that this interface would silently leave undone.

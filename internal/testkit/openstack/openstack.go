@@ -143,13 +143,15 @@ func (c *Cloud) SignIn(t testing.TB, user, project string) *gophercloud.Provider
 	return client
 }
 
-// Image makes an image of Glance that all may read, in a store of a name ("" is the default one), and
+// Image makes an image of Glance that all may read unless opts say otherwise, in a store of a name ("" is the default one), and
 // returns its id. It is deleted with the test.
 func (c *Cloud) Image(t testing.TB, opts images.CreateOpts, store string, data []byte) (id string) {
 	t.Helper()
 	g := c.glance(t)
-	public := images.ImageVisibilityPublic
-	opts.Visibility, opts.ContainerFormat = &public, "bare"
+	opts.ContainerFormat = "bare"
+	if public := images.ImageVisibilityPublic; opts.Visibility == nil {
+		opts.Visibility = &public
+	}
 	made, err := images.Create(t.Context(), g, opts).Extract()
 	if err != nil {
 		t.Fatal(err)
