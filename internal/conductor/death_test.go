@@ -137,6 +137,20 @@ func TestWhatADeadConductorDidNotWriteOthersPutOnRecord(t *testing.T) {
 	})
 }
 
+// A reservation whose answer was lost with the connection to the store is nobody's, and is given back soon.
+func TestAReservationThatNobodyHeardOfIsGivenBack(t *testing.T) {
+	testkit.Long(t)
+	t.Parallel()
+	w := newWorld(t)
+	c, _ := w.start()
+	n := w.enroll(c, "n1", "available")
+	if _, err := w.store.Reserve(t.Context(), "n1", "host1"); err != nil {
+		t.Fatal(err)
+	}
+	conductor.Doubt(c, n.UUID)
+	w.until("n1", "a free node", func(n *ingot.Node) bool { return n.Reservation == "" })
+}
+
 // A conductor that starts again where its life before listened need not wait for that one's lease.
 func TestAConductorThatWasKilledStartsAgainAtOnce(t *testing.T) {
 	t.Parallel()

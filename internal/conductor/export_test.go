@@ -55,6 +55,9 @@ func EachNode(ctx context.Context, c *Conductor, fn func(*ingot.Node)) error {
 // SetPage sets how many nodes eachNode reads at once. Call it before Run.
 func SetPage(c *Conductor, nodes int) { c.page = nodes }
 
+// Doubt is doubt.
+func Doubt(c *Conductor, uuid string) { c.doubt(uuid) }
+
 // Owns is owns.
 func Owns(c *Conductor, n *ingot.Node) bool { return c.owns(n) }
 

@@ -103,10 +103,21 @@ func (c *Conductor) freeDead(ctx context.Context) error {
 	return nil
 }
 
-// suspect is a node that was found reserved for this conductor with no task at work on it.
+// suspect is a node that was found reserved for this conductor with no task at work on it. A generation
+// of 0 is any: of one whose write was not answered, so that nobody knows whether it was made.
 type suspect struct {
 	generation int64
 	since      time.Time
+}
+
+// doubt has a look at the nodes soon free one whose write was not answered, if it is reserved.
+func (c *Conductor) doubt(uuid string) {
+	c.activeMu.Lock()
+	defer c.activeMu.Unlock()
+	if c.suspects == nil {
+		c.suspects = map[string]suspect{}
+	}
+	c.suspects[uuid] = suspect{since: time.Now()}
 }
 
 // suspect has the next look at the nodes free this one.
@@ -130,9 +141,9 @@ func (c *Conductor) orphans(mine []*ingot.Node) []*ingot.Node {
 		s, known := c.suspects[n.UUID]
 		switch {
 		case c.active[n.UUID]:
-		case !known || s.generation != n.Generation:
+		case !known || s.generation != n.Generation && s.generation != 0:
 			now[n.UUID] = suspect{n.Generation, time.Now()}
-		case time.Since(s.since) > writeTimeout:
+		case time.Since(s.since) > writeTimeout, s.generation == 0 && time.Since(s.since) > lockWait:
 			out = append(out, n)
 		default:
 			now[n.UUID] = s

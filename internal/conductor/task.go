@@ -97,6 +97,9 @@ func (c *Conductor) tryReserve(ctx context.Context, ident string) (*task, error)
 	work := c.lease.present()
 	n, err := c.o.Store.Reserve(ctx, ident, c.o.Host)
 	if err != nil {
+		if store.Unreachable(err) {
+			c.doubt(ident)
+		}
 		return nil, err
 	}
 	c.setActive(n.UUID, true)
@@ -212,6 +215,9 @@ func (t *task) save(ctx context.Context) error {
 		err = t.c.o.Store.ChangeNode(ctx, t.node, t.history, t.notes)
 	}
 	if err != nil {
+		if store.Unreachable(err) {
+			t.c.doubt(t.node.UUID)
+		}
 		t.lost = true
 		t.log.Error("write of the node failed; its task stops", "error", err)
 		return fmt.Errorf("%w: %w", errLost, err)

@@ -294,8 +294,12 @@ func (p *site) count(ctx context.Context, begin time.Time, s *Storm) error {
 	settle, cancel := context.WithTimeout(ctx, settleTime)
 	defer cancel()
 	var lost []string // UUIDs
+	var nodes map[string]cli.Node
 	for {
-		nodes, err := p.nodes(settle)
+		now, err := p.nodes(settle)
+		if err == nil {
+			nodes = now // else what was known before
+		}
 		s.Lost, s.Arrivals, lost = nil, nil, nil
 		waiting := false
 		for i := range p.machines {
