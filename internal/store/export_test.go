@@ -72,5 +72,14 @@ func Ask(ctx context.Context, s *Store, statement func(time int) string) error {
 	})
 }
 
+// HoldJournal has nobody append to the journal until a process stands still no more.
+func HoldJournal(ctx context.Context, s *Store, still <-chan struct{}) error {
+	return s.writeBeside(ctx, "hold the journal", func(tx *tx) error {
+		err := s.lock(ctx, tx, lockJournal)
+		<-still
+		return err
+	})
+}
+
 // OldestSchema is oldestSchema.
 const OldestSchema = oldestSchema

@@ -28,6 +28,9 @@ const (
 	// connectTimeout bounds the wait for a server that is silent, unless the URL has a
 	// connect_timeout.
 	connectTimeout = 10 * time.Second
+	// leastIdle is how long a transaction may wait for its process, or for as long as a conductor's lease
+	// if that is longer.
+	leastIdle = 5 * time.Second
 	// sayAfter is how long it takes until somebody who waits is told for whom.
 	sayAfter = 2 * time.Second
 )
@@ -51,7 +54,14 @@ func (s *Store) connectPostgres(ctx context.Context, o Options) (*sql.DB, error)
 		connections = maxConnections
 	}
 	s.connections = connections
-	db := stdlib.OpenDB(*c)
+	// A host that dies within a transaction says nobody goodbye: its locks would be held until TCP finds
+	// out, for hours, and all would wait. As a parameter of the connection, poolers refuse it.
+	idle := fmt.Sprintf("SET idle_in_transaction_session_timeout = %d",
+		max(s.lease, leastIdle).Milliseconds())
+	db := stdlib.OpenDB(*c, stdlib.OptionAfterConnect(func(ctx context.Context, conn *pgx.Conn) error {
+		_, err := conn.Exec(ctx, idle)
+		return err
+	}))
 	db.SetMaxOpenConns(connections)
 	db.SetMaxIdleConns(connections)
 	db.SetConnMaxIdleTime(5 * time.Minute)
@@ -160,7 +170,8 @@ func cutOff(err error) bool {
 	if c := state(err); c != "" {
 		// Connection exception, insufficient resources, operator intervention (shutdown, start),
 		// read-only (a stand-by) and conflict with another transaction.
-		for _, class := range []string{"08", "53", "57", "25006", "40"} {
+		// and a transaction that was ended because its process stood still.
+		for _, class := range []string{"08", "53", "57", "25006", "25P03", "40"} {
 			if strings.HasPrefix(c, class) {
 				return true
 			}

@@ -338,6 +338,23 @@ func TestAReadSurvivesItsConnection(t *testing.T) {
 	}
 }
 
+// A host that dies, or stands still, in the middle of a transaction keeps nobody from the journal.
+func TestLocksOfTheDeadAreGivenUp(t *testing.T) {
+	testkit.Long(t)
+	t.Parallel()
+	o := store.Options{URL: storetest.Postgres(t), ConductorLease: time.Second}
+	a, b := openWith(t, o), openWith(t, o)
+	still, ended := make(chan struct{}), make(chan error, 1)
+	go func() { ended <- store.HoldJournal(t.Context(), a, still) }()
+	testkit.Eventually(t, "the journal is held, and given up", func() bool {
+		return b.AppendJournal(t.Context(), []ingot.Entry{{Node: "n", Text: "x"}}) == nil
+	})
+	close(still)
+	if err := <-ended; ingot.KindOf(err) != ingot.Unavailable {
+		t.Errorf("who held it: %v", err)
+	}
+}
+
 // The time is that of the database, not of this host.
 func TestTheClockIsThatOfTheDatabase(t *testing.T) {
 	t.Parallel()
