@@ -72,10 +72,12 @@ func Ask(ctx context.Context, s *Store, statement func(time int) string) error {
 	})
 }
 
-// HoldJournal has nobody append to the journal until a process stands still no more.
-func HoldJournal(ctx context.Context, s *Store, still <-chan struct{}) error {
+// HoldJournal has nobody append to the journal, from when it has closed held until it stands still no
+// more.
+func HoldJournal(ctx context.Context, s *Store, held chan<- struct{}, still <-chan struct{}) error {
 	return s.writeBeside(ctx, "hold the journal", func(tx *tx) error {
 		err := s.lock(ctx, tx, lockJournal)
+		close(held)
 		<-still
 		return err
 	})

@@ -344,8 +344,9 @@ func TestLocksOfTheDeadAreGivenUp(t *testing.T) {
 	t.Parallel()
 	o := store.Options{URL: storetest.Postgres(t), ConductorLease: time.Second}
 	a, b := openWith(t, o), openWith(t, o)
-	still, ended := make(chan struct{}), make(chan error, 1)
-	go func() { ended <- store.HoldJournal(t.Context(), a, still) }()
+	held, still, ended := make(chan struct{}), make(chan struct{}), make(chan error, 1)
+	go func() { ended <- store.HoldJournal(t.Context(), a, held, still) }()
+	<-held
 	testkit.Eventually(t, "the journal is held, and given up", func() bool {
 		return b.AppendJournal(t.Context(), []ingot.Entry{{Node: "n", Text: "x"}}) == nil
 	})
