@@ -1,6 +1,9 @@
 package store
 
-import "context"
+import (
+	"context"
+	"sync"
+)
 
 // Plans is how the engine finds the nodes of a page, in its own words: a text for each of the
 // statements of Nodes.
@@ -73,11 +76,12 @@ func Ask(ctx context.Context, s *Store, statement func(time int) string) error {
 }
 
 // HoldJournal has nobody append to the journal, from when it has closed held until it stands still no
-// more.
+// more, and again if it is done again.
 func HoldJournal(ctx context.Context, s *Store, held chan<- struct{}, still <-chan struct{}) error {
+	tell := sync.OnceFunc(func() { close(held) })
 	return s.writeBeside(ctx, "hold the journal", func(tx *tx) error {
 		err := s.lock(ctx, tx, lockJournal)
-		close(held)
+		tell()
 		<-still
 		return err
 	})

@@ -351,8 +351,8 @@ func TestLocksOfTheDeadAreGivenUp(t *testing.T) {
 		return b.AppendJournal(t.Context(), []ingot.Entry{{Node: "n", Text: "x"}}) == nil
 	})
 	close(still)
-	if err := <-ended; ingot.KindOf(err) != ingot.Unavailable {
-		t.Errorf("who held it: %v", err)
+	if err := <-ended; err != nil && ingot.KindOf(err) != ingot.Unavailable {
+		t.Errorf("who held it: %v", err) // if nothing was committed it is done again
 	}
 }
 
