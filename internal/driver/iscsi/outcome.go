@@ -9,6 +9,7 @@ import (
 	"net"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"ingot/internal/deploy"
@@ -21,6 +22,9 @@ const (
 	outcomeTimeout = 2 * time.Second
 	outcomeTries   = 3
 	outcomePause   = 500 * time.Millisecond
+	// wayTime is how long a network that leads nowhere is tried: somebody's cable may be out, here or
+	// there, and a ramdisk that does not hear of it waits for minutes.
+	wayTime = 30 * time.Second
 	// maxReason is what fits on a console.
 	maxReason = 300
 )
@@ -36,8 +40,9 @@ func (d *Deploy) tearDownAgent(ctx context.Context, t *driver.Task) (driver.Outc
 	if a.Completed {
 		return driver.Done, nil
 	}
+	begun := time.Now()
 	sent, err := d.tell(ctx, a.Target.Address, "done")
-	for try := 1; !sent && err != nil && try < outcomeTries; try++ {
+	for try := 1; !sent && err != nil && (try < outcomeTries || noWay(err) && time.Since(begun) < wayTime); try++ {
 		select {
 		case <-ctx.Done():
 			return driver.Done, ctx.Err()
@@ -57,6 +62,14 @@ func (d *Deploy) tearDownAgent(ctx context.Context, t *driver.Task) (driver.Outc
 		t.Note(ingot.Entry{Source: "agent", Text: "told the ramdisk that the image is written"})
 	}
 	return driver.Outcome{Wait: true, Timeout: d.o.LetGoTimeout}, ctx.Err()
+}
+
+// noWay tells whether an error is the network's and not the ramdisk's, which refuses connections when it
+// does not listen.
+func noWay(err error) bool {
+	var network net.Error
+	return errors.Is(err, syscall.EHOSTUNREACH) || errors.Is(err, syscall.ENETUNREACH) ||
+		errors.As(err, &network) && network.Timeout()
 }
 
 // tellFailure makes the ramdisk show on its console why it is about to be switched off. Nothing
