@@ -162,6 +162,9 @@ func (l *Lab) addServers(ctx context.Context, o Options) error {
 		addr := l.Addr().As4()
 		addr[3] = byte(firstHost + i)
 		h, err := l.AddHost(ctx, netip.AddrFrom4(addr))
+		if err == nil && o.Fleet.Machines > 0 {
+			err = h.ReachFleet(ctx, fleetPool, l.Addr())
+		}
 		if err != nil {
 			return err
 		}

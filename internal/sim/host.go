@@ -68,6 +68,13 @@ func addresses(hosts []*Host) []netip.Addr {
 // Addr is the host's IPv4 address.
 func (h *Host) Addr() netip.Addr { return h.addr }
 
+// ReachFleet has the host reach simulated machines by the bridge, which has their addresses, and not each
+// by ARP: a kernel remembers 1024 neighbours, in all its namespaces together.
+func (h *Host) ReachFleet(ctx context.Context, pool netip.Prefix, bridge netip.Addr) error {
+	return ip(ctx, h.Name(), "route add "+pool.Masked().String()+" via "+bridge.String()+" dev "+
+		HostInterface)
+}
+
 // Unplug pulls the host's cable; what is inside goes on.
 func (h *Host) Unplug(ctx context.Context) error {
 	return ip(ctx, h.bridge.Name(), "link set "+h.link+" down")
