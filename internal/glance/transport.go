@@ -56,10 +56,12 @@ func (c *Client) RoundTrip(r *http.Request) (*http.Response, error) {
 		if version := r.Header.Get("If-Range"); version != "" && version != tag {
 			offset = 0
 		}
-		err = c.answer(ctx, answer, i, offset)
+		if err := c.answer(ctx, answer, i, offset); err != nil {
+			return nil, err
+		}
 	}
 	answer.Status = fmt.Sprintf("%d %s", answer.StatusCode, http.StatusText(answer.StatusCode))
-	return answer, err
+	return answer, nil
 }
 
 // answer adds the data from offset on.
@@ -102,9 +104,7 @@ func begins(span string) (int64, error) {
 type Nowhere struct{}
 
 // RoundTrip refuses.
-func (Nowhere) RoundTrip(r *http.Request) (*http.Response, error) {
-	return nil, ErrNowhere
-}
+func (Nowhere) RoundTrip(*http.Request) (*http.Response, error) { return nil, ErrNowhere }
 
 // ErrNowhere says that there is no Glance.
 var ErrNowhere = ingot.Errorf(ingot.Invalid, "images of Glance cannot be fetched, because no cloud is "+
