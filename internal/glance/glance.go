@@ -96,20 +96,21 @@ func (c *Client) Show(ctx context.Context, id string) (*Image, error) {
 	return newImage(found), nil
 }
 
-// VisibleTo tells, by NotFound, whether none of the projects could use an image that ingot's own user can
-// read: it is neither for all, nor one's own, nor shared with one that has accepted it. "" is no project.
-func (c *Client) VisibleTo(ctx context.Context, id string, projects ...string) error {
+// ShowTo is Show with NotFound, too, for an image that ingot's own user can read and none of the projects
+// could use: it is neither for all, nor one's own, nor shared with one that has accepted it. "" is no
+// project.
+func (c *Client) ShowTo(ctx context.Context, id string, projects ...string) (*Image, error) {
 	i, err := c.Show(ctx, id)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	switch images.ImageVisibility(i.Visibility) {
 	case images.ImageVisibilityPublic, images.ImageVisibilityCommunity:
-		return nil
+		return i, nil
 	}
 	for _, project := range projects {
 		if project != "" && project == i.Owner {
-			return nil
+			return i, nil
 		}
 		if project == "" || i.Visibility != string(images.ImageVisibilityShared) {
 			continue
@@ -123,12 +124,12 @@ func (c *Client) VisibleTo(ctx context.Context, id string, projects ...string) e
 		switch kind := ingot.KindOf(err); {
 		case kind == ingot.NotFound || kind == ingot.Forbidden:
 		case err != nil:
-			return err
+			return nil, err
 		case member.Status == "accepted":
-			return nil
+			return i, nil
 		}
 	}
-	return ingot.Errorf(ingot.NotFound, "there is no image %s for the project that the node is of, or lent "+
+	return nil, ingot.Errorf(ingot.NotFound, "there is no image %s for the project that the node is of, or lent "+
 		"to; share it: openstack image add project, and openstack image set --accept", id)
 }
 

@@ -383,7 +383,7 @@ func TestWhoMayHaveAnImage(t *testing.T) {
 	}
 	check := func(what, id string, visible bool, projects ...string) {
 		t.Helper()
-		err := g.VisibleTo(t.Context(), id, projects...)
+		_, err := g.ShowTo(t.Context(), id, projects...)
 		if visible && err != nil || !visible && ingot.KindOf(err) != ingot.NotFound {
 			t.Errorf("%s: %v", what, err)
 		}
@@ -407,7 +407,7 @@ func TestWhoMayHaveAnImage(t *testing.T) {
 		t.Fatal(err)
 	}
 	check("accepted", shared, true, "", demo)
-	if err := g.VisibleTo(t.Context(), ingot.NewUUID(), demo); ingot.KindOf(err) != ingot.NotFound {
+	if _, err := g.ShowTo(t.Context(), ingot.NewUUID(), demo); ingot.KindOf(err) != ingot.NotFound {
 		t.Errorf("no image: %v", err)
 	}
 }

@@ -59,7 +59,7 @@ type Options struct {
 // Catalog tells what is known of an image of Glance, and who may have it; *glance.Client is one.
 type Catalog interface {
 	Show(ctx context.Context, id string) (*glance.Image, error)
-	VisibleTo(ctx context.Context, id string, projects ...string) error
+	ShowTo(ctx context.Context, id string, projects ...string) (*glance.Image, error)
 }
 
 // Defaults of Options.

@@ -51,7 +51,7 @@ func (s *server) table(bootURL string) (*driver.Table, error) {
 		boot.Swift = s.cloud
 	}
 	if s.cloud.glance != nil {
-		boot.Visible = s.cloud.glance.VisibleTo
+		boot.Visible = s.cloud.glance.ShowTo
 	}
 	s.boot.Boot = pxe.New(boot)
 	images, err := imageOptions(s.cfg.Image, s.cloud)

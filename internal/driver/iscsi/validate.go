@@ -22,9 +22,12 @@ func (d *Deploy) Resolve(ctx context.Context, t *driver.Task) error {
 		driver.RecordImage(t.Node, nil)
 		return nil
 	}
-	found, err := d.o.Image.Glance.Show(ctx, id)
-	if n := t.Node; err == nil && n.Owner+n.Lessee != "" {
-		err = d.o.Image.Glance.VisibleTo(ctx, id, n.Owner, n.Lessee)
+	var found *glance.Image
+	var err error
+	if n := t.Node; n.Owner+n.Lessee != "" {
+		found, err = d.o.Image.Glance.ShowTo(ctx, id, n.Owner, n.Lessee)
+	} else {
+		found, err = d.o.Image.Glance.Show(ctx, id)
 	}
 	if err != nil {
 		return fmt.Errorf("image_source: %w", err)

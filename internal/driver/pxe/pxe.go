@@ -71,9 +71,9 @@ type Options struct {
 	// Swift has kernels and ramdisks that are images of Glance fetched from there (S4); nil has them held
 	// like all others.
 	Swift Swift
-	// Visible tells, by NotFound, whether an image of Glance is for none of some projects; nil: all are
-	// for all.
-	Visible func(ctx context.Context, id string, projects ...string) error
+	// Visible looks for an image of Glance; NotFound if it is for none of some projects. nil: all are for
+	// all.
+	Visible func(ctx context.Context, id string, projects ...string) (*glance.Image, error)
 	// Kernel and Ramdisk are used for nodes whose driver_info names none. "" is none.
 	Kernel, Ramdisk string
 	Log             *slog.Logger
@@ -276,7 +276,7 @@ func (b *Boot) holdInstance(ctx context.Context, n *ingot.Node) error {
 		if !image || b.o.Visible == nil || n.Owner+n.Lessee == "" {
 			continue
 		}
-		if err := b.o.Visible(ctx, id, n.Owner, n.Lessee); err != nil {
+		if _, err := b.o.Visible(ctx, id, n.Owner, n.Lessee); err != nil {
 			return fmt.Errorf("kernel and ramdisk of the instance: %w", err)
 		}
 	}
