@@ -67,6 +67,7 @@ func TestS2_8_ADeployKeyIsGoodForOneReport(t *testing.T) {
 	second := make(chan answer, 1)
 	var used *ramdisk
 	s.machine.behave(manner{beforeCompleted: func(r *ramdisk) {
+		s.await("wait call-back")
 		body := map[string]any{}
 		for k, v := range r.info {
 			body[k] = v
@@ -123,6 +124,7 @@ func TestS2_8_ACallWithAnotherKeyIsRefusedAndHarmsNothing(t *testing.T) {
 	}
 	refused := make(chan string, 4)
 	s.machine.behave(manner{beforeCompleted: func(r *ramdisk) {
+		s.await("wait call-back")
 		for _, c := range []call{
 			{"pass_deploy_status", object{"key": "guessed", "status": "Completed"}},
 			{"pass_deploy_status", object{"key": "guessed", "error": "let it fail"}},

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -16,6 +17,7 @@ import (
 
 	"ingot/internal/driver"
 	"ingot/internal/ingot"
+	"ingot/internal/lifecycle"
 )
 
 const (
@@ -81,12 +83,15 @@ var devices = []struct {
 	{"safe", types.BootDeviceSelectorForceHardDriveSafe},
 }
 
-// lossPatience is for how many times Options.Timeout an operation goes on whose session was lost:
-// a BMC that restarts forgets its sessions, and answers nobody for a while.
-const lossPatience = 3
+// patience is for how many times Options.Timeout an operation goes on with a BMC that is not there:
+// one that restarts forgets its sessions, and answers nobody for a while; and it may be our network
+// that is out. A minute by default, as long as Ironic tries (command_retry_timeout).
+const patience = 6
 
-// ask runs fn in a session of its own, and in another one if that is lost on the way. Errors are
-// ingot.Unavailable and tell which BMC it is, and what to check if it did not even let us in.
+// ask runs fn in a session of its own, and in another one if that is lost on the way. A BMC that
+// does not even let us in gets Options.Timeout; in the steps of a deployment, which would fail with
+// all that was done, it gets as long as one that was lost. Errors are ingot.Unavailable and tell
+// which BMC it is, and what to check if it did not even let us in.
 func (f *Family) ask(ctx context.Context, t *driver.Task, what string,
 	fn func(ctx context.Context, b bmc) error) error {
 	i, err := parse(t.Node)
@@ -98,15 +103,28 @@ func (f *Family) ask(ctx context.Context, t *driver.Task, what string,
 		return err
 	}
 	defer done()
-	over := time.Now().Add(lossPatience * f.o.Timeout)
-	for had := false; ; {
-		r := f.try(ctx, t, i, what, fn)
-		had = had || r.entered
-		if !had || !r.gone || time.Now().After(over) || !wait(ctx, f.o.PollInterval) {
-			return r.err
-		}
-		t.Log.Warn("IPMI session lost; trying again", "bmc", i.address(), "error", r.err)
+	again, allowed := inSteps(t.Node), f.o.Timeout
+	if again {
+		allowed *= patience
 	}
+	answered := f.awaited(t, i, allowed)
+	defer answered()
+	begun := time.Now()
+	for {
+		r := f.try(ctx, t, i, what, answered, fn)
+		if again = again || r.entered; again && r.gone &&
+			time.Since(begun) < patience*f.o.Timeout && wait(ctx, f.o.PollInterval) {
+			t.Log.Warn("BMC gone; trying again", "bmc", i.address(), "error", r.err)
+			continue
+		}
+		return r.err
+	}
+}
+
+// inSteps tells whether the node is on its way to another state by steps on its machine. One whose
+// BMC is tried for the first time is not: somebody waits for the word that its address is wrong.
+func inSteps(n *ingot.Node) bool {
+	return n.TargetProvisionState != "" && n.ProvisionState != string(lifecycle.Verifying)
 }
 
 // result is how a session ended.
@@ -117,22 +135,21 @@ type result struct {
 }
 
 // try runs fn in one session, again while the BMC says that it is busy.
-func (f *Family) try(ctx context.Context, t *driver.Task, i info, what string,
+func (f *Family) try(ctx context.Context, t *driver.Task, i info, what string, answered func(),
 	fn func(ctx context.Context, b bmc) error) result {
 	ctx, cancel := context.WithTimeout(ctx, f.o.Timeout)
 	defer cancel()
-	answered := f.awaited(t, i)
 	begun := time.Now()
 	c, err := connect(ctx, i, f.o.Timeout)
 	if err != nil && !gone(ctx, err) && time.Since(begun) > refusalTime {
 		// Somebody stood still in the middle, and the BMC has given the login up.
 		c, err = connect(ctx, i, f.o.Timeout)
 	}
-	answered()
 	if err != nil {
 		t.Log.Debug("IPMI login failed", "bmc", i.address(), "error", oneLine(err))
 		return result{gone: gone(ctx, err), err: f.explain(ctx, i, err)}
 	}
+	answered()
 	defer func() {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeTimeout)
 		defer cancel()
@@ -151,9 +168,9 @@ func (f *Family) try(ctx context.Context, t *driver.Task, i info, what string,
 	return result{entered: true}
 }
 
-// awaited tells the journal that a BMC is silent, if somebody waits for the node; the caller says
-// when it is not awaited any more.
-func (f *Family) awaited(t *driver.Task, i info) (answered func()) {
+// awaited tells the journal that a BMC is silent, if somebody waits for the node, and how long it
+// has; the caller says when it is not awaited any more.
+func (f *Family) awaited(t *driver.Task, i info, allowed time.Duration) (answered func()) {
 	if t.Node.TargetProvisionState == "" && t.Node.TargetPowerState == "" {
 		return func() {} // the power state is read now and then
 	}
@@ -161,13 +178,13 @@ func (f *Family) awaited(t *driver.Task, i info) (answered func()) {
 	timer := time.AfterFunc(f.o.Timeout/4, func() {
 		defer close(told)
 		t.Note(ingot.Entry{Source: "bmc", Level: ingot.LevelWarning, Text: fmt.Sprintf(
-			"BMC %s does not answer yet; it has %s", i.address(), f.o.Timeout)})
+			"BMC %s does not answer yet; it has %s", i.address(), allowed)})
 	})
-	return func() {
+	return sync.OnceFunc(func() {
 		if !timer.Stop() {
 			<-told // who is called back may not be anywhere else
 		}
-	}
+	})
 }
 
 // gone tells whether err is about a BMC that is not there, as opposed to one that refuses.

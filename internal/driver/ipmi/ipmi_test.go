@@ -245,7 +245,7 @@ func TestASilentBMCIsNamedInTime(t *testing.T) {
 	if _, err = power.PowerState(t.Context(), tk); err == nil || len(notes) != 0 {
 		t.Errorf("error %v; nobody waits, yet the journal says %q", err, notes)
 	}
-	tk.Node.TargetProvisionState = "manageable"
+	tk.Node.ProvisionState, tk.Node.TargetProvisionState = "verifying", "manageable"
 	start := time.Now()
 	_, err = power.PowerState(t.Context(), tk)
 	if len(notes) != 1 || !strings.Contains(notes[0], "does not answer yet; it has 200ms") {
@@ -257,6 +257,34 @@ func TestASilentBMCIsNamedInTime(t *testing.T) {
 	if ingot.KindOf(err) != ingot.Unavailable ||
 		!strings.Contains(err.Error(), conn.LocalAddr().String()+" did not answer within 200ms") ||
 		!strings.Contains(err.Error(), "check that it has power") {
+		t.Errorf("error %v", err)
+	}
+}
+
+// The network between may be out, and a deployment should not fail for it.
+func TestABMCThatIsOutOfReachInADeploymentIsTriedForLonger(t *testing.T) {
+	t.Parallel()
+	ch, w, tk := simulateWire(t)
+	ch.set(func(c *chassis) { c.on = true })
+	notes := []string{}
+	tk.Note = func(e ingot.Entry) { notes = append(notes, e.Text) }
+	power := family(ipmi.Options{Timeout: time.Second, PollInterval: 100 * time.Millisecond}).Power()
+	w.dead.Store(true)
+	if _, err := power.PowerState(t.Context(), tk); err == nil {
+		t.Error("a silent BMC has answered")
+	}
+	tk.Node.ProvisionState, tk.Node.TargetProvisionState = "deploying", "active"
+	time.AfterFunc(2*time.Second, func() { w.dead.Store(false) })
+	state, err := power.PowerState(t.Context(), tk)
+	if err != nil || state != ingot.PowerOn {
+		t.Errorf("%q, %v", state, err)
+	}
+	if len(notes) != 1 || !strings.Contains(notes[0], "does not answer yet; it has 6s") {
+		t.Errorf("the journal says %q", notes)
+	}
+	w.dead.Store(true)
+	power = family(ipmi.Options{Timeout: 100 * time.Millisecond}).Power()
+	if _, err = power.PowerState(t.Context(), tk); ingot.KindOf(err) != ingot.Unavailable {
 		t.Errorf("error %v", err)
 	}
 }
