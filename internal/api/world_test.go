@@ -42,6 +42,7 @@ type recorder struct {
 	methods map[string]rpc.Method
 	reply   rpc.Reply
 	panics  bool
+	vifs    []string
 
 	mu    sync.Mutex
 	calls []any // guarded by mu
@@ -126,6 +127,14 @@ func (r *recorder) SetBootDevice(_ context.Context, _ string, d rpc.BootDevice) 
 func (r *recorder) SupportedBootDevices(context.Context, string) ([]string, error) {
 	return []string{"pxe", "disk"}, r.note("supported")
 }
+
+func (r *recorder) VIFs(context.Context, string) ([]string, error) {
+	return r.vifs, r.note("vifs")
+}
+
+func (r *recorder) AttachVIF(_ context.Context, _ string, v rpc.VIF) error { return r.note(v) }
+
+func (r *recorder) DetachVIF(_ context.Context, _, vif string) error { return r.note(vif) }
 
 func (r *recorder) NodeMethods(context.Context, string) (map[string]rpc.Method, error) {
 	return r.methods, r.note("node methods")

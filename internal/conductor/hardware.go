@@ -27,6 +27,9 @@ func (c *Conductor) Validate(ctx context.Context, ident string) (map[string]rpc.
 	if composed == nil {
 		built = map[string]driver.Validator{"power": d.Power, "management": d.Management,
 			"boot": d.Boot, "deploy": d.Deploy}
+		if d.Network != nil {
+			built["network"] = d.Network
+		}
 	}
 	out := map[string]rpc.Validation{}
 	if err := t.resolve(ctx); composed == nil && err != nil {

@@ -287,7 +287,7 @@ func tearDown(ctx context.Context, t *task) error {
 		return err
 	}
 	t.node.TargetPowerState = ""
-	return t.driver().Deploy.CleanUp(ctx, t.dt)
+	return errors.Join(t.driver().Deploy.CleanUp(ctx, t.dt), t.disconnect(ctx))
 }
 
 // forgetInstance drops what belongs to the instance. It happens also when tear-down failed: the

@@ -189,15 +189,20 @@ func prepareDeploy(ctx context.Context, t *task, r rpc.ProvisionRequest) error {
 		return ingot.Errorf(kind, "Failed to validate deploy interface for node %s. Error: %w", n.UUID, err)
 	}
 	d := t.driver()
-	for _, v := range []struct {
+	type result struct {
 		kind string
 		err  error
-	}{
+	}
+	checked := []result{
 		{"power", d.Power.Validate(ctx, t.dt)},
 		{"management", d.Management.Validate(ctx, t.dt)},
 		{"boot", d.Boot.Validate(ctx, t.dt)},
 		{"deploy", d.Deploy.Validate(ctx, t.dt)},
-	} {
+	}
+	if d.Network != nil {
+		checked = append(checked, result{"network", d.Network.Validate(ctx, t.dt)})
+	}
+	for _, v := range checked {
 		if v.err != nil {
 			return ingot.Errorf(ingot.Invalid, "Failed to validate %s interface for node %s. "+
 				"Error: %w", v.kind, n.UUID, v.err)

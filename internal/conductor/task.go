@@ -108,7 +108,7 @@ func (c *Conductor) tryReserve(ctx context.Context, ident string) (*task, error)
 		c.release(ctx, n)
 		return nil, err
 	}
-	t.work, t.dt.Save, t.dt.May = work, t.save, t.may
+	t.work, t.dt.Save, t.dt.SavePort, t.dt.May = work, t.save, t.savePort, t.may
 	if err := t.may(); errors.Is(err, errLeaseEnded) {
 		// The process was stopped meanwhile; whoever has asked has gone elsewhere.
 		t.release(ctx)
@@ -215,11 +215,7 @@ func (t *task) save(ctx context.Context) error {
 		err = t.c.o.Store.ChangeNode(ctx, t.node, t.history, t.notes)
 	}
 	if err != nil {
-		if store.Unreachable(err) {
-			t.c.doubt(t.node.UUID)
-		}
-		t.lost = true
-		t.log.Error("write of the node failed; its task stops", "error", err)
+		t.lose(err)
 		return fmt.Errorf("%w: %w", errLost, err)
 	}
 	for _, e := range t.notes {
@@ -233,6 +229,33 @@ func (t *task) save(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// savePort writes a port of the node; an error ends the task.
+func (t *task) savePort(ctx context.Context, p *ingot.Port) error {
+	if t.lost {
+		return errLost
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), writeTimeout)
+	defer cancel()
+	err := t.c.alive()
+	if err == nil {
+		err = t.c.o.Store.SavePort(ctx, t.node, p)
+	}
+	if err != nil {
+		t.lose(err)
+		return fmt.Errorf("%w: %w", errLost, err)
+	}
+	return nil
+}
+
+// lose ends the task because of a write that failed.
+func (t *task) lose(err error) {
+	if store.Unreachable(err) {
+		t.c.doubt(t.node.UUID)
+	}
+	t.lost = true
+	t.log.Error("write of the node failed; its task stops", "error", err)
 }
 
 // release gives the node back.

@@ -73,6 +73,42 @@ type Boot interface {
 	CleanUpInstance(ctx context.Context, t *Task) error
 }
 
+// Network connects a machine's ports to networks that somebody else runs (Neutron). A VIF is a port of
+// such a network that is to be had by a port of the machine; which one is recorded in the InternalInfo of
+// the port, by Ironic's names, and is on record (Task.SavePort) when a method returns. Every method may
+// run twice.
+type Network interface {
+	Validator
+	// AddProvisioning connects the machine to the network from which it loads its ramdisk.
+	AddProvisioning(ctx context.Context, t *Task) error
+	RemoveProvisioning(ctx context.Context, t *Task) error
+	// ConfigureTenant connects it to the networks of its VIFs.
+	ConfigureTenant(ctx context.Context, t *Task) error
+	UnconfigureTenant(ctx context.Context, t *Task) error
+	// AttachVIF finds a port for a VIF; Conflict if it has one, Invalid if there is none left.
+	AttachVIF(ctx context.Context, t *Task, v VIF) error
+	// DetachVIF is Invalid if the VIF is not attached.
+	DetachVIF(ctx context.Context, t *Task, id string) error
+	// VIFs are the ids of those that are attached.
+	VIFs(t *Task) []string
+	// SetDHCP makes the network's DHCP answer the machine with options, in place of those that it was
+	// told before; with none of ours if there are none.
+	SetDHCP(ctx context.Context, t *Task, options []DHCPOption) error
+}
+
+// Networks are the names of the network interfaces, in Ironic's order.
+var Networks = []string{"flat", "neutron", "noop"}
+
+// VIF is a port of Neutron, and the UUID of the port that is to have it; "" is any.
+type VIF struct{ ID, PortUUID string }
+
+// DHCPOption is an option of DHCP as Neutron's agents take it: Name is its number, which tags may
+// precede ("tag:ipxe,67"); Version is that of the IP, 4 or 6.
+type DHCPOption struct {
+	Name, Value string
+	Version     int
+}
+
 // Deploy puts an image on a machine in steps. Steps is pure. Execute may be called again for
 // the same step after a crash at any point, and must then reach the same end. A step that waited
 // is executed again when the machine has called back; it sees on the node what arrived. CleanUp

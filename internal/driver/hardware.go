@@ -36,14 +36,16 @@ type Table struct {
 	Management map[string]Management
 	Boot       map[string]Boot
 	Deploy     map[string]Deploy
+	Network    map[string]Network
 }
 
-// Driver is the composition chosen for one node. A nil field is a kind this version lacks.
+// Driver is the composition chosen for one node.
 type Driver struct {
 	Power      Power
 	Management Management
 	Boot       Boot
 	Deploy     Deploy
+	Network    Network // nil is noop: there is none that we could connect it to
 }
 
 // Interfaces lists the parts of the composition that exist, for abilities found by assertion.
@@ -70,6 +72,8 @@ func (t *Table) has(kind, name string) bool {
 		return t.Boot[name] != nil
 	case "deploy":
 		return t.Deploy[name] != nil
+	case "network":
+		return t.Network[name] != nil || name == none[kind]
 	}
 	return none[kind] == name
 }
@@ -132,10 +136,12 @@ func (t *Table) Compose(n *ingot.Node) (Driver, error) {
 		Management: t.Management[n.Interfaces["management"]],
 		Boot:       t.Boot[n.Interfaces["boot"]],
 		Deploy:     t.Deploy[n.Interfaces["deploy"]],
+		Network:    t.Network[n.Interfaces["network"]],
 	}
 	for kind, missing := range map[string]bool{
 		"power": d.Power == nil, "management": d.Management == nil,
 		"boot": d.Boot == nil, "deploy": d.Deploy == nil,
+		"network": !t.has("network", n.Interfaces["network"]),
 	} {
 		if missing {
 			return Driver{}, ingot.Errorf(ingot.Invalid, "node %s: %s interface %q is not "+
@@ -202,6 +208,8 @@ func (t *Table) implementation(kind, name string) any {
 		return t.Boot[name]
 	case "deploy":
 		return t.Deploy[name]
+	case "network":
+		return t.Network[name]
 	}
 	return nil
 }

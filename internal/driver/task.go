@@ -25,6 +25,9 @@ type Task struct {
 	// Save persists Node with the generation that was read; an error means that this conductor
 	// no longer owns the node and has to stop at once.
 	Save func(ctx context.Context) error
+	// SavePort persists the InternalInfo of one of Ports, under the reservation of Node; an error as
+	// of Save.
+	SavePort func(ctx context.Context, p *ingot.Port) error
 	// Note appends to the node's journal; never fails the caller. Node, attempt and time are
 	// filled in.
 	Note func(e ingot.Entry)
@@ -73,6 +76,43 @@ func (t *Task) SetBootDevice(ctx context.Context, d BootDevice) error {
 	}
 	once := map[bool]string{true: "from now on", false: "for the next boot"}[d.Persistent]
 	t.Note(ingot.Entry{Source: "bmc", Text: fmt.Sprintf("boot device: %s %s", d.Device, once)})
+	return nil
+}
+
+// ToProvisioning switches the machine off and connects it to the network from which it loads its
+// ramdisk.
+func (t *Task) ToProvisioning(ctx context.Context) error {
+	n := t.Driver.Network
+	if n == nil {
+		return nil
+	}
+	if err := t.SetPower(ctx, ingot.PowerOff); err != nil {
+		return err
+	}
+	if err := n.UnconfigureTenant(ctx, t); err != nil {
+		return fmt.Errorf("disconnect from the networks of the VIFs: %w", err)
+	}
+	if err := n.AddProvisioning(ctx, t); err != nil {
+		return fmt.Errorf("connect to the provisioning network: %w", err)
+	}
+	return nil
+}
+
+// ToTenant switches the machine off and connects it to the networks of its VIFs.
+func (t *Task) ToTenant(ctx context.Context) error {
+	n := t.Driver.Network
+	if n == nil {
+		return nil
+	}
+	if err := t.SetPower(ctx, ingot.PowerOff); err != nil {
+		return err
+	}
+	if err := n.RemoveProvisioning(ctx, t); err != nil {
+		return fmt.Errorf("disconnect from the provisioning network: %w", err)
+	}
+	if err := n.ConfigureTenant(ctx, t); err != nil {
+		return fmt.Errorf("connect to the networks of the VIFs: %w", err)
+	}
 	return nil
 }
 

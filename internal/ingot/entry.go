@@ -10,7 +10,7 @@ type Entry struct {
 	MAC     string    `json:"mac,omitempty"`     // where only the MAC is known
 	Attempt string    `json:"attempt,omitempty"` // Attempt.ID
 	// Source is who saw it: dhcp, tftp, http, script, agent, step, power, bmc, iscsi, image,
-	// state, api.
+	// state, api, network.
 	Source string `json:"source"`
 	// Level is info, warning or error.
 	Level string `json:"level"`

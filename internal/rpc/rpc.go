@@ -33,6 +33,12 @@ type Conductor interface {
 	SetBootDevice(ctx context.Context, ident string, d BootDevice) error
 	// SupportedBootDevices lists what the management interface can set.
 	SupportedBootDevices(ctx context.Context, ident string) ([]string, error)
+	// VIFs lists the ports of Neutron that are attached to the node.
+	VIFs(ctx context.Context, ident string) ([]string, error)
+	// AttachVIF finds a port of the node for one of Neutron. Conflict if it has one already.
+	AttachVIF(ctx context.Context, ident string, v VIF) error
+	// DetachVIF undoes it; Invalid if it is not attached.
+	DetachVIF(ctx context.Context, ident, vif string) error
 	// NodeMethods and DriverMethods list passthru methods by name.
 	NodeMethods(ctx context.Context, ident string) (map[string]Method, error)
 	DriverMethods(ctx context.Context, driver string) (map[string]Method, error)
@@ -71,6 +77,12 @@ type Validation struct {
 type BootDevice struct {
 	Device     string `json:"boot_device"`
 	Persistent bool   `json:"persistent"`
+}
+
+// VIF is a port of Neutron, and the UUID of the port of the node that is to have it; "" is any.
+type VIF struct {
+	ID       string `json:"id"`
+	PortUUID string `json:"port_uuid,omitempty"`
 }
 
 // Method describes a passthru method as the wire shows it.

@@ -185,8 +185,36 @@ func (s *Store) UpdatePort(ctx context.Context, p *ingot.Port) error {
 	return s.stored(ctx, p, updated, err)
 }
 
+// SavePort is UpdatePort by whoever has reserved n, the port's node: Stale if that is not as it was read.
+func (s *Store) SavePort(ctx context.Context, n *ingot.Node, p *ingot.Port) error {
+	var updated ingot.Port
+	err := s.write(ctx, "update port "+p.UUID, func(tx *tx) error {
+		updated = *p
+		read := asRead(n)
+		cond, args := read.clause(nil)
+		tx.node = n.ID
+		// The node's row is locked for as long as the port is written.
+		count, err := changed(tx.ExecContext(ctx, `UPDATE nodes SET reservation = reservation`+cond, args...))
+		if err == nil && count == 0 {
+			err = lostNode(ctx, tx, n)
+		}
+		if err != nil {
+			return err
+		}
+		var mine where
+		mine.add("id = ?", p.ID)
+		mine.add("generation = ?", p.Generation)
+		return writePort(ctx, tx, &updated, mine)
+	})
+	return s.stored(ctx, p, updated, err)
+}
+
 func updatePort(ctx context.Context, tx *tx, p *ingot.Port) error {
-	was, read := *p, portAsRead(p)
+	return writePort(ctx, tx, p, portAsRead(p))
+}
+
+func writePort(ctx context.Context, tx *tx, p *ingot.Port, read where) error {
+	was := *p
 	if err := fillPort(ctx, tx, p); err != nil {
 		return err
 	}

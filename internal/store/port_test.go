@@ -161,3 +161,27 @@ func TestPortsOfAReservedNodeStayAsTheyAre(t *testing.T) {
 		t.Errorf("after the release: %v", err)
 	}
 }
+
+func TestWhoeverHasReservedTheNodeWritesItsPorts(t *testing.T) {
+	t.Parallel()
+	s := open(t)
+	n := create(t, s, newNode(1))
+	p := createPort(t, s, newPort(1, n, "52:54:00:00:00:01"))
+	mine, err := s.Reserve(t.Context(), n.UUID, "c1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.InternalInfo = ingot.Object{"tenant_vif_port_id": "v"}
+	lost := *p
+	wantKind(t, s.SavePort(t.Context(), n, &lost), ingot.Stale)
+	if err := s.SavePort(t.Context(), mine, p); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.UpdateNode(t.Context(), mine); err != nil {
+		t.Fatalf("the node after its port: %v", err)
+	}
+	now, err := s.Port(t.Context(), p.UUID)
+	if err != nil || now.InternalInfo["tenant_vif_port_id"] != "v" || now.Generation != p.Generation {
+		t.Errorf("%+v, %v", now, err)
+	}
+}

@@ -21,6 +21,7 @@ const Name = "fake"
 func Hardware() driver.Hardware {
 	return driver.Hardware{Name: "fake-hardware", Supported: map[string][]string{
 		"power": {Name}, "management": {Name}, "boot": {Name, "ipxe", "pxe"}, "deploy": {Name, "iscsi"},
+		"network": driver.Networks,
 	}}
 }
 

@@ -43,6 +43,7 @@ type Options struct {
 func Hardware() driver.Hardware {
 	return driver.Hardware{Name: "ipmi", Supported: map[string][]string{
 		"power": {Name}, "management": {Name}, "boot": {"ipxe", "pxe"}, "deploy": {"iscsi"},
+		"network": driver.Networks,
 	}}
 }
 

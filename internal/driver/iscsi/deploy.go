@@ -111,6 +111,9 @@ func (d *Deploy) Execute(ctx context.Context, t *driver.Task, s ingot.Step) (dri
 	case stepTearDown:
 		return d.tearDownAgent(ctx, t)
 	case stepBoot:
+		if err := t.ToTenant(ctx); err != nil {
+			return driver.Done, err
+		}
 		// The ramdisk does not restart by itself: it has said Completed and waits (S2.9).
 		return driver.Done, t.SetPower(ctx, ingot.Rebooting)
 	}
@@ -155,6 +158,9 @@ func (d *Deploy) bootRamdisk(ctx context.Context, t *driver.Task) (driver.Outcom
 	}
 	n.Attempt = driver.NewAttempt()
 	n.Attempt.Boots = boots
+	if err := t.ToProvisioning(ctx); err != nil {
+		return driver.Done, err
+	}
 	if err := t.Driver.Boot.PrepareRamdisk(ctx, t); err != nil {
 		return driver.Done, err
 	}

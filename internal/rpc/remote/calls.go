@@ -24,6 +24,10 @@ type (
 		Ident  string
 		Device rpc.BootDevice
 	}
+	vifArgs struct {
+		Ident string
+		VIF   rpc.VIF
+	}
 	passthruArgs struct {
 		Ident string // node or driver
 		Call  rpc.Call
@@ -113,6 +117,39 @@ func (r *Router) SetBootDevice(ctx context.Context, ident string, d rpc.BootDevi
 	}
 	return r.call(ctx, at, "SetBootDevice", deviceArgs{ident, d}, nil,
 		func(c rpc.Conductor) error { return c.SetBootDevice(ctx, ident, d) })
+}
+
+// VIFs is done by the owner of the node.
+func (r *Router) VIFs(ctx context.Context, ident string) (out []string, err error) {
+	at, err := r.ofNode(ctx, ident)
+	if err != nil {
+		return nil, err
+	}
+	err = r.call(ctx, at, "VIFs", ident, &out, func(c rpc.Conductor) error {
+		out, err = c.VIFs(ctx, ident)
+		return err
+	})
+	return out, err
+}
+
+// AttachVIF is done by the owner of the node.
+func (r *Router) AttachVIF(ctx context.Context, ident string, v rpc.VIF) error {
+	at, err := r.ofNode(ctx, ident)
+	if err != nil {
+		return err
+	}
+	return r.call(ctx, at, "AttachVIF", vifArgs{ident, v}, nil,
+		func(c rpc.Conductor) error { return c.AttachVIF(ctx, ident, v) })
+}
+
+// DetachVIF is done by the owner of the node.
+func (r *Router) DetachVIF(ctx context.Context, ident, vif string) error {
+	at, err := r.ofNode(ctx, ident)
+	if err != nil {
+		return err
+	}
+	return r.call(ctx, at, "DetachVIF", vifArgs{ident, rpc.VIF{ID: vif}}, nil,
+		func(c rpc.Conductor) error { return c.DetachVIF(ctx, ident, vif) })
 }
 
 // SupportedBootDevices is done by the owner of the node.
@@ -249,6 +286,15 @@ func (r *Router) answer(ctx context.Context, data []byte) (any, error) {
 			return nil, err
 		}
 		return nil, r.Local.SetBootDevice(ctx, v.Ident, v.Device)
+	case "AttachVIF", "DetachVIF":
+		v, err := arguments[vifArgs](q)
+		if err != nil {
+			return nil, err
+		}
+		if q.Method == "AttachVIF" {
+			return nil, r.Local.AttachVIF(ctx, v.Ident, v.VIF)
+		}
+		return nil, r.Local.DetachVIF(ctx, v.Ident, v.VIF.ID)
 	case "CallNode", "CallDriver":
 		v, err := arguments[passthruArgs](q)
 		if err != nil {
@@ -283,6 +329,9 @@ var byIdent = map[string]func(context.Context, rpc.Conductor, string) (any, erro
 	},
 	"SupportedBootDevices": func(ctx context.Context, c rpc.Conductor, ident string) (any, error) {
 		return reply(c.SupportedBootDevices(ctx, ident))
+	},
+	"VIFs": func(ctx context.Context, c rpc.Conductor, ident string) (any, error) {
+		return reply(c.VIFs(ctx, ident))
 	},
 	"NodeMethods": func(ctx context.Context, c rpc.Conductor, ident string) (any, error) {
 		return reply(c.NodeMethods(ctx, ident))

@@ -75,6 +75,15 @@ func (r *recorder) SetBootDevice(_ context.Context, ident string, d rpc.BootDevi
 func (r *recorder) SupportedBootDevices(_ context.Context, ident string) ([]string, error) {
 	return []string{"pxe", "disk"}, r.called("SupportedBootDevices", ident)
 }
+func (r *recorder) VIFs(_ context.Context, ident string) ([]string, error) {
+	return []string{"a", "b"}, r.called("VIFs", ident)
+}
+func (r *recorder) AttachVIF(_ context.Context, ident string, v rpc.VIF) error {
+	return r.called("AttachVIF", ident, v)
+}
+func (r *recorder) DetachVIF(_ context.Context, ident, vif string) error {
+	return r.called("DetachVIF", ident, vif)
+}
 func (r *recorder) NodeMethods(_ context.Context, ident string) (map[string]rpc.Method, error) {
 	return methods, r.called("NodeMethods", ident)
 }
@@ -194,6 +203,11 @@ func TestCallsReachTheOwner(t *testing.T) {
 	check("SetBootDevice", nil, w.router.SetBootDevice(ctx, id, d), nil, id, d)
 	l, err := w.router.SupportedBootDevices(ctx, id)
 	check("SupportedBootDevices", l, err, []string{"pxe", "disk"}, id)
+	l, err = w.router.VIFs(ctx, id)
+	check("VIFs", l, err, []string{"a", "b"}, id)
+	vif := rpc.VIF{ID: "a", PortUUID: "p"}
+	check("AttachVIF", nil, w.router.AttachVIF(ctx, id, vif), nil, id, vif)
+	check("DetachVIF", nil, w.router.DetachVIF(ctx, id, "a"), nil, id, "a")
 	m, err := w.router.NodeMethods(ctx, id)
 	check("NodeMethods", m, err, methods, id)
 	m, err = w.router.DriverMethods(ctx, "ilo")
@@ -208,7 +222,7 @@ func TestCallsReachTheOwner(t *testing.T) {
 		t.Errorf("this one was asked %v", calls)
 	}
 	// The recorder has one method for each of the contract: a new one has to be routed here.
-	if n := reflect.TypeFor[rpc.Conductor]().NumMethod(); n != 13 {
+	if n := reflect.TypeFor[rpc.Conductor]().NumMethod(); n != 16 {
 		t.Errorf("the contract has %d methods; route the new ones and test them here", n)
 	}
 }
