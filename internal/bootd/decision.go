@@ -9,6 +9,7 @@ import (
 	"ingot/internal/dhcp"
 	"ingot/internal/driver/pxe"
 	"ingot/internal/ingot"
+	"ingot/internal/netboot"
 )
 
 // Mode is how much of DHCP is ours. The values are those of the configuration.
@@ -44,10 +45,7 @@ type Boot struct {
 func decide(m Machine, c dhcp.Client, base string) Boot {
 	// A node with the boot interface pxe boots the programs of that one also from an iPXE in the
 	// card's ROM, which is then no more than a PXE ROM; as in Ironic.
-	plain, programs := false, ipxePrograms
-	if m.Node != nil && m.Node.Interfaces["boot"] == pxe.PlainName {
-		plain, programs = true, pxePrograms
-	}
+	plain := m.Node != nil && m.Node.Interfaces["boot"] == pxe.PlainName
 	switch {
 	case c.Class == dhcp.ClassOther && !c.IPXE:
 		// An operating system renews its address. A boot file would be no harm, but there is
@@ -77,9 +75,9 @@ func decide(m Machine, c dhcp.Client, base string) Boot {
 		return Boot{Why: fmt.Sprintf("boot intent %q, no boot file", m.Node.BootIntent)}
 	}
 
-	program, ok := programs[c.Arch]
+	program := netboot.Program(plain, c.Arch)
 	switch {
-	case !ok:
+	case program == "":
 		return Boot{Why: fmt.Sprintf("no boot program for architecture %d (%s)", c.Arch, c.Arch)}
 
 	case c.Class == dhcp.ClassHTTP:

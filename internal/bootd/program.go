@@ -9,8 +9,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/insomniacslk/dhcp/iana"
-
 	"ingot/internal/ingot"
 )
 
@@ -41,34 +39,6 @@ var programNames = map[string]program{
 	"grubaa64.efi": {file: "grubnetaa64.efi.signed", pkg: "grub-efi-arm64-signed"},
 	"mmaa64.efi":   {file: "mmaa64.efi.signed", pkg: "shim-helpers-arm64-signed"},
 }
-
-// The boot program of each boot interface by the architecture of option 93 (RFC 4578 section 2.1,
-// as assigned by IANA).
-//
-// ipxe: snponly.efi and not ipxe.efi for UEFI. It uses the firmware's own network driver, which by
-// then has proven to work, and starts about five seconds earlier.
-//
-// pxe: PXELINUX for BIOS; for UEFI the signed shim, which loads the signed GRUB and so boots
-// machines with Secure Boot. UEFI HTTP boot gets iPXE all the same: the GRUB of Debian 12 finds no
-// configuration over HTTP and ends at its prompt.
-var (
-	ipxePrograms = map[iana.Arch]string{
-		iana.INTEL_X86PC:     "undionly.kpxe",
-		iana.EFI_BC:          "snponly.efi", // 7: what x86-64 UEFI sends, in spite of its name
-		iana.EFI_X86_64:      "snponly.efi", // 9: what the RFC has for x86-64, sent by some
-		iana.EFI_X86_64_HTTP: "snponly.efi", // 16: UEFI HTTP boot
-		iana.EFI_ARM64:       "snponly-arm64.efi",
-		iana.EFI_ARM64_HTTP:  "snponly-arm64.efi",
-	}
-	pxePrograms = map[iana.Arch]string{
-		iana.INTEL_X86PC:     "pxelinux.0",
-		iana.EFI_BC:          "bootx64.efi",
-		iana.EFI_X86_64:      "bootx64.efi",
-		iana.EFI_X86_64_HTTP: "snponly.efi",
-		iana.EFI_ARM64:       "bootaa64.efi",
-		iana.EFI_ARM64_HTTP:  "snponly-arm64.efi",
-	}
-)
 
 // ProgramPaths returns where the boot programs are, by the name that firmware asks for; without those
 // that are in none of the directories.

@@ -269,7 +269,7 @@ func TestProgramsAreFoundWhereTheDistributionPutsThem(t *testing.T) {
 	// With what scripts/packages.txt has, all of x86 are there.
 	s.Programs = config.Default().Boot.TFTPFiles
 	for _, arch := range []iana.Arch{iana.INTEL_X86PC, iana.EFI_BC} {
-		for _, name := range []string{ipxePrograms[arch], pxePrograms[arch], "ldlinux.c32",
+		for _, name := range []string{netboot.Program(false, arch), netboot.Program(true, arch), "ldlinux.c32",
 			"grubx64.efi", "mmx64.efi"} {
 			f, err := s.openProgram(name)
 			if err != nil {

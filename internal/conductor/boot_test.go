@@ -93,7 +93,7 @@ func (x *metal) mute(boots int) (keys func() []string) {
 func TestAMachineWhoseRamdiskDoesNotCallIsBootedAgain(t *testing.T) {
 	t.Parallel()
 	x := newMetal(t)
-	x.o.BootRetryTimeout, x.o.CheckInterval = 100*time.Millisecond, 20*time.Millisecond
+	x.o.BootRetryTimeout, x.o.CheckInterval = time.Second/2, 20*time.Millisecond
 	keys := x.mute(2)
 	c, _ := x.start()
 	x.provision(c, "n1", "deploy")

@@ -80,6 +80,8 @@ type Options struct {
 	// PowerRecoveryInterval is how often machines with a power fault are tried again; 0 is 5
 	// minutes.
 	PowerRecoveryInterval time.Duration
+	// RepointPause is between two nodes for which the DHCP of others is told of another server; 0 is 50 ms.
+	RepointPause time.Duration
 	// PowerTimeout is how long a machine may take to change its power state; 0 is one minute.
 	PowerTimeout time.Duration
 	// GracePeriod is how long running steps may go on after Run was told to end; 0 is for none.
@@ -121,6 +123,8 @@ type Conductor struct {
 	resumer, usher *reconciler
 	// backlog tells that some node waits for a worker.
 	backlog atomic.Bool
+
+	repoints pace
 
 	passthrus sync.Map // hardware type (string) to []driverPassthru
 
@@ -167,6 +171,7 @@ func New(o Options) *Conductor {
 		o.Copies = 16
 	}
 	def(&o.CheckInterval, 10*time.Second)
+	def(&o.RepointPause, 50*time.Millisecond)
 	def(&o.HeartbeatInterval, 10*time.Second)
 	def(&o.PowerRecoveryInterval, 5*time.Minute)
 	def(&o.PowerTimeout, driver.DefaultPowerTimeout)
@@ -176,6 +181,7 @@ func New(o Options) *Conductor {
 		line: newLine(o.Copies), ready: make(chan struct{}), left: make(chan struct{}), page: syncPage,
 		powerBad: map[string]int{}, active: map[string]bool{}, deferred: map[string]bool{},
 		running: map[string]context.CancelCauseFunc{}, claimed: map[string]int{},
+		repoints: pace{every: o.RepointPause},
 	}
 	length := time.Duration(0)
 	if o.Store.Shared() {
@@ -190,6 +196,7 @@ func New(o Options) *Conductor {
 		newReconciler("boot retry", o.CheckInterval, c.retryBoots),
 		newReconciler("stranded boots", o.CheckInterval, c.retryStranded),
 		newReconciler("journals", o.CheckInterval, c.recordPending),
+		newReconciler("DHCP", repointEvery, c.repoint),
 		newReconciler("switch off", o.PowerTimeout, c.switchOff),
 		newReconciler("power recovery", o.PowerRecoveryInterval, c.recoverPower),
 	}

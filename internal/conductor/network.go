@@ -3,10 +3,13 @@ package conductor
 import (
 	"context"
 	"fmt"
+	"sync"
+	"time"
 
 	"ingot/internal/driver"
 	"ingot/internal/ingot"
 	"ingot/internal/rpc"
+	"ingot/internal/store"
 )
 
 // VIFs lists what is attached to the node.
@@ -71,4 +74,73 @@ func (t *task) disconnect(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// repointEvery is how often it is looked whether DHCP names servers that live no more; a change among
+// the conductors has it looked at once.
+const repointEvery = time.Minute
+
+// repoint has the DHCP of others name servers that live, so many nodes a second and no more.
+func (c *Conductor) repoint(ctx context.Context) error {
+	if len(c.o.Table.Network) == 0 {
+		return nil
+	}
+	free := false
+	return c.eachNode(ctx, store.NodeFilter{Reserved: &free}, func(n *ingot.Node) {
+		if repointer(c.o.Table, n) == nil || !c.repoints.wait(ctx) {
+			return
+		}
+		c.change(ctx, n, func(t *task) {
+			r := repointer(c.o.Table, t.node)
+			if r == nil {
+				return
+			}
+			if err := r.Repoint(ctx, t.dt); err != nil {
+				t.log.Warn("DHCP names a boot server that is gone, and could not be told of another one",
+					"error", err)
+				t.note(ingot.Entry{Source: "network", Level: ingot.LevelWarning, Text: fmt.Sprintf(
+					"DHCP names a boot server that is gone, and could not be told of another one: %v", err)})
+			}
+		})
+	})
+}
+
+// repointer is the boot interface of a node of which the DHCP of others names a server that is gone; nil
+// if there is none.
+func repointer(table *driver.Table, n *ingot.Node) driver.Repointer {
+	d, err := table.Compose(n)
+	if err != nil || d.Network == nil {
+		return nil
+	}
+	if r, ok := d.Boot.(driver.Repointer); ok && r.Lost(n) {
+		return r
+	}
+	return nil
+}
+
+// pace lets things happen one after the other, every so often.
+type pace struct {
+	every time.Duration
+
+	mu   sync.Mutex
+	next time.Time // guarded by mu
+}
+
+// wait waits for its turn, false if ctx ends before.
+func (p *pace) wait(ctx context.Context) bool {
+	p.mu.Lock()
+	now := time.Now()
+	if p.next.Before(now) {
+		p.next = now
+	}
+	turn := time.NewTimer(p.next.Sub(now))
+	p.next = p.next.Add(p.every)
+	p.mu.Unlock()
+	defer turn.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-turn.C:
+		return true
+	}
 }

@@ -69,6 +69,7 @@ type Config struct {
 	Cluster   Cluster   `toml:"cluster"`
 	Keystone  Keystone  `toml:"keystone_authtoken"`
 	Glance    Glance    `toml:"glance"`
+	Neutron   Neutron   `toml:"neutron"`
 	IPXE      IPXE      `toml:"ipxe"`
 	PXE       PXE       `toml:"pxe"`
 }
@@ -81,6 +82,11 @@ type IPXE struct {
 // PXE has an older name of Ironic for the same.
 type PXE struct {
 	UseSwift bool `toml:"ipxe_use_swift"`
+}
+
+// UsesNeutron tells whether nodes may have a network interface that Neutron is behind.
+func (c *Config) UsesNeutron() bool {
+	return slices.ContainsFunc(c.Conductor.EnabledNetworkInterfaces, func(s string) bool { return s != "noop" })
 }
 
 // UsesSwift tells whether kernels and ramdisks of Glance are fetched from Swift.
@@ -135,6 +141,7 @@ type Conductor struct {
 	Host                      string   `toml:"host"`
 	Group                     string   `toml:"group"`
 	EnabledHardwareTypes      []string `toml:"enabled_hardware_types"`
+	EnabledNetworkInterfaces  []string `toml:"enabled_network_interfaces"`
 	WorkersPoolSize           int      `toml:"workers_pool_size"`
 	MaxConcurrentDeploy       int      `toml:"max_concurrent_deploy"`
 	DeployCallbackTimeout     Duration `toml:"deploy_callback_timeout"`
@@ -256,7 +263,17 @@ type Glance struct {
 	ContainerSeed      int          `toml:"swift_store_multiple_containers_seed"`
 }
 
-// Values of Glance.AuthType.
+// Neutron says to which networks machines are connected that Neutron has.
+type Neutron struct {
+	AuthType            string   `toml:"auth_type"`
+	Endpoint            string   `toml:"endpoint_override"`
+	ProvisioningNetwork string   `toml:"provisioning_network"`
+	SecurityGroups      []string `toml:"provisioning_network_security_groups"`
+	FailOnBinding       bool     `toml:"fail_on_binding_failure"`
+	UpdatesPerSecond    int      `toml:"dhcp_updates_per_second"`
+}
+
+// Values of Glance.AuthType and Neutron.AuthType.
 const (
 	AuthKeystone = "keystone"
 	AuthNone     = "none"
@@ -273,6 +290,7 @@ func Default() Config {
 			ServiceProject: "service"},
 		Conductor: Conductor{
 			EnabledHardwareTypes:      []string{"ipmi"},
+			EnabledNetworkInterfaces:  []string{"noop"},
 			WorkersPoolSize:           300,
 			MaxConcurrentDeploy:       16,
 			DeployCallbackTimeout:     Duration(30 * time.Minute),
@@ -323,6 +341,7 @@ func Default() Config {
 			TempURLDuration: Duration(20 * time.Minute),
 			SwiftVersion:    "v1", SwiftAccountPrefix: "AUTH", SwiftContainer: "glance",
 		},
+		Neutron: Neutron{AuthType: AuthKeystone, SecurityGroups: []string{}, UpdatesPerSecond: 20},
 	}
 }
 

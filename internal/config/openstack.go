@@ -8,11 +8,12 @@ import (
 
 // checkOpenStack looks at what has to do with a cloud; whether it answers, its services are told.
 func (c *Config) checkOpenStack(complain func(string, ...any)) {
-	g := c.Glance
+	g, n := c.Glance, c.Neutron
 	for _, u := range []struct{ key, value string }{
 		{"keystone_authtoken.auth_url", c.Keystone.AuthURL},
 		{"keystone_authtoken.www_authenticate_uri", c.Keystone.PublicURL},
 		{"glance.endpoint_override", g.Endpoint}, {"glance.swift_endpoint_url", g.SwiftURL},
+		{"neutron.endpoint_override", n.Endpoint},
 	} {
 		parsed, err := url.Parse(u.value)
 		if u.value != "" && (err != nil || parsed.Host == "" ||
@@ -35,12 +36,28 @@ func (c *Config) checkOpenStack(complain func(string, ...any)) {
 			complain("keystone_authtoken.valid_interfaces has %q; allowed: public, internal, admin", name)
 		}
 	}
-	if g.AuthType != AuthKeystone && g.AuthType != AuthNone {
-		complain("glance.auth_type is %q; allowed: %s, %s", g.AuthType, AuthKeystone, AuthNone)
+	for _, s := range []struct{ key, is, auth, at string }{
+		{"glance", "Glance", g.AuthType, g.Endpoint}, {"neutron", "Neutron", n.AuthType, n.Endpoint},
+	} {
+		if s.auth != AuthKeystone && s.auth != AuthNone {
+			complain("%s.auth_type is %q; allowed: %s, %s", s.key, s.auth, AuthKeystone, AuthNone)
+		}
+		if s.auth == AuthNone && s.at == "" {
+			complain("%s.endpoint_override is empty; auth_type none has no catalog that knows where %s is",
+				s.key, s.is)
+		}
 	}
-	if g.AuthType == AuthNone && g.Endpoint == "" {
-		complain("glance.endpoint_override is empty; auth_type none has no catalog that knows where " +
-			"Glance is")
+	for _, name := range c.Conductor.EnabledNetworkInterfaces {
+		if !slices.Contains([]string{"flat", "neutron", "noop"}, name) {
+			complain("conductor.enabled_network_interfaces has %q; allowed: flat, neutron, noop", name)
+		}
+	}
+	if c.UsesNeutron() && c.Keystone.AuthURL == "" && c.Keystone.Cloud == "" && n.AuthType != AuthNone {
+		complain("conductor.enabled_network_interfaces needs a cloud for flat and neutron: set " +
+			"[keystone_authtoken], or [neutron] auth_type and endpoint_override")
+	}
+	if n.UpdatesPerSecond < 1 || n.UpdatesPerSecond > 1000 {
+		complain("neutron.dhcp_updates_per_second is %d; 1 to 1000", n.UpdatesPerSecond)
 	}
 	if g.TempURLDuration < g.DownloadStartDelay {
 		complain("glance.swift_temp_url_duration %s is shorter than "+

@@ -73,6 +73,13 @@ type Boot interface {
 	CleanUpInstance(ctx context.Context, t *Task) error
 }
 
+// Repointer is an optional ability of Boot where the DHCP of others names a server: Lost tells whether
+// that lives no more, and Repoint has another one named.
+type Repointer interface {
+	Lost(n *ingot.Node) bool
+	Repoint(ctx context.Context, t *Task) error
+}
+
 // Network connects a machine's ports to networks that somebody else runs (Neutron). A VIF is a port of
 // such a network that is to be had by a port of the machine; which one is recorded in the InternalInfo of
 // the port, by Ironic's names, and is on record (Task.SavePort) when a method returns. Every method may

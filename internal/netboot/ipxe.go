@@ -4,6 +4,8 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+
+	"ingot/internal/ingot"
 )
 
 // BootIPXE is the script for DHCP servers that can name one URL for all machines and no more: it
@@ -180,6 +182,12 @@ func (s *script) chain(base string) {
 func configPath(driver string) string {
 	return "/v1/drivers/" + url.PathEscape(word(driver)) +
 		"/vendor_passthru/ipxe_config?port_address="
+}
+
+// ScriptURL is where the script of a node is, at one of the servers.
+func ScriptURL(base string, n *ingot.Node) string {
+	return strings.TrimRight(base, "/") + "/v1/drivers/" + url.PathEscape(word(n.Driver)) +
+		"/vendor_passthru/ipxe_config?node_uuid=" + n.UUID
 }
 
 // disk boots the local disk. A BIOS boots drive 0x80 from here. UEFI firmware has no such call

@@ -74,6 +74,9 @@ type Options struct {
 	// Visible looks for an image of Glance; NotFound if it is for none of some projects. nil: all are for
 	// all.
 	Visible func(ctx context.Context, id string, projects ...string) (*glance.Image, error)
+	// DefaultBootMode is that of nodes which do not say: uefi or bios; "" is uefi. The DHCP of others is
+	// told of one boot program.
+	DefaultBootMode string
 	// Kernel and Ramdisk are used for nodes whose driver_info names none. "" is none.
 	Kernel, Ramdisk string
 	Log             *slog.Logger
@@ -93,6 +96,7 @@ var (
 	_ driver.Boot           = (*Boot)(nil)
 	_ driver.DriverPassthru = (*Boot)(nil)
 	_ driver.Properties     = (*Boot)(nil)
+	_ driver.Repointer      = (*Boot)(nil)
 )
 
 // New returns the boot interface, which is both.
@@ -258,7 +262,11 @@ func say(t *driver.Task) func(level, text string) {
 // switchTo puts on record what the machine boots from now on, before it can ask: a request that comes
 // first would be told what it booted before. Where the answer is a file it waits for that (S0.10).
 func (b *Boot) switchTo(ctx context.Context, t *driver.Task) error {
-	if err := t.Save(ctx); err != nil || b.o.Switched == nil {
+	b.prepareDHCP(t)
+	if err := t.Save(ctx); err != nil {
+		return err
+	}
+	if err := b.tellDHCP(ctx, t); err != nil || b.o.Switched == nil {
 		return err
 	}
 	return b.o.Switched(ctx, t.Node, say(t))
@@ -297,11 +305,12 @@ func (b *Boot) holdInstance(ctx context.Context, n *ingot.Node) error {
 }
 
 // CleanUpRamdisk takes the ramdisk back; held files stay for others.
-func (b *Boot) CleanUpRamdisk(_ context.Context, t *driver.Task) error {
+func (b *Boot) CleanUpRamdisk(ctx context.Context, t *driver.Task) error {
 	if t.Node.BootIntent == ingot.BootDeploy {
 		t.Node.BootIntent = ingot.BootNone
+		b.prepareDHCP(t)
 	}
-	return nil
+	return b.tellDHCP(ctx, t)
 }
 
 // PrepareInstance makes the instance what the machine boots: from the network for as long as it is
@@ -329,7 +338,8 @@ func (b *Boot) PrepareInstance(ctx context.Context, t *driver.Task) error {
 }
 
 // CleanUpInstance leaves the machine without anything of ours to boot; held files stay for others.
-func (b *Boot) CleanUpInstance(_ context.Context, t *driver.Task) error {
+func (b *Boot) CleanUpInstance(ctx context.Context, t *driver.Task) error {
 	t.Node.BootIntent, t.Node.Instance = ingot.BootNone, nil
-	return nil
+	b.prepareDHCP(t)
+	return b.tellDHCP(ctx, t)
 }

@@ -1,0 +1,112 @@
+package pxe
+
+import (
+	"context"
+	"net/netip"
+	"net/url"
+	"slices"
+
+	"github.com/insomniacslk/dhcp/iana"
+
+	"ingot/internal/driver"
+	"ingot/internal/ingot"
+	"ingot/internal/netboot"
+	"ingot/internal/ring"
+)
+
+// toldKey is where DriverInternalInfo has the server that the DHCP of others was told of.
+const toldKey = "dhcp_boot_server"
+
+// prepareDHCP decides of which server the DHCP of others shall tell a machine that boots from the network
+// (S0.11): one that lives and has its hardware type, the same for as long as it lives. To be put on record
+// before tellDHCP.
+func (b *Boot) prepareDHCP(t *driver.Task) {
+	n := t.Node
+	if t.Driver.Network == nil || n.BootIntent != ingot.BootDeploy && n.BootIntent != ingot.BootInstance {
+		delete(n.DriverInternalInfo, toldKey)
+		return
+	}
+	if n.DriverInternalInfo[toldKey] != nil && !b.Lost(n) {
+		return
+	}
+	if n.DriverInternalInfo == nil {
+		n.DriverInternalInfo = ingot.Object{}
+	}
+	n.DriverInternalInfo[toldKey] = ring.Rank(n.UUID, b.serversOf(n))[0]
+}
+
+// tellDHCP has the DHCP of others answer the machine as is on record.
+func (b *Boot) tellDHCP(ctx context.Context, t *driver.Task) error {
+	if t.Driver.Network == nil {
+		return nil
+	}
+	var options []driver.DHCPOption
+	if base := driver.Text(t.Node.DriverInternalInfo, toldKey); base != "" {
+		options = b.dhcpOptions(t.Node, base)
+	}
+	return t.Driver.Network.SetDHCP(ctx, t, options)
+}
+
+// Lost tells whether a machine would be sent to a server that lives no more.
+func (b *Boot) Lost(n *ingot.Node) bool {
+	told := driver.Text(n.DriverInternalInfo, toldKey)
+	return told != "" && !slices.Contains(b.serversOf(n), told)
+}
+
+// Repoint sends the machine to another server.
+func (b *Boot) Repoint(ctx context.Context, t *driver.Task) error {
+	b.prepareDHCP(t)
+	if err := t.Save(ctx); err != nil {
+		return err
+	}
+	return b.tellDHCP(ctx, t)
+}
+
+// serversOf are the servers that can answer the machine of a node; this one is among them.
+func (b *Boot) serversOf(n *ingot.Node) []string {
+	servers := slices.Clone(b.o.Env.BaseURLs)
+	if b.o.Servers != nil {
+		servers = append(servers, b.o.Servers(n.Driver)...)
+	}
+	return servers
+}
+
+// dhcpOptions are what Ironic sets (ironic/common/pxe_utils.py, dhcp_options_for_instance), with the
+// script of the machine in place of boot.ipxe (S1.5). 255 is dnsmasq's name of the server's address in the
+// header (siaddr).
+func (b *Boot) dhcpOptions(n *ingot.Node, base string) []driver.DHCPOption {
+	host := base
+	if u, err := url.Parse(base); err == nil {
+		host = u.Hostname()
+	}
+	arch := iana.EFI_X86_64
+	switch {
+	case driver.Text(n.Properties, "cpu_arch") == "aarch64":
+		arch = iana.EFI_ARM64
+	case driver.BootMode(n, b.o.DefaultBootMode) == driver.BIOS:
+		arch = iana.INTEL_X86PC
+	}
+	plain := n.Interfaces["boot"] == PlainName
+	program := netboot.Program(plain, arch)
+	if ip, err := netip.ParseAddr(host); err == nil && ip.Is6() {
+		program = "tftp://[" + host + "]/" + program
+		if plain {
+			return []driver.DHCPOption{{Name: "59", Value: program, Version: 6}}
+		}
+		return []driver.DHCPOption{
+			{Name: "tag:!ipxe6,59", Value: program, Version: 6},
+			{Name: "tag:ipxe6,59", Value: netboot.ScriptURL(base, n), Version: 6},
+		}
+	}
+	boot := []driver.DHCPOption{{Name: "67", Value: program, Version: 4}}
+	if !plain {
+		boot = []driver.DHCPOption{
+			{Name: "tag:!ipxe,67", Value: program, Version: 4},
+			{Name: "tag:ipxe,67", Value: netboot.ScriptURL(base, n), Version: 4},
+		}
+	}
+	for _, name := range []string{"66", "150", "255"} {
+		boot = append(boot, driver.DHCPOption{Name: name, Value: host, Version: 4})
+	}
+	return boot
+}
