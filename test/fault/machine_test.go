@@ -251,7 +251,7 @@ func (m *machine) boot(ctx context.Context, disk bool) {
 }
 
 var (
-	fileForm = regexp.MustCompile(`(?m)^(?:kernel|initrd) .*?(http://\S+/files/\S+)`)
+	fileForm = regexp.MustCompile(`(?m)^(?:kernel|initrd) .*?(http://\S+/(?:files|v1)/\S+)`)
 	argForm  = regexp.MustCompile(`(deployment_id|deployment_key|ironic_api_url)=(\S+)`)
 )
 
