@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -19,8 +20,10 @@ import (
 	"golang.org/x/sys/unix"
 
 	"ingot/internal/deploy"
+	"ingot/internal/glance"
 	"ingot/internal/image"
 	"ingot/internal/iscsi"
+	"ingot/internal/keystone"
 )
 
 const (
@@ -102,21 +105,21 @@ type sample struct {
 func rawSample(_ context.Context, dir string) (sample, error) {
 	path := filepath.Join(dir, "random.raw")
 	s := sample{name: "raw", path: path, format: image.Raw, content: path}
-	return s.finish(randomFile(path, imageSize))
+	return s.finish(randomFile(path, imageSize, imageSize))
 }
 
 // halfSample makes an image of which half are holes.
 func halfSample(_ context.Context, dir string) (sample, error) {
 	path := filepath.Join(dir, "half.raw")
 	s := sample{name: "raw, half empty", path: path, format: image.Raw, content: path}
-	return s.finish(randomFile(path, 64*mebi))
+	return s.finish(randomFile(path, imageSize, 64*mebi))
 }
 
 // qcow2Sample makes an image of which half are holes.
 func qcow2Sample(ctx context.Context, dir string) (sample, error) {
 	s := sample{name: "qcow2", path: filepath.Join(dir, "half.qcow2"), format: image.QCOW2,
 		content: filepath.Join(dir, "half.raw")}
-	if err := randomFile(s.content, 64*mebi); err != nil {
+	if err := randomFile(s.content, imageSize, 64*mebi); err != nil {
 		return s, err
 	}
 	out, err := exec.CommandContext(ctx, "qemu-img", "convert", "-f", "raw", "-O", "qcow2",
@@ -145,16 +148,16 @@ func (s sample) finish(err error) (sample, error) {
 	return s, nil
 }
 
-// randomFile makes a file of imageSize bytes: random ones, leaving a hole after each stretch of
-// the given length unless that is all.
-func randomFile(path string, stretch int64) error {
+// randomFile makes a file of size bytes: random ones, leaving a hole after each stretch of the given
+// length unless that is all.
+func randomFile(path string, size, stretch int64) error {
 	file, err := os.Create(path)
 	if err != nil {
 		return err
 	}
 	defer file.Close()
 	random := rand.NewChaCha8([32]byte{7})
-	for off := int64(0); off < imageSize; off += 2 * stretch {
+	for off := int64(0); off < size; off += 2 * stretch {
 		w := bufio.NewWriterSize(io.NewOffsetWriter(file, off), mebi)
 		if _, err := io.CopyN(w, random, stretch); err != nil {
 			return err
@@ -163,7 +166,7 @@ func randomFile(path string, stretch int64) error {
 			return err
 		}
 	}
-	return file.Truncate(imageSize)
+	return file.Truncate(size)
 }
 
 // compareWriters writes a sample by ingot and by qemu-img.
@@ -198,7 +201,7 @@ func (b *bench) compareWriters(ctx context.Context, t *target, i sample) ([]figu
 	if _, err := run(exec.CommandContext(ctx, self, writers[0].args[1:]...)); err != nil {
 		return nil, err
 	}
-	if err := same(t.backing, i.content); err != nil {
+	if err := same(t.backing, i.content, imageSize); err != nil {
 		return nil, err
 	}
 	for range imageRuns {
@@ -259,8 +262,8 @@ func medianGrowth(runs []usage) (float64, error) {
 	return median(values), nil
 }
 
-// same compares two files: a fast writer that writes the wrong bytes is not fast.
-func same(got, want string) error {
+// same compares the beginnings of two files: a fast writer that writes the wrong bytes is not fast.
+func same(got, want string, size int64) error {
 	a, err := os.Open(got)
 	if err != nil {
 		return err
@@ -272,7 +275,7 @@ func same(got, want string) error {
 	}
 	defer b.Close()
 	one, other := make([]byte, mebi), make([]byte, mebi)
-	for off := int64(0); off < imageSize; off += mebi {
+	for off := int64(0); off < size; off += mebi {
 		if _, err := a.ReadAt(one, off); err != nil {
 			return fmt.Errorf("read the target's disk: %w", err)
 		}
@@ -294,7 +297,10 @@ const writeCommand = "write-image"
 // writeJob is the second argument, as JSON.
 type writeJob struct {
 	Reference       image.Reference
+	Glance          string // URL of the Glance that has it, if that is where it is
 	Address, Target string
+	File            string // to write to in place of the target, Size bytes
+	Size            int64
 }
 
 func writeImage(ctx context.Context, text string, w io.Writer) (err error) {
@@ -306,11 +312,32 @@ func writeImage(ctx context.Context, text string, w io.Writer) (err error) {
 	if err != nil {
 		return err
 	}
-	src, err := image.Open(ctx, job.Reference, image.Options{AllowedPaths: []string{memoryDir}})
+	opt := image.Options{AllowedPaths: []string{memoryDir}}
+	if job.Glance != "" {
+		session, err := keystone.NewSession(keystone.Options{})
+		if err != nil {
+			return err
+		}
+		g, transport := glance.NewOpen(session, job.Glance), &http.Transport{}
+		transport.RegisterProtocol(glance.Scheme, g)
+		opt.Client, opt.Glance = &http.Client{Transport: transport}, g
+	}
+	src, err := image.Open(ctx, job.Reference, opt)
 	if err != nil {
 		return err
 	}
 	defer src.Close()
+	if job.File != "" {
+		disk, err := openDisk(job.File, job.Size)
+		if err != nil {
+			return err
+		}
+		defer disk.Close()
+		if _, err := deploy.WriteImage(ctx, disk, src, deploy.Options{}); err != nil {
+			return err
+		}
+		return json.NewEncoder(w).Encode(before)
+	}
 	disk, err := iscsi.Dial(ctx, iscsi.Config{
 		Address: job.Address, Target: job.Target, LUN: targetLUN,
 	})

@@ -43,6 +43,8 @@ var sections = []struct {
 	{"takeover", measureTakeover},
 	{"periodic", measurePeriodic},
 	{"token", measureToken},
+	{"glance", measureGlance},
+	{"swift", measureSwift},
 }
 
 // bench is one run.

@@ -1,14 +1,11 @@
 package main
 
 import (
-	"bufio"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
-	"os/exec"
 	"time"
 
 	"github.com/gophercloud/gophercloud/v2"
@@ -36,7 +33,7 @@ about before), and whether the rule baremetal:node:get lets its owner see a node
 Yardstick: the median of %d such checks for which Keystone is asked. Keystone is Debian's, on loopback.
 `, tokenRounds, tokenChecks, askedChecks),
 	}
-	cloud, err := startKeystone(ctx)
+	cloud, err := startCloud(ctx, "--auth", "keystone", "--services", "")
 	if err != nil {
 		return s, err
 	}
@@ -92,46 +89,6 @@ func medianTime(rounds, count int, f func() error) (float64, error) {
 		values = append(values, float64(time.Since(start).Nanoseconds())/1e3/float64(count))
 	}
 	return median(values), nil
-}
-
-// cloud is a running Keystone.
-type cloud struct {
-	Keystone, Password, Error string
-	Projects                  map[string]string
-
-	stop func() error
-}
-
-func startKeystone(ctx context.Context) (*cloud, error) {
-	cmd := exec.CommandContext(ctx, "test/openstack/cloud.py", "--services", "", "--auth", "keystone")
-	input, err := cmd.StdinPipe() // it ends when its input does
-	if err != nil {
-		return nil, err
-	}
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		return nil, err
-	}
-	if err := cmd.Start(); err != nil {
-		return nil, fmt.Errorf("start Keystone: %w", err)
-	}
-	c := &cloud{stop: func() error {
-		if err := input.Close(); err != nil {
-			return err
-		}
-		return cmd.Wait()
-	}}
-	line, err := bufio.NewReader(out).ReadBytes('\n')
-	if err == nil {
-		err = json.Unmarshal(line, c)
-	}
-	if err == nil && c.Error != "" {
-		err = errors.New(c.Error)
-	}
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("start Keystone: %w", err), c.stop())
-	}
-	return c, nil
 }
 
 // token signs demo in.
