@@ -269,7 +269,8 @@ type Neutron struct {
 	Endpoint            string   `toml:"endpoint_override"`
 	ProvisioningNetwork string   `toml:"provisioning_network"`
 	SecurityGroups      []string `toml:"provisioning_network_security_groups"`
-	FailOnBinding       bool     `toml:"fail_on_binding_failure"`
+	FailOnBinding       bool     `toml:"fail_on_port_binding_failure"`
+	RequestTimeout      Duration `toml:"request_timeout"`
 	UpdatesPerSecond    int      `toml:"dhcp_updates_per_second"`
 }
 
@@ -341,7 +342,8 @@ func Default() Config {
 			TempURLDuration: Duration(20 * time.Minute),
 			SwiftVersion:    "v1", SwiftAccountPrefix: "AUTH", SwiftContainer: "glance",
 		},
-		Neutron: Neutron{AuthType: AuthKeystone, SecurityGroups: []string{}, UpdatesPerSecond: 20},
+		Neutron: Neutron{AuthType: AuthKeystone, SecurityGroups: []string{}, FailOnBinding: true,
+			RequestTimeout: Duration(45 * time.Second), UpdatesPerSecond: 20},
 	}
 }
 

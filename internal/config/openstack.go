@@ -56,6 +56,9 @@ func (c *Config) checkOpenStack(complain func(string, ...any)) {
 		complain("conductor.enabled_network_interfaces needs a cloud for flat and neutron: set " +
 			"[keystone_authtoken], or [neutron] auth_type and endpoint_override")
 	}
+	if n.RequestTimeout < Duration(time.Second) {
+		complain("neutron.request_timeout is %s; at least 1s", time.Duration(n.RequestTimeout))
+	}
 	if n.UpdatesPerSecond < 1 || n.UpdatesPerSecond > 1000 {
 		complain("neutron.dhcp_updates_per_second is %d; 1 to 1000", n.UpdatesPerSecond)
 	}
