@@ -56,18 +56,7 @@ func NewOpen(s *keystone.Session, at string) *Client {
 // false if it is a reference to something else.
 func ID(reference string) (id string, ok bool) {
 	id, scheme := strings.CutPrefix(strings.ToLower(reference), "glance://")
-	return id, scheme || isUUID(id)
-}
-
-// isUUID tells whether it is a UUID in lower case, with dashes.
-func isUUID(s string) bool {
-	for i := range len(s) {
-		if dash := i == 8 || i == 13 || i == 18 || i == 23; dash != (s[i] == '-') ||
-			!dash && !strings.ContainsRune("0123456789abcdef", rune(s[i])) {
-			return false
-		}
-	}
-	return len(s) == len("00000000-0000-0000-0000-000000000000")
+	return id, scheme || ingot.IsUUID(id)
 }
 
 // patience bounds questions about an image.
@@ -76,7 +65,7 @@ const patience = time.Minute
 // Show returns an image that has data. The error is of kind NotFound if there is none of this id (or
 // none for us), Conflict if it has no data yet or is blocked, Unavailable if Glance does not answer.
 func (c *Client) Show(ctx context.Context, id string) (*Image, error) {
-	if !isUUID(id) {
+	if !ingot.IsUUID(id) {
 		return nil, ingot.Errorf(ingot.Invalid, "%q is no id of an image; write its UUID, as "+
 			"`openstack image list` shows it", id)
 	}

@@ -3,6 +3,7 @@ package ingot
 import (
 	"crypto/rand"
 	"encoding/hex"
+	"strings"
 )
 
 // NewUUID returns a random UUID (RFC 9562, version 4), lower case.
@@ -19,4 +20,15 @@ func NewUUID() string {
 		text = hex.AppendEncode(text, part)
 	}
 	return string(text)
+}
+
+// IsUUID tells whether it is a UUID in lower case, with dashes.
+func IsUUID(s string) bool {
+	for i := range len(s) {
+		if dash := i == 8 || i == 13 || i == 18 || i == 23; dash != (s[i] == '-') ||
+			!dash && !strings.ContainsRune("0123456789abcdef", rune(s[i])) {
+			return false
+		}
+	}
+	return len(s) == len("00000000-0000-0000-0000-000000000000")
 }
