@@ -12,10 +12,6 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
-	"github.com/gophercloud/gophercloud/v2"
-	"github.com/gophercloud/gophercloud/v2/openstack/networking/v2/networks"
-	"github.com/gophercloud/gophercloud/v2/openstack/networking/v2/ports"
-	"github.com/gophercloud/gophercloud/v2/openstack/networking/v2/subnets"
 
 	"ingot/internal/ingot"
 	"ingot/internal/keystone"
@@ -42,67 +38,6 @@ func client(t testing.TB, c *openstack.Cloud, at string) *neutron.Client {
 	return neutron.New(s, at, 0)
 }
 
-// admin is gophercloud's client of an administrator.
-func admin(t testing.TB, c *openstack.Cloud) *gophercloud.ServiceClient {
-	t.Helper()
-	return &gophercloud.ServiceClient{ProviderClient: c.SignIn(t, "admin", "admin"),
-		Endpoint: c.Neutron + "/v2.0/"}
-}
-
-// network makes a network with subnets; it is gone, with its ports, when the test has ended.
-func network(t testing.TB, a *gophercloud.ServiceClient, name string, cidrs ...string) string {
-	t.Helper()
-	n, err := networks.Create(t.Context(), a, networks.CreateOpts{Name: name}).Extract()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		ctx := context.Background()
-		page, err := ports.List(a, ports.ListOpts{NetworkID: n.ID}).AllPages(ctx)
-		if err != nil {
-			t.Error(err)
-			return
-		}
-		all, _ := ports.ExtractPorts(page)
-		for _, p := range all {
-			_ = ports.Delete(ctx, a, p.ID) // it may be going
-		}
-		if err := networks.Delete(ctx, a, n.ID).ExtractErr(); err != nil {
-			t.Error(err)
-		}
-	})
-	for _, cidr := range cidrs {
-		version, dhcp := gophercloud.IPv4, false
-		if strings.Contains(cidr, ":") {
-			version = gophercloud.IPv6
-		}
-		_, err := subnets.Create(t.Context(), a, subnets.CreateOpts{NetworkID: n.ID, CIDR: cidr,
-			IPVersion: version, EnableDHCP: &dhcp}).Extract()
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
-	return n.ID
-}
-
-// port makes a port as a tenant does.
-func port(t testing.TB, a *gophercloud.ServiceClient, network string) string {
-	t.Helper()
-	p, err := ports.Create(t.Context(), a, ports.CreateOpts{NetworkID: network}).Extract()
-	if err != nil {
-		t.Fatal(err)
-	}
-	return p.ID
-}
-
-var macs atomic.Int64
-
-// mac is an address that no other test of the process has.
-func mac() string {
-	n := macs.Add(1)
-	return fmt.Sprintf("52:54:00:00:%02x:%02x", n>>8, n&0xff)
-}
-
 func show(t testing.TB, n *neutron.Client, id string) *neutron.Port {
 	t.Helper()
 	p, err := n.Port(t.Context(), id)
@@ -115,16 +50,13 @@ func show(t testing.TB, n *neutron.Client, id string) *neutron.Port {
 func TestANetworkIsFoundByNameOrUUID(t *testing.T) {
 	t.Parallel()
 	c := start(t)
-	a, n := admin(t, c), client(t, c, "")
-	id := network(t, a, "one of a kind")
-	twin, other := network(t, a, "twins"), network(t, a, "twins")
-	named := network(t, a, ingot.NewUUID()) // a name that could be an id
-	physical, err := networks.Get(t.Context(), a, named).Extract()
-	if err != nil {
-		t.Fatal(err)
-	}
+	n := client(t, c, "")
+	id := c.Network(t, "one of a kind", "")
+	twin, other := c.Network(t, "twins", ""), c.Network(t, "twins", "")
+	like := ingot.NewUUID() // a name that could be an id
+	named := c.Network(t, like, "")
 	for ref, want := range map[string]string{id: id, strings.ToUpper(id): id, "one of a kind": id, twin: twin,
-		physical.Name: named} {
+		like: named} {
 		if got, err := n.Network(t.Context(), ref); err != nil || got.ID != want {
 			t.Errorf("%s: %+v, %v", ref, got, err)
 		}
@@ -141,16 +73,10 @@ func TestANetworkIsFoundByNameOrUUID(t *testing.T) {
 func TestAPhysicalNetworkIsShown(t *testing.T) {
 	t.Parallel()
 	c := start(t)
-	a := admin(t, c)
-	body := map[string]any{"network": map[string]any{"name": t.Name(), "provider:network_type": "flat",
-		"provider:physical_network": "rack-" + ingot.NewUUID()[:8]}}
-	var made struct{ Network struct{ ID string } }
-	if _, err := a.Post(t.Context(), a.ServiceURL("networks"), body, &made, nil); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { networks.Delete(context.Background(), a, made.Network.ID) })
-	got, err := client(t, c, "").Network(t.Context(), made.Network.ID)
-	if err != nil || len(got.Physical) != 1 || !strings.HasPrefix(got.Physical[0], "rack-") {
+	rack := "rack-" + ingot.NewUUID()[:8]
+	id := c.Network(t, t.Name(), rack)
+	got, err := client(t, c, "").Network(t.Context(), id)
+	if err != nil || len(got.Physical) != 1 || got.Physical[0] != rack {
 		t.Errorf("%+v, %v", got, err)
 	}
 }
@@ -159,12 +85,11 @@ func TestAPhysicalNetworkIsShown(t *testing.T) {
 func TestAPortOfAMachineIsMadeOnce(t *testing.T) {
 	t.Parallel()
 	c := start(t)
-	a := admin(t, c)
-	net := network(t, a, "provisioning", "10.1.0.0/24")
+	net := c.Network(t, "provisioning", "", "10.1.0.0/24")
 	front := openstack.NewFront(t, c.Neutron)
 	n := client(t, c, front.URL)
 	spec := neutron.Spec{Network: net, Device: ingot.NewUUID(), Binding: neutron.Binding{
-		Host: ingot.NewUUID(), MAC: mac(), Profile: ingot.Object{"local_link_information": []any{
+		Host: ingot.NewUUID(), MAC: openstack.MAC(), Profile: ingot.Object{"local_link_information": []any{
 			ingot.Object{"switch_id": "00:01", "port_id": "Gi0/1"}}}}}
 	check := func(what string, p *neutron.Port, err error) {
 		t.Helper()
@@ -203,7 +128,7 @@ func TestAPortOfAMachineIsMadeOnce(t *testing.T) {
 	check("for the next instance", again, err)
 
 	// Two that look at the same time: the second one finds what the first one has made.
-	spec.Binding.MAC = mac()
+	spec.Binding.MAC = openstack.MAC()
 	racing := client(t, c, front.URL)
 	front.Watch(func(r *http.Request) {
 		if r.Method == http.MethodPost {
@@ -229,16 +154,16 @@ func TestAPortOfAMachineIsMadeOnce(t *testing.T) {
 func TestAPortOfSomebodyElseIsNotTaken(t *testing.T) {
 	t.Parallel()
 	c := start(t)
-	a, n := admin(t, c), client(t, c, "")
-	net := network(t, a, "provisioning", "10.1.0.0/24")
-	id := port(t, a, net)
+	n := client(t, c, "")
+	net := c.Network(t, "provisioning", "", "10.1.0.0/24")
+	id := c.Port(t, net)
 	spec := neutron.Spec{Network: net, Device: ingot.NewUUID(),
 		Binding: neutron.Binding{Host: ingot.NewUUID(), MAC: show(t, n, id).MAC}}
 	if _, err := n.Create(t.Context(), spec); ingot.KindOf(err) != ingot.Conflict ||
 		!strings.Contains(err.Error(), id) {
 		t.Errorf("its MAC address is another port's: %v", err)
 	}
-	spec.Binding.MAC, spec.Groups = mac(), []string{ingot.NewUUID()}
+	spec.Binding.MAC, spec.Groups = openstack.MAC(), []string{ingot.NewUUID()}
 	if _, err := n.Create(t.Context(), spec); ingot.KindOf(err) != ingot.NotFound ||
 		!strings.Contains(err.Error(), spec.Groups[0]) {
 		t.Errorf("no such security group: %v", err)
@@ -248,12 +173,11 @@ func TestAPortOfSomebodyElseIsNotTaken(t *testing.T) {
 func TestAPortIsBoundAndUnbound(t *testing.T) {
 	t.Parallel()
 	c := start(t)
-	a := admin(t, c)
-	net := network(t, a, "tenant", "10.2.0.0/24")
+	net := c.Network(t, "tenant", "", "10.2.0.0/24")
 	front := openstack.NewFront(t, c.Neutron)
 	n := client(t, c, front.URL)
-	id := port(t, a, net)
-	b := neutron.Binding{Host: ingot.NewUUID(), MAC: mac(), Profile: ingot.Object{
+	id := c.Port(t, net)
+	b := neutron.Binding{Host: ingot.NewUUID(), MAC: openstack.MAC(), Profile: ingot.Object{
 		"local_link_information": []any{ingot.Object{"switch_id": "00:01", "port_id": "Gi0/1"}}}}
 	for _, what := range []string{"once", "twice"} {
 		if err := n.SetMAC(t.Context(), id, b); err != nil || show(t, n, id).MAC != b.MAC {
@@ -271,7 +195,7 @@ func TestAPortIsBoundAndUnbound(t *testing.T) {
 			t.Errorf("bound, %s: %+v", what, p)
 		}
 	}
-	other := neutron.Binding{Host: ingot.NewUUID(), MAC: mac()}
+	other := neutron.Binding{Host: ingot.NewUUID(), MAC: openstack.MAC()}
 	if _, err := n.Bind(t.Context(), id, other); ingot.KindOf(err) != ingot.Conflict ||
 		!strings.Contains(err.Error(), b.Host) {
 		t.Errorf("bound to another: %v", err)
@@ -310,11 +234,10 @@ func TestAPortIsBoundAndUnbound(t *testing.T) {
 func TestABoundPortIsUnboundForAnotherAddress(t *testing.T) {
 	t.Parallel()
 	c := start(t)
-	a := admin(t, c)
 	front := openstack.NewFront(t, c.Neutron)
 	n := client(t, c, front.URL)
-	id := port(t, a, network(t, a, "tenant", "10.2.0.0/24"))
-	b := neutron.Binding{Host: ingot.NewUUID(), MAC: mac()}
+	id := c.Port(t, c.Network(t, "tenant", "", "10.2.0.0/24"))
+	b := neutron.Binding{Host: ingot.NewUUID(), MAC: openstack.MAC()}
 	front.Change(func(r *http.Response) error {
 		body, err := io.ReadAll(r.Body)
 		text := strings.ReplaceAll(string(body), `"binding_failed"`, `"other"`)
@@ -336,11 +259,11 @@ func TestABoundPortIsUnboundForAnotherAddress(t *testing.T) {
 	if _, err := n.Bind(t.Context(), id, b); err != nil || puts.Load() > 0 {
 		t.Errorf("bound as it is: %d changes, %v", puts.Load(), err)
 	}
-	b.MAC = mac()
+	b.MAC = openstack.MAC()
 	if p, err := n.Bind(t.Context(), id, b); err != nil || p.MAC != b.MAC || puts.Load() != 2 {
 		t.Errorf("%d changes, %+v, %v", puts.Load(), p, err)
 	}
-	b.MAC = mac()
+	b.MAC = openstack.MAC()
 	if err := n.SetMAC(t.Context(), id, b); err != nil || show(t, n, id).MAC != b.MAC || puts.Load() != 4 {
 		t.Errorf("%d changes, %v", puts.Load(), err)
 	}
@@ -349,10 +272,9 @@ func TestABoundPortIsUnboundForAnotherAddress(t *testing.T) {
 func TestOnlyTheWishedOptionsRemain(t *testing.T) {
 	t.Parallel()
 	c := start(t)
-	a := admin(t, c)
 	front := openstack.NewFront(t, c.Neutron)
 	n := client(t, c, front.URL)
-	id := port(t, a, network(t, a, "provisioning", "10.1.0.0/24", "fd00:1::/64"))
+	id := c.Port(t, c.Network(t, "provisioning", "", "10.1.0.0/24", "fd00:1::/64"))
 	ours := []string{"67", "66", "59", "tag:ipxe,67", "tag:!ipxe,67"}
 	stranger := neutron.Option{Name: "26", Value: "9000", Version: 4}
 	if err := n.SetOptions(t.Context(), show(t, n, id), []string{"26"}, []neutron.Option{stranger}); err != nil {
@@ -389,16 +311,14 @@ func TestOnlyTheWishedOptionsRemain(t *testing.T) {
 		}
 	}
 	before := puts.Load()
-	for what, wish := range map[string][]neutron.Option{
-		"has two values":          {{Name: "67", Value: "a"}, {Name: "67", Value: "b", Version: 4}},
-		"has no value":            {{Name: "67"}},
-		"that are taken back":     {{Name: "42", Value: "10.0.0.1"}},
-		"one too many: has no va": {{Name: "66", Value: "h"}, {Name: "67"}},
+	for words, wish := range map[string][]neutron.Option{
+		"has two values":      {{Name: "67", Value: "a"}, {Name: "67", Value: "b", Version: 4}},
+		"66 has no value":     {{Name: "67", Value: "a"}, {Name: "66"}},
+		"that are taken back": {{Name: "42", Value: "10.0.0.1"}},
 	} {
 		err := n.SetOptions(t.Context(), show(t, n, id), ours, wish)
-		if _, want, _ := strings.Cut("x: "+what, ": "); err == nil || !strings.Contains(err.Error(), want) &&
-			!strings.Contains(err.Error(), strings.TrimPrefix(want, "one too many: ")) {
-			t.Errorf("%s: %v", what, err)
+		if err == nil || !strings.Contains(err.Error(), words) {
+			t.Errorf("%s: %v", words, err)
 		}
 	}
 	if puts.Load() != before {
@@ -409,13 +329,12 @@ func TestOnlyTheWishedOptionsRemain(t *testing.T) {
 func TestWhileNeutronIsInTrouble(t *testing.T) {
 	t.Parallel()
 	c := start(t)
-	a := admin(t, c)
-	net := network(t, a, "tenant", "10.2.0.0/24")
-	id := port(t, a, net)
+	net := c.Network(t, "tenant", "", "10.2.0.0/24")
+	id := c.Port(t, net)
 	front := openstack.NewFront(t, c.Neutron)
 	n := client(t, c, front.URL)
 	p := show(t, n, id)
-	b := neutron.Binding{Host: ingot.NewUUID(), MAC: mac()}
+	b := neutron.Binding{Host: ingot.NewUUID(), MAC: openstack.MAC()}
 	all := map[string]func(context.Context) error{
 		"network": func(ctx context.Context) error { _, err := n.Network(ctx, net); return err },
 		"show":    func(ctx context.Context) error { _, err := n.Port(ctx, id); return err },
@@ -460,21 +379,19 @@ func TestWhileNeutronIsInTrouble(t *testing.T) {
 	}
 	// A token that is refused once is renewed, in the middle of it too.
 	front.Break(nil)
-	for _, status := range []int{http.StatusUnauthorized} {
-		var refused atomic.Value
-		front.Change(func(r *http.Response) error {
-			token := r.Request.Header.Get("X-Auth-Token")
-			if r.Request.Method != http.MethodPut {
-				return nil
-			}
-			if first := refused.CompareAndSwap(nil, token); first || refused.Load() == token {
-				r.StatusCode, r.Status = status, http.StatusText(status)
-			}
+	var refused atomic.Value
+	front.Change(func(r *http.Response) error {
+		if r.Request.Method != http.MethodPut {
 			return nil
-		})
-		if _, err := n.Bind(t.Context(), id, b); err != nil || refused.Load() == nil {
-			t.Errorf("a token that is refused: %v", err)
 		}
+		token := r.Request.Header.Get("X-Auth-Token")
+		if refused.CompareAndSwap(nil, token); refused.Load() == token {
+			r.StatusCode, r.Status = http.StatusUnauthorized, ""
+		}
+		return nil
+	})
+	if _, err := n.Bind(t.Context(), id, b); err != nil || refused.Load() == nil {
+		t.Errorf("a token that is refused: %v", err)
 	}
 	front.Change(nil)
 	for _, method := range []string{"network", "show", "bind", "options", "mac", "unbind", "create", "delete"} {

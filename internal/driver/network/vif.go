@@ -1,0 +1,143 @@
+package network
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	"ingot/internal/driver"
+	"ingot/internal/ingot"
+	"ingot/internal/lifecycle"
+	"ingot/internal/neutron"
+)
+
+// VIFs are the ports of Neutron that are attached.
+func (v vifs) VIFs(t *driver.Task) []string {
+	ids := []string{}
+	for _, p := range t.Ports {
+		if id := driver.Text(p.InternalInfo, tenantKey); id != "" {
+			ids = append(ids, id)
+		}
+	}
+	return ids
+}
+
+// AttachVIF gives a port of Neutron the MAC address of one of the machine's ports, and puts that on
+// record. An active machine is connected at once.
+func (v vifs) AttachVIF(ctx context.Context, t *driver.Task, want driver.VIF) error {
+	id := strings.ToLower(want.ID)
+	physical, err := v.look(ctx, t, id)
+	if err != nil {
+		return err
+	}
+	p, err := choose(t.Ports, driver.VIF{ID: id, PortUUID: want.PortUUID}, physical, v.usable)
+	if err != nil {
+		return err
+	}
+	// On record comes last: what was done before is done again, and found done, if we get no further.
+	if t.Node.ProvisionState == string(lifecycle.Active) {
+		if err := v.bindOne(ctx, t, p, id); err != nil {
+			return fmt.Errorf("attach VIF %s: %w", id, err)
+		}
+	} else if err := v.Client.SetMAC(ctx, id, v.binding(t.Node, p)); err != nil {
+		return fmt.Errorf("unable to attach VIF %s, because it cannot have the MAC address %s of the machine: %w",
+			id, p.Address, err)
+	}
+	return record(ctx, t, p, tenantKey, id)
+}
+
+// look finds out whether the node may have a VIF, and on which physical networks that is; none is all.
+func (v vifs) look(ctx context.Context, t *driver.Task, id string) ([]string, error) {
+	vif, err := v.Client.Port(ctx, id)
+	if err == nil && !visible(t.Node, vif) {
+		err = ingot.Errorf(ingot.NotFound, "show port %s: it is of another project than the node, or the one "+
+			"that the node is lent to", id)
+	}
+	if ingot.KindOf(err) == ingot.NotFound {
+		return nil, ingot.Errorf(ingot.Invalid, "unable to attach VIF %s, because there is no such port of "+
+			"Neutron: %v", id, err)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if !slices.ContainsFunc(t.Ports, func(p *ingot.Port) bool { return p.PhysicalNetwork != "" }) {
+		return nil, nil
+	}
+	network, err := v.Client.Network(ctx, vif.Network)
+	if err != nil {
+		return nil, err
+	}
+	var shared []string
+	for _, p := range t.Ports {
+		if slices.Contains(network.Physical, p.PhysicalNetwork) && !slices.Contains(shared, p.PhysicalNetwork) {
+			shared = append(shared, p.PhysicalNetwork)
+		}
+	}
+	if len(shared) > 1 {
+		return nil, ingot.Errorf(ingot.Conflict, "Unable to attach VIF %s to node %s. Reason: the node has "+
+			"ports on several segments of its network (%s), and Neutron allows one", id, t.Node.UUID,
+			strings.Join(shared, ", "))
+	}
+	return network.Physical, nil
+}
+
+// visible tells whether a port of Neutron is one of those for whom the node is. We see all ports, and who
+// asks for one may be a tenant. A node of no project is an administrator's.
+func visible(n *ingot.Node, vif *neutron.Port) bool {
+	return n.Owner == "" && n.Lessee == "" || vif.Project != "" &&
+		(vif.Project == n.Owner || vif.Project == n.Lessee)
+}
+
+// usable tells whether a port of the machine can be connected.
+func (v vifs) usable(p *ingot.Port) bool { return !v.managed || len(p.LocalLinkConnection) > 0 }
+
+// choose finds a port of the machine for a VIF: on one of the VIF's physical networks (none is all), then
+// one from which the machine may boot. Errors have Ironic's words.
+func choose(ports []*ingot.Port, vif driver.VIF, physical []string,
+	usable func(*ingot.Port) bool) (*ingot.Port, error) {
+	best, rank := (*ingot.Port)(nil), -1
+	for _, p := range ports {
+		has := driver.Text(p.InternalInfo, tenantKey)
+		if has == vif.ID {
+			return nil, ingot.Errorf(ingot.Conflict, "Unable to attach VIF because VIF %s is already attached to "+
+				"Ironic Port %s", vif.ID, p.UUID)
+		}
+		on := slices.Contains(physical, p.PhysicalNetwork)
+		if has != "" || vif.PortUUID != "" && p.UUID != strings.ToLower(vif.PortUUID) || !usable(p) ||
+			len(physical) > 0 && p.PhysicalNetwork != "" && !on {
+			continue
+		}
+		score := 0
+		if on {
+			score += 2
+		}
+		if p.PXEEnabled {
+			score++
+		}
+		if score > rank {
+			best, rank = p, score
+		}
+	}
+	if best == nil {
+		return nil, ingot.Errorf(ingot.Invalid, "Unable to attach VIF %s, not enough free physical ports: those "+
+			"of the node have a VIF, are on other physical networks, or lack local_link_connection, which "+
+			"network_interface neutron needs", vif.ID)
+	}
+	return best, nil
+}
+
+// DetachVIF takes a VIF from the node, and the machine from its network if it is there.
+func (v vifs) DetachVIF(ctx context.Context, t *driver.Task, id string) error {
+	id = strings.ToLower(id)
+	i := slices.IndexFunc(t.Ports, func(p *ingot.Port) bool { return driver.Text(p.InternalInfo, tenantKey) == id })
+	if i < 0 || id == "" {
+		return ingot.Errorf(ingot.Invalid, "Unable to detach VIF %s from node %s because it is not attached to it.",
+			id, t.Node.UUID)
+	}
+	// Also where it has only our MAC address, which its owner would find on it.
+	if err := v.Client.Unbind(ctx, id, v.binding(t.Node, t.Ports[i])); err != nil {
+		return fmt.Errorf("detach VIF %s: %w", id, err)
+	}
+	return record(ctx, t, t.Ports[i], tenantKey, "")
+}
