@@ -173,8 +173,9 @@ const (
 	askTime     = 15 * time.Second
 )
 
-// web is the client for all services of the cloud; tokens are not its business.
-func (c credentials) web() *gophercloud.ProviderClient {
+// web is a client for services of the cloud, which begin their answers in time; tokens are not its
+// business.
+func (c credentials) web(answerTime time.Duration) *gophercloud.ProviderClient {
 	transport := http.DefaultTransport.(*http.Transport).Clone()
 	transport.DialContext = (&net.Dialer{Timeout: connectTime}).DialContext
 	transport.ResponseHeaderTimeout = answerTime

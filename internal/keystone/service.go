@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"time"
 
 	"github.com/gophercloud/gophercloud/v2"
 
@@ -19,6 +20,7 @@ type Service struct {
 	name, kind string
 	url        string // in place of the catalog's
 	session    *Session
+	provider   *gophercloud.ProviderClient
 	open       bool // asked without a token
 }
 
@@ -28,12 +30,19 @@ func (s *Session) Service(name, kind, at string) *Service {
 	if at != "" {
 		at = gophercloud.NormalizeURL(at)
 	}
-	return &Service{name: name, kind: kind, url: at, session: s}
+	return &Service{name: name, kind: kind, url: at, session: s, provider: s.provider}
 }
 
 // WithoutToken returns the service as one that is asked without a token.
 func (v Service) WithoutToken() *Service {
 	v.open = true
+	return &v
+}
+
+// WithAnswerTime returns the service as one that may take so long to begin its answers, in place of 30
+// seconds.
+func (v Service) WithAnswerTime(d time.Duration) *Service {
+	v.provider = v.session.web(d)
 	return &v
 }
 
@@ -71,7 +80,7 @@ func (v *Service) Do(ctx context.Context, what string,
 // client makes a client with a token other than the refused one.
 func (v *Service) client(ctx context.Context, refused string) (*gophercloud.ServiceClient, string,
 	error) {
-	client := &gophercloud.ServiceClient{ProviderClient: v.session.provider, Type: v.kind,
+	client := &gophercloud.ServiceClient{ProviderClient: v.provider, Type: v.kind,
 		Endpoint: v.url}
 	if v.open || v.session.auth.IdentityEndpoint == "" {
 		if v.url == "" {

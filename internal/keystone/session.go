@@ -43,7 +43,7 @@ func NewSession(o Options) (*Session, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Session{credentials: c, provider: c.web()}
+	s := &Session{credentials: c, provider: c.web(answerTime)}
 	s.identity = s.Service("Keystone", "identity", c.auth.IdentityEndpoint)
 	return s, nil
 }

@@ -32,12 +32,15 @@ const DefaultTimeout = 45 * time.Second
 // New returns a client of the Neutron that a session finds. at is its URL, "" if the catalog knows it;
 // timeout bounds each request, 0 is DefaultTimeout.
 func New(s *keystone.Session, at string, timeout time.Duration) *Client {
-	return &Client{s.Service("Neutron", "network", at), cmp.Or(timeout, DefaultTimeout)}
+	timeout = cmp.Or(timeout, DefaultTimeout)
+	return &Client{s.Service("Neutron", "network", at).WithAnswerTime(timeout), timeout}
 }
 
 // NewOpen returns a client of a Neutron at a URL that wants no token.
 func NewOpen(s *keystone.Session, at string, timeout time.Duration) *Client {
-	return &Client{s.Service("Neutron", "network", at).WithoutToken(), cmp.Or(timeout, DefaultTimeout)}
+	c := New(s, at, timeout)
+	c.service = c.service.WithoutToken()
+	return c
 }
 
 // ErrNowhere says that there is no Neutron.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -176,6 +177,11 @@ func same(a, b any) bool {
 // Delete deletes a port; one that is not there is deleted.
 func (c *Client) Delete(ctx context.Context, id string) error {
 	err := c.do(ctx, "delete port "+id, func(ctx context.Context, s *gophercloud.ServiceClient) error {
+		// Eventlet, which serves most Neutrons, sends a body with 204, which would be taken for the
+		// beginning of the next answer.
+		headers := map[string]string{"Connection": "close"}
+		maps.Copy(headers, s.MoreHeaders)
+		s.MoreHeaders = headers
 		return ports.Delete(ctx, s, id).ExtractErr()
 	})
 	if ingot.KindOf(err) == ingot.NotFound {

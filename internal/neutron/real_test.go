@@ -141,6 +141,11 @@ func TestAPortOfAMachineIsMadeOnce(t *testing.T) {
 	again, err = n.Create(t.Context(), spec)
 	check("two at once", again, err)
 
+	front.Watch(func(r *http.Request) {
+		if r.Method == http.MethodDelete && !r.Close {
+			t.Error("a deletion leaves its connection to others")
+		}
+	})
 	for range 2 {
 		if err := n.Delete(t.Context(), again.ID); err != nil {
 			t.Error(err)

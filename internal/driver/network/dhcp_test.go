@@ -22,9 +22,10 @@ func TestDHCPOptionsAreOnlyForAddressesThatThePortHas(t *testing.T) {
 		want    []string
 		words   string
 	}{
-		"IPv4":     {[]string{"10.2.0.0/24"}, []driver.DHCPOption{four, six}, []string{"67=boot.0"}, ""},
-		"IPv6":     {[]string{"fd00:2::/64"}, []driver.DHCPOption{four, six}, []string{"59=" + six.Value}, ""},
-		"both":     {[]string{"10.2.0.0/24", "fd00:2::/64"}, []driver.DHCPOption{four, six}, []string{"67=boot.0", "59=" + six.Value}, ""},
+		"IPv4": {[]string{"10.2.0.0/24"}, []driver.DHCPOption{four, six}, []string{"67=boot.0"}, ""},
+		"IPv6": {[]string{"fd00:2::/64"}, []driver.DHCPOption{four, six}, []string{"59=" + six.Value}, ""},
+		"both": {[]string{"10.2.0.0/24", "fd00:2::/64"}, []driver.DHCPOption{four, six},
+			[]string{"67=boot.0", "59=" + six.Value}, ""},
 		"no":       {nil, []driver.DHCPOption{four}, nil, "has no IP address"},
 		"IPv6 too": {[]string{"fd00:2::/64"}, []driver.DHCPOption{four}, nil, "one of IPv4"},
 	} {

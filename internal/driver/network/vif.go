@@ -2,6 +2,7 @@ package network
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -38,11 +39,11 @@ func (v vifs) AttachVIF(ctx context.Context, t *driver.Task, want driver.VIF) er
 	// On record comes last: what was done before is done again, and found done, if we get no further.
 	if t.Node.ProvisionState == string(lifecycle.Active) {
 		if err := v.bindOne(ctx, t, p, id); err != nil {
-			return fmt.Errorf("attach VIF %s: %w", id, err)
+			return errors.Join(fmt.Errorf("attach VIF %s: %w", id, err),
+				v.Client.Unbind(ctx, id, v.binding(t.Node, p)))
 		}
 	} else if err := v.Client.SetMAC(ctx, id, v.binding(t.Node, p)); err != nil {
-		return fmt.Errorf("unable to attach VIF %s, because it cannot have the MAC address %s of the machine: %w",
-			id, p.Address, err)
+		return fmt.Errorf("attach VIF %s: give it the MAC address %s of the machine: %w", id, p.Address, err)
 	}
 	return record(ctx, t, p, tenantKey, id)
 }
@@ -55,7 +56,7 @@ func (v vifs) look(ctx context.Context, t *driver.Task, id string) ([]string, er
 			"that the node is lent to", id)
 	}
 	if ingot.KindOf(err) == ingot.NotFound {
-		return nil, ingot.Errorf(ingot.Invalid, "unable to attach VIF %s, because there is no such port of "+
+		return nil, ingot.Errorf(ingot.Invalid, "Unable to attach VIF %s, because there is no such port of "+
 			"Neutron: %v", id, err)
 	}
 	if err != nil {
@@ -130,7 +131,9 @@ func choose(ports []*ingot.Port, vif driver.VIF, physical []string,
 // DetachVIF takes a VIF from the node, and the machine from its network if it is there.
 func (v vifs) DetachVIF(ctx context.Context, t *driver.Task, id string) error {
 	id = strings.ToLower(id)
-	i := slices.IndexFunc(t.Ports, func(p *ingot.Port) bool { return driver.Text(p.InternalInfo, tenantKey) == id })
+	i := slices.IndexFunc(t.Ports, func(p *ingot.Port) bool {
+		return driver.Text(p.InternalInfo, tenantKey) == id
+	})
 	if i < 0 || id == "" {
 		return ingot.Errorf(ingot.Invalid, "Unable to detach VIF %s from node %s because it is not attached to it.",
 			id, t.Node.UUID)

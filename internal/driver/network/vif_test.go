@@ -81,6 +81,7 @@ func TestAVIFOfAnActiveNodeIsConnectedAtOnce(t *testing.T) {
 		len(strict.VIFs(w.task)) > 0 {
 		t.Errorf("Neutron cannot bind it: %v, %v", err, strict.VIFs(w.task))
 	}
+	w.has("after it was not bound", vif, "", "")
 }
 
 func TestAVIFGoesToThePortThatSuitsItsNetwork(t *testing.T) {
