@@ -182,11 +182,8 @@ func prepareDeploy(ctx context.Context, t *task, r rpc.ProvisionRequest) error {
 		n.InstanceInfo["configdrive"] = r.ConfigDrive
 	}
 	if err := t.resolve(ctx); err != nil {
-		kind := ingot.Invalid
-		if ingot.KindOf(err) == ingot.Unavailable {
-			kind = ingot.Unavailable
-		}
-		return ingot.Errorf(kind, "Failed to validate deploy interface for node %s. Error: %w", n.UUID, err)
+		return ingot.Errorf(refusalKind(err), "Failed to validate deploy interface for node %s. Error: %w",
+			n.UUID, err)
 	}
 	d := t.driver()
 	type result struct {
@@ -204,7 +201,7 @@ func prepareDeploy(ctx context.Context, t *task, r rpc.ProvisionRequest) error {
 	}
 	for _, v := range checked {
 		if v.err != nil {
-			return ingot.Errorf(ingot.Invalid, "Failed to validate %s interface for node %s. "+
+			return ingot.Errorf(refusalKind(v.err), "Failed to validate %s interface for node %s. "+
 				"Error: %w", v.kind, n.UUID, v.err)
 		}
 	}
@@ -217,6 +214,14 @@ func prepareDeploy(ctx context.Context, t *task, r rpc.ProvisionRequest) error {
 	}
 	t.plan(steps...)
 	return nil
+}
+
+// refusalKind is the kind of error of what could not be validated: Invalid, unless it can be asked again.
+func refusalKind(err error) ingot.Kind {
+	if kind := ingot.KindOf(err); kind == ingot.Unavailable {
+		return kind
+	}
+	return ingot.Invalid
 }
 
 // prepareRebuild looks for the image first: it would be a pity about the instance.

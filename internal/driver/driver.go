@@ -73,8 +73,8 @@ type Boot interface {
 	CleanUpInstance(ctx context.Context, t *Task) error
 }
 
-// Repointer is an optional ability of Boot where the DHCP of others names a server: Lost tells whether
-// that lives no more, and Repoint has another one named.
+// Repointer is an optional ability of Boot where the DHCP of others names a server. Lost tells whether that
+// lives no more; Repoint has one named that does, on the networks on which the machine is now.
 type Repointer interface {
 	Lost(n *ingot.Node) bool
 	Repoint(ctx context.Context, t *Task) error
@@ -106,8 +106,12 @@ type Network interface {
 // Networks are the names of the network interfaces, in Ironic's order.
 var Networks = []string{"flat", "neutron", "noop"}
 
-// VIF is a port of Neutron, and the UUID of the port that is to have it; "" is any.
-type VIF struct{ ID, PortUUID string }
+// VIF is a port of Neutron, and who is to have it.
+type VIF struct {
+	ID       string
+	PortUUID string // of the port that is to have it; "" is any
+	Project  string // of which it has to be, because who asks may use no other's; "" is any
+}
 
 // DHCPOption is an option of DHCP as Neutron's agents take it: Name is its number, which tags may
 // precede ("tag:ipxe,67"); Version is that of the IP, 4 or 6.

@@ -113,6 +113,9 @@ func (t *Task) ToTenant(ctx context.Context) error {
 	if err := n.ConfigureTenant(ctx, t); err != nil {
 		return fmt.Errorf("connect to the networks of the VIFs: %w", err)
 	}
+	if r, ok := t.Driver.Boot.(Repointer); ok {
+		return r.Repoint(ctx, t)
+	}
 	return nil
 }
 

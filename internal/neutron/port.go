@@ -270,12 +270,13 @@ func (c *Client) SetMAC(ctx context.Context, id string, b Binding) error {
 	return err
 }
 
-// taken is the error if the port is bound to something else than a host.
-func (p *Port) taken(host string) error {
-	if p.Host == "" || p.Host == host {
+// taken is the error if the port is bound to another node. With network interface flat Nova binds it to
+// the host of nova-compute before it attaches it.
+func (p *Port) taken(node string) error {
+	if p.Host == node || !ingot.IsUUID(p.Host) {
 		return nil
 	}
-	return ingot.Errorf(ingot.Conflict, "port %s is bound to host %s; detach it there first, or, if nothing "+
+	return ingot.Errorf(ingot.Conflict, "port %s is bound to node %s; detach it there first, or, if nothing "+
 		"uses it, unbind it: openstack port unset --host", p.ID, p.Host)
 }
 

@@ -79,10 +79,11 @@ type BootDevice struct {
 	Persistent bool   `json:"persistent"`
 }
 
-// VIF is a port of Neutron, and the UUID of the port of the node that is to have it; "" is any.
+// VIF is a port of Neutron, and who is to have it.
 type VIF struct {
-	ID       string `json:"id"`
-	PortUUID string `json:"port_uuid,omitempty"`
+	ID       string
+	PortUUID string // of the port of the node that is to have it; "" is any
+	Project  string // of which it has to be, because who asks may use no other's; "" is any
 }
 
 // Method describes a passthru method as the wire shows it.

@@ -9,6 +9,7 @@ import (
 	"ingot/internal/glance"
 	"ingot/internal/ingot"
 	"ingot/internal/keystone"
+	"ingot/internal/neutron"
 	"ingot/internal/swift"
 )
 
@@ -18,14 +19,17 @@ type cloud struct {
 	session *keystone.Session
 	// glance is nil if there is none.
 	glance *glance.Client
+	// neutron is nil if machines are connected to no network of it.
+	neutron *neutron.Client
 	// images are those of Glance in Swift; nil if machines do not fetch from there.
 	images *swift.Images
 }
 
 // newCloud reads what the configuration says of a cloud; it asks nobody yet.
 func newCloud(c config.Config) (cloud, error) {
-	k, g := c.Keystone, c.Glance
-	if k.AuthURL == "" && k.Cloud == "" && g.AuthType != config.AuthNone {
+	k, g, n := c.Keystone, c.Glance, c.Neutron
+	signedIn := k.AuthURL != "" || k.Cloud != ""
+	if !signedIn && g.AuthType != config.AuthNone && n.AuthType != config.AuthNone {
 		return cloud{}, nil
 	}
 	session, err := keystone.NewSession(keystone.Options{
@@ -38,9 +42,18 @@ func newCloud(c config.Config) (cloud, error) {
 	if err != nil {
 		return cloud{}, ingot.Errorf(ingot.Invalid, "[keystone_authtoken]: %w", err)
 	}
-	made := cloud{session: session, glance: glance.New(session, g.Endpoint)}
-	if g.AuthType == config.AuthNone {
+	made := cloud{session: session}
+	switch {
+	case g.AuthType == config.AuthNone:
 		made.glance = glance.NewOpen(session, g.Endpoint)
+	case signedIn:
+		made.glance = glance.New(session, g.Endpoint)
+	}
+	switch patience := time.Duration(n.RequestTimeout); {
+	case n.AuthType == config.AuthNone:
+		made.neutron = neutron.NewOpen(session, n.Endpoint, patience)
+	case signedIn:
+		made.neutron = neutron.New(session, n.Endpoint, patience)
 	}
 	if c.UsesSwift() {
 		made.images = &swift.Images{

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"maps"
 	"net/http"
 	"slices"
 	"strings"
@@ -11,6 +12,7 @@ import (
 	"ingot/internal/driver/fake"
 	"ingot/internal/driver/ipmi"
 	"ingot/internal/driver/iscsi"
+	"ingot/internal/driver/network"
 	"ingot/internal/driver/pxe"
 	"ingot/internal/image"
 	"ingot/internal/ingot"
@@ -43,7 +45,8 @@ func (s *server) table(bootURL string) (*driver.Table, error) {
 			BaseURLs: []string{bootURL}, KernelArgs: s.cfg.Deploy.KernelAppend,
 			Driver: scriptDriver(enabled), Unknown: netboot.Unknown(s.cfg.Boot.Unknown),
 		},
-		Servers: s.serving(), Door: s.boot, Switched: s.turn.Await,
+		DefaultBootMode: s.cfg.Deploy.DefaultBootMode,
+		Servers:         s.serving(), Door: s.boot, Switched: s.turn.Await,
 		Kernel: s.cfg.Deploy.Kernel, Ramdisk: s.cfg.Deploy.Ramdisk,
 		Log: s.log, Note: s.journal.Add,
 	}
@@ -61,8 +64,8 @@ func (s *server) table(bootURL string) (*driver.Table, error) {
 	write := iscsi.New(iscsi.Options{Image: images,
 		DefaultBootMode: s.cfg.Deploy.DefaultBootMode})
 	return &driver.Table{
-		Hardware: enabled,
-		Power:    map[string]driver.Power{ipmi.Name: bmc.Power(), fake.Name: fake.Power{}},
+		Hardware: enabled, Network: s.networks(),
+		Power: map[string]driver.Power{ipmi.Name: bmc.Power(), fake.Name: fake.Power{}},
 		Management: map[string]driver.Management{
 			ipmi.Name: bmc.Management(), fake.Name: fake.Management{},
 		},
@@ -71,6 +74,18 @@ func (s *server) table(bootURL string) (*driver.Table, error) {
 		},
 		Deploy: map[string]driver.Deploy{iscsi.Name: write, fake.Name: fake.Deploy{}},
 	}, nil
+}
+
+// networks are the network interfaces that are enabled, but noop, which is none.
+func (s *server) networks() map[string]driver.Network {
+	n := s.cfg.Neutron
+	o := network.Options{Client: s.cloud.neutron, ProvisioningNetwork: n.ProvisioningNetwork,
+		SecurityGroups: n.SecurityGroups, FailOnBindingFailure: n.FailOnBinding}
+	known := map[string]driver.Network{"flat": network.NewFlat(o), "neutron": network.NewNeutron(o)}
+	maps.DeleteFunc(known, func(name string, _ driver.Network) bool {
+		return !slices.Contains(s.cfg.Conductor.EnabledNetworkInterfaces, name)
+	})
+	return known
 }
 
 // scriptDriver names a hardware type whose ipxe_config answers; "" is none.

@@ -153,6 +153,7 @@ func (s *server) build(ctx context.Context) error {
 		CallbackTimeout:    time.Duration(c.DeployCallbackTimeout),
 		BootRetryTimeout:   time.Duration(c.BootRetryTimeout),
 		CheckInterval:      time.Duration(c.CheckInterval),
+		RepointPause:       time.Second / time.Duration(s.cfg.Neutron.UpdatesPerSecond),
 		HeartbeatInterval:  time.Duration(c.HeartbeatInterval),
 		PowerSyncInterval:  time.Duration(c.SyncPowerStateInterval),
 		ForcePower:         c.ForcePowerStateDuringSync,

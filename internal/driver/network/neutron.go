@@ -55,8 +55,12 @@ func (n *Neutron) provisioning(ctx context.Context, t *driver.Task) (*neutron.Ne
 	return found, nil
 }
 
-// AddProvisioning makes a port on the provisioning network for each port from which the machine may boot.
+// AddProvisioning makes a port on the provisioning network for each port from which the machine may boot. A
+// machine without a VIF would be deployed in vain.
 func (n *Neutron) AddProvisioning(ctx context.Context, t *driver.Task) error {
+	if len(n.VIFs(t)) == 0 {
+		return noVIF(t)
+	}
 	network, err := n.provisioning(ctx, t)
 	if err != nil {
 		return err
@@ -141,10 +145,14 @@ func (n *Neutron) RemoveProvisioning(ctx context.Context, t *driver.Task) error 
 func (n *Neutron) ConfigureTenant(ctx context.Context, t *driver.Task) error {
 	count, err := n.bind(ctx, t)
 	if err == nil && count == 0 {
-		return ingot.Errorf(ingot.Invalid, "the node has no VIF, so the machine would be on no network; attach "+
-			"a port of Neutron: openstack baremetal node vif attach %s PORT", t.Node.UUID)
+		return noVIF(t)
 	}
 	return err
+}
+
+func noVIF(t *driver.Task) error {
+	return ingot.Errorf(ingot.Invalid, "the node has no VIF, so the machine would be on no network; attach "+
+		"a port of Neutron: openstack baremetal node vif attach %s PORT", t.Node.UUID)
 }
 
 // UnconfigureTenant unbinds the VIFs.

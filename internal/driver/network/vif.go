@@ -10,7 +10,6 @@ import (
 	"ingot/internal/driver"
 	"ingot/internal/ingot"
 	"ingot/internal/lifecycle"
-	"ingot/internal/neutron"
 )
 
 // VIFs are the ports of Neutron that are attached.
@@ -28,7 +27,7 @@ func (v vifs) VIFs(t *driver.Task) []string {
 // record. An active machine is connected at once.
 func (v vifs) AttachVIF(ctx context.Context, t *driver.Task, want driver.VIF) error {
 	id := strings.ToLower(want.ID)
-	physical, err := v.look(ctx, t, id)
+	physical, err := v.look(ctx, t, id, want.Project)
 	if err != nil {
 		return err
 	}
@@ -48,12 +47,12 @@ func (v vifs) AttachVIF(ctx context.Context, t *driver.Task, want driver.VIF) er
 	return record(ctx, t, p, tenantKey, id)
 }
 
-// look finds out whether the node may have a VIF, and on which physical networks that is; none is all.
-func (v vifs) look(ctx context.Context, t *driver.Task, id string) ([]string, error) {
+// look finds out whether there is a VIF for a project ("" is any), and on which physical networks that is;
+// none is all. We see all ports, and who asks for one may be a tenant.
+func (v vifs) look(ctx context.Context, t *driver.Task, id, project string) ([]string, error) {
 	vif, err := v.Client.Port(ctx, id)
-	if err == nil && !visible(t.Node, vif) {
-		err = ingot.Errorf(ingot.NotFound, "show port %s: it is of another project than the node, or the one "+
-			"that the node is lent to", id)
+	if err == nil && project != "" && vif.Project != project {
+		err = ingot.Errorf(ingot.NotFound, "show port %s: it is of another project than yours", id)
 	}
 	if ingot.KindOf(err) == ingot.NotFound {
 		return nil, ingot.Errorf(ingot.Invalid, "Unable to attach VIF %s, because there is no such port of "+
@@ -81,13 +80,6 @@ func (v vifs) look(ctx context.Context, t *driver.Task, id string) ([]string, er
 			strings.Join(shared, ", "))
 	}
 	return network.Physical, nil
-}
-
-// visible tells whether a port of Neutron is one of those for whom the node is. We see all ports, and who
-// asks for one may be a tenant. A node of no project is an administrator's.
-func visible(n *ingot.Node, vif *neutron.Port) bool {
-	return n.Owner == "" && n.Lessee == "" || vif.Project != "" &&
-		(vif.Project == n.Owner || vif.Project == n.Lessee)
 }
 
 // usable tells whether a port of the machine can be connected.

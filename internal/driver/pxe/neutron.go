@@ -53,7 +53,7 @@ func (b *Boot) Lost(n *ingot.Node) bool {
 	return told != "" && !slices.Contains(b.serversOf(n), told)
 }
 
-// Repoint sends the machine to another server.
+// Repoint sends the machine to a server that lives.
 func (b *Boot) Repoint(ctx context.Context, t *driver.Task) error {
 	b.prepareDHCP(t)
 	if err := t.Save(ctx); err != nil {

@@ -205,7 +205,7 @@ func TestCallsReachTheOwner(t *testing.T) {
 	check("SupportedBootDevices", l, err, []string{"pxe", "disk"}, id)
 	l, err = w.router.VIFs(ctx, id)
 	check("VIFs", l, err, []string{"a", "b"}, id)
-	vif := rpc.VIF{ID: "a", PortUUID: "p"}
+	vif := rpc.VIF{ID: "a", PortUUID: "p", Project: "q"}
 	check("AttachVIF", nil, w.router.AttachVIF(ctx, id, vif), nil, id, vif)
 	check("DetachVIF", nil, w.router.DetachVIF(ctx, id, "a"), nil, id, "a")
 	m, err := w.router.NodeMethods(ctx, id)
