@@ -111,7 +111,15 @@ func TestTheBaremetalClientWorks(t *testing.T) {
 	if list := next[[]row](t, out); len(list) != 1 || list[0]["Maintenance Reason"] != "test" {
 		t.Errorf("long list %v", list)
 	}
-	w.baremetal("node delete n1")
+	w.baremetal("node add trait n1 CUSTOM_A HW_CPU_X86_VMX", "node remove trait n1 CUSTOM_A")
+	out = w.baremetal("node trait list n1 -f json", "node show n1 --fields traits -f json",
+		"node remove trait n1 --all", "node delete n1")
+	if list := next[[]row](t, out); len(list) != 1 || list[0]["Traits"] != "HW_CPU_X86_VMX" {
+		t.Errorf("traits %v", list)
+	}
+	if n := next[row](t, out); fmt.Sprint(n["traits"]) != "[HW_CPU_X86_VMX]" {
+		t.Errorf("field traits %v", n)
+	}
 	if _, err := w.store.Node(w.Context(), nodeID); ingot.KindOf(err) != ingot.NotFound {
 		t.Errorf("after the deletion: %v", err)
 	}

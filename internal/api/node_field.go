@@ -99,7 +99,7 @@ var nodeFields = fields[node]{
 		func(_ *call, n *node) any { return nullable(n.TargetPowerState) }),
 	text("target_provision_state", func(n *node) *string { return &n.TargetProvisionState }),
 	computed("target_raid_config", emptyObject).since(12),
-	computed("traits", func(*call, *node) any { return []string{} }).since(37),
+	computed("traits", func(_ *call, n *node) any { return n.Traits }).since(traitMinor),
 	nodeInterface("vendor", 31),
 	nodeLinks("links").list(),
 	computed("conductor", func(c *call, n *node) any { return nullable(c.conductorOf(n)) }).

@@ -640,6 +640,13 @@ func TestWhatCannotBeHonouredIsRefusedBeforeAnythingHappens(t *testing.T) {
 			n.InstanceInfo["image_type"] = "partition"
 		},
 		"image_source": func(n *ingot.Node) { delete(n.InstanceInfo, "image_source") },
+		"Error parsing traits from Node": func(n *ingot.Node) {
+			n.InstanceInfo["traits"] = []any{"CUSTOM_A", true}
+		},
+		"missing traits CUSTOM_B, CUSTOM_C": func(n *ingot.Node) {
+			n.Traits = []string{"CUSTOM_A"}
+			n.InstanceInfo["traits"] = []any{"CUSTOM_B", "CUSTOM_A", "CUSTOM_C"}
+		},
 	} {
 		old, n := x.node("n1"), x.node("n1")
 		change(n)
@@ -649,6 +656,10 @@ func TestWhatCannotBeHonouredIsRefusedBeforeAnythingHappens(t *testing.T) {
 		err := c.Provision(t.Context(), rpc.ProvisionRequest{Ident: "n1", Event: "deploy"})
 		if ingot.KindOf(err) != ingot.Invalid || !strings.Contains(err.Error(), text) {
 			t.Errorf("error %v, want %q", err, text)
+		}
+		found, err := c.Validate(t.Context(), "n1")
+		if v := found["deploy"]; err != nil || v.Result {
+			t.Errorf("%s: validation %+v, %v", text, v, err)
 		}
 		now := x.node("n1")
 		if now.ProvisionState != "available" || now.Reservation != "" {

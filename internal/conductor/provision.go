@@ -1,6 +1,7 @@
 package conductor
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"time"
@@ -194,7 +195,7 @@ func prepareDeploy(ctx context.Context, t *task, r rpc.ProvisionRequest) error {
 		{"power", d.Power.Validate(ctx, t.dt)},
 		{"management", d.Management.Validate(ctx, t.dt)},
 		{"boot", d.Boot.Validate(ctx, t.dt)},
-		{"deploy", d.Deploy.Validate(ctx, t.dt)},
+		{"deploy", cmp.Or(d.Deploy.Validate(ctx, t.dt), checkTraits(n))},
 	}
 	if d.Network != nil {
 		checked = append(checked, result{"network", d.Network.Validate(ctx, t.dt)})

@@ -73,6 +73,10 @@ type Node struct {
 	Extra              Object
 	NetworkData        Object
 
+	// Traits are what the machine has to offer, by the names of os-traits or CUSTOM_ ones; sorted,
+	// none twice.
+	Traits []string
+
 	// Interfaces maps an interface kind ("power", "boot"...) to the implementation chosen for
 	// this node ("ipmitool"); on the wire <kind>_interface.
 	Interfaces map[string]string

@@ -77,6 +77,7 @@ var nodes = table[ingot.Node]{name: "nodes", label: "Node", key: "uuid", columns
 	{name: "instance", at: func(n *node) any {
 		return document[*ingot.Instance]{v: &n.Instance}
 	}},
+	{name: "traits", at: func(n *node) any { return document[[]string]{&n.Traits, "[]"} }},
 	{name: "created_at", use: fixed | sortable, at: func(n *node) any { return moment{&n.CreatedAt} }},
 	{name: "updated_at", use: optional, at: func(n *node) any { return maybe{&n.UpdatedAt} }},
 }}
@@ -259,7 +260,7 @@ func createNode(ctx context.Context, tx *tx, n *ingot.Node) (err error) {
 	return wantOf(ctx, tx, n)
 }
 
-// fillNode makes nil objects empty ones, as they are after reading.
+// fillNode makes nil objects and lists empty ones, as they are after reading.
 func fillNode(n *ingot.Node) {
 	for _, o := range []*ingot.Object{&n.DriverInfo, &n.DriverInternalInfo, &n.InstanceInfo,
 		&n.Properties, &n.Extra, &n.NetworkData} {
@@ -269,6 +270,9 @@ func fillNode(n *ingot.Node) {
 	}
 	if n.Interfaces == nil {
 		n.Interfaces = map[string]string{}
+	}
+	if n.Traits == nil {
+		n.Traits = []string{}
 	}
 }
 

@@ -79,7 +79,7 @@ func fullNode() *ingot.Node {
 		DriverInternalInfo: ingot.Object{"a": "b"},
 		InstanceInfo:       ingot.Object{"image_source": "http://x/<y>&z"},
 		Properties:         ingot.Object{}, Extra: ingot.Object{"e": ""}, NetworkData: ingot.Object{},
-		Interfaces: map[string]string{"power": "ipmitool"},
+		Interfaces: map[string]string{"power": "ipmitool"}, Traits: []string{"CUSTOM_A", "HW_B"},
 		PowerState: ingot.PowerOn, TargetPowerState: ingot.Rebooting,
 		ProvisionState: "wait call-back", TargetProvisionState: "active",
 		ProvisionUpdatedAt: &at, LastError: "boom", Maintenance: true, MaintenanceReason: "m",

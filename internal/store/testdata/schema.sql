@@ -110,7 +110,7 @@ CREATE TABLE nodes (
     attempt                TEXT,
     created_at             BIGINT NOT NULL,
     updated_at             BIGINT
-, instance TEXT);
+, instance TEXT, traits TEXT NOT NULL DEFAULT '[]');
 CREATE INDEX nodes_bucket ON nodes (substr(uuid, 34), id);
 CREATE INDEX nodes_conductor_group ON nodes (conductor_group, id);
 CREATE INDEX nodes_created_at ON nodes (created_at, id);
