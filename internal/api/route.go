@@ -101,6 +101,12 @@ var resourceRoutes = []route{
 		policy: "baremetal:node:history:get", object: true, handle: listHistoryDetails, args: pageArgs},
 	{method: http.MethodGet, pattern: "/v1/nodes/{ident}/history/{entry}", minor: historyMinor,
 		policy: "baremetal:node:history:get", object: true, handle: showHistory},
+	{method: http.MethodGet, pattern: "/v1/nodes/{ident}/vifs", minor: vifMinor,
+		policy: "baremetal:node:vif:list", object: true, handle: listVIFs},
+	{method: http.MethodPost, pattern: "/v1/nodes/{ident}/vifs", minor: vifMinor,
+		policy: "baremetal:node:vif:attach", object: true, handle: attachVIF},
+	{method: http.MethodDelete, pattern: "/v1/nodes/{ident}/vifs/{vif}", minor: vifMinor,
+		policy: "baremetal:node:vif:detach", object: true, handle: detachVIF},
 	{method: http.MethodGet, pattern: "/v1/nodes/{ident}/traits", minor: traitMinor,
 		policy: "baremetal:node:traits:list", object: true, handle: listTraits},
 	{method: http.MethodPut, pattern: "/v1/nodes/{ident}/traits", minor: traitMinor,
@@ -131,6 +137,9 @@ var resourceRoutes = []route{
 		handle: patchPort},
 	{method: http.MethodDelete, pattern: "/v1/ports/{port}", policy: "baremetal:port:delete", object: true,
 		handle: deletePort},
+
+	{method: http.MethodPost, pattern: "/v1/events", minor: eventMinor,
+		policy: "baremetal:events:post", handle: postEvents},
 
 	{method: http.MethodGet, pattern: "/v1/drivers", policy: "baremetal:driver:get",
 		handle: listDrivers, args: []arg{{"type", 30}, {"detail", 30}, {"fields", 77}}},

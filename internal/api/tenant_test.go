@@ -87,7 +87,7 @@ func (w *world) as(token, method, path, body string) answer {
 // pathOf is the path of a route that names a node, a port and what else there is.
 func pathOf(pattern, node, port string) string {
 	return strings.NewReplacer("{$}", "", "{ident}", node, "{driver}", "ipmi", "{port}", port, "{hostname}",
-		"c1", "{method}", "m", "{entry}", uuidOf(99), "{trait}", "CUSTOM_A").Replace(pattern)
+		"c1", "{method}", "m", "{entry}", uuidOf(99), "{trait}", "CUSTOM_A", "{vif}", uuidOf(98)).Replace(pattern)
 }
 
 // bodies are what requests say that would do something.
@@ -96,6 +96,7 @@ var bodies = map[string]string{
 	"PUT /v1/nodes/{ident}/states/power":           `{"target": "power on"}`,
 	"PUT /v1/nodes/{ident}/management/boot_device": `{"boot_device": "pxe"}`,
 	"PUT /v1/nodes/{ident}/traits":                 `{"traits": ["CUSTOM_A"]}`,
+	"POST /v1/nodes/{ident}/vifs":                  `{"id": "a"}`,
 	"PATCH /v1/nodes/{ident}":                      `[{"op": "add", "path": "/extra/a", "value": "b"}]`,
 	"PATCH /v1/ports/{port}":                       `[{"op": "add", "path": "/extra/a", "value": "b"}]`,
 	"POST /v1/nodes":                               `{"driver": "ipmi"}`,
