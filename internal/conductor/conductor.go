@@ -56,7 +56,11 @@ type Options struct {
 	// Switched is told of a node, by UUID, when another boot intent of it is on record. It must not
 	// block. nil: nobody.
 	Switched func(uuid string)
-	Log      *slog.Logger
+	// Powered is told of a machine with an instance, both by UUID, when another power state of it is on
+	// record, except while an operation of several steps goes on, which switches it now and then. It
+	// must not block. nil: nobody.
+	Powered func(node, instance string, s ingot.PowerState)
+	Log     *slog.Logger
 
 	// Workers bounds the operations that go on at once; 0 is 300. More are accepted and wait for
 	// a worker, oldest first; power actions are refused as Unavailable.

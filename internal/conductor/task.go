@@ -41,8 +41,9 @@ type task struct {
 	work context.Context
 	// attempt marks entries also after the node has dropped its Attempt.
 	attempt string
-	// intent is the boot intent on record.
-	intent ingot.BootIntent
+	// intent and powered are the boot intent and the power state on record.
+	intent  ingot.BootIntent
+	powered ingot.PowerState
 	// notes wait for the write that makes them true, and are on record with it.
 	notes []ingot.Entry
 	// history waits for the next write, too.
@@ -124,7 +125,8 @@ func (c *Conductor) newTask(ctx context.Context, n *ingot.Node) (*task, error) {
 	if err != nil {
 		return nil, err
 	}
-	t := &task{c: c, node: n, log: c.o.Log.With("node", n.UUID), intent: n.BootIntent}
+	t := &task{c: c, node: n, log: c.o.Log.With("node", n.UUID), intent: n.BootIntent,
+		powered: n.PowerState}
 	if n.Attempt != nil {
 		t.attempt = n.Attempt.ID
 	}
@@ -226,6 +228,12 @@ func (t *task) save(ctx context.Context) error {
 		t.intent = t.node.BootIntent
 		if t.c.o.Switched != nil {
 			t.c.o.Switched(t.node.UUID)
+		}
+	}
+	if t.powered != t.node.PowerState {
+		t.powered = t.node.PowerState
+		if t.c.o.Powered != nil && t.node.InstanceUUID != "" && !t.node.Deploying() {
+			t.c.o.Powered(t.node.UUID, t.node.InstanceUUID, t.powered)
 		}
 	}
 	return nil

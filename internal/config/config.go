@@ -70,6 +70,7 @@ type Config struct {
 	Keystone  Keystone  `toml:"keystone_authtoken"`
 	Glance    Glance    `toml:"glance"`
 	Neutron   Neutron   `toml:"neutron"`
+	Nova      Nova      `toml:"nova"`
 	IPXE      IPXE      `toml:"ipxe"`
 	PXE       PXE       `toml:"pxe"`
 }
@@ -274,6 +275,12 @@ type Neutron struct {
 	UpdatesPerSecond    int      `toml:"dhcp_updates_per_second"`
 }
 
+// Nova says who is told of the power states of machines with instances.
+type Nova struct {
+	Notify   bool   `toml:"send_power_notifications"`
+	Endpoint string `toml:"endpoint_override"`
+}
+
 // Values of Glance.AuthType and Neutron.AuthType.
 const (
 	AuthKeystone = "keystone"
@@ -344,6 +351,7 @@ func Default() Config {
 		},
 		Neutron: Neutron{AuthType: AuthKeystone, SecurityGroups: []string{}, FailOnBinding: true,
 			RequestTimeout: Duration(45 * time.Second), UpdatesPerSecond: 20},
+		Nova: Nova{Notify: true},
 	}
 }
 

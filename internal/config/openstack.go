@@ -13,7 +13,7 @@ func (c *Config) checkOpenStack(complain func(string, ...any)) {
 		{"keystone_authtoken.auth_url", c.Keystone.AuthURL},
 		{"keystone_authtoken.www_authenticate_uri", c.Keystone.PublicURL},
 		{"glance.endpoint_override", g.Endpoint}, {"glance.swift_endpoint_url", g.SwiftURL},
-		{"neutron.endpoint_override", n.Endpoint},
+		{"neutron.endpoint_override", n.Endpoint}, {"nova.endpoint_override", c.Nova.Endpoint},
 	} {
 		parsed, err := url.Parse(u.value)
 		if u.value != "" && (err != nil || parsed.Host == "" ||
@@ -58,6 +58,9 @@ func (c *Config) checkOpenStack(complain func(string, ...any)) {
 	}
 	if n.RequestTimeout < Duration(time.Second) {
 		complain("neutron.request_timeout is %s; at least 1s", time.Duration(n.RequestTimeout))
+	}
+	if c.Nova.Endpoint != "" && c.Keystone.AuthURL == "" && c.Keystone.Cloud == "" {
+		complain("nova.endpoint_override needs [keystone_authtoken]: Nova wants a token")
 	}
 	if n.UpdatesPerSecond < 1 || n.UpdatesPerSecond > 1000 {
 		complain("neutron.dhcp_updates_per_second is %d; 1 to 1000", n.UpdatesPerSecond)

@@ -10,6 +10,7 @@ import (
 	"ingot/internal/ingot"
 	"ingot/internal/keystone"
 	"ingot/internal/neutron"
+	"ingot/internal/nova"
 	"ingot/internal/swift"
 )
 
@@ -23,6 +24,8 @@ type cloud struct {
 	neutron *neutron.Client
 	// images are those of Glance in Swift; nil if machines do not fetch from there.
 	images *swift.Images
+	// nova is nil if nobody is told of power states.
+	nova *nova.Client
 }
 
 // newCloud reads what the configuration says of a cloud; it asks nobody yet.
@@ -54,6 +57,9 @@ func newCloud(c config.Config) (cloud, error) {
 		made.neutron = neutron.NewOpen(session, n.Endpoint, patience)
 	case signedIn:
 		made.neutron = neutron.New(session, n.Endpoint, patience)
+	}
+	if c.Nova.Notify && signedIn {
+		made.nova = nova.New(session, c.Nova.Endpoint)
 	}
 	if c.UsesSwift() {
 		made.images = &swift.Images{

@@ -31,6 +31,7 @@ import (
 	"ingot/internal/ingot"
 	"ingot/internal/journal"
 	"ingot/internal/keystone"
+	"ingot/internal/nova"
 	"ingot/internal/policy"
 	"ingot/internal/store"
 	"ingot/internal/tree"
@@ -81,8 +82,9 @@ type server struct {
 	cloud     cloud
 	boot      *bootd.Server
 	keeper    *bootfile.Keeper
-	tree      *tree.Tree   // on disk; nil: none
-	turn      *tree.Switch // waits for the trees of all
+	tree      *tree.Tree     // on disk; nil: none
+	turn      *tree.Switch   // waits for the trees of all
+	notifier  *nova.Notifier // nil: nobody is told of power states
 	conductor *conductor.Conductor
 	auth      api.Authenticator // nil is noauth
 	api       *api.API
@@ -142,12 +144,15 @@ func (s *server) build(ctx context.Context) error {
 		s.boot.Close()
 		return err
 	}
+	if s.cloud.nova != nil {
+		s.notifier = nova.NewNotifier(s.cloud.nova, s.journal, s.log)
+	}
 	c := s.cfg.Conductor
 	s.conductor = conductor.New(conductor.Options{
 		Store: s.store, Journal: s.journal, Table: table, Host: s.hostname, Group: c.Group,
 		Incarnation: s.boot.Life, TakeName: s.cfg.TakeName,
 		Address: address, Services: services, Version: cli.Version(), Changed: s.changed,
-		BootTree: s.keeper.Tree, Switched: s.switched, Log: s.log,
+		BootTree: s.keeper.Tree, Switched: s.switched, Powered: s.powered, Log: s.log,
 		Workers:            c.WorkersPoolSize,
 		Copies:             c.MaxConcurrentDeploy,
 		CallbackTimeout:    time.Duration(c.DeployCallbackTimeout),
@@ -351,12 +356,22 @@ func (s *server) run(ctx context.Context) error {
 	if s.tree != nil {
 		s.group.Add(daemon.Task{Name: "tree on disk", Run: s.tree.Run})
 	}
+	if s.notifier != nil {
+		s.group.Add(daemon.Task{Name: "Nova", Run: s.notifier.Run})
+	}
 	s.group.Add(daemon.Task{Name: "conductor", Run: s.conductor.Run, Ready: s.conductor.Ready()})
 	s.group.Add(daemon.Task{Name: "api", Run: s.serveAPI})
 	s.log.Info("serving", "api", s.listener.Addr().String(), "boot", s.boot.URL())
 	err := s.group.Run(ctx)
 	s.log.Info("stopped")
 	return err
+}
+
+// powered tells Nova of a power state.
+func (s *server) powered(node, instance string, state ingot.PowerState) {
+	if s.notifier != nil {
+		s.notifier.Tell(nova.Change{Node: node, Server: instance, State: state})
+	}
 }
 
 // loopback refuses a sandbox that others can reach: it has no authentication.
