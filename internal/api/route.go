@@ -52,7 +52,7 @@ var (
 )
 
 // routes is the API. A golden file keeps a copy, so a change is seen.
-var routes = append(resourceRoutes, passthruRoutes()...)
+var routes = slices.Concat(resourceRoutes, noneRoutes(), passthruRoutes())
 
 var resourceRoutes = []route{
 	{method: http.MethodGet, pattern: rootPattern, handle: showRoot, public: true},
@@ -162,6 +162,29 @@ var resourceRoutes = []route{
 		minor: conductorMinor, policy: "baremetal:conductor:drain", handle: undrainConductor},
 	{method: http.MethodGet, pattern: "/v1/cluster", minor: conductorMinor,
 		policy: "baremetal:cluster:get", handle: showCluster},
+}
+
+// noneRoutes are the lists of what there is none of, of all nodes and of one.
+func noneRoutes() []route {
+	var all []route
+	for _, p := range []struct {
+		path, name string
+		minor      int
+		kind       string // of the rules
+	}{
+		{"/portgroups", "portgroups", portgroupMinor, "portgroup"},
+		{"/portgroups/detail", "portgroups", portgroupMinor, "portgroup"},
+		{"/volume/targets", "targets", volumeMinor, "volume"},
+		{"/volume/connectors", "connectors", volumeMinor, "volume"},
+	} {
+		list := policy.Rule("baremetal:" + p.kind + ":list")
+		for _, of := range []string{"/v1", "/v1/nodes/{ident}"} {
+			all = append(all, route{method: http.MethodGet, pattern: of + p.path, minor: p.minor,
+				policy: list, object: true, handle: listNone(p.name, list+"_all", list),
+				args: slices.Concat(pageArgs, fieldsArg, detailArg, portFilters)})
+		}
+	}
+	return all
 }
 
 // passthruRoutes are the vendor passthru paths: the method's name is the end of the path or the
