@@ -111,7 +111,8 @@ func TestTheBaremetalClientWorks(t *testing.T) {
 	if list := next[[]row](t, out); len(list) != 1 || list[0]["Maintenance Reason"] != "test" {
 		t.Errorf("long list %v", list)
 	}
-	w.baremetal("node add trait n1 CUSTOM_A HW_CPU_X86_VMX", "node remove trait n1 CUSTOM_A")
+	w.baremetal("node add trait n1 CUSTOM_A HW_CPU_X86_VMX", "node remove trait n1 CUSTOM_A",
+		"node vif attach n1 "+portID, "node vif list n1", "node vif detach n1 "+portID)
 	out = w.baremetal("node trait list n1 -f json", "node show n1 --fields traits -f json",
 		"node remove trait n1 --all", "node delete n1")
 	if list := next[[]row](t, out); len(list) != 1 || list[0]["Traits"] != "HW_CPU_X86_VMX" {

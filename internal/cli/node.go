@@ -118,7 +118,7 @@ func NodeCommand() *cobra.Command {
 	}
 	o.flags(cmd)
 	cmd.AddCommand(createCommand(o), listCommand(o), showCommand(o), deployCommand(o),
-		undeployCommand(o), deleteCommand(o), powerCommand(o), journalCommand(o))
+		undeployCommand(o), deleteCommand(o), powerCommand(o), traitCommand(o), journalCommand(o))
 	return cmd
 }
 

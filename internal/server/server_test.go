@@ -227,6 +227,12 @@ func TestANodeGoesThroughItsLife(t *testing.T) {
 	if n := decoded[node](s, "undeploy", "one"); n.State != "available" {
 		t.Errorf("undeployed: %+v", n)
 	}
+	if out := s.done("trait", "one", "CUSTOM_B", "CUSTOM_A"); out != "CUSTOM_A\nCUSTOM_B\n" {
+		t.Errorf("trait printed %q", out)
+	}
+	if out := s.done("trait", "one", "--remove", "CUSTOM_B"); out != "CUSTOM_A\n" {
+		t.Errorf("trait --remove printed %q", out)
+	}
 	for line := range strings.Lines(s.done("journal", "one", "-o", "json")) {
 		var entry struct{ Seq int64 }
 		if err := json.Unmarshal([]byte(line), &entry); err != nil || entry.Seq == 0 {
@@ -306,6 +312,9 @@ func TestExitCodesTellWhatWentWrong(t *testing.T) {
 		{"undeploy one", cli.ExitConflict, "can not be performed"},
 		{"deploy one --rebuild", cli.ExitConflict, "can not be performed"},
 		// Nobody answers at port 1.
+		{"trait one gold", cli.ExitError, "a trait is CUSTOM_"},
+		{"trait one --remove CUSTOM_A", cli.ExitNotFound, "doesn't have a trait"},
+		{"trait one --remove", cli.ExitUsage, "--remove needs"},
 		{"create two --bmc 127.0.0.1:1", cli.ExitFailed, "node two is enroll, not manageable"},
 		{"create three --driver none", cli.ExitError, "No valid host was found"},
 	} {
