@@ -103,6 +103,8 @@ func TestBadConfigurationSaysWhatToDo(t *testing.T) {
 		"bad sign-in at Glance": {"[glance]\nauth_type = \"basic\"\n", "allowed: keystone, none"},
 		"temporary URLs that end too early": {"[glance]\nswift_temp_url_duration = \"1m\"\n" +
 			"swift_temp_url_expected_download_start_delay = \"2m\"\n", "URLs would end before"},
+		"Nova without Keystone": {"[nova]\nendpoint_override = \"http://nova.example\"\n",
+			"nova.endpoint_override needs [keystone_authtoken]"},
 		"no time":        {"[glance]\nswift_temp_url_duration = \"0s\"\n", "at least 1s"},
 		"bad seed":       {"[glance]\nswift_store_multiple_containers_seed = 33\n", "0 to 32"},
 		"no container":   {"[glance]\nswift_container = \"\"\n", "swift_container is empty"},
