@@ -13,6 +13,7 @@ import (
 	"ingot/internal/ingot"
 	"ingot/internal/keystone"
 	"ingot/internal/policy"
+	"ingot/internal/rpc"
 )
 
 // badges takes a token for what it says: the project, or "system", and roles. That Keystone says so of
@@ -487,5 +488,19 @@ func TestRefusalsOfTokens(t *testing.T) {
 	w.do("GET", "/v1/drivers/ipmi/vendor_passthru/m", "").want(200)
 	if c := w.conductor.last(); !strings.Contains(fmt.Sprintf("%+v", c), "PublicOnly:true") {
 		t.Errorf("a stranger's call is %+v", c)
+	}
+}
+
+// A tenant attaches ports of its own project; services and operators, anybody's.
+func TestATenantAttachesPortsOfItsProject(t *testing.T) {
+	t.Parallel()
+	w := tenants(t, nil)
+	for _, c := range []struct{ token, node, project string }{
+		{mineMember, "owned", "mine"}, {mineAdmin, "leased", "mine"}, {systemAdmin, "owned", ""},
+	} {
+		w.as(c.token, "POST", "/v1/nodes/"+c.node+"/vifs", `{"id": "a"}`).want(204)
+		if got := w.conductor.last(); got != (rpc.VIF{ID: "a", Project: c.project}) {
+			t.Errorf("%s: %+v", c.token, got)
+		}
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"net/http"
 
 	"ingot/internal/ingot"
+	"ingot/internal/policy"
 	"ingot/internal/rpc"
 )
 
@@ -38,6 +39,9 @@ func attachVIF(c *call) (reply, error) {
 	n, err := c.pathNode()
 	if err != nil {
 		return reply{}, err
+	}
+	if !c.who.May(policy.NodeVIFAttach) {
+		v.Project = c.who.Project // it may be a tenant, who has the node but not all of the cloud's ports
 	}
 	if err := c.api.o.Conductor.AttachVIF(c.Context(), n.UUID, v); err != nil {
 		return reply{}, err

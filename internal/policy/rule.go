@@ -23,6 +23,7 @@ const (
 	NodeReservation  Rule = "baremetal:node:get:reservation"
 	NodeInternalInfo Rule = "baremetal:node:get:driver_internal_info"
 	NodeDriverInfo   Rule = "baremetal:node:get:driver_info"
+	NodeVIFAttach    Rule = "baremetal:node:vif:attach"
 	PortList         Rule = "baremetal:port:list"
 	PortListAll      Rule = "baremetal:port:list_all"
 	PortCreate       Rule = "baremetal:port:create"
@@ -139,7 +140,7 @@ var table = map[Rule]grants{
 	"baremetal:node:get_console":         systemMemberOrOwnerMember,
 	"baremetal:node:set_console_state":   systemMemberOrOwnerMember,
 	"baremetal:node:vif:list":            systemOrProjectReader,
-	"baremetal:node:vif:attach":          systemOrOwnerMemberAndLesseeAdmin,
+	NodeVIFAttach:                        systemOrOwnerMemberAndLesseeAdmin,
 	"baremetal:node:vif:detach":          systemOrOwnerMemberAndLesseeAdmin,
 	"baremetal:node:traits:list":         systemOrProjectReader,
 	"baremetal:node:traits:set":          systemMemberOrOwnerAdmin,

@@ -22,11 +22,14 @@ func (n *Network) ForeignDHCP(ctx context.Context, more ...string) (stop func() 
 		return nil, err
 	}
 	args := []string{"--keep-in-foreground", "--port=0", "--conf-file=/dev/null",
-		"--interface=" + HostInterface, "--bind-interfaces", "--no-ping", "--pid-file",
+		"--interface=" + HostInterface, "--bind-interfaces", "--no-ping",
 		"--log-facility=-", "--leasefile-ro",
 		fmt.Sprintf("--dhcp-range=%s,%s,1h", netip.AddrFrom4(first), netip.AddrFrom4(last))}
-	if !slices.ContainsFunc(more, func(o string) bool { return strings.HasPrefix(o, "--user=") }) {
-		args = append(args, "--user=root")
+	// Options must not be repeated.
+	for option, value := range map[string]string{"--user": "=root", "--pid-file": ""} {
+		if !slices.ContainsFunc(more, func(o string) bool { return strings.HasPrefix(o, option+"=") }) {
+			args = append(args, option+value)
+		}
 	}
 	cmd := host.Command(context.WithoutCancel(ctx), "dnsmasq", append(args, more...)...)
 	out, err := cmd.StderrPipe()

@@ -1,0 +1,209 @@
+package server_test
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/gophercloud/gophercloud/v2"
+	"github.com/gophercloud/gophercloud/v2/openstack/networking/v2/extensions/extradhcpopts"
+	"github.com/gophercloud/gophercloud/v2/openstack/networking/v2/networks"
+	"github.com/gophercloud/gophercloud/v2/openstack/networking/v2/ports"
+	"github.com/gophercloud/gophercloud/v2/openstack/networking/v2/subnets"
+
+	"ingot/internal/config"
+	"ingot/internal/ingot"
+	"ingot/internal/store"
+	"ingot/internal/store/storetest"
+	"ingot/internal/testkit"
+	"ingot/internal/testkit/openstack"
+)
+
+// Neutron's DHCP names a conductor that lives, and another one when that has died. One of the two here is
+// a row only, which owns none of the nodes.
+func TestS0_11_NeutronIsToldOfAnotherConductor(t *testing.T) {
+	testkit.Long(t)
+	t.Parallel()
+	c := openstack.Start(t, openstack.Want{Services: "neutron"})
+	database, images := storetest.Postgres(t), t.TempDir()
+	const lease = 3 * time.Second
+	r1 := startWith(t, func(o *config.Config) {
+		o.Store.URL, o.Conductor.Host, o.Cluster.Listen = database, "r1", "127.0.0.1:0"
+		o.Conductor.HeartbeatTimeout = config.Duration(lease)
+		o.Conductor.HeartbeatInterval = config.Duration(100 * time.Millisecond)
+		o.Conductor.EnabledHardwareTypes = []string{"fake-hardware"}
+		o.Conductor.EnabledNetworkInterfaces = []string{"flat"}
+		o.Conductor.BootRetryTimeout = 0
+		o.Neutron.AuthType, o.Neutron.Endpoint = config.AuthNone, c.Neutron
+		o.Boot.Quorum = config.QuorumAny
+		o.Image.AllowedPaths = []string{images}
+		o.Deploy.Kernel, o.Deploy.Ramdisk = "file://"+images+"/file", "file://"+images+"/file"
+	})
+	if err := os.WriteFile(filepath.Join(images, "file"), []byte("content"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	st, err := store.Open(t.Context(), store.Options{URL: database, ConductorLease: lease})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { st.Close() })
+	const other = "http://10.9.9.2:8080"
+	die := lives(t, st, &ingot.Conductor{Hostname: "r2", Incarnation: "r2", Group: "elsewhere",
+		Drivers:  []ingot.Driver{{Name: "fake-hardware"}},
+		Services: map[string]string{ingot.ServiceBoot: other}})
+	self, err := st.Conductor(t.Context(), "r1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	own := self.Services[ingot.ServiceBoot]
+	n := newNetwork(t, c.Neutron)
+	// Which of the two a machine is told of is by chance.
+	told := map[string]string{} // base URL by port of Neutron
+	for i := 0; i < 3 || !contains(told, own) || !contains(told, other); i++ {
+		if i == 30 {
+			t.Fatalf("only one conductor is named: %v", told)
+		}
+		vif := n.port(t)
+		r1.deployOn(t, i, vif, images)
+		told[vif] = n.named(t, vif)
+	}
+	die()
+	for vif, base := range told {
+		for end := time.Now().Add(time.Minute); n.named(t, vif) != own; time.Sleep(50 * time.Millisecond) {
+			if time.Now().After(end) {
+				t.Fatalf("port %s was told of %s, and is told of %s still", vif, base, n.named(t, vif))
+			}
+		}
+	}
+}
+
+// lives has a conductor live that is a row only, until it is told to die.
+func lives(t *testing.T, st *store.Store, c *ingot.Conductor) (die func()) {
+	t.Helper()
+	ctx, stop := context.WithCancel(t.Context())
+	if err := st.Heartbeat(ctx, *c); err != nil {
+		t.Fatal(err)
+	}
+	var beats sync.WaitGroup
+	beats.Go(func() {
+		for ctx.Err() == nil {
+			if err := st.Heartbeat(ctx, *c); err != nil && ctx.Err() == nil {
+				t.Error(err)
+			}
+			select {
+			case <-ctx.Done():
+			case <-time.After(100 * time.Millisecond):
+			}
+		}
+	})
+	die = func() { stop(); beats.Wait() }
+	t.Cleanup(die)
+	return die
+}
+
+func contains(told map[string]string, base string) bool {
+	for _, b := range told {
+		if b == base {
+			return true
+		}
+	}
+	return false
+}
+
+// deployOn has a node wait for its ramdisk with a VIF.
+func (s *sandbox) deployOn(t *testing.T, i int, vif, images string) {
+	t.Helper()
+	name := fmt.Sprintf("metal-%d", i)
+	do := func(want int, method, path, body string) string {
+		t.Helper()
+		answer := s.as("", method, path, body)
+		if answer.status != want {
+			t.Fatalf("%s %s: %d %s", method, path, answer.status, answer.body)
+		}
+		return answer.body
+	}
+	await := func(state string) {
+		t.Helper()
+		for end := time.Now().Add(time.Minute); ; time.Sleep(20 * time.Millisecond) {
+			got := do(200, "GET", "/v1/nodes/"+name+"?fields=provision_state,last_error", "")
+			if strings.Contains(got, `"`+state+`"`) {
+				return
+			}
+			if time.Now().After(end) || strings.Contains(got, "failed") {
+				t.Fatalf("not %s: %s", state, got)
+			}
+		}
+	}
+	var node struct{ UUID string }
+	if err := json.Unmarshal([]byte(do(201, "POST", "/v1/nodes", fmt.Sprintf(`{"name": %q,
+		"driver": "fake-hardware", "boot_interface": "ipxe", "deploy_interface": "iscsi",
+		"automated_clean": false, "instance_info": {"image_source": "file://%s/file", "image_checksum": "%x"}}`,
+		name, images, sha256.Sum256([]byte("content"))))), &node); err != nil {
+		t.Fatal(err)
+	}
+	do(201, "POST", "/v1/ports", fmt.Sprintf(`{"node_uuid": %q, "address": "52:54:00:77:01:%02x"}`, node.UUID, i))
+	for _, v := range []struct{ target, state string }{
+		{"manage", "manageable"}, {"provide", "available"}, {"active", "wait call-back"},
+	} {
+		if v.target == "active" {
+			do(204, "POST", "/v1/nodes/"+name+"/vifs", fmt.Sprintf(`{"id": %q}`, vif))
+		}
+		do(202, "PUT", "/v1/nodes/"+name+"/states/provision", fmt.Sprintf(`{"target": %q}`, v.target))
+		await(v.state)
+	}
+}
+
+// neutronNetwork is a network of Neutron.
+type neutronNetwork struct {
+	client *gophercloud.ServiceClient
+	id     string
+}
+
+func newNetwork(t *testing.T, neutron string) neutronNetwork {
+	t.Helper()
+	n := neutronNetwork{client: &gophercloud.ServiceClient{ProviderClient: &gophercloud.ProviderClient{},
+		Endpoint: neutron + "/v2.0/"}}
+	made, err := networks.Create(t.Context(), n.client, networks.CreateOpts{Name: t.Name()}).Extract()
+	if err != nil {
+		t.Fatal(err)
+	}
+	n.id = made.ID
+	_, err = subnets.Create(t.Context(), n.client, subnets.CreateOpts{NetworkID: n.id, IPVersion: 4,
+		CIDR: "10.9.9.0/24"}).Extract()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+// port makes a port, and returns its id.
+func (n neutronNetwork) port(t *testing.T) string {
+	t.Helper()
+	made, err := ports.Create(t.Context(), n.client, ports.CreateOpts{NetworkID: n.id}).Extract()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return made.ID
+}
+
+// named is the base URL of the script that DHCP names on a port.
+func (n neutronNetwork) named(t *testing.T, id string) string {
+	t.Helper()
+	var p extradhcpopts.ExtraDHCPOptsExt
+	if err := ports.Get(t.Context(), n.client, id).ExtractInto(&p); err != nil {
+		t.Fatal(err)
+	}
+	for _, o := range p.ExtraDHCPOpts {
+		if base, _, script := strings.Cut(o.OptValue, "/v1/drivers/"); script && o.OptName == "tag:ipxe,67" {
+			return base
+		}
+	}
+	return ""
+}
