@@ -19,6 +19,9 @@ import (
 	"ingot/internal/sim"
 )
 
+// api is where the server's API is, inside of the lab.
+const api = "http://" + lab.APIAddress
+
 // binary is the program under test, as `make build` makes it.
 const binary = "../../bin/ingot"
 
@@ -111,7 +114,9 @@ func baremetal(t *testing.T, l *lab.Lab, args ...string) string {
 	ctx, cancel := context.WithTimeout(t.Context(), 4*time.Minute)
 	defer cancel()
 	cmd := l.Command(ctx, "/usr/bin/baremetal", args...)
-	cmd.Env = append(os.Environ(), "OS_AUTH_TYPE=none", "OS_ENDPOINT=http://127.0.0.1:6385")
+	if cmd.Env = os.Environ(); os.Getenv("OS_AUTH_URL") == "" { // else somebody signs in
+		cmd.Env = append(cmd.Env, "OS_AUTH_TYPE=none", "OS_ENDPOINT="+api)
+	}
 	var out, errs bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &errs
 	if err := cmd.Run(); err != nil {

@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -61,6 +62,33 @@ func TestAnImageThatIsDeletedBeforeItIsWrittenFailsTheDeployment(t *testing.T) {
 	s.verb("active")
 	s.failed("write_image", c.image, "was deleted")
 	s.recovers()
+}
+
+func TestS0_9_AnImageOfGlanceIsReadWhenItIsWritten(t *testing.T) {
+	t.Parallel()
+	s, c := newCloudSite(t)
+	s.enrollWith(object{"image_source": c.image})
+	var reads atomic.Int64
+	c.glance.Watch(func(r *http.Request) {
+		if strings.HasSuffix(r.URL.Path, c.image+"/file") {
+			reads.Add(1)
+		}
+	})
+	s.machine.behave(manner{report: func(object) {
+		if n := reads.Load(); n > 0 {
+			t.Errorf("the image was read %d times before its disk was there", n)
+		}
+	}})
+	s.verb("active")
+	s.deployed()
+	if n := reads.Load(); n != 1 {
+		t.Errorf("the image was read %d times", n)
+	}
+	for _, file := range s.files() {
+		if data, err := os.ReadFile(filepath.Join(s.dir, file)); err != nil || len(data) >= imageSize {
+			t.Errorf("on the disk: %s, %d bytes, %v", file, len(data), err)
+		}
+	}
 }
 
 func TestAGlanceThatIsAwayForAWhileOnlyDelaysADeployment(t *testing.T) {
