@@ -86,7 +86,7 @@ func (c *Conductor) repoint(ctx context.Context) error {
 		return nil
 	}
 	free := false
-	return c.eachNode(ctx, store.NodeFilter{Reserved: &free}, func(n *ingot.Node) {
+	return c.eachNode(ctx, store.NodeFilter{Reserved: &free, Netboots: true}, func(n *ingot.Node) {
 		if repointer(c.o.Table, n) == nil || !c.repoints.wait(ctx) {
 			return
 		}

@@ -116,6 +116,8 @@ type NodeFilter struct {
 	Buckets []string
 	// Shares: in one of them; nil is any.
 	Shares []ingot.Share
+	// Netboots: boots something from the network.
+	Netboots bool
 	// WaitBefore: waits, with a deadline before it.
 	WaitBefore *time.Time
 	// StateBefore: in its provision state since before it.
@@ -158,6 +160,9 @@ func (f NodeFilter) where() where {
 			Replace(f.DescriptionContains)
 		w.add(`lower(description) LIKE lower(?) ESCAPE '\'`, "%"+escaped+"%")
 	}
+	if f.Netboots {
+		w.add(netboots)
+	}
 	if f.WaitBefore != nil {
 		w.add("wait_until < ?", f.WaitBefore.UnixMicro())
 	}
@@ -167,7 +172,7 @@ func (f NodeFilter) where() where {
 	if f.Project != "" {
 		w.within("owner = ? OR lessee = ?", f.Project, f.Project)
 	}
-	w.rare = f.WaitBefore != nil || f.Buckets != nil || f.Reserved != nil && *f.Reserved ||
+	w.rare = f.WaitBefore != nil || f.Netboots || f.Buckets != nil || f.Reserved != nil && *f.Reserved ||
 		f.Project != ""
 	return w
 }
