@@ -339,10 +339,16 @@ func TestPortsThatCannotBeProvisioned(t *testing.T) {
 	n := network.NewNeutron(network.Options{Client: w.client,
 		ProvisioningNetwork: w.Network(t, "provisioning", "", "10.1.0.0/24")})
 	w.task.Ports[0].LocalLinkConnection = nil
-	if err := n.AddProvisioning(t.Context(), w.task); ingot.KindOf(err) != ingot.Invalid ||
-		!strings.Contains(err.Error(), "local_link_connection") {
-		t.Errorf("none is left: %v", err)
+	refused := func(what, word string) {
+		t.Helper()
+		if err := n.AddProvisioning(t.Context(), w.task); ingot.KindOf(err) != ingot.Invalid ||
+			!strings.Contains(err.Error(), word) {
+			t.Errorf("%s: %v", what, err)
+		}
 	}
+	refused("no VIF", "vif attach")
+	w.attach(n, w.Port(t, w.Network(t, "tenant", "", "10.2.0.0/24")))
+	refused("none is left", "local_link_connection")
 	w.task.Ports[1].PXEEnabled = true
 	w.twice("one is left", n.AddProvisioning)
 	first := w.vif(1, "provisioning_vif_port_id")
