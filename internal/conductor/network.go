@@ -3,6 +3,7 @@ package conductor
 import (
 	"context"
 	"fmt"
+	"maps"
 	"sync"
 	"time"
 
@@ -24,21 +25,26 @@ func (c *Conductor) VIFs(ctx context.Context, ident string) ([]string, error) {
 // AttachVIF finds a port of the node for a VIF. A node without networks of Neutron takes any and keeps
 // none, as in Ironic.
 func (c *Conductor) AttachVIF(ctx context.Context, ident string, v rpc.VIF) error {
-	return c.withNetwork(ctx, ident, "attach VIF "+v.ID, func(t *task, n driver.Network) error {
+	return c.withNetwork(ctx, ident, "attach VIF "+v.ID, func(ctx context.Context, t *task, n driver.Network) error {
 		return n.AttachVIF(ctx, t.dt, driver.VIF(v))
 	})
 }
 
 // DetachVIF undoes it.
 func (c *Conductor) DetachVIF(ctx context.Context, ident, vif string) error {
-	return c.withNetwork(ctx, ident, "detach VIF "+vif, func(t *task, n driver.Network) error {
+	return c.withNetwork(ctx, ident, "detach VIF "+vif, func(ctx context.Context, t *task, n driver.Network) error {
 		return n.DetachVIF(ctx, t.dt, vif)
 	})
 }
 
-// withNetwork does something with the network of a node, which is reserved meanwhile.
+// vifTimeout bounds what is done at Neutron for a request; whoever sent it from another conductor has
+// given up after two minutes.
+const vifTimeout = 100 * time.Second
+
+// withNetwork does something with the network of a node, which is reserved meanwhile. It is not broken off
+// when who asks goes away: half of it would be done.
 func (c *Conductor) withNetwork(ctx context.Context, ident, what string,
-	do func(t *task, n driver.Network) error) error {
+	do func(ctx context.Context, t *task, n driver.Network) error) error {
 	t, err := c.reserve(ctx, ident)
 	if err != nil {
 		return err
@@ -47,7 +53,9 @@ func (c *Conductor) withNetwork(ctx context.Context, ident, what string,
 	if err := t.compose(); err != nil || t.driver().Network == nil {
 		return err
 	}
-	if err := do(t, t.driver().Network); err != nil {
+	ctx, cancel := context.WithTimeout(t.work, vifTimeout)
+	defer cancel()
+	if err := do(ctx, t, t.driver().Network); err != nil {
 		t.note(ingot.Entry{Source: "network", Level: ingot.LevelError,
 			Text: fmt.Sprintf("%s: %v", what, err)})
 		return err
@@ -95,7 +103,9 @@ func (c *Conductor) repoint(ctx context.Context) error {
 			if r == nil {
 				return
 			}
+			before := maps.Clone(t.node.DriverInternalInfo)
 			if err := r.Repoint(ctx, t.dt); err != nil {
+				t.node.DriverInternalInfo = before // whoever changes a node saves it
 				t.log.Warn("DHCP names a boot server that is gone, and could not be told of another one",
 					"error", err)
 				t.note(ingot.Entry{Source: "network", Level: ingot.LevelWarning, Text: fmt.Sprintf(

@@ -63,6 +63,11 @@ func (c *Conductor) UpdateNode(ctx context.Context, n *ingot.Node,
 	if err := c.o.Table.Complete(&changed); err != nil {
 		return nil, err
 	}
+	if was, now := old.Interfaces["network"], changed.Interfaces["network"]; was != now {
+		if err := c.refuseVIFs(ctx, old, fmt.Sprintf("its network_interface cannot become %s", now)); err != nil {
+			return nil, err
+		}
+	}
 	if old.Maintenance && !changed.Maintenance {
 		changed.Fault = "" // a person says that it is repaired
 	}
@@ -99,8 +104,27 @@ func (c *Conductor) DeleteNode(ctx context.Context, ident string) error {
 			"state \"%s\". Valid provision states to perform deletion are: \"%s\", or set the "+
 			"node into maintenance mode", n.UUID, n.ProvisionState,
 			strings.Join(deletable(), ", "))
+	default:
+		if err := c.refuseVIFs(ctx, n, "it cannot be deleted, or is to be set into maintenance mode"); err != nil {
+			return err
+		}
 	}
 	return c.o.Store.DeleteNode(ctx, n)
+}
+
+// refuseVIFs refuses what would leave a node's ports of Neutron to nobody.
+func (c *Conductor) refuseVIFs(ctx context.Context, n *ingot.Node, what string) error {
+	ports, err := c.o.Store.Ports(ctx, store.PortFilter{NodeID: n.ID}, store.Page{})
+	if err != nil {
+		return err
+	}
+	for _, p := range ports {
+		if vif, use := p.VIF(); vif != "" {
+			return ingot.Errorf(ingot.Conflict, "Node %s has VIF %s for %s use on port %s, so %s. Detach it first "+
+				"(baremetal node vif detach), or undeploy the node.", n.UUID, vif, use, p.UUID, what)
+		}
+	}
+	return nil
 }
 
 // deletable lists the states in which a node may be deleted. Available ones may be, too, as in

@@ -198,6 +198,8 @@ func prepareDeploy(ctx context.Context, t *task, r rpc.ProvisionRequest) error {
 		{"deploy", cmp.Or(d.Deploy.Validate(ctx, t.dt), checkTraits(n))},
 	}
 	if d.Network != nil {
+		ctx, cancel := context.WithTimeout(ctx, preflightTimeout)
+		defer cancel()
 		checked = append(checked, result{"network", d.Network.Validate(ctx, t.dt)})
 	}
 	for _, v := range checked {

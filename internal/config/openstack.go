@@ -52,6 +52,9 @@ func (c *Config) checkOpenStack(complain func(string, ...any)) {
 			complain("conductor.enabled_network_interfaces has %q; allowed: flat, neutron, noop", name)
 		}
 	}
+	if len(c.Conductor.EnabledNetworkInterfaces) == 0 {
+		complain("conductor.enabled_network_interfaces is empty; machines that ingot connects to nothing have noop")
+	}
 	if c.UsesNeutron() && c.Keystone.AuthURL == "" && c.Keystone.Cloud == "" && n.AuthType != AuthNone {
 		complain("conductor.enabled_network_interfaces needs a cloud for flat and neutron: set " +
 			"[keystone_authtoken], or [neutron] auth_type and endpoint_override")

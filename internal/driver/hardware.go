@@ -36,7 +36,8 @@ type Table struct {
 	Management map[string]Management
 	Boot       map[string]Boot
 	Deploy     map[string]Deploy
-	Network    map[string]Network
+	// Network has those that are enabled, noop as nil; nil is noop alone.
+	Network map[string]Network
 }
 
 // Driver is the composition chosen for one node.
@@ -73,7 +74,10 @@ func (t *Table) has(kind, name string) bool {
 	case "deploy":
 		return t.Deploy[name] != nil
 	case "network":
-		return t.Network[name] != nil || name == none[kind]
+		if t.Network != nil {
+			_, enabled := t.Network[name]
+			return enabled
+		}
 	}
 	return none[kind] == name
 }

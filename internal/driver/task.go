@@ -25,8 +25,7 @@ type Task struct {
 	// Save persists Node with the generation that was read; an error means that this conductor
 	// no longer owns the node and has to stop at once.
 	Save func(ctx context.Context) error
-	// SavePort persists the InternalInfo of one of Ports, under the reservation of Node; an error as
-	// of Save.
+	// SavePort persists one of Ports, under the reservation of Node; an error as of Save.
 	SavePort func(ctx context.Context, p *ingot.Port) error
 	// Note appends to the node's journal; never fails the caller. Node, attempt and time are
 	// filled in.
@@ -85,6 +84,10 @@ func (t *Task) ToProvisioning(ctx context.Context) error {
 	n := t.Driver.Network
 	if n == nil {
 		return nil
+	}
+	// That the instance is given up has to be on record before it is.
+	if err := t.Save(ctx); err != nil {
+		return err
 	}
 	if err := t.SetPower(ctx, ingot.PowerOff); err != nil {
 		return err

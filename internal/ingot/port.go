@@ -1,6 +1,9 @@
 package ingot
 
-import "time"
+import (
+	"strings"
+	"time"
+)
 
 // Port is one network interface of a node; Address is its MAC, lower case with colons.
 type Port struct {
@@ -21,6 +24,23 @@ type Port struct {
 
 	CreatedAt time.Time
 	UpdatedAt *time.Time
+}
+
+// Keys of InternalInfo: the ids of the ports of Neutron that a port has, in the network of its instance and
+// in that on which it is deployed. Named as in Ironic.
+const (
+	TenantVIF       = "tenant_vif_port_id"
+	ProvisioningVIF = "provisioning_vif_port_id"
+)
+
+// VIF returns the id of the port of Neutron that p has, "" if none, and what for.
+func (p *Port) VIF() (id, use string) {
+	for _, key := range []string{ProvisioningVIF, TenantVIF} {
+		if id, _ := p.InternalInfo[key].(string); id != "" {
+			return id, strings.TrimSuffix(key, "_vif_port_id")
+		}
+	}
+	return "", ""
 }
 
 // Lease binds an IPv4 address to a MAC on the provisioning network until Expires. Leases live

@@ -82,6 +82,9 @@ func hint(err error) error {
 // Network is a network of the cloud.
 type Network struct {
 	ID, Name string
+	// Project is the id of the one that it is of, and Shared tells whether all may use it.
+	Project string
+	Shared  bool
 	// Physical are the names of the physical networks that it is on; none is all of them.
 	Physical []string
 }
@@ -136,7 +139,7 @@ func (c *Client) networks(ctx context.Context, ref string, which networks.ListOp
 }
 
 func newNetwork(n network) *Network {
-	out := &Network{ID: n.ID, Name: n.Name}
+	out := &Network{ID: n.ID, Name: n.Name, Project: n.ProjectID, Shared: n.Shared}
 	for _, s := range append(n.Segments, provider.Segment{PhysicalNetwork: n.PhysicalNetwork}) {
 		if s.PhysicalNetwork != "" {
 			out.Physical = append(out.Physical, s.PhysicalNetwork)

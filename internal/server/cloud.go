@@ -20,7 +20,7 @@ type cloud struct {
 	session *keystone.Session
 	// glance is nil if there is none.
 	glance *glance.Client
-	// neutron is nil if machines are connected to no network of it.
+	// neutron is nil if nobody says where it is.
 	neutron *neutron.Client
 	// images are those of Glance in Swift; nil if machines do not fetch from there.
 	images *swift.Images

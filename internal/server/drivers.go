@@ -76,12 +76,12 @@ func (s *server) table(bootURL string) (*driver.Table, error) {
 	}, nil
 }
 
-// networks are the network interfaces that are enabled, but noop, which is none.
+// networks are the network interfaces that are enabled.
 func (s *server) networks() map[string]driver.Network {
 	n := s.cfg.Neutron
 	o := network.Options{Client: s.cloud.neutron, ProvisioningNetwork: n.ProvisioningNetwork,
 		SecurityGroups: n.SecurityGroups, FailOnBindingFailure: n.FailOnBinding}
-	known := map[string]driver.Network{"flat": network.NewFlat(o), "neutron": network.NewNeutron(o)}
+	known := map[string]driver.Network{"flat": network.NewFlat(o), "neutron": network.NewNeutron(o), "noop": nil}
 	maps.DeleteFunc(known, func(name string, _ driver.Network) bool {
 		return !slices.Contains(s.cfg.Conductor.EnabledNetworkInterfaces, name)
 	})

@@ -32,23 +32,14 @@ func TestS0_11_NeutronIsToldOfAnotherConductor(t *testing.T) {
 	testkit.Long(t)
 	t.Parallel()
 	c := openstack.Start(t, openstack.Want{Services: "neutron"})
-	database, images := storetest.Postgres(t), t.TempDir()
+	database := storetest.Postgres(t)
 	const lease = 3 * time.Second
-	r1 := startWith(t, func(o *config.Config) {
+	r1, images := startBeside(t, c.Neutron, func(o *config.Config) {
 		o.Store.URL, o.Conductor.Host, o.Cluster.Listen = database, "r1", "127.0.0.1:0"
 		o.Conductor.HeartbeatTimeout = config.Duration(lease)
 		o.Conductor.HeartbeatInterval = config.Duration(100 * time.Millisecond)
-		o.Conductor.EnabledHardwareTypes = []string{"fake-hardware"}
-		o.Conductor.EnabledNetworkInterfaces = []string{"flat"}
-		o.Conductor.BootRetryTimeout = 0
-		o.Neutron.AuthType, o.Neutron.Endpoint = config.AuthNone, c.Neutron
 		o.Boot.Quorum = config.QuorumAny
-		o.Image.AllowedPaths = []string{images}
-		o.Deploy.Kernel, o.Deploy.Ramdisk = "file://"+images+"/file", "file://"+images+"/file"
 	})
-	if err := os.WriteFile(filepath.Join(images, "file"), []byte("content"), 0o600); err != nil {
-		t.Fatal(err)
-	}
 	st, err := store.Open(t.Context(), store.Options{URL: database, ConductorLease: lease})
 	if err != nil {
 		t.Fatal(err)
@@ -84,6 +75,25 @@ func TestS0_11_NeutronIsToldOfAnotherConductor(t *testing.T) {
 	}
 }
 
+// startBeside starts a server beside a Neutron, whose machines are of fake-hardware; images is a directory
+// with a file that may be deployed.
+func startBeside(t *testing.T, neutron string, change func(*config.Config)) (s *sandbox, images string) {
+	t.Helper()
+	images = t.TempDir()
+	if err := os.WriteFile(filepath.Join(images, "file"), []byte("content"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return startWith(t, func(o *config.Config) {
+		o.Conductor.EnabledHardwareTypes = []string{"fake-hardware"}
+		o.Conductor.EnabledNetworkInterfaces = []string{"flat"}
+		o.Conductor.BootRetryTimeout = 0
+		o.Neutron.AuthType, o.Neutron.Endpoint = config.AuthNone, neutron
+		o.Image.AllowedPaths = []string{images}
+		o.Deploy.Kernel, o.Deploy.Ramdisk = "file://"+images+"/file", "file://"+images+"/file"
+		change(o)
+	}), images
+}
+
 // lives has a conductor live that is a row only, until it is told to die.
 func lives(t *testing.T, st *store.Store, c *ingot.Conductor) (die func()) {
 	t.Helper()
@@ -115,6 +125,54 @@ func contains(told map[string]string, base string) bool {
 		}
 	}
 	return false
+}
+
+// What has a VIF is not taken away under it, and an instance can be deleted whatever became of its VIFs.
+func TestNodesWithVIFs(t *testing.T) {
+	testkit.Long(t)
+	t.Parallel()
+	c := openstack.Start(t, openstack.Want{Services: "neutron"})
+	s, images := startBeside(t, c.Neutron, func(o *config.Config) {
+		o.Conductor.EnabledNetworkInterfaces = []string{"flat", "noop"}
+	})
+	n := newNetwork(t, c.Neutron)
+	vif := n.port(t)
+	s.deployOn(t, 0, vif, images)
+	refused := func(method, path, body, words string) {
+		t.Helper()
+		if got := s.as("", method, path, body); got.status != 409 || !strings.Contains(got.body, words) {
+			t.Errorf("%s %s: %d %s", method, path, got.status, got.body)
+		}
+	}
+	const at = "/v1/nodes/metal-0"
+	port, _, _ := strings.Cut(strings.SplitN(s.as("", "GET", at+"/ports", "").body, `"uuid":"`, 2)[1], `"`)
+	refused("DELETE", "/v1/ports/"+port, "", "as it is bound to VIF "+vif+" for tenant use")
+	if err := ports.Delete(t.Context(), n.client, vif).ExtractErr(); err != nil {
+		t.Fatal(err)
+	}
+	s.as("", "PUT", at+"/states/provision", `{"target": "deleted"}`)
+	for end := time.Now().Add(time.Minute); ; time.Sleep(20 * time.Millisecond) {
+		got := s.as("", "GET", at+"?fields=provision_state,last_error", "").body
+		if strings.Contains(got, `"available"`) {
+			break
+		}
+		if time.Now().After(end) || strings.Contains(got, `"error"`) {
+			t.Fatal(got)
+		}
+	}
+	if got := s.as("", "GET", at+"/vifs", ""); !strings.Contains(got.body, `"vifs":[]`) {
+		t.Errorf("left: %s", got.body)
+	}
+	if got := s.as("", "POST", at+"/vifs", fmt.Sprintf(`{"id": %q}`, n.port(t))); got.status != 204 {
+		t.Fatalf("attach: %d %s", got.status, got.body)
+	}
+	refused("DELETE", at, "", "Detach it first")
+	s.as("", "PUT", at+"/maintenance", "")
+	refused("PATCH", at, `[{"op": "replace", "path": "/network_interface", "value": "noop"}]`,
+		"network_interface cannot become noop")
+	if got := s.as("", "DELETE", "/v1/ports/"+port, ""); got.status != 204 {
+		t.Errorf("in maintenance: %d %s", got.status, got.body)
+	}
 }
 
 // deployOn has a node wait for its ramdisk with a VIF.

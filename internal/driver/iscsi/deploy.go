@@ -325,12 +325,6 @@ func config(target *ingot.ISCSITarget) iscsi.Config {
 
 // CleanUp forgets the attempt and what the machine was to boot.
 func (d *Deploy) CleanUp(ctx context.Context, t *driver.Task) error {
-	if err := t.Driver.Boot.CleanUpRamdisk(ctx, t); err != nil {
-		return err
-	}
-	if err := t.Driver.Boot.CleanUpInstance(ctx, t); err != nil {
-		return err
-	}
 	t.Node.Attempt = nil
-	return nil
+	return errors.Join(t.Driver.Boot.CleanUpRamdisk(ctx, t), t.Driver.Boot.CleanUpInstance(ctx, t))
 }

@@ -26,7 +26,7 @@ func (v vifs) SetDHCP(ctx context.Context, t *driver.Task, options []driver.DHCP
 	}
 	count := 0
 	for _, p := range t.Ports {
-		id := cmp.Or(driver.Text(p.InternalInfo, provisioningKey), driver.Text(p.InternalInfo, tenantKey))
+		id := cmp.Or(driver.Text(p.InternalInfo, ingot.ProvisioningVIF), driver.Text(p.InternalInfo, ingot.TenantVIF))
 		if id == "" || !p.PXEEnabled {
 			continue
 		}
@@ -54,7 +54,7 @@ func (v vifs) SetDHCP(ctx context.Context, t *driver.Task, options []driver.DHCP
 // clearDHCP takes our options from all ports of Neutron that the machine has.
 func (v vifs) clearDHCP(ctx context.Context, t *driver.Task) error {
 	for _, p := range t.Ports {
-		for _, key := range []string{provisioningKey, tenantKey} {
+		for _, key := range []string{ingot.ProvisioningVIF, ingot.TenantVIF} {
 			id := driver.Text(p.InternalInfo, key)
 			if id == "" {
 				continue

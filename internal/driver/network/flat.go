@@ -16,7 +16,7 @@ var _ driver.Network = (*Flat)(nil)
 // NewFlat returns the network interface flat.
 func NewFlat(o Options) *Flat { return &Flat{vifs{Options: o}} }
 
-// Validate checks that there is a Neutron. A node needs no VIFs: its DHCP may be somebody else's.
+// Validate checks that there is a Neutron. A node needs no VIFs before it is deployed.
 func (f *Flat) Validate(context.Context, *driver.Task) error {
 	if f.Client == nil {
 		return neutron.ErrNowhere
@@ -28,7 +28,7 @@ func (f *Flat) Validate(context.Context, *driver.Task) error {
 func (f *Flat) AddProvisioning(ctx context.Context, t *driver.Task) error {
 	count, err := f.bind(ctx, t)
 	if err == nil && count == 0 {
-		t.Log.Warn("the node is deployed on the network of its VIFs and has none")
+		return noVIF(t)
 	}
 	return err
 }

@@ -33,12 +33,6 @@ type Options struct {
 	FailOnBindingFailure bool
 }
 
-// Keys of InternalInfo of a port: which port of Neutron it has, by UUID.
-const (
-	tenantKey       = "tenant_vif_port_id"
-	provisioningKey = "provisioning_vif_port_id"
-)
-
 // vifs is what both interfaces have in common.
 type vifs struct {
 	Options
@@ -72,7 +66,7 @@ func (v vifs) binding(n *ingot.Node, p *ingot.Port) neutron.Binding {
 func (v vifs) bind(ctx context.Context, t *driver.Task) (int, error) {
 	count := 0
 	for _, p := range t.Ports {
-		id := driver.Text(p.InternalInfo, tenantKey)
+		id := driver.Text(p.InternalInfo, ingot.TenantVIF)
 		if id == "" {
 			continue
 		}
@@ -114,7 +108,7 @@ func (v vifs) verify(t *driver.Task, p *ingot.Port, got *neutron.Port) error {
 // unbind takes the VIFs from the machine; they stay on record.
 func (v vifs) unbind(ctx context.Context, t *driver.Task) error {
 	for _, p := range t.Ports {
-		id := driver.Text(p.InternalInfo, tenantKey)
+		id := driver.Text(p.InternalInfo, ingot.TenantVIF)
 		if id == "" {
 			continue
 		}

@@ -132,7 +132,9 @@ func TestFlatDeploysOnTheNetworkOfTheVIF(t *testing.T) {
 	if err := n.Validate(t.Context(), w.task); err != nil {
 		t.Error(err)
 	}
-	w.twice("without VIFs", n.AddProvisioning)
+	if err := n.AddProvisioning(t.Context(), w.task); err == nil || !strings.Contains(err.Error(), "vif attach") {
+		t.Errorf("without VIFs: %v", err)
+	}
 	w.attach(n, vif)
 	w.has("attached", vif, "", mac)
 	if w.vif(0, "tenant_vif_port_id") != vif || !cmp.Equal(n.VIFs(w.task), []string{vif}) {
@@ -359,6 +361,9 @@ func TestPortsThatCannotBeProvisioned(t *testing.T) {
 		t.Errorf("the port on the old network: %v", err)
 	}
 	second := w.vif(1, "provisioning_vif_port_id")
+	w.task.Node.Owner = "a project"
+	refused("a network of others", "neither of the project that owns the node nor shared")
+	w.task.Node.Owner = ""
 	w.task.Node.DriverInfo["provisioning_network"] = "deleted meanwhile"
 	w.twice("without the network", n.RemoveProvisioning)
 	if _, err := w.client.Port(t.Context(), second); ingot.KindOf(err) != ingot.NotFound {

@@ -52,6 +52,12 @@ func (n *Neutron) provisioning(ctx context.Context, t *driver.Task) (*neutron.Ne
 	if err != nil {
 		return nil, fmt.Errorf("provisioning network: %w", err)
 	}
+	// An owner may change driver_info, and we may use all networks.
+	owner := t.Node.Owner
+	if ref != n.ProvisioningNetwork && owner != "" && !found.Shared && found.Project != owner {
+		return nil, ingot.Errorf(ingot.Invalid, "provisioning network %s of driver_info is neither of the project "+
+			"that owns the node nor shared; unset provisioning_network, or take another one", ref)
+	}
 	return found, nil
 }
 
@@ -95,12 +101,12 @@ func (n *Neutron) addProvisioning(ctx context.Context, t *driver.Task, p *ingot.
 	if err != nil {
 		return err
 	}
-	if old := driver.Text(p.InternalInfo, provisioningKey); old != "" && old != made.ID {
+	if old := driver.Text(p.InternalInfo, ingot.ProvisioningVIF); old != "" && old != made.ID {
 		if err := n.Client.Delete(ctx, old); err != nil { // the network is another one by now
 			return err
 		}
 	}
-	if err := record(ctx, t, p, provisioningKey, made.ID); err != nil {
+	if err := record(ctx, t, p, ingot.ProvisioningVIF, made.ID); err != nil {
 		return err
 	}
 	return n.verify(t, p, made)
@@ -115,7 +121,7 @@ func (n *Neutron) RemoveProvisioning(ctx context.Context, t *driver.Task) error 
 	}
 	for _, p := range t.Ports {
 		var ids []string
-		if id := driver.Text(p.InternalInfo, provisioningKey); id != "" {
+		if id := driver.Text(p.InternalInfo, ingot.ProvisioningVIF); id != "" {
 			ids = append(ids, id)
 		}
 		if network != nil { // else it was deleted, or is not named any more
@@ -124,7 +130,7 @@ func (n *Neutron) RemoveProvisioning(ctx context.Context, t *driver.Task) error 
 				return err
 			}
 			for _, f := range found {
-				if f.Owner == neutron.Owner {
+				if f.Owner == neutron.Owner && f.ID != driver.Text(p.InternalInfo, ingot.TenantVIF) {
 					ids = append(ids, f.ID)
 				}
 			}
@@ -134,7 +140,7 @@ func (n *Neutron) RemoveProvisioning(ctx context.Context, t *driver.Task) error 
 				return err
 			}
 		}
-		if err := record(ctx, t, p, provisioningKey, ""); err != nil {
+		if err := record(ctx, t, p, ingot.ProvisioningVIF, ""); err != nil {
 			return err
 		}
 	}
@@ -150,6 +156,7 @@ func (n *Neutron) ConfigureTenant(ctx context.Context, t *driver.Task) error {
 	return err
 }
 
+// noVIF is the error of a machine that would have no network.
 func noVIF(t *driver.Task) error {
 	return ingot.Errorf(ingot.Invalid, "the node has no VIF, so the machine would be on no network; attach "+
 		"a port of Neutron: openstack baremetal node vif attach %s PORT", t.Node.UUID)

@@ -16,7 +16,7 @@ import (
 func (v vifs) VIFs(t *driver.Task) []string {
 	ids := []string{}
 	for _, p := range t.Ports {
-		if id := driver.Text(p.InternalInfo, tenantKey); id != "" {
+		if id := driver.Text(p.InternalInfo, ingot.TenantVIF); id != "" {
 			ids = append(ids, id)
 		}
 	}
@@ -35,16 +35,31 @@ func (v vifs) AttachVIF(ctx context.Context, t *driver.Task, want driver.VIF) er
 	if err != nil {
 		return err
 	}
-	// On record comes last: what was done before is done again, and found done, if we get no further.
 	if t.Node.ProvisionState == string(lifecycle.Active) {
-		if err := v.bindOne(ctx, t, p, id); err != nil {
-			return errors.Join(fmt.Errorf("attach VIF %s: %w", id, err),
-				v.Client.Unbind(ctx, id, v.binding(t.Node, p)))
-		}
-	} else if err := v.Client.SetMAC(ctx, id, v.binding(t.Node, p)); err != nil {
+		return v.attachBound(ctx, t, p, id)
+	}
+	// On record comes last: what was done before is done again, and found done, if we get no further.
+	if err := v.Client.SetMAC(ctx, id, v.binding(t.Node, p)); err != nil {
 		return fmt.Errorf("attach VIF %s: give it the MAC address %s of the machine: %w", id, p.Address, err)
 	}
-	return record(ctx, t, p, tenantKey, id)
+	return record(ctx, t, p, ingot.TenantVIF, id)
+}
+
+// attachBound attaches a VIF to a machine in use. It is on record first: a port that is bound and not on
+// record would stay bound.
+func (v vifs) attachBound(ctx context.Context, t *driver.Task, p *ingot.Port, id string) error {
+	if err := record(ctx, t, p, ingot.TenantVIF, id); err != nil {
+		return err
+	}
+	err := v.bindOne(ctx, t, p, id)
+	if err == nil {
+		return nil
+	}
+	err = fmt.Errorf("attach VIF %s: %w", id, err)
+	if undo := v.Client.Unbind(ctx, id, v.binding(t.Node, p)); undo != nil {
+		return fmt.Errorf("%w; it may be bound, and is attached until it is detached: %w", err, undo)
+	}
+	return errors.Join(err, record(ctx, t, p, ingot.TenantVIF, ""))
 }
 
 // look finds out whether there is a VIF for a project ("" is any), and on which physical networks that is;
@@ -91,7 +106,7 @@ func choose(ports []*ingot.Port, vif driver.VIF, physical []string,
 	usable func(*ingot.Port) bool) (*ingot.Port, error) {
 	best, rank := (*ingot.Port)(nil), -1
 	for _, p := range ports {
-		has := driver.Text(p.InternalInfo, tenantKey)
+		has := driver.Text(p.InternalInfo, ingot.TenantVIF)
 		if has == vif.ID {
 			return nil, ingot.Errorf(ingot.Conflict, "Unable to attach VIF because VIF %s is already attached to "+
 				"Ironic Port %s", vif.ID, p.UUID)
@@ -124,7 +139,7 @@ func choose(ports []*ingot.Port, vif driver.VIF, physical []string,
 func (v vifs) DetachVIF(ctx context.Context, t *driver.Task, id string) error {
 	id = strings.ToLower(id)
 	i := slices.IndexFunc(t.Ports, func(p *ingot.Port) bool {
-		return driver.Text(p.InternalInfo, tenantKey) == id
+		return driver.Text(p.InternalInfo, ingot.TenantVIF) == id
 	})
 	if i < 0 || id == "" {
 		return ingot.Errorf(ingot.Invalid, "Unable to detach VIF %s from node %s because it is not attached to it.",
@@ -134,5 +149,5 @@ func (v vifs) DetachVIF(ctx context.Context, t *driver.Task, id string) error {
 	if err := v.Client.Unbind(ctx, id, v.binding(t.Node, t.Ports[i])); err != nil {
 		return fmt.Errorf("detach VIF %s: %w", id, err)
 	}
-	return record(ctx, t, t.Ports[i], tenantKey, "")
+	return record(ctx, t, t.Ports[i], ingot.TenantVIF, "")
 }

@@ -53,13 +53,14 @@ func (b *Boot) Lost(n *ingot.Node) bool {
 	return told != "" && !slices.Contains(b.serversOf(n), told)
 }
 
-// Repoint sends the machine to a server that lives.
+// Repoint sends the machine to a server that lives. That is on record when DHCP has been told, and not
+// before: what was not done is found by Lost again.
 func (b *Boot) Repoint(ctx context.Context, t *driver.Task) error {
 	b.prepareDHCP(t)
-	if err := t.Save(ctx); err != nil {
+	if err := b.tellDHCP(ctx, t); err != nil {
 		return err
 	}
-	return b.tellDHCP(ctx, t)
+	return t.Save(ctx)
 }
 
 // serversOf are the servers that can answer the machine of a node; this one is among them.

@@ -306,10 +306,11 @@ func (b *Boot) holdInstance(ctx context.Context, n *ingot.Node) error {
 
 // CleanUpRamdisk takes the ramdisk back; held files stay for others.
 func (b *Boot) CleanUpRamdisk(ctx context.Context, t *driver.Task) error {
-	if t.Node.BootIntent == ingot.BootDeploy {
-		t.Node.BootIntent = ingot.BootNone
-		b.prepareDHCP(t)
+	if t.Node.BootIntent != ingot.BootDeploy {
+		return nil
 	}
+	t.Node.BootIntent = ingot.BootNone
+	b.prepareDHCP(t)
 	return b.tellDHCP(ctx, t)
 }
 
