@@ -92,13 +92,15 @@ type Chassis interface {
 }
 
 // A Board is a machine of nothing but switches: it boots no software, and so a graceful shutdown is
-// ignored unless it Obeys. The zero value is off.
+// ignored unless it Obeys. The zero value is off, its drives are empty.
 type Board struct {
 	mu    sync.Mutex // guards the fields below
 	obeys bool
 	state PowerState
 	boot  Boot
 	boots []Target
+
+	Tray
 }
 
 var _ Chassis = (*Board)(nil)

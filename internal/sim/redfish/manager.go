@@ -2,7 +2,7 @@ package redfish
 
 // manager is the BMC itself.
 func (s *Service) manager() object {
-	return object{
+	body := object{
 		"@odata.id":       ManagerPath,
 		"@odata.type":     "#Manager.v1_5_1.Manager",
 		"Id":              "1",
@@ -18,4 +18,8 @@ func (s *Service) manager() object {
 			"ManagerForServers@odata.count": 1,
 		},
 	}
+	if s.drives != nil && !s.Quirks().MediaUnderSystem {
+		body["VirtualMedia"] = link(s.mediaPath())
+	}
+	return body
 }

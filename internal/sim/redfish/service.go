@@ -57,9 +57,10 @@ type Options struct {
 // A Service is a machine's management controller. Its methods may be called concurrently.
 type Service struct {
 	chassis Chassis
+	drives  Media // nil if the chassis has none
 	o       Options
 
-	patching sync.Mutex     // held from the check of an ETag to the change
+	changing sync.Mutex     // held from a look at an override or a drive to its change
 	tasks    sync.WaitGroup // what was answered with 202
 
 	mu          sync.Mutex // guards the fields below
@@ -71,6 +72,7 @@ type Service struct {
 	quirks      Quirks
 	busy        int // requests that are still answered with 503
 	mode        Mode
+	media       map[Drive]slot
 	sessions    map[string]*session // by token
 	running     map[string]*task    // by ID
 	lastID      int                 // of a session or a task
@@ -92,8 +94,9 @@ func New(c Chassis, o Options) *Service {
 	o.Sessions = cmp.Or(o.Sessions, 8)
 	o.SessionTimeout = cmp.Or(o.SessionTimeout, 30*time.Minute)
 	o.Log = cmp.Or(o.Log, slog.New(slog.DiscardHandler))
-	return &Service{chassis: c, o: o, addr: o.Addr, password: o.Password, mode: o.Mode,
-		sessions: map[string]*session{}, running: map[string]*task{}}
+	drives, _ := c.(Media)
+	return &Service{chassis: c, drives: drives, o: o, addr: o.Addr, password: o.Password, mode: o.Mode,
+		media: map[Drive]slot{}, sessions: map[string]*session{}, running: map[string]*task{}}
 }
 
 // Start makes the service listen; one that listens is left alone. It listens where it did before a
@@ -199,7 +202,7 @@ func (s *Service) routes() []route {
 	read := func(path string, body func() object) route {
 		return route{pattern: "GET " + path, handle: resource(body)}
 	}
-	return []route{
+	routes := []route{
 		{"GET /redfish", true, resource(func() object { return object{"v1": Root} })},
 		{"GET /redfish/v1", true, resource(s.root)},
 		{"GET " + Root + "{$}", true, resource(s.root)},
@@ -225,6 +228,11 @@ func (s *Service) routes() []route {
 			return failure(http.StatusNotFound, "ResourceMissingAtURI", r.URL.Path)
 		}},
 	}
+	if s.drives != nil {
+		routes = append(routes, s.mediaRoutes(ManagerPath)...)
+		routes = append(routes, s.mediaRoutes(SystemPath)...)
+	}
+	return routes
 }
 
 // admit lets a request in that may come in, and answers the others.

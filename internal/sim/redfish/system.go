@@ -47,6 +47,9 @@ func (s *Service) system() object {
 	if s.o.MAC != "" {
 		body["EthernetInterfaces"] = link(interfacesPath)
 	}
+	if s.drives != nil && s.Quirks().MediaUnderSystem {
+		body["VirtualMedia"] = link(s.mediaPath())
+	}
 	return body
 }
 
@@ -90,8 +93,8 @@ func (s *Service) ethernet() object {
 
 // patchSystem changes the boot override: the properties that are given, the others stay.
 func (s *Service) patchSystem(r *http.Request) reply {
-	s.patching.Lock()
-	defer s.patching.Unlock()
+	s.changing.Lock()
+	defer s.changing.Unlock()
 	if refused := s.precondition(r, s.system()); refused != nil {
 		return *refused
 	}
@@ -124,7 +127,7 @@ func (s *Service) patchSystem(r *http.Request) reply {
 	if b.Target == None || b.Enabled == Disabled {
 		b.Target, b.Enabled = None, Disabled
 	}
-	if s.Quirks().CDOverrideNeedsMedium && b.Target == CD && !s.inserted(VirtualCD) {
+	if s.Quirks().CDOverrideNeedsMedium && b.Target == CD && s.Inserted(VirtualCD) == "" {
 		return failure(http.StatusInternalServerError, "InternalError")
 	}
 	s.chassis.SetBoot(b)
@@ -197,7 +200,7 @@ func (s *Service) doReset(ctx context.Context, how ResetType) reply {
 	}
 	if s.Quirks().LoseMediaAtReset && slices.Contains([]ResetType{GracefulRestart, ForceRestart,
 		PowerCycle}, how) {
-		s.LoseMedia()
+		s.LoseMedia(ctx)
 	}
 	err := s.chassis.Switch(ctx, plain(how, before))
 	s.report(ctx, string(how), err)
