@@ -5,9 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
-	"net"
 	"net/http"
-	"time"
 
 	"ingot/internal/sim/redfish"
 )
@@ -39,16 +37,16 @@ func (m *Machine) mediaArgs(order BootOrder) []string {
 // while it is off the medium stays. The error is [redfish.ErrUnreachable] if it cannot be read.
 func (m *Machine) Insert(ctx context.Context, drive BootDevice, url string) error {
 	if !m.spec.VirtualMedia {
-		return fmt.Errorf("insert %s: machine %s has no drives", url, m.spec.Name)
+		return fmt.Errorf("insert a medium: machine %s has no drives", m.spec.Name)
 	}
 	if err := m.net.reach(ctx, url); err != nil {
-		return fmt.Errorf("insert %s: %w: %w", url, redfish.ErrUnreachable, err)
+		return fmt.Errorf("insert into %s: %w: %w", drive, redfish.ErrUnreachable, err)
 	}
 	m.power.Lock()
 	defer m.power.Unlock()
 	if m.qemu.running() {
 		if err := m.qemu.insert(ctx, drive, url); err != nil {
-			return fmt.Errorf("insert %s: %w", url, err)
+			return fmt.Errorf("insert into %s: %w", drive, err)
 		}
 	}
 	m.media[drive] = url
@@ -98,13 +96,7 @@ func (n *Network) reach(ctx context.Context, url string) error {
 	client := http.Client{Transport: &http.Transport{
 		DisableKeepAlives: true,
 		TLSClientConfig:   &tls.Config{InsecureSkipVerify: true},
-		DialContext: func(ctx context.Context, network, addr string) (conn net.Conn, err error) {
-			err = n.Do(func() (err error) {
-				conn, err = (&net.Dialer{Timeout: 10 * time.Second}).DialContext(ctx, network, addr)
-				return err
-			})
-			return conn, err
-		},
+		DialContext:       n.Dial,
 	}}
 	req, err := http.NewRequestWithContext(ctx, http.MethodHead, url, nil)
 	if err != nil {

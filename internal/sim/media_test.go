@@ -93,16 +93,6 @@ type redfishClient struct {
 // do sends a request and wants a status.
 func (c redfishClient) do(t *testing.T, method, path, body string, status int) map[string]any {
 	t.Helper()
-	var conn net.Conn
-	addr := c.machine.Redfish().Addr().String()
-	err := c.network.Do(func() (err error) {
-		conn, err = net.Dial("tcp", addr)
-		return err
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close()
 	req, err := http.NewRequestWithContext(limit(t), method, c.machine.Redfish().URL()+path,
 		strings.NewReader(body))
 	if err != nil {
@@ -110,8 +100,7 @@ func (c redfishClient) do(t *testing.T, method, path, body string, status int) m
 	}
 	req.SetBasicAuth(c.machine.Spec().User, c.machine.Spec().Password)
 	client := http.Client{Transport: &http.Transport{
-		DisableKeepAlives: true,
-		Dial:              func(string, string) (net.Conn, error) { return conn, nil },
+		DisableKeepAlives: true, DialContext: c.network.Dial,
 	}}
 	resp, err := client.Do(req)
 	if err != nil {

@@ -2,10 +2,15 @@ package redfish_test
 
 import (
 	"bytes"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
+	"errors"
 	"io"
 	"net/http"
+	"strings"
 	"testing"
+	"time"
 
 	"ingot/internal/sim/redfish"
 	"ingot/internal/testkit"
@@ -225,4 +230,74 @@ func TestSessionsBeginAndEnd(t *testing.T) {
 	s.SetQuirks(redfish.Quirks{})
 	s.SetPassword("rotated")
 	signIn(t, s, 401)
+}
+
+func TestSessionsThatNobodyUsesEnd(t *testing.T) {
+	t.Parallel()
+	s, _ := serve(t, redfish.Options{Sessions: 1, SessionTimeout: 1})
+	token, _ := signIn(t, s, 201)
+	ask(t, s, "GET", redfish.SystemPath, "", "X-Auth-Token", token).want(t, "old session", 401)
+	signIn(t, s, 201)
+}
+
+func TestServiceThatStopsOrIsSilentComesBack(t *testing.T) {
+	t.Parallel()
+	s, _ := serve(t, redfish.Options{})
+	url := s.URL()
+	token, _ := signIn(t, s, 201)
+	for range 2 { // twice is as once
+		if err := s.Stop(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := testkit.Web.Get(url + redfish.Root); err == nil {
+		t.Error("a service that was stopped answers")
+	}
+	for range 2 {
+		if err := s.Start(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if s.URL() != url {
+		t.Errorf("the service is at %s, and was at %s", s.URL(), url)
+	}
+	ask(t, s, "GET", redfish.SystemPath, "", "X-Auth-Token", token).want(t, "session from before", 401)
+
+	s.Silence()
+	impatient := http.Client{Transport: testkit.Web.Transport, Timeout: 200 * time.Millisecond}
+	if _, err := impatient.Post(url+sessionsPath, "application/json", strings.NewReader("{}")); err == nil {
+		t.Error("a silent service answers")
+	}
+	s.Speak()
+	ask(t, s, "GET", redfish.SystemPath, "").want(t, "after the silence", 200)
+}
+
+func TestCertificateIsKeptUntilItIsRenewed(t *testing.T) {
+	t.Parallel()
+	s, _ := serve(t, redfish.Options{TLS: true})
+	get := func(certificate []byte) error {
+		pool := x509.NewCertPool()
+		pool.AppendCertsFromPEM(certificate)
+		client := http.Client{Transport: &http.Transport{
+			DisableKeepAlives: true, TLSClientConfig: &tls.Config{RootCAs: pool},
+		}}
+		resp, err := client.Get(s.URL() + redfish.Root)
+		if err == nil {
+			err = resp.Body.Close()
+		}
+		return err
+	}
+	old := s.Certificate()
+	if err := errors.Join(s.Stop(), s.Start(), get(old)); err != nil {
+		t.Errorf("after a new start: %v", err)
+	}
+	if err := s.RenewCertificate(); err != nil {
+		t.Fatal(err)
+	}
+	if err := get(old); err == nil {
+		t.Error("the new certificate is the old one")
+	}
+	if err := get(s.Certificate()); err != nil {
+		t.Errorf("the new certificate: %v", err)
+	}
 }

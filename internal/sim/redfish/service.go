@@ -15,6 +15,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -70,6 +71,7 @@ type Service struct {
 	certificate tls.Certificate
 	password    string
 	quirks      Quirks
+	silent      bool
 	busy        int // requests that are still answered with 503
 	mode        Mode
 	media       map[Drive]slot
@@ -167,6 +169,24 @@ func (s *Service) URL() string {
 	return scheme + s.Addr().String()
 }
 
+// Silence has the service take requests and never answer, as a BMC does that hangs.
+func (s *Service) Silence() { s.setSilent(true) }
+
+// Speak ends a Silence, for requests to come.
+func (s *Service) Speak() { s.setSilent(false) }
+
+func (s *Service) setSilent(silent bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.silent = silent
+}
+
+func (s *Service) isSilent() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.silent
+}
+
 // object is a JSON object of the schemas.
 type object = map[string]any
 
@@ -237,6 +257,11 @@ func (s *Service) routes() []route {
 
 // admit lets a request in that may come in, and answers the others.
 func (s *Service) admit(r *http.Request, to route) reply {
+	if s.isSilent() {
+		_, _ = io.Copy(io.Discard, r.Body) // before that the end of a connection is not seen
+		<-r.Context().Done()
+		panic(http.ErrAbortHandler)
+	}
 	if s.isBusy() {
 		answer := failure(http.StatusServiceUnavailable, "ServiceTemporarilyUnavailable", "1")
 		answer.header = map[string]string{"Retry-After": "1"}
@@ -318,14 +343,9 @@ func (s *Service) root() object {
 
 // decode reads the body of a request; an empty one is an empty object.
 func decode(r *http.Request, into any) error {
-	text := http.MaxBytesReader(nil, r.Body, 1<<20)
-	err := json.NewDecoder(text).Decode(into)
-	if r.ContentLength == 0 {
+	err := json.NewDecoder(io.LimitReader(r.Body, 1<<20)).Decode(into)
+	if errors.Is(err, io.EOF) {
 		return nil
-	}
-	var wrongType *json.UnmarshalTypeError
-	if errors.As(err, &wrongType) {
-		return fmt.Errorf("property %s: %w", wrongType.Field, err)
 	}
 	return err
 }
