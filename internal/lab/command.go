@@ -6,8 +6,11 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"text/tabwriter"
 
 	"github.com/spf13/cobra"
@@ -24,7 +27,7 @@ func Command() *cobra.Command {
 		Use:   "lab",
 		Short: "Virtual machines with BMCs, to try things on",
 		Long: "Machines with real firmware, network cards and disks in a network namespace of their own,\n" +
-			"each with a BMC that speaks IPMI. Needs root. See `ip netns exec` for running a server there.",
+			"each with a BMC that speaks IPMI or Redfish. Needs root. See `ip netns exec` for running a server there.",
 		Example: "  ingot lab up --machines 2\n  ingot lab console metal-1\n  ingot lab down",
 	}
 	cmd.PersistentFlags().StringVar(&dir, "dir", "build/lab", "directory of the lab")
@@ -34,13 +37,14 @@ func Command() *cobra.Command {
 
 func upCommand(dir *string) *cobra.Command {
 	var count int
-	var firmware string
+	var firmware, bmc string
 	var bare bool
 	cmd := &cobra.Command{
 		Use:   "up",
 		Short: "Make machines, and keep them until Ctrl-C or `ingot lab down`",
 		Example: "  ingot lab up --machines 2\n  ingot lab up --machines 1 --firmware uefi\n" +
-			"  ingot lab up --bare      # machines only, no server",
+			"  ingot lab up --bmc redfish  # with virtual media\n" +
+			"  ingot lab up --bare         # machines only, no server",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if count < 1 || count > 50 {
@@ -49,6 +53,9 @@ func upCommand(dir *string) *cobra.Command {
 			if firmware != string(sim.BIOS) && firmware != string(sim.UEFI) {
 				return cli.Usage(fmt.Errorf("--firmware is %q; bios or uefi", firmware))
 			}
+			if bmc != string(sim.IPMI) && bmc != string(sim.Redfish) {
+				return cli.Usage(fmt.Errorf("--bmc is %q; ipmi or redfish", bmc))
+			}
 			if os.Geteuid() != 0 {
 				return errors.New("a lab makes a network namespace and needs root: sudo ingot lab up")
 			}
@@ -56,6 +63,7 @@ func upCommand(dir *string) *cobra.Command {
 			for i := range specs {
 				specs[i] = sim.MachineSpec{
 					Name: fmt.Sprintf("metal-%d", i+1), Firmware: sim.Firmware(firmware),
+					BMC: sim.Protocol(bmc), VirtualMedia: bmc == string(sim.Redfish),
 				}
 			}
 			if bare {
@@ -66,6 +74,7 @@ func upCommand(dir *string) *cobra.Command {
 	}
 	cmd.Flags().IntVar(&count, "machines", 1, "how many, 1 to 50; each takes 512 MiB while it is on")
 	cmd.Flags().StringVar(&firmware, "firmware", "bios", "bios or uefi")
+	cmd.Flags().StringVar(&bmc, "bmc", "ipmi", "what the BMCs speak: ipmi, or redfish with virtual media")
 	cmd.Flags().BoolVar(&bare, "bare", false, "only machines: no server, no ramdisk, no image")
 	return cmd
 }
@@ -79,12 +88,9 @@ func up(ctx context.Context, dir string, specs []sim.MachineSpec, w io.Writer) e
 	describe(w, l.Lab, specs)
 	in := "ip netns exec " + l.Name() + " " + l.binary
 	m := l.Machine(specs[0].Name)
-	fmt.Fprintf(w, "\nA server runs there, log %s. For example:\n\n"+
-		"  %s node create %s --mac %s --boot-mode %s \\\n"+
-		"      --bmc %s --bmc-user %s --bmc-password %s\n"+
+	fmt.Fprintf(w, "\nA server runs there, log %s. For example:\n\n%s"+
 		"  %s node deploy %s --image file://%s \\\n      --checksum %s\n\n"+
-		"Ctrl-C or `ingot lab down` ends it all.\n", l.Log(), in, m.Spec().Name, m.Spec().MAC,
-		m.Spec().Firmware, m.BMC().Addr(), m.Spec().User, m.Spec().Password,
+		"Ctrl-C or `ingot lab down` ends it all.\n", l.Log(), enrollment(l.Name(), l.binary, m),
 		in, m.Spec().Name, l.Files.Image.QCOW2Path, l.Files.Image.QCOW2SHA256)
 	select {
 	case <-ctx.Done():
@@ -95,6 +101,34 @@ func up(ctx context.Context, dir string, specs []sim.MachineSpec, w io.Writer) e
 	}
 	fmt.Fprintln(w, "\nRemoving the lab.")
 	return l.Close()
+}
+
+// enrollment is the commands that enroll a machine in a lab's namespace: those of `ingot`, or of
+// `baremetal` for what `ingot node create` has no flags for.
+func enrollment(namespace, binary string, m *sim.Machine) string {
+	s := m.Spec()
+	in := "  ip netns exec " + namespace + " "
+	if m.Redfish() == nil {
+		return fmt.Sprintf("%s%s node create %s --mac %s --boot-mode %s \\\n"+
+			"      --bmc %s --bmc-user %s --bmc-password %s\n", in, binary, s.Name, s.MAC,
+			s.Firmware, m.BMCAddr(), s.User, s.Password)
+	}
+	lines := []string{
+		"  export OS_AUTH_TYPE=none OS_ENDPOINT=http://" + APIAddress,
+		in + "baremetal node create --driver redfish --name " + s.Name + " \\",
+		"      --property capabilities=boot_mode:" + string(s.Firmware),
+	}
+	info := redfishInfo(m)
+	for _, key := range slices.Sorted(maps.Keys(info)) {
+		lines[len(lines)-1] += " \\"
+		lines = append(lines, fmt.Sprintf("      --driver-info %s=%s", key, info[key]))
+	}
+	lines = append(lines,
+		in+"baremetal port create "+s.MAC+" --node \\",
+		"      $("+strings.TrimSpace(in)+" baremetal node show "+s.Name+" -f value -c uuid)",
+		in+"baremetal node manage "+s.Name+" --wait",
+		in+"baremetal node provide "+s.Name+" --wait")
+	return strings.Join(lines, "\n") + "\n"
 }
 
 // upBare keeps machines until ctx ends.
@@ -119,14 +153,26 @@ func upBare(ctx context.Context, dir string, specs []sim.MachineSpec, w io.Write
 func describe(w io.Writer, l *sim.Lab, specs []sim.MachineSpec) {
 	fmt.Fprintf(w, "\nnetwork namespace %s, bridge %s %s\n\n", l.Name(), l.Bridge(), l.Addr())
 	tw := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
-	fmt.Fprintln(tw, "MACHINE\tFIRMWARE\tMAC\tBMC (IPMI)\tUSER\tPASSWORD\tDISK")
+	speaks := "IPMI"
+	if l.Machine(specs[0].Name).Redfish() != nil {
+		speaks = "Redfish"
+	}
+	fmt.Fprintf(tw, "MACHINE\tFIRMWARE\tMAC\tBMC (%s)\tUSER\tPASSWORD\tDISK\n", speaks)
 	for _, spec := range specs {
 		m := l.Machine(spec.Name)
 		s := m.Spec()
-		fmt.Fprintf(tw, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", s.Name, s.Firmware, s.MAC, m.BMC().Addr(),
+		fmt.Fprintf(tw, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", s.Name, s.Firmware, s.MAC, bmcAt(m),
 			s.User, s.Password, m.DiskPath())
 	}
 	tw.Flush()
+}
+
+// bmcAt is where clients find a machine's BMC.
+func bmcAt(m *sim.Machine) string {
+	if m.Redfish() != nil {
+		return m.Redfish().URL()
+	}
+	return m.BMCAddr().String()
 }
 
 func consoleCommand(dir *string) *cobra.Command {

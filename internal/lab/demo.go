@@ -62,7 +62,7 @@ func demo(ctx context.Context, dir string, firmware sim.Firmware, w io.Writer) (
 	}()
 	m := l.Machine(machineName)
 	fmt.Fprintf(w, "machine %s: %s firmware, empty disk, MAC %s, BMC at %s (IPMI)\n",
-		machineName, m.Spec().Firmware, m.Spec().MAC, m.BMC().Addr())
+		machineName, m.Spec().Firmware, m.Spec().MAC, m.BMCAddr())
 	fmt.Fprintf(w, "server: ingot serve, pid %d, log %s\n\n", l.PID(), l.Log())
 
 	s := &screen{w: w, start: time.Now()}

@@ -17,6 +17,7 @@ import (
 	"ingot/internal/ramdisk"
 	"ingot/internal/sim"
 	"ingot/internal/sim/guest"
+	"ingot/internal/sim/redfish"
 )
 
 // Options describe an installation.
@@ -242,14 +243,26 @@ func prepare(ctx context.Context, o Options) (Files, error) {
 // nodeOptions describes a machine of the lab to the API.
 func nodeOptions(m *sim.Machine) nodes.CreateOpts {
 	spec := m.Spec()
-	return nodes.CreateOpts{
+	o := nodes.CreateOpts{
 		Name: spec.Name, Driver: "ipmi",
 		DriverInfo: map[string]any{
-			"ipmi_address":  m.BMC().Addr().Addr().String(),
-			"ipmi_port":     int(m.BMC().Addr().Port()),
+			"ipmi_address":  m.BMCAddr().Addr().String(),
+			"ipmi_port":     int(m.BMCAddr().Port()),
 			"ipmi_username": spec.User, "ipmi_password": spec.Password,
 		},
 		Properties: map[string]any{"capabilities": "boot_mode:" + string(spec.Firmware)},
+	}
+	if m.Redfish() != nil {
+		o.Driver, o.DriverInfo = "redfish", redfishInfo(m)
+	}
+	return o
+}
+
+// redfishInfo is the driver_info of a machine whose BMC speaks Redfish.
+func redfishInfo(m *sim.Machine) map[string]any {
+	return map[string]any{
+		"redfish_address": m.Redfish().URL(), "redfish_system_id": redfish.SystemPath,
+		"redfish_username": m.Spec().User, "redfish_password": m.Spec().Password,
 	}
 }
 

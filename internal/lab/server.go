@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"syscall"
 	"text/template"
 	"time"
@@ -39,7 +40,7 @@ listen = "{{.API}}"
 
 [conductor]
 host = "{{.Host}}"
-enabled_hardware_types = ["ipmi", "fake-hardware"]
+enabled_hardware_types = [{{range .Hardware}}"{{.}}", {{end}}"fake-hardware"]
 deploy_callback_timeout = "{{.CallbackTimeout}}"
 boot_retry_timeout = "10m"
 check_provision_state_interval = "{{.CheckInterval}}"
@@ -159,13 +160,17 @@ func (s *Server) configure(kernel, ramdisk, images string, o Options) error {
 		q.Set("application_name", s.Host)
 		database.RawQuery = q.Encode()
 	}
+	hardware := []string{"ipmi"}
+	if slices.ContainsFunc(o.Machines, func(s sim.MachineSpec) bool { return s.BMC != "" && s.BMC != sim.IPMI }) {
+		hardware = append(hardware, "redfish")
+	}
 	var b bytes.Buffer
 	err = configuration.Execute(&b, map[string]any{
 		"Dir": s.dir, "API": APIAddress, "Kernel": kernel, "Ramdisk": ramdisk, "Images": images,
 		"Interface": s.link, "Address": s.addr, "Host": s.Host, "Database": database,
 		"Range": addresses, "CallbackTimeout": o.CallbackTimeout,
-		"CheckInterval": o.CheckInterval,
-		"DHCPMode":      o.DHCPMode, "BootPort": bootPort, "Cache": s.Cache(), "BootRoot": o.BootRoot,
+		"CheckInterval": o.CheckInterval, "Hardware": hardware,
+		"DHCPMode": o.DHCPMode, "BootPort": bootPort, "Cache": s.Cache(), "BootRoot": o.BootRoot,
 	})
 	if err != nil {
 		return fmt.Errorf("write the server's configuration: %w", err)

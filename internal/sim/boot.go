@@ -2,19 +2,22 @@ package sim
 
 import (
 	"cmp"
+	"slices"
 	"sync"
 )
 
 // BootDevice is what a machine tries first when it starts. The values are ipmitool's words.
 type BootDevice string
 
-// The boot devices. A machine has no CD drive and its firmware no set-up that a serial console
-// could show, so CDROM and Setup are kept for the BMC to report and start nothing.
+// The boot devices. A machine's firmware has no set-up that a serial console could show, and CDROM
+// and Floppy are only there with virtual media: else they are kept for the BMC to report and start
+// nothing.
 const (
 	NoOverride BootDevice = "none"
 	PXE        BootDevice = "pxe"
 	Disk       BootDevice = "disk"
 	CDROM      BootDevice = "cdrom"
+	Floppy     BootDevice = "floppy"
 	Setup      BootDevice = "bios"
 )
 
@@ -29,20 +32,25 @@ type BootOverride struct {
 	EFI bool
 }
 
-// A BootOrder is the order of a machine's two devices.
+// A BootOrder is the order of a machine's devices. Those of virtual media go last unless named.
 type BootOrder string
 
 // Without any override the disk goes first: an empty one falls through to the network.
 const (
 	DiskFirst    BootOrder = "disk, network"
 	NetworkFirst BootOrder = "network, disk"
+	CDFirst      BootOrder = "cdrom, disk, network"
+	FloppyFirst  BootOrder = "floppy, disk, network"
 )
 
 // The places in the boot order; lower goes first.
 const (
-	nicFirstIndex = 1
-	diskIndex     = 2
-	nicLastIndex  = 3
+	removableFirstIndex = 0
+	nicFirstIndex       = 1
+	diskIndex           = 2
+	nicLastIndex        = 3
+	cdLastIndex         = 4
+	floppyLastIndex     = 5
 )
 
 // nicIndex is the network card's place.
@@ -51,6 +59,14 @@ func (o BootOrder) nicIndex() int {
 		return nicFirstIndex
 	}
 	return nicLastIndex
+}
+
+// removableIndex is the place of a drive that goes first in one order and last in the others.
+func (o BootOrder) removableIndex(first BootOrder, last int) int {
+	if o == first {
+		return removableFirstIndex
+	}
+	return last
 }
 
 // BootFlags are what a BMC keeps of the boot device, for a [Chassis] to embed. The zero value is no
@@ -81,19 +97,24 @@ func (f *BootFlags) BootOverride() BootOverride {
 }
 
 // TakeBootOrder is the order of the boot that begins now; a device that was for one boot is used
-// up.
-func (f *BootFlags) TakeBootOrder() BootOrder {
+// up. More are the devices that the machine has besides disk and network.
+func (f *BootFlags) TakeBootOrder(more ...BootDevice) BootOrder {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	device := f.lasting
-	if f.override.Device == PXE || f.override.Device == Disk {
-		device = f.override.Device
+	if o := f.override.Device; o == PXE || o == Disk || slices.Contains(more, o) {
+		device = o
 	}
 	if !f.override.Persistent {
 		f.override = BootOverride{}
 	}
-	if device == PXE {
+	switch {
+	case device == PXE:
 		return NetworkFirst
+	case device == CDROM && slices.Contains(more, device):
+		return CDFirst
+	case device == Floppy && slices.Contains(more, device):
+		return FloppyFirst
 	}
 	return DiskFirst
 }

@@ -29,4 +29,8 @@ func TestAnOverrideForOneBootIsTakenOnce(t *testing.T) {
 	take(sim.NetworkFirst, sim.NoOverride) // the persistent one is back
 	f.SetBootDevice(sim.BootOverride{Device: sim.CDROM})
 	take(sim.NetworkFirst, sim.NoOverride) // there is no such drive
+	f.SetBootDevice(sim.BootOverride{Device: sim.CDROM})
+	if got := f.TakeBootOrder(sim.CDROM, sim.Floppy); got != sim.CDFirst {
+		t.Errorf("order %q of a machine with a CD drive, want it first", got)
+	}
 }

@@ -9,6 +9,8 @@ import (
 	"os"
 	"strings"
 	"sync"
+
+	"ingot/internal/sim/redfish"
 )
 
 // PowerState is whether a machine runs.
@@ -32,10 +34,12 @@ type Machine struct {
 	dir     string
 	tap     string // interface that joins the network card to the bridge
 	console *Console
-	bmc     *BMC
+	bmc     *BMC             // nil if the BMC does not speak IPMI
+	redfish *redfish.Service // nil if it does not speak Redfish
 
-	power  sync.Mutex // held during a power operation; guards the two fields below
-	qemu   *qemu      // the last life; nil before the first
+	power  sync.Mutex            // held during a power operation; guards the fields below
+	qemu   *qemu                 // the last life; nil before the first
+	media  map[BootDevice]string // URL of what is in a drive
 	closed bool
 
 	mu    sync.Mutex // guards the field below; taken after power
@@ -67,6 +71,7 @@ func (n *Network) AddMachine(ctx context.Context, spec MachineSpec) (*Machine, e
 		spec:  spec,
 		dir:   n.opts.Dir + "/" + machinesDir + "/" + spec.Name,
 		tap:   fmt.Sprintf("tap%d", len(n.machines)),
+		media: map[BootDevice]string{},
 		state: Off,
 	}
 	m.console = OpenConsole(m.path("console.log"))
@@ -79,14 +84,26 @@ func (n *Network) AddMachine(ctx context.Context, spec MachineSpec) (*Machine, e
 	if err != nil {
 		return nil, err
 	}
-	port := uint16(firstBMCPort + len(n.machines))
-	m.bmc = NewBMC(m, BMCOptions{
-		Name: spec.Name, UUID: spec.UUID, User: spec.User, Password: spec.Password,
-		Addr:   netip.AddrPortFrom(n.opts.BMCs, port),
-		Listen: n.listenUDP, Log: n.opts.Log,
-	})
+	err = m.startBMC(netip.AddrPortFrom(n.opts.BMCs, uint16(firstBMCPort+len(n.machines))))
 	n.machines = append(n.machines, m)
-	return m, errors.Join(m.bmc.Start(), n.save())
+	return m, errors.Join(err, n.save())
+}
+
+// startBMC makes what the machine's BMC speaks, IPMI by UDP and Redfish by TCP at one port.
+func (m *Machine) startBMC(addr netip.AddrPort) error {
+	var errs []error
+	if m.spec.BMC != Redfish {
+		m.bmc = NewBMC(m, BMCOptions{
+			Name: m.spec.Name, UUID: m.spec.UUID, User: m.spec.User, Password: m.spec.Password,
+			Addr: addr, Listen: m.net.listenUDP, Log: m.net.opts.Log,
+		})
+		errs = append(errs, m.bmc.Start())
+	}
+	if m.spec.BMC != IPMI {
+		m.redfish = m.newRedfish(addr)
+		errs = append(errs, m.redfish.Start())
+	}
+	return errors.Join(errs...)
 }
 
 // listenUDP opens a socket inside the namespace.
@@ -104,8 +121,19 @@ func (m *Machine) Spec() MachineSpec { return m.spec }
 // Console is the machine's serial console, from its first start on.
 func (m *Machine) Console() *Console { return m.console }
 
-// BMC is the machine's management controller.
+// BMC is the machine's management controller as it speaks IPMI; nil if it does not.
 func (m *Machine) BMC() *BMC { return m.bmc }
+
+// Redfish is the machine's management controller as it speaks Redfish; nil if it does not.
+func (m *Machine) Redfish() *redfish.Service { return m.redfish }
+
+// BMCAddr is where the BMC listens inside the namespace, whatever it speaks.
+func (m *Machine) BMCAddr() netip.AddrPort {
+	if m.bmc != nil {
+		return m.bmc.Addr()
+	}
+	return m.redfish.Addr()
+}
 
 // DiskPath is the raw disk: byte by byte what the machine has, without holes being stored. It
 // may be read while the machine runs, and written while it is off.
@@ -177,7 +205,7 @@ func (m *Machine) ShutDown(ctx context.Context) error {
 	if !m.qemu.running() {
 		return fmt.Errorf("shut machine %s down: %w", m.spec.Name, ErrOff)
 	}
-	if err := m.qemu.monitor.run(ctx, "system_powerdown"); err != nil {
+	if err := m.qemu.monitor.run(ctx, "system_powerdown", nil); err != nil {
 		return fmt.Errorf("shut machine %s down: %w", m.spec.Name, err)
 	}
 	return nil
@@ -188,7 +216,11 @@ func (m *Machine) boot(ctx context.Context, why string) error {
 	if m.closed {
 		return fmt.Errorf("%s of machine %s: its network is closed", why, m.spec.Name)
 	}
-	order := m.TakeBootOrder()
+	var more []BootDevice
+	if m.spec.VirtualMedia {
+		more = drives
+	}
+	order := m.TakeBootOrder(more...)
 	q, err := m.start(ctx, order)
 	if err != nil {
 		m.setState(Off)
@@ -238,20 +270,23 @@ func (m *Machine) setState(s PowerState) {
 
 // close ends the BMC and the machine for good.
 func (m *Machine) close() error {
-	var err error
+	var errs []error
 	if m.bmc != nil {
-		err = m.bmc.Stop()
+		errs = append(errs, m.bmc.Stop())
+	}
+	if m.redfish != nil {
+		errs = append(errs, m.redfish.Stop())
 	}
 	m.power.Lock()
 	defer m.power.Unlock()
 	m.closed = true
 	m.cut()
-	return err
+	return errors.Join(errs...)
 }
 
 // record is the machine's part of the state that others read.
 func (m *Machine) record() MachineState {
-	return MachineState{
+	state := MachineState{
 		Name:     m.spec.Name,
 		UUID:     m.spec.UUID,
 		MAC:      m.spec.MAC,
@@ -259,10 +294,14 @@ func (m *Machine) record() MachineState {
 		MemoryMB: m.spec.MemoryMB,
 		Console:  m.console.Path(),
 		Disk:     m.DiskPath(),
-		BMC:      m.bmc.Addr(),
+		BMC:      m.BMCAddr(),
 		User:     m.spec.User,
 		Password: m.spec.Password,
 	}
+	if m.redfish != nil {
+		state.Redfish = m.redfish.URL()
+	}
+	return state
 }
 
 // serial is the disk's serial number: the last group of the UUID, which virtio's 20 bytes hold.

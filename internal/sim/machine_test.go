@@ -200,10 +200,20 @@ var (
 	thenReset = []byte{0xb0, 0x06, 0xba, 0xf9, 0x0c, 0xee, 0xf4, 0xeb, 0xfd}
 )
 
-// installBootSector puts a program on the disk that says so on the serial port, copies itself
-// to the second sector and ends in the given way.
-func installBootSector(t *testing.T, m *sim.Machine, end []byte) []byte {
-	t.Helper()
+// thenHalt is hlt, for ever.
+var thenHalt = []byte{0xf4, 0xeb, 0xfd}
+
+// thenCopy copies the boot sector of the disk to the second sector.
+var thenCopy = []byte{
+	0xb8, 0x01, 0x03, // mov ax, 0301h: write one sector
+	0xbb, 0x00, 0x7c, // mov bx, 7c00h: this program
+	0xb9, 0x02, 0x00, // mov cx, 2: cylinder 0, sector 2
+	0xba, 0x80, 0x00, // mov dx, 80h: head 0, first disk
+	0xcd, 0x13, // int 13h
+}
+
+// bootSector is a program that says a text on the serial port and goes on in the given ways.
+func bootSector(text string, then ...[]byte) []byte {
 	code := []byte{
 		0x31, 0xc0, // xor ax, ax
 		0x8e, 0xd8, // mov ds, ax
@@ -215,17 +225,20 @@ func installBootSector(t *testing.T, m *sim.Machine, end []byte) []byte {
 		0x74, 0x06, // jz written
 		0xba, 0xf8, 0x03, // mov dx, 3f8h: the first serial port
 		0xee,       // out dx, al
-		0xeb, 0xf5, // jmp next
-		0xb8, 0x01, 0x03, // written: mov ax, 0301h: write one sector
-		0xbb, 0x00, 0x7c, // mov bx, 7c00h: this program
-		0xb9, 0x02, 0x00, // mov cx, 2: cylinder 0, sector 2
-		0xba, 0x80, 0x00, // mov dx, 80h: head 0, first disk
-		0xcd, 0x13, // int 13h
+		0xeb, 0xf5, // jmp next; written:
 	}
 	sector := make([]byte, 512)
-	copy(sector, append(code, end...))
-	copy(sector[0x100:], fromDisk+"\r\n")
+	copy(sector, append(code, bytes.Join(then, nil)...))
+	copy(sector[0x100:], text+"\r\n")
 	copy(sector[510:], []byte{0x55, 0xaa})
+	return sector
+}
+
+// installBootSector puts a program on the disk that says so on the serial port, copies itself
+// to the second sector and ends in the given way.
+func installBootSector(t *testing.T, m *sim.Machine, end []byte) []byte {
+	t.Helper()
+	sector := bootSector(fromDisk, thenCopy, end)
 	disk, err := os.OpenFile(m.DiskPath(), os.O_WRONLY, 0)
 	if err != nil {
 		t.Fatal(err)

@@ -67,6 +67,7 @@ func (m *Machine) qemuArgs(order BootOrder) []string {
 	for _, version := range s.NICROM.withoutPXE() {
 		args = append(args, "-fw_cfg", "name=opt/org.tianocore/IPv"+version+"PXESupport,string=n")
 	}
+	args = append(args, m.mediaArgs(order)...)
 	if s.Firmware == UEFI {
 		code, board := ovmfCode, "q35"
 		if s.SecureBoot {
@@ -159,10 +160,10 @@ func (m *Machine) greet(ctx context.Context, q *qemu) error {
 	if err := os.WriteFile(m.path(pidFile), []byte(record), 0o644); err != nil {
 		return fmt.Errorf("record process of machine: %w", err)
 	}
-	if err := q.monitor.run(ctx, "qmp_capabilities"); err != nil {
+	if err := q.monitor.run(ctx, "qmp_capabilities", nil); err != nil {
 		return fmt.Errorf("start QEMU: %w", err)
 	}
-	return nil
+	return m.insertAll(ctx, q)
 }
 
 // kill cuts the power and waits for it to be off.

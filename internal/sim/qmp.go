@@ -83,14 +83,17 @@ func (q *monitor) read() {
 	}
 }
 
-// run sends a command and waits for its reply.
-func (q *monitor) run(ctx context.Context, command string) error {
+// run sends a command with its arguments, which may be nil, and waits for its reply.
+func (q *monitor) run(ctx context.Context, command string, arguments map[string]any) error {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	ctx, cancel := context.WithTimeout(ctx, qmpTimeout)
 	defer cancel()
 	q.lastID++
 	line := map[string]any{"execute": command, "id": q.lastID}
+	if arguments != nil {
+		line["arguments"] = arguments
+	}
 	text, err := json.Marshal(line)
 	if err != nil {
 		return fmt.Errorf("encode QMP command %s: %w", command, err)

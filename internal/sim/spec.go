@@ -65,6 +65,16 @@ func (r NICROM) withoutPXE() []string {
 	return map[NICROM][]string{HTTPOnly: {"4", "6"}, PXE6Only: {"4"}}[r]
 }
 
+// Protocol is what a BMC speaks.
+type Protocol string
+
+// A BMC speaks IPMI 2.0, or Redfish, or both.
+const (
+	IPMI    Protocol = "ipmi"
+	Redfish Protocol = "redfish"
+	Both    Protocol = "ipmi+redfish"
+)
+
 // MachineSpec describes a machine. Only Name is required.
 type MachineSpec struct {
 	Name     string   // letters, digits, dots and dashes; names its files
@@ -78,8 +88,12 @@ type MachineSpec struct {
 	MAC      string   // default: made of the name, so it stays over runs
 	// SecureBoot has UEFI firmware with the usual keys (Microsoft's) enforce signatures.
 	SecureBoot bool
-	User       string // of the BMC, 16 bytes at most; default "admin"
-	Password   string // of the BMC, 20 bytes at most; default "secret"
+	// VirtualMedia gives the machine a CD drive and a removable disk, both empty, see [Machine.Insert].
+	VirtualMedia bool
+	BMC          Protocol // default IPMI
+	BMCTLS       bool     // Redfish by HTTPS; default HTTP
+	User         string   // of the BMC, 16 bytes at most; default "admin"
+	Password     string   // of the BMC, 20 bytes at most; default "secret"
 }
 
 var machineName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9.-]{0,62}$`)
@@ -99,6 +113,7 @@ func (s MachineSpec) WithDefaults() (MachineSpec, error) {
 	s.UUID = cmp.Or(s.UUID, uuidOf(hash))
 	// 52:54:00 is the locally administered prefix by which QEMU's cards are known.
 	s.MAC = cmp.Or(s.MAC, fmt.Sprintf("52:54:00:%02x:%02x:%02x", hash[16], hash[17], hash[18]))
+	s.BMC = cmp.Or(s.BMC, IPMI)
 	s.User = cmp.Or(s.User, "admin")
 	s.Password = cmp.Or(s.Password, "secret")
 	if err := s.check(); err != nil {
@@ -123,6 +138,9 @@ func (s MachineSpec) check() error {
 	}
 	if roms := []NICROM{IPXEROM, NoROM, HTTPOnly, PXE6Only}; !slices.Contains(roms, s.NICROM) {
 		return fmt.Errorf("network card ROM %q is none of %q", s.NICROM, roms)
+	}
+	if all := []Protocol{IPMI, Redfish, Both}; !slices.Contains(all, s.BMC) {
+		return fmt.Errorf("BMC %q is none of %q", s.BMC, all)
 	}
 	if s.MemoryMB < 0 || s.DiskSize < 0 || s.DiskSize%512 != 0 {
 		return fmt.Errorf("%d MiB of memory, %d bytes of disk: sizes are positive, and the disk "+

@@ -51,11 +51,12 @@ type MachineState struct {
 	MAC      string         `json:"mac"`
 	Firmware Firmware       `json:"firmware"`
 	MemoryMB int            `json:"memory_mb"`
-	Console  string         `json:"console"`  // path of the serial log
-	Disk     string         `json:"disk"`     // path of the raw disk
-	BMC      netip.AddrPort `json:"bmc"`      // IPMI, inside the namespace
-	User     string         `json:"user"`     // of the BMC
-	Password string         `json:"password"` // of the BMC
+	Console  string         `json:"console"`           // path of the serial log
+	Disk     string         `json:"disk"`              // path of the raw disk
+	BMC      netip.AddrPort `json:"bmc"`               // inside the namespace
+	Redfish  string         `json:"redfish,omitempty"` // URL, if the BMC speaks it
+	User     string         `json:"user"`              // of the BMC
+	Password string         `json:"password"`          // of the BMC
 }
 
 // Machine is the machine of that name.

@@ -1,0 +1,93 @@
+package redfish
+
+import (
+	"net/http"
+	"slices"
+)
+
+// Quirks are what some BMC does, each by itself. The zero value does as the schemas say.
+type Quirks struct {
+	// OnceReadsContinuous has an override for one boot read back as Continuous. It is for one.
+	OnceReadsContinuous bool
+	// CDOverrideNeedsMedium answers 500 to an override to Cd while nothing is inserted.
+	CDOverrideNeedsMedium bool
+	// ForceOffWhenOffFails answers 500 to ForceOff of a system that is off.
+	ForceOffWhenOffFails bool
+	// BusyAfterPowerOn is how many requests are answered with 503 after a power on.
+	BusyAfterPowerOn int
+	// NoMoreSessions has the limit of sessions reached, whoever has them.
+	NoMoreSessions bool
+	// NeedIfMatch answers 428 to a change without If-Match.
+	NeedIfMatch bool
+	// Tasks answers 202 to actions, which end later and tell how by a task.
+	Tasks bool
+
+	// MediaUnderSystem has the virtual media under the system, and none under the manager.
+	MediaUnderSystem bool
+	// EjectFirst refuses a medium while another is inserted.
+	EjectFirst bool
+	// InsertDoesNothing answers 204 to InsertMedia and inserts nothing.
+	InsertDoesNothing bool
+	// PlainURLs refuses URLs whose path has no file extension, or that have a query.
+	PlainURLs bool
+	// LoseMediaAtReset ejects all media when the system is restarted.
+	LoseMediaAtReset bool
+}
+
+// Quirks are those that count now.
+func (s *Service) Quirks() Quirks {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.quirks
+}
+
+// SetQuirks changes the service's ways from the next request on.
+func (s *Service) SetQuirks(q Quirks) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.quirks = q
+}
+
+// isBusy says whether a request meets a BMC that is not ready after a power on, and counts it.
+func (s *Service) isBusy() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.busy == 0 {
+		return false
+	}
+	s.busy--
+	return true
+}
+
+// A Request is one that was answered.
+type Request struct {
+	Method, Path string
+	Status       int
+}
+
+// maxRequests bounds the record; the oldest go first.
+const maxRequests = 10000
+
+// record keeps a request.
+func (s *Service) record(r *http.Request, status int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.requests) == maxRequests {
+		s.requests = slices.Delete(s.requests, 0, maxRequests/2)
+	}
+	s.requests = append(s.requests, Request{r.Method, r.URL.Path, status})
+}
+
+// Requests lists what was asked, the oldest first.
+func (s *Service) Requests() []Request {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.requests)
+}
+
+// Resets lists the resets that were done, the oldest first.
+func (s *Service) Resets() []ResetType {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.resets)
+}

@@ -1,0 +1,54 @@
+package redfish_test
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+
+	"ingot/internal/sim/redfish"
+	"ingot/internal/testkit"
+)
+
+// python is Debian's, which has sushy; another one may be before it in the path.
+const python = "/usr/bin/python3"
+
+func TestSushyUsesTheService(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		way  string
+		tls  bool
+		with redfish.Quirks
+	}{
+		"session":  {"session", false, redfish.Quirks{}},
+		"basic":    {"basic", true, redfish.Quirks{}},
+		"If-Match": {"session", true, redfish.Quirks{NeedIfMatch: true}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s, b := serve(t, redfish.Options{TLS: c.tls, MAC: "52:54:00:00:00:01", MemoryMB: 1024})
+			b.Obey()
+			s.SetQuirks(c.with)
+			certificate := ""
+			if c.tls {
+				certificate = filepath.Join(t.TempDir(), "bmc.pem")
+				if err := os.WriteFile(certificate, s.Certificate(), 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}
+			testkit.Run(t, python, "testdata/client.py", s.URL(), certificate, c.way)
+			if c.way == "session" && !used(s, "DELETE") {
+				t.Error("no session was ended")
+			}
+		})
+	}
+}
+
+// used says whether a method was among the requests.
+func used(s *redfish.Service, method string) bool {
+	for _, r := range s.Requests() {
+		if r.Method == method {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,234 @@
+package redfish
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"net/http"
+	"slices"
+	"strings"
+)
+
+const (
+	resetPath      = SystemPath + "/Actions/ComputerSystem.Reset"
+	interfacesPath = SystemPath + "/EthernetInterfaces"
+)
+
+var (
+	targets = []Target{None, PXE, HDD, CD, Floppy, BIOSSetup}
+	lengths = []Enabled{Disabled, Once, Continuous}
+	modes   = []Mode{Legacy, UEFI}
+)
+
+// system is the machine.
+func (s *Service) system() object {
+	body := object{
+		"@odata.id":     SystemPath,
+		"@odata.type":   "#ComputerSystem.v1_10_0.ComputerSystem",
+		"Id":            "1",
+		"Name":          s.o.Name,
+		"SystemType":    "Physical",
+		"UUID":          s.o.UUID,
+		"Manufacturer":  "ingot",
+		"Model":         "simulated machine",
+		"SerialNumber":  s.o.UUID,
+		"PowerState":    s.chassis.PowerState(),
+		"Status":        object{"State": "Enabled", "Health": "OK"},
+		"Boot":          s.bootObject(),
+		"MemorySummary": object{"TotalSystemMemoryGiB": float64(s.o.MemoryMB) / 1024},
+		"Links":         object{"ManagedBy": []object{link(ManagerPath)}},
+		"Actions": object{"#ComputerSystem.Reset": object{
+			"target":                            resetPath,
+			"ResetType@Redfish.AllowableValues": resetTypes,
+		}},
+	}
+	if s.o.MAC != "" {
+		body["EthernetInterfaces"] = link(interfacesPath)
+	}
+	if s.drives != nil && s.Quirks().MediaUnderSystem {
+		body["VirtualMedia"] = link(s.mediaPath())
+	}
+	return body
+}
+
+// bootObject is the override as clients read it.
+func (s *Service) bootObject() object {
+	b := s.boot()
+	if s.Quirks().OnceReadsContinuous && b.Enabled == Once {
+		b.Enabled = Continuous
+	}
+	return object{
+		"BootSourceOverrideTarget":                          b.Target,
+		"BootSourceOverrideTarget@Redfish.AllowableValues":  targets,
+		"BootSourceOverrideEnabled":                         b.Enabled,
+		"BootSourceOverrideEnabled@Redfish.AllowableValues": lengths,
+		"BootSourceOverrideMode":                            b.Mode,
+		"BootSourceOverrideMode@Redfish.AllowableValues":    modes,
+	}
+}
+
+// boot is the override with the mode, which lasts.
+func (s *Service) boot() Boot {
+	b := s.chassis.Boot()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	b.Mode = s.mode
+	return b
+}
+
+// ethernet is the machine's network card.
+func (s *Service) ethernet() object {
+	return object{
+		"@odata.id":           interfacesPath + "/1",
+		"@odata.type":         "#EthernetInterface.v1_4_0.EthernetInterface",
+		"Id":                  "1",
+		"Name":                "NIC 1",
+		"MACAddress":          s.o.MAC,
+		"PermanentMACAddress": s.o.MAC,
+		"Status":              object{"State": "Enabled", "Health": "OK"},
+	}
+}
+
+// patchSystem changes the boot override: the properties that are given, the others stay.
+func (s *Service) patchSystem(r *http.Request) reply {
+	s.changing.Lock()
+	defer s.changing.Unlock()
+	if refused := s.precondition(r, s.system()); refused != nil {
+		return *refused
+	}
+	var change struct {
+		Boot *struct {
+			Target  *Target  `json:"BootSourceOverrideTarget"`
+			Enabled *Enabled `json:"BootSourceOverrideEnabled"`
+			Mode    *Mode    `json:"BootSourceOverrideMode"`
+		}
+	}
+	if err := decode(r, &change); err != nil {
+		return failure(http.StatusBadRequest, "MalformedJSON")
+	}
+	if change.Boot == nil {
+		return failure(http.StatusBadRequest, "PropertyMissing", "Boot")
+	}
+	b, c := s.boot(), change.Boot
+	for _, refused := range []*reply{
+		choose(&b.Target, c.Target, targets, "BootSourceOverrideTarget"),
+		choose(&b.Enabled, c.Enabled, lengths, "BootSourceOverrideEnabled"),
+		choose(&b.Mode, c.Mode, modes, "BootSourceOverrideMode"),
+	} {
+		if refused != nil {
+			return *refused
+		}
+	}
+	if c.Target != nil && c.Enabled == nil && b.Target != None && b.Enabled == Disabled {
+		b.Enabled = Once // what is Disabled could not be kept beside a target
+	}
+	if b.Target == None || b.Enabled == Disabled {
+		b.Target, b.Enabled = None, Disabled
+	}
+	if s.Quirks().CDOverrideNeedsMedium && b.Target == CD && s.Inserted(VirtualCD) == "" {
+		return failure(http.StatusInternalServerError, "InternalError")
+	}
+	s.chassis.SetBoot(b)
+	s.mu.Lock()
+	s.mode = b.Mode
+	s.mu.Unlock()
+	return reply{status: http.StatusOK, body: s.system()}
+}
+
+// choose sets a property to one of its values; nil leaves it.
+func choose[T ~string](property, to *T, values []T, name string) *reply {
+	if to == nil {
+		return nil
+	}
+	if !slices.Contains(values, *to) {
+		refused := failure(http.StatusBadRequest, "PropertyValueNotInList", string(*to), name)
+		return &refused
+	}
+	*property = *to
+	return nil
+}
+
+// etag is a strong validator of a resource: equal bodies have equal ones.
+func etag(body object) string {
+	text, err := json.Marshal(body)
+	if err != nil {
+		panic(err) // a body of ours that is no JSON
+	}
+	sum := sha256.Sum256(text)
+	return `"` + hex.EncodeToString(sum[:8]) + `"`
+}
+
+// precondition refuses a change of what a client has not seen (RFC 9110 section 13.1.1), and nil
+// lets it pass.
+func (s *Service) precondition(r *http.Request, now object) *reply {
+	match := r.Header.Get("If-Match")
+	var refused reply
+	switch {
+	case match == "" && s.Quirks().NeedIfMatch:
+		refused = failure(http.StatusPreconditionRequired, "PreconditionRequired")
+	case match != "" && match != "*" && strings.TrimPrefix(match, "W/") != etag(now):
+		refused = failure(http.StatusPreconditionFailed, "PreconditionFailed")
+	default:
+		return nil
+	}
+	return &refused
+}
+
+// reset switches the machine.
+func (s *Service) reset(r *http.Request) reply {
+	var body struct{ ResetType ResetType }
+	if err := decode(r, &body); err != nil {
+		return failure(http.StatusBadRequest, "MalformedJSON")
+	}
+	how := body.ResetType
+	if how == "" {
+		return failure(http.StatusBadRequest, "ActionParameterMissing", "ComputerSystem.Reset", "ResetType")
+	}
+	if !slices.Contains(resetTypes, how) {
+		return failure(http.StatusBadRequest, "ActionParameterValueNotInList", string(how), "ResetType",
+			"ComputerSystem.Reset")
+	}
+	return s.act(r, func(ctx context.Context) reply { return s.doReset(ctx, how) })
+}
+
+func (s *Service) doReset(ctx context.Context, how ResetType) reply {
+	before := s.chassis.PowerState()
+	if how == ForceOff && before == Off && s.Quirks().ForceOffWhenOffFails {
+		return failure(http.StatusInternalServerError, "InternalError")
+	}
+	if s.Quirks().LoseMediaAtReset && slices.Contains([]ResetType{GracefulRestart, ForceRestart,
+		PowerCycle}, how) {
+		s.LoseMedia(ctx)
+	}
+	err := s.chassis.Switch(ctx, plain(how, before))
+	s.report(ctx, string(how), err)
+	if errors.Is(err, ErrOff) {
+		return failure(http.StatusConflict, "ResourceInStandby")
+	}
+	if err != nil {
+		return failure(http.StatusInternalServerError, "InternalError")
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.resets = append(s.resets, how)
+	if before == Off && s.chassis.PowerState() == On {
+		s.busy = s.quirks.BusyAfterPowerOn
+	}
+	return reply{status: http.StatusNoContent}
+}
+
+// plain is the reset of those that a chassis knows.
+func plain(how ResetType, state PowerState) ResetType {
+	switch {
+	case how == ForceOn, how == PushPowerButton && state == Off:
+		return PowerOn
+	case how == PushPowerButton:
+		return GracefulShutdown
+	case how == GracefulRestart:
+		return ForceRestart
+	default:
+		return how
+	}
+}
