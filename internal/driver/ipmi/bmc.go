@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"net"
 	"strings"
-	"sync"
 	"syscall"
 	"time"
 
@@ -17,7 +16,6 @@ import (
 
 	"ingot/internal/driver"
 	"ingot/internal/ingot"
-	"ingot/internal/lifecycle"
 )
 
 const (
@@ -83,71 +81,34 @@ var devices = []struct {
 	{"safe", types.BootDeviceSelectorForceHardDriveSafe},
 }
 
-// patience is for how many times Options.Timeout an operation goes on with a BMC that is not there:
-// one that restarts forgets its sessions, and answers nobody for a while; and it may be our network
-// that is out. A minute by default, as long as Ironic tries (command_retry_timeout).
-const patience = 6
-
 // ask runs fn in a session of its own, and in another one if that is lost on the way. A BMC that
-// does not even let us in gets Options.Timeout; in the steps of a deployment, which would fail with
-// all that was done, it gets as long as one that was lost. Errors are ingot.Unavailable and tell
-// which BMC it is, and what to check if it did not even let us in.
+// does not even let us in gets Options.Timeout. Errors are ingot.Unavailable and tell which BMC it
+// is, and what to check if it did not even let us in.
 func (f *Family) ask(ctx context.Context, t *driver.Task, what string,
 	fn func(ctx context.Context, b bmc) error) error {
 	i, err := parse(t.Node)
 	if err != nil {
 		return err
 	}
-	done, err := f.turn(ctx, i.address())
-	if err != nil {
-		return err
-	}
-	defer done()
-	again, allowed := inSteps(t.Node), f.o.Timeout
-	if again {
-		allowed *= patience
-	}
-	answered := f.awaited(t, i, allowed)
-	defer answered()
-	begun := time.Now()
-	for {
-		r := f.try(ctx, t, i, what, answered, fn)
-		if again = again || r.entered; again && r.gone &&
-			time.Since(begun) < patience*f.o.Timeout && wait(ctx, f.o.PollInterval) {
-			t.Log.Warn("BMC gone; trying again", "bmc", i.address(), "error", r.err)
-			continue
-		}
-		return r.err
-	}
-}
-
-// inSteps tells whether the node is on its way to another state by steps on its machine. One whose
-// BMC is tried for the first time is not: somebody waits for the word that its address is wrong.
-func inSteps(n *ingot.Node) bool {
-	return n.TargetProvisionState != "" && n.ProvisionState != string(lifecycle.Verifying)
-}
-
-// result is how a session ended.
-type result struct {
-	entered bool // the login succeeded
-	gone    bool // the BMC did not answer, or nothing listens there
-	err     error
+	return f.Ask(ctx, t, i.address(), func(ctx context.Context, answered func()) driver.Attempt {
+		return f.try(ctx, t, i, what, answered, fn)
+	})
 }
 
 // try runs fn in one session, again while the BMC says that it is busy.
 func (f *Family) try(ctx context.Context, t *driver.Task, i info, what string, answered func(),
-	fn func(ctx context.Context, b bmc) error) result {
-	ctx, cancel := context.WithTimeout(ctx, f.o.Timeout)
+	fn func(ctx context.Context, b bmc) error) driver.Attempt {
+	ctx, cancel := context.WithTimeout(ctx, f.Timeout)
 	defer cancel()
 	begun := time.Now()
-	c, err := connect(ctx, i, f.o.Timeout)
+	c, err := connect(ctx, i, f.Timeout)
 	if err != nil && !gone(ctx, err) && time.Since(begun) > refusalTime {
 		// Somebody stood still in the middle, and the BMC has given the login up.
-		c, err = connect(ctx, i, f.o.Timeout)
+		c, err = connect(ctx, i, f.Timeout)
 	}
 	if err != nil {
 		t.Log.Debug("IPMI login failed", "bmc", i.address(), "error", oneLine(err))
-		return result{gone: gone(ctx, err), err: f.explain(ctx, i, err)}
+		return driver.Attempt{Gone: gone(ctx, err), Err: f.explain(ctx, i, err)}
 	}
 	answered()
 	defer func() {
@@ -158,33 +119,14 @@ func (f *Family) try(ctx context.Context, t *driver.Task, i info, what string, a
 		}
 	}()
 	err = fn(ctx, session{c})
-	for pause := busyPause; busy(err) && wait(ctx, pause); pause = min(2*pause, maxBusyPause) {
+	for pause := busyPause; busy(err) && driver.Wait(ctx, pause); pause = min(2*pause, maxBusyPause) {
 		err = fn(ctx, session{c})
 	}
 	if err != nil {
 		t.Log.Debug("IPMI command failed", "bmc", i.address(), "error", oneLine(err))
-		return result{true, gone(ctx, err), f.failed(ctx, i, what, err)}
+		return driver.Attempt{Entered: true, Gone: gone(ctx, err), Err: f.failed(ctx, i, what, err)}
 	}
-	return result{entered: true}
-}
-
-// awaited tells the journal that a BMC is silent, if somebody waits for the node, and how long it
-// has; the caller says when it is not awaited any more.
-func (f *Family) awaited(t *driver.Task, i info, allowed time.Duration) (answered func()) {
-	if t.Node.TargetProvisionState == "" && t.Node.TargetPowerState == "" {
-		return func() {} // the power state is read now and then
-	}
-	told := make(chan struct{})
-	timer := time.AfterFunc(f.o.Timeout/4, func() {
-		defer close(told)
-		t.Note(ingot.Entry{Source: "bmc", Level: ingot.LevelWarning, Text: fmt.Sprintf(
-			"BMC %s does not answer yet; it has %s", i.address(), allowed)})
-	})
-	return sync.OnceFunc(func() {
-		if !timer.Stop() {
-			<-told // who is called back may not be anywhere else
-		}
-	})
+	return driver.Attempt{Entered: true}
 }
 
 // gone tells whether err is about a BMC that is not there, as opposed to one that refuses.
@@ -197,16 +139,6 @@ func gone(ctx context.Context, err error) bool {
 func busy(err error) bool {
 	var answer *types.ResponseError
 	return errors.As(err, &answer) && answer.CompletionCode() == types.CodeNodeBusy
-}
-
-// wait waits, false if the time of ctx is over before.
-func wait(ctx context.Context, pause time.Duration) bool {
-	select {
-	case <-ctx.Done():
-		return false
-	case <-time.After(pause):
-		return true
-	}
 }
 
 // failed tells what a command that failed after the login means for a person.
@@ -222,14 +154,14 @@ func (f *Family) failed(ctx context.Context, i info, what string, err error) err
 			i.address(), what, i.privilege)
 	case busy(err):
 		return ingot.Errorf(ingot.Unavailable, "BMC %s was asked to %s and said for %s that it is "+
-			"busy; try again, or restart it if it stays so", i.address(), what, f.o.Timeout)
+			"busy; try again, or restart it if it stays so", i.address(), what, f.Timeout)
 	case errors.As(err, &answer):
 		return ingot.Errorf(ingot.Unavailable, "BMC %s refused to %s (%v); look at its log and "+
 			"try again", i.address(), what, answer)
 	case silent(ctx, err):
 		return ingot.Errorf(ingot.Unavailable, "BMC %s stopped answering when it was asked to "+
 			"%s; check that it still has power and a network connection. If it is merely slow, set "+
-			"a larger bmc_timeout (it is %s)", i.address(), what, f.o.Timeout)
+			"a larger bmc_timeout (it is %s)", i.address(), what, f.Timeout)
 	}
 	return ingot.Errorf(ingot.Unavailable, "BMC %s was asked to %s: %s", i.address(), what,
 		oneLine(err))
@@ -287,7 +219,7 @@ func (f *Family) explain(ctx context.Context, i info, err error) error {
 		return ingot.Errorf(ingot.Unavailable, "BMC %s did not answer within %s; check that it "+
 			"has power and a network connection, that ipmi_address and ipmi_port are right, "+
 			"that IPMI over LAN is enabled, and that no firewall drops UDP. If it is merely slow, "+
-			"set a larger bmc_timeout", i.address(), f.o.Timeout)
+			"set a larger bmc_timeout", i.address(), f.Timeout)
 	}
 	return ingot.Errorf(ingot.Unavailable, "BMC %s refused the login of user %q; check "+
 		"ipmi_username and ipmi_password, that the user may use IPMI over LAN with "+
@@ -298,14 +230,7 @@ func (f *Family) explain(ctx context.Context, i info, err error) error {
 // silent tells whether err is about an answer that did not come.
 func silent(ctx context.Context, err error) bool {
 	var n net.Error
-	return spent(ctx) || errors.As(err, &n) && n.Timeout()
-}
-
-// spent tells whether the time of ctx is over. go-ipmi hands the deadline to the socket, whose
-// time-out may come a moment before that of the context.
-func spent(ctx context.Context) bool {
-	deadline, ok := ctx.Deadline()
-	return ctx.Err() != nil || ok && time.Until(deadline) < 20*time.Millisecond
+	return driver.Spent(ctx) || errors.As(err, &n) && n.Timeout()
 }
 
 // oneLine is the text of an error of go-ipmi, which has several lines.

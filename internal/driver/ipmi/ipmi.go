@@ -11,13 +11,10 @@
 package ipmi
 
 import (
-	"context"
 	"net"
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
-	"time"
 
 	"ingot/internal/driver"
 	"ingot/internal/ingot"
@@ -26,18 +23,8 @@ import (
 // Name is the name of the power and of the management interface.
 const Name = "ipmitool"
 
-// Options is how BMCs are used; the zero value works.
-type Options struct {
-	// Timeout bounds one operation on a BMC, retransmissions included; 0 is 10 s. A BMC that
-	// is silent for as long is reported.
-	Timeout time.Duration
-	// PollInterval is how often the power state is read while it changes, after a quicker start;
-	// 0 is one second.
-	PollInterval time.Duration
-	// DefaultBootMode is that of nodes which do not say: uefi or bios; "" is uefi. It decides
-	// whether the BMC is asked for an EFI boot.
-	DefaultBootMode string
-}
+// Options is how BMCs are used; the zero value works. Timeout bounds one operation.
+type Options = driver.BMCOptions
 
 // Hardware is the hardware type ipmi.
 func Hardware() driver.Hardware {
@@ -48,23 +35,10 @@ func Hardware() driver.Hardware {
 }
 
 // Family is what Power and Management share: how to talk to BMCs, and whose turn it is.
-type Family struct {
-	o Options
-
-	mu    sync.Mutex
-	turns map[string]chan struct{} // by host:port; holds a token while the BMC is busy
-}
+type Family struct{ *driver.BMCs }
 
 // New returns the family.
-func New(o Options) *Family {
-	if o.Timeout <= 0 {
-		o.Timeout = 10 * time.Second
-	}
-	if o.PollInterval <= 0 {
-		o.PollInterval = time.Second
-	}
-	return &Family{o: o, turns: map[string]chan struct{}{}}
-}
+func New(o Options) *Family { return &Family{driver.NewBMCs(o)} }
 
 // Power is the power interface.
 func (f *Family) Power() *Power { return &Power{f} }
@@ -72,34 +46,15 @@ func (f *Family) Power() *Power { return &Power{f} }
 // Management is the management interface.
 func (f *Family) Management() *Management { return &Management{f} }
 
-// turn waits until nobody else talks to the BMC.
-func (f *Family) turn(ctx context.Context, bmc string) (done func(), err error) {
-	f.mu.Lock()
-	token := f.turns[bmc]
-	if token == nil {
-		token = make(chan struct{}, 1)
-		f.turns[bmc] = token
-	}
-	f.mu.Unlock()
-	select {
-	case token <- struct{}{}:
-		return func() { <-token }, nil
-	case <-ctx.Done():
-		return nil, ingot.Errorf(ingot.Unavailable,
-			"BMC %s is busy with another operation: %w", bmc, ctx.Err())
-	}
-}
-
 // info is driver_info, checked.
 type info struct {
 	host, user string
 	port       int
 	password   ingot.Secret
 	privilege  string
-	suites     []int  // cipher suites in order of preference
-	lan15      bool   // IPMI 1.5
-	guid       string // that a person says: of the machine, "any", or ""
-	keepTimer  bool   // leave the BMC's boot flag timeout alone
+	suites     []int // cipher suites in order of preference
+	lan15      bool  // IPMI 1.5
+	keepTimer  bool  // leave the BMC's boot flag timeout alone
 }
 
 func (i info) address() string { return net.JoinHostPort(i.host, strconv.Itoa(i.port)) }
@@ -128,7 +83,7 @@ var properties = map[string]string{
 	"ipmi_cipher_suite": "Cipher suite, a number from 0 to 17. Default: 17, then 3.",
 	"ipmi_protocol_version": "2.0 (default) or 1.5. In 1.5 the password crosses the network " +
 		"nearly unprotected.",
-	guidKey: "System GUID of the machine; power and boot device of another one are left alone. " +
+	identity.Key: "System GUID of the machine; power and boot device of another one are left alone. " +
 		"Default: what its BMC said when the node was managed. \"any\" compares nothing.",
 	"ipmi_disable_boot_timeout": "Whether the BMC is told not to forget a boot device after " +
 		"60 seconds. Default true; set false for BMCs that stumble over it.",
@@ -189,8 +144,8 @@ func parse(n *ingot.Node) (info, error) {
 	if v := driver.Text(di, "ipmi_bridging"); v != "" && v != "no" {
 		return wrong("ipmi_bridging", "is %q, which this version does not support", v)
 	}
-	if i.guid = strings.ToLower(driver.Text(di, guidKey)); !validGUID(i.guid) {
-		return wrong(guidKey, "is %q; it must be a UUID or %q", i.guid, anyGUID)
+	if _, err := identity.Said(n); err != nil {
+		return info{}, err
 	}
 	if driver.Text(di, "ipmi_hex_kg_key") != "" {
 		return wrong("ipmi_hex_kg_key", "is set, which this version does not support")

@@ -63,7 +63,7 @@ func (m *Management) SetBootDevice(ctx context.Context, t *driver.Task,
 		return err
 	}
 	f := flags{device: d.Device, persistent: d.Persistent,
-		efi: driver.BootMode(t.Node, m.f.o.DefaultBootMode) == driver.UEFI}
+		efi: driver.BootMode(t.Node, m.f.DefaultBootMode) == driver.UEFI}
 	return m.f.change(ctx, t, "set the boot device", func(ctx context.Context, b bmc) error {
 		if !i.keepTimer {
 			// BMCs drop boot flags when no reset follows within 60 seconds, and a step may
