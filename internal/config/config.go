@@ -297,7 +297,7 @@ func Default() Config {
 			UserFile: "/etc/ingot/htpasswd", OwnNodes: true, NewDefaults: true,
 			ServiceProject: "service"},
 		Conductor: Conductor{
-			EnabledHardwareTypes:      []string{"ipmi"},
+			EnabledHardwareTypes:      []string{"ipmi", "redfish"},
 			EnabledNetworkInterfaces:  []string{"noop"},
 			WorkersPoolSize:           300,
 			MaxConcurrentDeploy:       16,
@@ -356,13 +356,13 @@ func Default() Config {
 }
 
 // Dev is the configuration of the sandbox: loopback only, unprivileged ports, everything below
-// one directory, no DHCP, both hardware types.
+// one directory, no DHCP, all hardware types.
 func Dev(dir, listen string) Config {
 	c := Default()
 	c.Dev = true
 	c.Store.Path = filepath.Join(dir, "ingot.db")
 	c.API.Listen = listen
-	c.Conductor.EnabledHardwareTypes = []string{"fake-hardware", "ipmi"}
+	c.Conductor.EnabledHardwareTypes = []string{"fake-hardware", "ipmi", "redfish"}
 	c.Image.Spool = filepath.Join(dir, "spool")
 	c.Image.AllowedPaths = []string{filepath.Join(dir, "images")}
 	c.Boot.Cache = filepath.Join(dir, "boot")

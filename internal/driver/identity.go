@@ -33,6 +33,16 @@ func (i Identity) Said(n *ingot.Node) (string, error) {
 	return said, nil
 }
 
+// MachineUUID is a UUID that a BMC tells, in the form in which they are compared; "" if it is none, or was
+// never set: all digits are 0 or f then.
+func MachineUUID(text string) string {
+	id := strings.ToLower(strings.TrimSpace(text))
+	if !uuidForm.MatchString(id) || strings.Trim(id, "0-") == "" || strings.Trim(id, "f-") == "" {
+		return ""
+	}
+	return id
+}
+
 // Forget makes the next machine the first one.
 func (i Identity) Forget(n *ingot.Node) { delete(n.DriverInternalInfo, i.Key) }
 

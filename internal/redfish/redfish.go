@@ -34,7 +34,8 @@ const (
 // Options say which BMC it is and how it is used. Only Address is required.
 type Options struct {
 	// Address is a URL or HOST[:PORT], which means https.
-	Address            string
+	Address string
+	// Username "" does not sign in.
 	Username, Password string
 	Auth               Auth // "" is Auto
 	// CA is a file, or a directory of files, of certificates in PEM form that are believed in place of
@@ -163,7 +164,7 @@ func (c *Client) open(ctx context.Context) error {
 		}
 		c.root = &r
 	}
-	if c.basic || c.token != "" {
+	if c.basic || c.token != "" || c.o.Username == "" {
 		return nil
 	}
 	return c.signIn(ctx)

@@ -259,7 +259,7 @@ func (c *Client) SetBoot(ctx context.Context, s *System, b Boot) error {
 	for _, try := range tries {
 		err := c.patch(ctx, s, map[string]Boot{"Boot": try})
 		var refused *StatusError
-		if !errors.As(err, &refused) || !refused.picky() {
+		if !errors.As(err, &refused) || !refused.Picky() {
 			return err
 		}
 		if first == nil {
@@ -269,8 +269,8 @@ func (c *Client) SetBoot(ctx context.Context, s *System, b Boot) error {
 	return first
 }
 
-// picky tells whether the BMC may take another way to say the same.
-func (e *StatusError) picky() bool {
+// Picky tells whether the BMC may take another way to say the same.
+func (e *StatusError) Picky() bool {
 	switch e.Status {
 	case http.StatusBadRequest, http.StatusConflict, http.StatusUnprocessableEntity,
 		http.StatusInternalServerError, http.StatusNotImplemented:

@@ -23,7 +23,7 @@ func Command() *cobra.Command {
 		Long: "Runs the server until it gets SIGTERM or Ctrl-C; it then takes no more work, lets running\n" +
 			"steps come to an end, and stops. What it could not finish goes on at the next start.\n\n" +
 			"--dev is the sandbox: loopback only, unprivileged ports, no authentication, no DHCP,\n" +
-			"no root needed, hardware types fake-hardware and ipmi.",
+			"no root needed, hardware types fake-hardware, ipmi, redfish.",
 		Example: "  ingot serve --dev\n  ingot serve --dev --data ./sandbox --listen 127.0.0.1:6385\n" +
 			"  ingot serve --config /etc/ingot/ingot.toml\n" +
 			"  ingot serve --config /etc/ingot/ingot.toml --database postgres://ingot@db.example/ingot",

@@ -14,13 +14,14 @@ import (
 	"ingot/internal/driver/iscsi"
 	"ingot/internal/driver/network"
 	"ingot/internal/driver/pxe"
+	"ingot/internal/driver/redfish"
 	"ingot/internal/image"
 	"ingot/internal/ingot"
 	"ingot/internal/netboot"
 )
 
 // hardware lists every hardware type this binary knows.
-var hardware = []driver.Hardware{ipmi.Hardware(), fake.Hardware()}
+var hardware = []driver.Hardware{ipmi.Hardware(), redfish.Hardware(), fake.Hardware()}
 
 // table is what this process drives: the hardware types the configuration enables, and every
 // implementation there is. bootURL is where machines reach the boot socket.
@@ -38,8 +39,9 @@ func (s *server) table(bootURL string) (*driver.Table, error) {
 		}
 		enabled = append(enabled, hardware[i])
 	}
-	bmc := ipmi.New(ipmi.Options{DefaultBootMode: s.cfg.Deploy.DefaultBootMode,
-		Timeout: time.Duration(s.cfg.Conductor.BMCTimeout)})
+	bmcs := driver.BMCOptions{DefaultBootMode: s.cfg.Deploy.DefaultBootMode,
+		Timeout: time.Duration(s.cfg.Conductor.BMCTimeout)}
+	byIPMI, byRedfish := ipmi.New(bmcs), redfish.New(bmcs)
 	boot := pxe.Options{
 		Files: s.keeper, Await: s.keeper.Await, Env: netboot.Env{
 			BaseURLs: []string{bootURL}, KernelArgs: s.cfg.Deploy.KernelAppend,
@@ -65,9 +67,12 @@ func (s *server) table(bootURL string) (*driver.Table, error) {
 		DefaultBootMode: s.cfg.Deploy.DefaultBootMode})
 	return &driver.Table{
 		Hardware: enabled, Network: s.networks(),
-		Power: map[string]driver.Power{ipmi.Name: bmc.Power(), fake.Name: fake.Power{}},
+		Power: map[string]driver.Power{
+			ipmi.Name: byIPMI.Power(), redfish.Name: byRedfish.Power(), fake.Name: fake.Power{},
+		},
 		Management: map[string]driver.Management{
-			ipmi.Name: bmc.Management(), fake.Name: fake.Management{},
+			ipmi.Name: byIPMI.Management(), redfish.Name: byRedfish.Management(),
+			fake.Name: fake.Management{},
 		},
 		Boot: map[string]driver.Boot{
 			pxe.Name: s.boot.Boot, pxe.PlainName: s.boot.Boot, fake.Name: fake.Boot{},

@@ -1,7 +1,6 @@
 package ipmi
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -290,8 +289,7 @@ func (s session) keepBootFlags(ctx context.Context) error {
 	})
 }
 
-// systemGUID asks Get System GUID (IPMI 2.0, 22.14). The command is optional, and its answer is no
-// name where it was never set: all bytes are 0 or ff then.
+// systemGUID asks Get System GUID (IPMI 2.0, 22.14), an optional command.
 func (s session) systemGUID(ctx context.Context) (string, error) {
 	r, err := s.c.GetSystemGUID(ctx)
 	var answer *types.ResponseError
@@ -300,13 +298,11 @@ func (s session) systemGUID(ctx context.Context) (string, error) {
 		return "", nil
 	case err != nil:
 		return "", err
-	case r.GUID == [16]byte{} || r.GUID == [16]byte(bytes.Repeat([]byte{0xff}, 16)):
-		return "", nil
 	}
 	// The byte order in which it equals what the firmware tells the operating system.
 	id, err := types.ParseGUID(r.GUID[:], types.GUIDModeSMBIOS)
 	if err != nil {
 		return "", err
 	}
-	return id.String(), nil
+	return driver.MachineUUID(id.String()), nil
 }
