@@ -1,0 +1,51 @@
+package redfish_test
+
+import (
+	"strings"
+	"testing"
+	"unicode"
+
+	"ingot/internal/redfish"
+)
+
+// FuzzBody reads a body as everything that it could be. What is repeated of it is one line and short, and
+// no link leads elsewhere.
+func FuzzBody(f *testing.F) {
+	for _, body := range []string{systemBody, errorBody, `{"Members": [{"@odata.id": "/a"}, 7, null]}`,
+		`{"TaskState": "Exception", "Messages": {"Message": "no\nway"}}`, `null`, "\xef\xbb\xbf{}", `[`} {
+		f.Add([]byte(body))
+	}
+	f.Fuzz(func(t *testing.T, body []byte) {
+		_, text := redfish.DecodeError(body)
+		for _, words := range []string{text, redfish.TaskEnd(body)} {
+			if len(words) > redfish.MaxText+len("...") || strings.ContainsFunc(words, unicode.IsControl) {
+				t.Errorf("%q", words)
+			}
+		}
+		paths, _ := redfish.DecodeMembers(body)
+		for _, p := range paths {
+			if !strings.HasPrefix(p, "/") {
+				t.Errorf("path %q", p)
+			}
+		}
+		redfish.DecodeActionInfo(body)
+		s, _ := redfish.DecodeSystem(body)
+		if s.Boot.Override() == "None" {
+			t.Error("None is a device")
+		}
+	})
+}
+
+// FuzzLocation reads links of headers. Read again they are the same.
+func FuzzLocation(f *testing.F) {
+	for _, l := range []string{"/redfish/v1/Systems/1", "https://10.0.0.1/a%2fb?c=d", "//host/x", "x", "/%zz",
+		"https://h//other/x", ""} {
+		f.Add(l)
+	}
+	f.Fuzz(func(t *testing.T, l string) {
+		got := redfish.Location(l)
+		if got != "" && !strings.HasPrefix(got, "/") || strings.ContainsAny(got, " \r\n") {
+			t.Errorf("%q is %q", l, got)
+		}
+	})
+}
