@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -125,7 +126,7 @@ func NodeCommand() *cobra.Command {
 // createFlags are what `node create` can be told.
 type createFlags struct {
 	driver, mac, bmc, user, password, passwordFile, bootMode string
-	kernel, ramdisk                                          string
+	system, verifyCA, kernel, ramdisk                        string
 	enrollOnly                                               bool
 }
 
@@ -153,7 +154,7 @@ func createCommand(o *options) *cobra.Command {
 			}
 			out := o.progress(cmd)
 			fmt.Fprintf(out, "node %s enrolled as %s\n", args[0], n.UUID)
-			if f.mac == "" && f.driver == "ipmi" {
+			if f.mac == "" && f.hasBMC() {
 				fmt.Fprintf(cmd.ErrOrStderr(), "It has no port and cannot be deployed before "+
 					"it has one: baremetal port create --node %s MAC\n", n.UUID)
 			}
@@ -171,18 +172,29 @@ func createCommand(o *options) *cobra.Command {
 		},
 	}
 	fl := cmd.Flags()
-	fl.StringVar(&f.driver, "driver", "ipmi", "hardware type: ipmi, fake-hardware")
+	fl.StringVar(&f.driver, "driver", ipmi, "hardware type: ipmi, redfish, fake-hardware")
 	fl.StringVar(&f.mac, "mac", "", "MAC address of the network card that boots")
-	fl.StringVar(&f.bmc, "bmc", "", "address of the BMC, host or host:port")
+	fl.StringVar(&f.bmc, "bmc", "", "address of the BMC, host or host:port; a URL for redfish")
 	fl.StringVar(&f.user, "bmc-user", "", "user name at the BMC")
 	fl.StringVar(&f.password, "bmc-password", "", "password at the BMC; a file hides it better")
 	fl.StringVar(&f.passwordFile, "bmc-password-file", "", "file with the password at the BMC")
+	fl.StringVar(&f.system, "bmc-system", "", "redfish: path of the machine's system, if there are several")
+	fl.StringVar(&f.verifyCA, "bmc-verify-ca", "", "redfish: file, on the conductors, of the certificates that "+
+		"are believed; False for any")
 	fl.StringVar(&f.bootMode, "boot-mode", "", "firmware mode of the machine: bios or uefi")
 	fl.StringVar(&f.kernel, "deploy-kernel", "", "URL of the deploy kernel, if not the configured")
 	fl.StringVar(&f.ramdisk, "deploy-ramdisk", "", "URL of the deploy ramdisk, if not the configured")
 	fl.BoolVar(&f.enrollOnly, "enroll-only", false, "only enroll; do not talk to the BMC yet")
 	return cmd
 }
+
+// Hardware types of machines with a BMC.
+const (
+	ipmi    = "ipmi"
+	redfish = "redfish"
+)
+
+func (f *createFlags) hasBMC() bool { return f.driver == ipmi || f.driver == redfish }
 
 // node turns the flags into what the API wants.
 func (f *createFlags) node(name string) (nodes.CreateOpts, error) {
@@ -199,17 +211,25 @@ func (f *createFlags) node(name string) (nodes.CreateOpts, error) {
 		}
 		f.password = strings.TrimRight(string(b), "\r\n")
 	}
-	if f.driver == "ipmi" && f.bmc == "" {
+	if f.hasBMC() && f.bmc == "" {
 		return nodes.CreateOpts{}, usage("--bmc is missing: the address of the machine's BMC")
 	}
 	if f.bootMode != "" && f.bootMode != "bios" && f.bootMode != "uefi" {
 		return nodes.CreateOpts{}, usage("--boot-mode is %q; bios or uefi", f.bootMode)
 	}
-	host, port := splitPort(f.bmc)
-	set("ipmi_address", host)
-	set("ipmi_port", port)
-	set("ipmi_username", f.user)
-	set("ipmi_password", f.password)
+	if f.driver == redfish {
+		set("redfish_address", f.bmc)
+		set("redfish_username", f.user)
+		set("redfish_password", f.password)
+		set("redfish_system_id", f.system)
+		set("redfish_verify_ca", f.verifyCA)
+	} else {
+		host, port := splitPort(f.bmc)
+		set("ipmi_address", host)
+		set("ipmi_port", port)
+		set("ipmi_username", f.user)
+		set("ipmi_password", f.password)
+	}
 	set("deploy_kernel", f.kernel)
 	set("deploy_ramdisk", f.ramdisk)
 	opts := nodes.CreateOpts{Name: name, Driver: f.driver, DriverInfo: info}
@@ -384,7 +404,7 @@ func showCommand(o *options) *cobra.Command {
 			row("fault", n.Fault)
 			row("last error", n.LastError)
 			row("image", n.InstanceInfo["image_source"])
-			row("BMC", n.DriverInfo["ipmi_address"])
+			row("BMC", cmp.Or(n.DriverInfo["ipmi_address"], n.DriverInfo["redfish_address"]))
 			return tw.Flush()
 		},
 	}

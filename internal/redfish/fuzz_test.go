@@ -36,7 +36,7 @@ func FuzzBody(f *testing.F) {
 	})
 }
 
-// FuzzLocation reads links of headers. Read again they are the same.
+// FuzzLocation reads links of headers: what comes of them is a path that may stand in a request.
 func FuzzLocation(f *testing.F) {
 	for _, l := range []string{"/redfish/v1/Systems/1", "https://10.0.0.1/a%2fb?c=d", "//host/x", "x", "/%zz",
 		"https://h//other/x", ""} {

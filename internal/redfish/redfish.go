@@ -16,6 +16,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 )
@@ -43,7 +44,8 @@ type Options struct {
 	CA string
 	// AnyCertificate believes every certificate.
 	AnyCertificate bool
-	MinTLS         uint16 // a version of crypto/tls; 0 is 1.2
+	// MinTLS is a version of crypto/tls; 0 is 1.2. Below that weak ciphers are allowed, too.
+	MinTLS uint16
 	// Timeout bounds each request, with its repetitions while the BMC says that it is busy; 0 is 10 s.
 	Timeout time.Duration
 }
@@ -93,8 +95,14 @@ func New(o Options) (*Client, error) {
 		o.Timeout = defaultTimeout
 	}
 	config := &tls.Config{MinVersion: max(o.MinTLS, tls.VersionTLS10), InsecureSkipVerify: o.AnyCertificate}
-	if o.MinTLS == 0 {
+	switch {
+	case o.MinTLS == 0:
 		config.MinVersion = tls.VersionTLS12
+	case o.MinTLS < tls.VersionTLS12:
+		// BMCs of that age have none of the ciphers that Go offers unasked.
+		for _, s := range slices.Concat(tls.CipherSuites(), tls.InsecureCipherSuites()) {
+			config.CipherSuites = append(config.CipherSuites, s.ID)
+		}
 	}
 	if o.CA != "" {
 		if config.RootCAs, err = certificates(o.CA); err != nil {

@@ -1,10 +1,12 @@
 package redfish_test
 
 import (
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"log"
 	"net/http"
 	"net/http/httptest"
 	"slices"
@@ -480,5 +482,23 @@ func TestWhatIsNoRedfishIsToldWithoutItsWords(t *testing.T) {
 		}})
 	if _, err := c.System(t.Context(), ""); err == nil || !strings.Contains(err.Error(), "longer than") {
 		t.Errorf("endless: %v", err)
+	}
+}
+
+func TestOldTLSIsSpokenIfItIsWanted(t *testing.T) {
+	t.Parallel()
+	b, _ := start(t, nil)
+	old := httptest.NewUnstartedServer(b)
+	old.TLS = &tls.Config{MinVersion: tls.VersionTLS10, MaxVersion: tls.VersionTLS11,
+		CipherSuites: []uint16{tls.TLS_RSA_WITH_AES_128_CBC_SHA}}
+	old.Config.ErrorLog = log.New(io.Discard, "", 0) // refused handshakes are wanted
+	old.StartTLS()
+	defer old.Close()
+	b.URL = old.URL
+	for version, want := range map[uint16]bool{0: false, tls.VersionTLS10: true, tls.VersionTLS13: false} {
+		c := b.client(t, redfish.Options{MinTLS: version, AnyCertificate: true})
+		if _, err := c.System(t.Context(), ""); (err == nil) != want {
+			t.Errorf("from %x: %v", version, err)
+		}
 	}
 }

@@ -38,9 +38,9 @@ func (t task) failed() error {
 	}
 	text := "the BMC's task ended as " + t.State
 	for _, m := range t.Messages {
-		text += ": " + oneLine(m.Text)
+		text += ": " + m.Text
 	}
-	return errors.New(shorten(text))
+	return errors.New(shorten(oneLine(text)))
 }
 
 // change makes a request that changes something, and waits until it is done if that is a task.

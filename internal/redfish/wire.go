@@ -148,10 +148,10 @@ func (c *Client) once(ctx context.Context, r request) (answer, error) {
 	return answer{resp.StatusCode, resp.Header, text}, nil
 }
 
-// location is the path, with the query, of a link that may be a whole URL; "" if it is none.
+// location is the path, with the query, of a link that may be a whole URL; "" if it is none that could be asked for.
 func location(link string) string {
 	u, err := url.Parse(strings.TrimSpace(link))
-	if err != nil || !strings.HasPrefix(u.Path, "/") {
+	if err != nil || !strings.HasPrefix(u.EscapedPath(), "/") || strings.Contains(u.RawQuery, " ") {
 		return ""
 	}
 	return (&url.URL{Path: u.Path, RawPath: u.RawPath, RawQuery: u.RawQuery}).RequestURI()

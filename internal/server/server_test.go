@@ -316,6 +316,8 @@ func TestExitCodesTellWhatWentWrong(t *testing.T) {
 		{"trait one --remove CUSTOM_A", cli.ExitNotFound, "doesn't have a trait"},
 		{"trait one --remove", cli.ExitUsage, "--remove needs"},
 		{"create two --bmc 127.0.0.1:1", cli.ExitFailed, "node two is enroll, not manageable"},
+		{"create four --driver redfish --bmc http://127.0.0.1:1", cli.ExitFailed, "nothing listens there; check redfish_address"},
+		{"create five --driver redfish", cli.ExitUsage, "--bmc is missing"},
 		{"create three --driver none", cli.ExitError, "No valid host was found"},
 	} {
 		code, _, problem := s.node(strings.Fields(c.line)...)

@@ -534,3 +534,33 @@ func TestDriverInfoIsChecked(t *testing.T) {
 		}
 	}
 }
+
+// Many BMCs answer 503 for a while after a power on, longer than one operation has.
+func TestABMCThatIsBusyAfterPowerOnIsWaitedForInADeployment(t *testing.T) {
+	t.Parallel()
+	for _, inDeployment := range []bool{true, false} {
+		s, _, tk := start(t, sim.Options{})
+		f := family(redfish.Options{Timeout: 900 * time.Millisecond}) // less than its Retry-After
+		if err := f.Power().Identify(t.Context(), tk); err != nil {
+			t.Fatal(err)
+		}
+		s.SetQuirks(sim.Quirks{BusyAfterPowerOn: 5})
+		if inDeployment {
+			tk.Node.ProvisionState, tk.Node.TargetProvisionState = "deploying", "active"
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		tk.Note = func(e ingot.Entry) {
+			if e.Text == "told the BMC: power up" {
+				cancel() // nobody waits for the state, which would use the refusals up
+			}
+		}
+		_ = f.Power().SetPower(ctx, tk, ingot.PowerOn)
+		err := f.Management().SetBootDevice(t.Context(), tk, driver.BootDevice{Device: "disk"})
+		if inDeployment != (err == nil) {
+			t.Errorf("in a deployment: %v: %v", inDeployment, err)
+		}
+		if err != nil && !strings.Contains(err.Error(), "busy") {
+			t.Errorf("error %v", err)
+		}
+	}
+}
