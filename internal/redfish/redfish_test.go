@@ -221,10 +221,11 @@ func TestASessionThatEndedIsRenewedOnce(t *testing.T) {
 func TestBasicWhereThereIsNoSession(t *testing.T) {
 	t.Parallel()
 	for name, answer := range map[string]http.HandlerFunc{
-		"none":       text(404, ""),
-		"not built":  text(501, ""),
-		"no token":   text(201, `{}`),
-		"full, 503":  text(503, `{"error": {"@Message.ExtendedInfo": [{"MessageId": "Base.1.8.1.SessionLimitExceeded"}]}}`),
+		"none":      text(404, ""),
+		"not built": text(501, ""),
+		"no token":  text(201, `{}`),
+		"full, 503": text(503,
+			`{"error": {"@Message.ExtendedInfo": [{"MessageId": "Base.1.8.1.SessionLimitExceeded"}]}}`),
 		"full, 400":  text(400, `{"error": {"code": "Base.1.4.CreateLimitReachedForResource"}}`),
 		"full, bare": text(500, ``),
 	} {

@@ -148,7 +148,8 @@ func (c *Client) once(ctx context.Context, r request) (answer, error) {
 	return answer{resp.StatusCode, resp.Header, text}, nil
 }
 
-// location is the path, with the query, of a link that may be a whole URL; "" if it is none that could be asked for.
+// location is the path, with the query, of a link that may be a whole URL; "" if it is none that could be
+// asked for.
 func location(link string) string {
 	u, err := url.Parse(strings.TrimSpace(link))
 	if err != nil || !strings.HasPrefix(u.EscapedPath(), "/") || strings.Contains(u.RawQuery, " ") {

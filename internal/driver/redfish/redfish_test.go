@@ -314,7 +314,8 @@ func TestWhatIsWrongIsSaid(t *testing.T) {
 	}{
 		{"redfish_password", "wrong", "check redfish_username and redfish_password"},
 		{"redfish_username", "nobody", "check redfish_username and redfish_password"},
-		{"redfish_system_id", "/redfish/v1/Systems/7", "has the systems /redfish/v1/Systems/1; set redfish_system_id"},
+		{"redfish_system_id", "/redfish/v1/Systems/7",
+			"has the systems /redfish/v1/Systems/1; set redfish_system_id"},
 		{"redfish_system_id", "7", "no system 7"},
 		{"redfish_address", "http://" + nothing.Addr().String(), "nothing listens there"},
 		{"redfish_address", "http://bmc.invalid", "cannot be resolved"},
