@@ -9,13 +9,10 @@ package redfish
 import (
 	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -40,7 +37,7 @@ type Options struct {
 	Username, Password string
 	Auth               Auth // "" is Auto
 	// CA is a file, or a directory of files, of certificates in PEM form that are believed in place of
-	// the system's.
+	// the system's: those of CAs, or BMCs' own, for which name and date do not count.
 	CA string
 	// AnyCertificate believes every certificate.
 	AnyCertificate bool
@@ -104,10 +101,12 @@ func New(o Options) (*Client, error) {
 			config.CipherSuites = append(config.CipherSuites, s.ID)
 		}
 	}
-	if o.CA != "" {
-		if config.RootCAs, err = certificates(o.CA); err != nil {
+	if o.CA != "" && !o.AnyCertificate {
+		certs, err := certificates(o.CA)
+		if err != nil {
 			return nil, err
 		}
+		config.InsecureSkipVerify, config.VerifyConnection = true, verify(certs, base.Hostname())
 	}
 	// No proxy: those of the environment are for the way out, and BMCs are inside. No HTTP/2, which few
 	// BMCs speak and fewer speak well.
@@ -133,30 +132,6 @@ func ParseAddress(address string) (*url.URL, error) {
 		return nil, fmt.Errorf("%q has the scheme %s; https and http are known", address, u.Scheme)
 	}
 	return &url.URL{Scheme: u.Scheme, Host: u.Host}, nil
-}
-
-// certificates reads a file of certificates, or all files of a directory.
-func certificates(path string) (*x509.CertPool, error) {
-	files := []string{path}
-	if info, err := os.Stat(path); err != nil {
-		return nil, fmt.Errorf("read certificates: %w", err)
-	} else if info.IsDir() {
-		if files, err = filepath.Glob(filepath.Join(path, "*")); err != nil {
-			return nil, fmt.Errorf("read certificates: %w", err)
-		}
-	}
-	pool, found := x509.NewCertPool(), false
-	for _, file := range files {
-		text, err := os.ReadFile(file)
-		if err != nil {
-			return nil, fmt.Errorf("read certificates: %w", err)
-		}
-		found = pool.AppendCertsFromPEM(text) || found
-	}
-	if !found {
-		return nil, fmt.Errorf("%s has no certificate in PEM form", path)
-	}
-	return pool, nil
 }
 
 // open reads the service root and signs in, once.

@@ -72,6 +72,9 @@ func (c *Client) await(ctx context.Context, monitor string) error {
 		if errors.As(err, &refused) && refused.Gone() {
 			return nil
 		}
+		if ctx.Err() != nil {
+			return ErrRunning
+		}
 		if err != nil {
 			return fmt.Errorf("follow a task: %w", err)
 		}

@@ -87,6 +87,15 @@ var words = map[ingot.PowerState]string{
 	ingot.PowerOn: "power up", ingot.PowerOff: "power down", ingot.SoftPowerOff: "soft shutdown",
 }
 
+// reset sends the reset. If that is a task it is not waited for longer than for another request: some go
+// on until the machine is there, and may never.
+func (p *Power) reset(ctx context.Context, m machine, to ingot.PowerState) error {
+	ctx, cancel := context.WithTimeout(ctx, p.f.Timeout)
+	defer cancel()
+	_, err := m.c.Reset(ctx, m.System, resets[to]...)
+	return err
+}
+
 // send sends the reset that leads to a state, unless the machine is there.
 func (p *Power) send(ctx context.Context, t *driver.Task, to ingot.PowerState) (sent string, err error) {
 	want := driver.PowerResult(to)
@@ -97,7 +106,7 @@ func (p *Power) send(ctx context.Context, t *driver.Task, to ingot.PowerState) (
 			return err
 		}
 		sent = words[to]
-		_, err = m.c.Reset(ctx, m.System, resets[to]...)
+		err = p.reset(ctx, m, to)
 		if err == nil || errors.Is(err, redfish.ErrRunning) {
 			return nil // whether the machine gets there is seen
 		}

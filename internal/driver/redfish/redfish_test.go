@@ -1,11 +1,16 @@
 package redfish_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
@@ -282,6 +287,13 @@ func TestTheCertificateIsChecked(t *testing.T) {
 			t.Errorf("%v: %v", believed, err)
 		}
 	}
+	// One that is listed may have any name; one that its CA signed may not.
+	_, port, _ := strings.Cut(s.Addr().String(), ":")
+	tk.Node.DriverInfo["redfish_address"] = "localhost:" + port
+	if err := ask(file); err != nil {
+		t.Error(err)
+	}
+	tk.Node.DriverInfo["redfish_address"] = s.URL()
 	if err := s.RenewCertificate(); err != nil {
 		t.Fatal(err)
 	}
@@ -361,24 +373,17 @@ func TestABMCWithoutSessionsIsUsedByBasic(t *testing.T) {
 	}
 }
 
-// A port that takes connections and is silent.
-func silence(t *testing.T) (l net.Listener) {
-	t.Helper()
+func TestASilentBMCIsNamedInTime(t *testing.T) {
+	t.Parallel()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { l.Close() })
-	return l
-}
-
-func TestASilentBMCIsNamedInTime(t *testing.T) {
-	t.Parallel()
-	l := silence(t)
+	defer l.Close()
 	tk, notes := task("http://"+l.Addr().String()), []string{}
 	tk.Note = func(e ingot.Entry) { notes = append(notes, e.Text) }
 	tk.Node.ProvisionState, tk.Node.TargetProvisionState = "verifying", "manageable"
-	_, err := family(redfish.Options{Timeout: 200 * time.Millisecond}).Power().PowerState(t.Context(), tk)
+	_, err = family(redfish.Options{Timeout: 200 * time.Millisecond}).Power().PowerState(t.Context(), tk)
 	if ingot.KindOf(err) != ingot.Unavailable ||
 		!strings.Contains(err.Error(), l.Addr().String()+" did not answer within 200ms") {
 		t.Errorf("error %v", err)
@@ -562,6 +567,122 @@ func TestABMCThatIsBusyAfterPowerOnIsWaitedForInADeployment(t *testing.T) {
 		}
 		if err != nil && !strings.Contains(err.Error(), "busy") {
 			t.Errorf("error %v", err)
+		}
+	}
+}
+
+// front stands before a BMC; answer tells whether it has answered itself.
+func front(t *testing.T, s *sim.Service, answer func(w http.ResponseWriter, r *http.Request) bool) string {
+	t.Helper()
+	at, err := url.Parse(s.URL())
+	if err != nil {
+		t.Fatal(err)
+	}
+	behind := httputil.NewSingleHostReverseProxy(at)
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if !answer(w, r) {
+			behind.ServeHTTP(w, r)
+		}
+	}))
+	t.Cleanup(srv.Close)
+	return srv.URL
+}
+
+func TestALastingBootDeviceMayBeOneForTheNextBoot(t *testing.T) {
+	t.Parallel()
+	s, b, tk := start(t, sim.Options{})
+	refused := 0
+	tk.Node.DriverInfo["redfish_address"] = front(t, s, func(w http.ResponseWriter, r *http.Request) bool {
+		body, _ := io.ReadAll(r.Body)
+		r.Body = io.NopCloser(bytes.NewReader(body))
+		if !bytes.Contains(body, []byte("Continuous")) {
+			return false
+		}
+		refused++
+		w.WriteHeader(http.StatusBadRequest)
+		return true
+	})
+	notes := []string{}
+	tk.Note = func(e ingot.Entry) { notes = append(notes, e.Text) }
+	m := family(redfish.Options{}).Management()
+	err := m.SetBootDevice(t.Context(), tk, driver.BootDevice{Device: "disk", Persistent: true})
+	if err != nil || refused == 0 || b.Boot().Target != sim.HDD || b.Boot().Enabled != sim.Once {
+		t.Errorf("%v; refused %d times, override %+v", err, refused, b.Boot())
+	}
+	if len(notes) != 1 || !strings.Contains(notes[0], "for the next boot only") {
+		t.Errorf("the journal says %q", notes)
+	}
+}
+
+// Between the question and the command the machine may have switched itself off.
+func TestAResetThatCameTooLateIsNoError(t *testing.T) {
+	t.Parallel()
+	s, b, tk := start(t, sim.Options{})
+	s.SetQuirks(sim.Quirks{ForceOffWhenOffFails: true})
+	p := family(redfish.Options{}).Power()
+	if err := p.SetPower(t.Context(), tk, ingot.PowerOn); err != nil {
+		t.Fatal(err)
+	}
+	tk.Node.DriverInfo["redfish_address"] = front(t, s, func(_ http.ResponseWriter, r *http.Request) bool {
+		if strings.HasSuffix(r.URL.Path, ".Reset") {
+			if err := b.Switch(t.Context(), sim.ForceOff); err != nil {
+				t.Error(err)
+			}
+		}
+		return false
+	})
+	if err := p.SetPower(t.Context(), tk, ingot.PowerOff); err != nil {
+		t.Error(err)
+	}
+	// One that is refused for another reason is an error.
+	if err := p.SetPower(t.Context(), task(s.URL()), ingot.PowerOn); err != nil {
+		t.Fatal(err)
+	}
+	tk.Node.DriverInfo["redfish_address"] = front(t, s, func(w http.ResponseWriter, r *http.Request) bool {
+		reset := strings.HasSuffix(r.URL.Path, ".Reset")
+		if reset {
+			w.WriteHeader(http.StatusForbidden)
+		}
+		return reset
+	})
+	err := p.SetPower(t.Context(), tk, ingot.PowerOff)
+	if ingot.KindOf(err) != ingot.Unavailable || !strings.Contains(err.Error(), "privileges of user") {
+		t.Errorf("refused: %v", err)
+	}
+}
+
+func TestAResetWhoseTaskNeverEndsIsSeenByThePowerState(t *testing.T) {
+	t.Parallel()
+	s, b, tk := start(t, sim.Options{})
+	s.SetQuirks(sim.Quirks{Tasks: true})
+	tk.Node.DriverInfo["redfish_address"] = front(t, s, func(w http.ResponseWriter, r *http.Request) bool {
+		task := strings.Contains(r.URL.Path, "TaskMonitors")
+		if task {
+			w.WriteHeader(http.StatusAccepted)
+		}
+		return task
+	})
+	p := family(redfish.Options{Timeout: 600 * time.Millisecond}).Power()
+	if err := p.SetPower(t.Context(), tk, ingot.PowerOn); err != nil || b.PowerState() != sim.On {
+		t.Errorf("%v; the machine is %s", err, b.PowerState())
+	}
+}
+
+func TestAMachineWithoutAPowerStateIsNeitherOnNorOff(t *testing.T) {
+	t.Parallel()
+	s, _, tk := start(t, sim.Options{})
+	for state, want := range map[string]ingot.PowerState{`null`: ingot.PowerError, `"PoweringOff"`: ingot.PowerOn,
+		`"PoweringOn"`: ingot.PowerOn, `"Paused"`: ingot.PowerOn, `"Off"`: ingot.PowerOff} {
+		tk.Node.DriverInfo["redfish_address"] = front(t, s, func(w http.ResponseWriter, r *http.Request) bool {
+			system := r.URL.Path == sim.SystemPath
+			if system {
+				_, _ = io.WriteString(w, `{"PowerState": `+state+`}`)
+			}
+			return system
+		})
+		got, err := family(redfish.Options{}).Power().PowerState(t.Context(), tk)
+		if got != want || (err != nil) != (want == ingot.PowerError) {
+			t.Errorf("%s: %q, %v", state, got, err)
 		}
 	}
 }
