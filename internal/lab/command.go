@@ -6,11 +6,8 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"maps"
 	"os"
 	"path/filepath"
-	"slices"
-	"strings"
 	"text/tabwriter"
 
 	"github.com/spf13/cobra"
@@ -103,32 +100,15 @@ func up(ctx context.Context, dir string, specs []sim.MachineSpec, w io.Writer) e
 	return l.Close()
 }
 
-// enrollment is the commands that enroll a machine in a lab's namespace: those of `ingot`, or of
-// `baremetal` for what `ingot node create` has no flags for.
+// enrollment is the command that enrolls a machine in a lab's namespace.
 func enrollment(namespace, binary string, m *sim.Machine) string {
-	s := m.Spec()
-	in := "  ip netns exec " + namespace + " "
-	if m.Redfish() == nil {
-		return fmt.Sprintf("%s%s node create %s --mac %s --boot-mode %s \\\n"+
-			"      --bmc %s --bmc-user %s --bmc-password %s\n", in, binary, s.Name, s.MAC,
-			s.Firmware, m.BMCAddr(), s.User, s.Password)
+	s, driver := m.Spec(), ""
+	if m.Redfish() != nil {
+		driver = " --driver redfish"
 	}
-	lines := []string{
-		"  export OS_AUTH_TYPE=none OS_ENDPOINT=http://" + APIAddress,
-		in + "baremetal node create --driver redfish --name " + s.Name + " \\",
-		"      --property capabilities=boot_mode:" + string(s.Firmware),
-	}
-	info := redfishInfo(m)
-	for _, key := range slices.Sorted(maps.Keys(info)) {
-		lines[len(lines)-1] += " \\"
-		lines = append(lines, fmt.Sprintf("      --driver-info %s=%s", key, info[key]))
-	}
-	lines = append(lines,
-		in+"baremetal port create "+s.MAC+" --node \\",
-		"      $("+strings.TrimSpace(in)+" baremetal node show "+s.Name+" -f value -c uuid)",
-		in+"baremetal node manage "+s.Name+" --wait",
-		in+"baremetal node provide "+s.Name+" --wait")
-	return strings.Join(lines, "\n") + "\n"
+	return fmt.Sprintf("  ip netns exec %s %s node create %s%s --mac %s --boot-mode %s \\\n"+
+		"      --bmc %s --bmc-user %s --bmc-password %s\n", namespace, binary, s.Name, driver, s.MAC,
+		s.Firmware, bmcAt(m), s.User, s.Password)
 }
 
 // upBare keeps machines until ctx ends.
