@@ -1,12 +1,15 @@
-// Package iso9660 builds CD images in memory: ISO 9660 (ECMA-119) with Rock Ridge and Joliet, so
-// that Linux, Windows and firmware all see the names that were given. It reads none and makes no
-// bootable ones. Start at [Build].
+// Package iso9660 builds CD images: ISO 9660 (ECMA-119) with Rock Ridge and Joliet, so that Linux,
+// Windows and firmware all see the names that were given, and El Torito, so that BIOS and UEFI boot
+// them. Files are not copied: an image is read where its files are. It reads no images. Start at [New].
 package iso9660
 
 import (
+	"bytes"
 	"cmp"
 	"encoding/binary"
+	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"path"
 	"slices"
@@ -19,27 +22,35 @@ import (
 type File struct {
 	Path string // relative, with slashes: openstack/latest/meta_data.json
 	Data []byte
+	// Content has Size bytes in place of Data; it is read whenever the image is.
+	Content io.ReaderAt
+	Size    int64
 }
 
 // Options are what an image says of itself. The same options and files give the same bytes.
 type Options struct {
 	Label string    // at most 16 characters
 	Time  time.Time // of everything in it
+	// BIOS is the path of a file that a BIOS boots, isolinux.bin; it is told in a table of its own
+	// where it is (mkisofs -boot-info-table), and has to be in Data. "" is none.
+	BIOS string
+	// UEFI is the path of a FAT file system that UEFI boots; "" is none.
+	UEFI string
 }
 
 const (
 	sectorSize = 2048
-	// firstSector follows the system area and the three volume descriptors.
-	firstSector = 16 + 3
-	maxName     = 64 // Joliet 1.0
-	maxDepth    = 8  // ECMA-119 6.8.2.1
-	maxSize     = 1 << 31
+	// systemArea has the sectors before the volume descriptors.
+	systemArea = 16
+	maxName    = 64 // Joliet 1.0
+	maxDepth   = 8  // ECMA-119 6.8.2.1
+	maxSize    = 1 << 31
 )
 
 // node is a directory or a file.
 type node struct {
 	name     string
-	data     []byte
+	file     File
 	dir      bool
 	children []*node
 	parent   *node
@@ -61,25 +72,99 @@ const (
 	joliet  = 1
 )
 
-// Build returns an image with the files and the directories that they need.
-func Build(o Options, files []File) ([]byte, error) {
+// An Image is laid out and can be read; its files are read where they are.
+type Image struct {
+	parts []part // in order, without gaps
+	size  int64
+}
+
+// part is a stretch of an image that is read from somewhere; the rest of it, up to the next part, is
+// zeros.
+type part struct {
+	at, length int64
+	from       io.ReaderAt
+}
+
+// New lays out an image with the files and the directories that they need.
+func New(o Options, files []File) (*Image, error) {
 	if n := len(utf16.Encode([]rune(o.Label))); n > 16 {
 		return nil, fmt.Errorf("the label %q has more than 16 characters", o.Label)
 	}
 	root := &node{dir: true}
 	root.parent = root
-	total := 0
+	total := int64(0)
 	for _, f := range files {
+		if f.Content == nil {
+			f.Size = int64(len(f.Data))
+		}
 		if err := root.add(f); err != nil {
 			return nil, err
 		}
-		if total += len(f.Data); total > maxSize {
+		if total += f.Size; f.Size < 0 || total > maxSize {
 			return nil, fmt.Errorf("the files have more than %d bytes", maxSize)
 		}
 	}
 	b := builder{Options: o}
 	b.lay(root)
-	return b.write(root), nil
+	if err := b.bootable(); err != nil {
+		return nil, err
+	}
+	return b.image(root), nil
+}
+
+// Size is the length of the image in bytes, a whole number of sectors.
+func (i *Image) Size() int64 { return i.size }
+
+// ReadAt reads the image. Errors of its files are returned, and a file that has become shorter is
+// io.ErrUnexpectedEOF.
+func (i *Image) ReadAt(buf []byte, off int64) (n int, err error) {
+	if off < 0 {
+		return 0, errors.New("read before the beginning of an image")
+	}
+	at, _ := slices.BinarySearchFunc(i.parts, off, func(p part, off int64) int {
+		return cmp.Compare(p.at+p.length, off+1)
+	})
+	for n < len(buf) && off+int64(n) < i.size {
+		now, left := off+int64(n), buf[n:]
+		if room := i.size - now; int64(len(left)) > room {
+			left = left[:room]
+		}
+		if at == len(i.parts) || now < i.parts[at].at {
+			if at < len(i.parts) {
+				left = left[:min(int64(len(left)), i.parts[at].at-now)]
+			}
+			clear(left)
+			n += len(left)
+			continue
+		}
+		p := i.parts[at]
+		left = left[:min(int64(len(left)), p.at+p.length-now)]
+		got, err := p.from.ReadAt(left, now-p.at)
+		if n += got; got < len(left) {
+			if err == nil || err == io.EOF {
+				err = io.ErrUnexpectedEOF
+			}
+			return n, err
+		}
+		if now+int64(got) == p.at+p.length {
+			at++
+		}
+	}
+	if n < len(buf) {
+		err = io.EOF
+	}
+	return n, err
+}
+
+// Build returns the bytes of an image.
+func Build(o Options, files []File) ([]byte, error) {
+	i, err := New(o, files)
+	if err != nil {
+		return nil, err
+	}
+	out := make([]byte, i.Size())
+	_, err = i.ReadAt(out, 0)
+	return out, err
 }
 
 // add puts a file into the tree below n.
@@ -107,7 +192,7 @@ func (n *node) add(f File) error {
 			n = n.children[at]
 		}
 	}
-	n.data = f.Data
+	n.file = f
 	return nil
 }
 
@@ -119,14 +204,20 @@ type builder struct {
 	tables [2]uint32 // sector of the little-endian path table; the big-endian one follows
 	length [2]int    // bytes of a path table
 	next   uint32    // first free sector
-	out    []byte
+	// catalog is the sector of the boot catalog; 0 is none.
+	catalog uint32
+	parts   []part
 }
 
-func sectors(n int) uint32 { return uint32((n + sectorSize - 1) / sectorSize) }
+func sectors[N int | int64](n N) uint32 { return uint32((n + sectorSize - 1) / sectorSize) }
 
 // lay decides in which sector everything begins.
 func (b *builder) lay(root *node) {
-	b.next = firstSector
+	b.next = systemArea + 3 // descriptors of both trees, and their end
+	if b.BIOS != "" || b.UEFI != "" {
+		b.catalog = b.next + 1 // after one more descriptor
+		b.next += 2
+	}
 	for tree := range b.dirs {
 		b.dirs[tree] = []*node{root}
 		for i := 0; i < len(b.dirs[tree]); i++ { // grows on the way: breadth first
@@ -156,7 +247,7 @@ func (b *builder) lay(root *node) {
 	}
 	for _, f := range b.files {
 		f.extent = b.next
-		b.next += sectors(len(f.data))
+		b.next += sectors(f.file.Size)
 	}
 }
 
@@ -239,7 +330,7 @@ func (b *builder) directory(d *node, tree int) []byte {
 // record appends a directory record (ECMA-119 9.1), which does not cross a sector.
 func (b *builder) record(out []byte, n *node, tree int, name string) []byte {
 	r := make([]byte, 33, 256)
-	extent, size := n.extent, uint32(len(n.data))
+	extent, size := n.extent, uint32(n.file.Size)
 	if n.dir {
 		extent, size = n.in[tree].extent, n.in[tree].size
 		r[25] = 2
@@ -333,12 +424,62 @@ func (b *builder) pathTable(tree int, order binary.AppendByteOrder) []byte {
 	return out
 }
 
-// write puts everything where lay wants it.
-func (b *builder) write(root *node) []byte {
-	b.out = make([]byte, int(b.next)*sectorSize)
-	b.put(16, b.descriptor(primary, root))
-	b.put(17, b.descriptor(joliet, root))
-	b.put(18, []byte("\xFFCD001\x01"))
+// bootable looks for the files that are booted, and tells isolinux where it is.
+func (b *builder) bootable() error {
+	for _, path := range []string{b.BIOS, b.UEFI} {
+		if path != "" && b.find(path) == nil {
+			return fmt.Errorf("%q is to be booted and not there", path)
+		}
+	}
+	if b.BIOS == "" {
+		return nil
+	}
+	// Bytes 8 to 63 (mkisofs(8), EL TORITO BOOT INFORMATION TABLE).
+	f := b.find(b.BIOS)
+	const table = 64
+	if len(f.file.Data) < table {
+		return fmt.Errorf("%q has %d bytes, and no room for a boot information table", b.BIOS, len(f.file.Data))
+	}
+	data, sum := slices.Clone(f.file.Data), uint32(0)
+	for rest := data[table:]; len(rest) > 0; rest = rest[min(4, len(rest)):] {
+		var word [4]byte
+		copy(word[:], rest)
+		sum += binary.LittleEndian.Uint32(word[:])
+	}
+	clear(data[8:table])
+	for i, v := range []uint32{systemArea, f.extent, uint32(len(data)), sum} {
+		binary.LittleEndian.PutUint32(data[8+4*i:], v)
+	}
+	f.file.Data = data
+	return nil
+}
+
+// find is the file with a path, nil if there is none.
+func (b *builder) find(path string) *node {
+	for _, f := range b.files {
+		if f.file.Path == path {
+			return f
+		}
+	}
+	return nil
+}
+
+// image puts everything where lay wants it.
+func (b *builder) image(root *node) *Image {
+	b.put(systemArea, b.descriptor(primary, root))
+	next := uint32(systemArea + 1)
+	if b.catalog > 0 {
+		record := make([]byte, 75) // the boot record (El Torito 2.0)
+		copy(record, "\x00CD001\x01EL TORITO SPECIFICATION")
+		binary.LittleEndian.PutUint32(record[71:], b.catalog)
+		b.put(next, record)
+		next++
+	}
+	b.put(next, b.descriptor(joliet, root))
+	b.put(next+1, []byte("\xFFCD001\x01"))
+	if b.catalog > 0 {
+		b.put(b.catalog, b.bootCatalog())
+	}
 	for tree, dirs := range b.dirs {
 		b.put(b.tables[tree], b.pathTable(tree, binary.LittleEndian))
 		b.put(b.tables[tree]+sectors(b.length[tree]), b.pathTable(tree, binary.BigEndian))
@@ -347,13 +488,63 @@ func (b *builder) write(root *node) []byte {
 		}
 	}
 	for _, f := range b.files {
-		b.put(f.extent, f.data)
+		switch {
+		case f.file.Size == 0:
+		case f.file.Content != nil:
+			b.parts = append(b.parts, part{int64(f.extent) * sectorSize, f.file.Size, f.file.Content})
+		default:
+			b.put(f.extent, f.file.Data)
+		}
 	}
-	return b.out
+	slices.SortFunc(b.parts, func(a, b part) int { return cmp.Compare(a.at, b.at) })
+	return &Image{b.parts, int64(b.next) * sectorSize}
 }
 
 func (b *builder) put(sector uint32, data []byte) {
-	copy(b.out[int(sector)*sectorSize:], data)
+	b.parts = append(b.parts, part{int64(sector) * sectorSize, int64(len(data)), bytes.NewReader(data)})
+}
+
+// bootCatalog names what is booted (El Torito 2.1 to 2.5), for BIOS first: firmware of old looks no
+// further.
+func (b *builder) bootCatalog() []byte {
+	const bios, uefi = 0, 0xEF
+	first := byte(bios)
+	if b.BIOS == "" {
+		first = uefi
+	}
+	c := make([]byte, 32, 128)
+	c[0], c[1], c[30], c[31] = 1, first, 0x55, 0xAA
+	sum := uint16(0)
+	for i := 0; i < len(c); i += 2 {
+		sum += binary.LittleEndian.Uint16(c[i:])
+	}
+	binary.LittleEndian.PutUint16(c[28:], -sum)
+	if b.BIOS != "" {
+		c = append(c, b.bootEntry(b.BIOS, 4)...) // what isolinux wants to be loaded of it, 4 * 512 bytes
+	}
+	if b.UEFI == "" {
+		return c
+	}
+	if b.BIOS != "" {
+		header := make([]byte, 32)
+		header[0], header[1], header[2] = 0x91, uefi, 1 // the last section, of one entry
+		c = append(c, header...)
+	}
+	// Sectors of 512 bytes; 0 where they are too many to say.
+	count := (b.find(b.UEFI).file.Size + 511) / 512
+	if count > 0xFFFF {
+		count = 0
+	}
+	return append(c, b.bootEntry(b.UEFI, uint16(count))...)
+}
+
+// bootEntry is an entry of the catalog without emulation.
+func (b *builder) bootEntry(path string, count uint16) []byte {
+	e := make([]byte, 32)
+	e[0] = 0x88
+	binary.LittleEndian.PutUint16(e[6:], count)
+	binary.LittleEndian.PutUint32(e[8:], b.find(path).extent)
+	return e
 }
 
 // descriptor is a volume descriptor (ECMA-119 8.4 and 8.5).

@@ -3,11 +3,14 @@ package iso9660_test
 import (
 	"bytes"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
+
+	"pgregory.net/rapid"
 
 	"ingot/internal/iso9660"
 	"ingot/internal/testkit"
@@ -112,5 +115,81 @@ func TestWhatCannotBeStoredIsRefused(t *testing.T) {
 	long := iso9660.Options{Label: "seventeen letters"}
 	if _, err := iso9660.Build(long, nil); err == nil {
 		t.Error("a long label was taken")
+	}
+}
+
+// bootable is an image that BIOS and UEFI boot, with a file that is read where it is.
+func bootable(t *testing.T, content []byte) *iso9660.Image {
+	t.Helper()
+	o := options
+	o.BIOS, o.UEFI = "isolinux/isolinux.bin", "boot/efi.img"
+	i, err := iso9660.New(o, []iso9660.File{
+		{Path: o.BIOS, Data: bytes.Repeat([]byte("loader"), 1000)},
+		{Path: o.UEFI, Data: bytes.Repeat([]byte{1}, 3<<20)},
+		{Path: "initrd", Content: bytes.NewReader(content), Size: int64(len(content))},
+		{Path: "empty", Content: bytes.NewReader(nil)},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return i
+}
+
+func TestOthersSeeWhatIsBooted(t *testing.T) {
+	t.Parallel()
+	content := []byte(strings.Repeat("ramdisk", 12345))
+	i := bootable(t, content)
+	all := make([]byte, i.Size())
+	if n, err := i.ReadAt(all, 0); n != len(all) || err != nil {
+		t.Fatalf("%d of %d bytes, %v", n, len(all), err)
+	}
+	path := filepath.Join(t.TempDir(), "iso")
+	if err := os.WriteFile(path, all, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	out := testkit.Run(t, "xorriso", "-indev", path, "-report_el_torito", "plain")
+	for _, want := range []string{"BIOS  y   none  0x0000  0x00      4 ", "UEFI  y   none  0x0000  0x00   6144 ",
+		"/isolinux/isolinux.bin", "/boot/efi.img", "boot-info-table"} {
+		if !strings.Contains(out, want) {
+			t.Errorf("xorriso does not say %q:\n%s", want, out)
+		}
+	}
+	if got := testkit.Run(t, "isoinfo", "-R", "-i", path, "-x", "/initrd"); got != string(content) {
+		t.Errorf("the ramdisk has %d bytes", len(got))
+	}
+	// Any range is the same bytes.
+	rapid.Check(t, func(r *rapid.T) {
+		at := rapid.Int64Range(0, i.Size()).Draw(r, "at")
+		buf := make([]byte, rapid.IntRange(0, 200_000).Draw(r, "length"))
+		n, err := i.ReadAt(buf, at)
+		if want := all[at:min(at+int64(len(buf)), i.Size())]; !bytes.Equal(buf[:n], want) ||
+			(err == io.EOF) != (n < len(buf)) {
+			r.Fatalf("%d bytes of %d, %v", n, len(want), err)
+		}
+	})
+}
+
+func TestAFileThatHasBecomeShorterIsAnError(t *testing.T) {
+	t.Parallel()
+	content := make([]byte, 10000)
+	i, err := iso9660.New(options, []iso9660.File{{Path: "a", Content: bytes.NewReader(content), Size: 20000}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := i.ReadAt(make([]byte, i.Size()), 0); err != io.ErrUnexpectedEOF {
+		t.Errorf("error %v", err)
+	}
+}
+
+func TestWhatIsNotThereIsNotBooted(t *testing.T) {
+	t.Parallel()
+	for want, o := range map[string]iso9660.Options{
+		`"a" is to be booted and not there`: {BIOS: "a"}, `"b" is to be booted and not there`: {UEFI: "b"},
+		"no room for a boot information table": {BIOS: "short"},
+	} {
+		_, err := iso9660.New(o, []iso9660.File{{Path: "short", Data: []byte("x")}})
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v, want %q", err, want)
+		}
 	}
 }
