@@ -62,6 +62,14 @@ type Management interface {
 	SetBootDevice(ctx context.Context, t *Task, d BootDevice) error
 }
 
+// Media is an optional ability of Management: InsertMedium puts what is at a URL into the machine's virtual
+// CD drive, in place of what is there, and EjectMedium takes out what a URL with a prefix was inserted
+// from.
+type Media interface {
+	InsertMedium(ctx context.Context, t *Task, url string) error
+	EjectMedium(ctx context.Context, t *Task, prefix string) error
+}
+
 // Boot makes a machine boot the deploy ramdisk or the instance: it prepares content (fetches
 // kernel and ramdisk), sets Node.BootIntent and the boot device; it does not touch power. Every
 // method may run twice.

@@ -22,7 +22,12 @@ type System struct {
 	UUID       string `json:"UUID"`
 	PowerState string `json:"PowerState"`
 	Boot       Boot   `json:"Boot"`
-	Actions    struct {
+	// VirtualMedia has the virtual drives, see Drives.
+	VirtualMedia link `json:"VirtualMedia"`
+	Links        struct {
+		ManagedBy []link `json:"ManagedBy"`
+	} `json:"Links"`
+	Actions struct {
 		Reset resetAction `json:"#ComputerSystem.Reset"`
 	} `json:"Actions"`
 	// ETag is that of the resource as it was read.

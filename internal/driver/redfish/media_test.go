@@ -1,0 +1,62 @@
+package redfish_test
+
+import (
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+
+	"ingot/internal/driver/redfish"
+	sim "ingot/internal/sim/redfish"
+)
+
+func TestMediaAreInsertedAndEjected(t *testing.T) {
+	t.Parallel()
+	medium := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {}))
+	t.Cleanup(medium.Close)
+	for name, q := range quirks {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s, _, tk := start(t, sim.Options{})
+			s.SetQuirks(q)
+			m := family(redfish.Options{}).Management()
+			url := medium.URL + "/media/1/a/boot.iso"
+			for range 2 { // again changes nothing
+				if err := m.InsertMedium(t.Context(), tk, url); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if got := s.Inserted(sim.VirtualCD); got != url {
+				t.Errorf("inserted %q", got)
+			}
+			next := medium.URL + "/media/1/b/boot.iso"
+			if err := m.InsertMedium(t.Context(), tk, next); err != nil || s.Inserted(sim.VirtualCD) != next {
+				t.Errorf("another medium: %v, inserted %q", err, s.Inserted(sim.VirtualCD))
+			}
+			if err := m.EjectMedium(t.Context(), tk, "/media/2/"); err != nil || s.Inserted(sim.VirtualCD) != next {
+				t.Errorf("somebody else's: %v, inserted %q", err, s.Inserted(sim.VirtualCD))
+			}
+			for range 2 {
+				if err := m.EjectMedium(t.Context(), tk, "/media/1/"); err != nil {
+					t.Error(err)
+				}
+			}
+			if got := s.Inserted(sim.VirtualCD); got != "" {
+				t.Errorf("inserted %q", got)
+			}
+			if n := open(s); n != 0 {
+				t.Errorf("%d sessions are left", n)
+			}
+		})
+	}
+}
+
+func TestAMediumThatIsTakenAndNotInsertedIsAnError(t *testing.T) {
+	t.Parallel()
+	s, _, tk := start(t, sim.Options{})
+	s.SetQuirks(sim.Quirks{InsertDoesNothing: true})
+	err := family(redfish.Options{}).Management().InsertMedium(t.Context(), tk, "http://127.0.0.1:9/boot.iso")
+	if err == nil || !strings.Contains(err.Error(), "the drive is empty still") {
+		t.Errorf("error %v", err)
+	}
+}
