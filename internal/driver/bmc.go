@@ -103,7 +103,8 @@ func (b *BMCs) turn(ctx context.Context, address string) (done func(), err error
 // inSteps tells whether the node is on its way to another state by steps on its machine. One whose
 // BMC is tried for the first time is not: somebody waits for the word that its address is wrong.
 func inSteps(n *ingot.Node) bool {
-	return n.TargetProvisionState != "" && n.ProvisionState != string(lifecycle.Verifying)
+	state := lifecycle.State(n.ProvisionState)
+	return lifecycle.KindOf(state) == lifecycle.Transient && state != lifecycle.Verifying
 }
 
 // awaited tells the journal that a BMC is silent, if somebody waits for the node, and how long it

@@ -35,7 +35,8 @@ type Task struct {
 	May func() error
 	// Now is the time that all conductors agree upon, for what is put on record; nil: this host's.
 	Now func() time.Time
-	// PowerTimeout bounds a change of the power state; 0 is DefaultPowerTimeout.
+	// PowerTimeout bounds a change of the power state, in the steps of an operation twice of it; 0 is
+	// DefaultPowerTimeout.
 	PowerTimeout time.Duration
 }
 
@@ -48,6 +49,9 @@ func (t *Task) SetPower(ctx context.Context, target ingot.PowerState) error {
 	timeout := t.PowerTimeout
 	if timeout <= 0 {
 		timeout = DefaultPowerTimeout
+	}
+	if inSteps(t.Node) {
+		timeout *= 2 // for a BMC may be tried for as long before it is told anything
 	}
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
