@@ -36,6 +36,9 @@ func (s *Server) routes() http.Handler {
 		"/pxelinux.cfg/{name}", "/grub/{name}"} {
 		mux.HandleFunc("GET "+pattern, s.serveTree)
 	}
+	if s.Boot != nil {
+		mux.HandleFunc("GET /media/{uuid}/{tag}/boot.iso", s.serveMedium)
+	}
 	if s.Machine != nil {
 		mux.Handle("/v1/", s.Machine)
 	}

@@ -95,6 +95,7 @@ type Server struct {
 	pending requests
 
 	downloads transfers // of kernels and ramdisks
+	media     mediumLoaders
 	loaders   transfers // of boot programs, which are small and come before all else
 
 	http     net.Listener

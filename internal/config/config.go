@@ -327,7 +327,7 @@ func Default() Config {
 		Boot: Boot{
 			HTTPListen: ":8080",
 			TFTPListen: ":69",
-			TFTPFiles: []string{"/usr/lib/ipxe", "/usr/lib/PXELINUX",
+			TFTPFiles: []string{"/usr/lib/ipxe", "/usr/lib/PXELINUX", "/usr/lib/ISOLINUX",
 				"/usr/lib/syslinux/modules/bios", "/usr/lib/shim",
 				"/usr/lib/grub/x86_64-efi-signed", "/usr/lib/grub/arm64-efi-signed"},
 			MaxTransfers: 256,

@@ -49,6 +49,7 @@ func (s *server) table(bootURL string) (*driver.Table, error) {
 		},
 		DefaultBootMode: s.cfg.Deploy.DefaultBootMode,
 		Servers:         s.serving(), Door: s.boot, Switched: s.turn.Await,
+		Media:  s.boot.MediaReady,
 		Kernel: s.cfg.Deploy.Kernel, Ramdisk: s.cfg.Deploy.Ramdisk,
 		Log: s.log, Note: s.journal.Add,
 	}
@@ -75,7 +76,8 @@ func (s *server) table(bootURL string) (*driver.Table, error) {
 			fake.Name: fake.Management{},
 		},
 		Boot: map[string]driver.Boot{
-			pxe.Name: s.boot.Boot, pxe.PlainName: s.boot.Boot, fake.Name: fake.Boot{},
+			pxe.Name: s.boot.Boot, pxe.PlainName: s.boot.Boot, pxe.MediaName: s.boot.Boot,
+			fake.Name: fake.Boot{},
 		},
 		Deploy: map[string]driver.Deploy{iscsi.Name: write, fake.Name: fake.Deploy{}},
 	}, nil

@@ -135,9 +135,16 @@ func enroll(t *testing.T, l *lab.Lab, m *sim.Machine) {
 		"--driver-info", "ipmi_username="+s.User, "--driver-info", "ipmi_password="+s.Password,
 		"--property", "capabilities=boot_mode:"+string(s.Firmware), "-f", "value", "-c", "uuid")
 	baremetal(t, l, "port", "create", s.MAC, "--node", uuid)
-	baremetal(t, l, "node", "manage", s.Name, "--wait", "60")
-	baremetal(t, l, "node", "provide", s.Name, "--wait", "60")
-	baremetal(t, l, "node", "set", s.Name,
+	available(t, l, m)
+}
+
+// available brings a node that was created to available, with the lab's image set.
+func available(t *testing.T, l *lab.Lab, m *sim.Machine) {
+	t.Helper()
+	name := m.Spec().Name
+	baremetal(t, l, "node", "manage", name, "--wait", "60")
+	baremetal(t, l, "node", "provide", name, "--wait", "60")
+	baremetal(t, l, "node", "set", name,
 		"--instance-info", "image_source=file://"+l.Files.Image.QCOW2Path,
 		"--instance-info", "image_os_hash_algo=sha256",
 		"--instance-info", "image_os_hash_value="+l.Files.Image.QCOW2SHA256)

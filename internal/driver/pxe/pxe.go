@@ -11,6 +11,7 @@ package pxe
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"slices"
@@ -27,6 +28,7 @@ import (
 const (
 	Name      = "ipxe"
 	PlainName = "pxe"
+	MediaName = "redfish-virtual-media"
 )
 
 // Holder makes a file available to machines; *bootfile.Cache is one.
@@ -77,6 +79,8 @@ type Options struct {
 	// DefaultBootMode is that of nodes which do not say: uefi or bios; "" is uefi. The DHCP of others is
 	// told of one boot program.
 	DefaultBootMode string
+	// Media tells why no media can be made for machines, if none can; nil: they can.
+	Media func() error
 	// Kernel and Ramdisk are used for nodes whose driver_info names none. "" is none.
 	Kernel, Ramdisk string
 	Log             *slog.Logger
@@ -154,6 +158,9 @@ func (b *Boot) Validate(_ context.Context, t *driver.Task) error {
 	if err := validateInstance(n); err != nil {
 		return err
 	}
+	if err := b.validateMedium(t); err != nil {
+		return err
+	}
 	_, err := b.persistent(n, false)
 	return err
 }
@@ -215,6 +222,7 @@ func (b *Boot) PrepareRamdisk(ctx context.Context, t *driver.Task) error {
 		return err
 	}
 	n.BootIntent = ingot.BootDeploy
+	b.prepareMedium(n)
 	if err := b.switchTo(ctx, t); err != nil {
 		return err
 	}
@@ -223,6 +231,9 @@ func (b *Boot) PrepareRamdisk(ctx context.Context, t *driver.Task) error {
 		Data: ingot.Object{"kernel": n.Attempt.Kernel.SHA256,
 			"ramdisk": n.Attempt.Ramdisk.SHA256,
 			"bytes":   n.Attempt.Kernel.Size + n.Attempt.Ramdisk.Size}})
+	if n.Interfaces["boot"] == MediaName {
+		return b.insert(ctx, t)
+	}
 	return t.SetBootDevice(ctx, driver.BootDevice{Device: "pxe", Persistent: persistent})
 }
 
@@ -311,7 +322,7 @@ func (b *Boot) CleanUpRamdisk(ctx context.Context, t *driver.Task) error {
 	}
 	t.Node.BootIntent = ingot.BootNone
 	b.prepareDHCP(t)
-	return b.tellDHCP(ctx, t)
+	return errors.Join(b.tellDHCP(ctx, t), b.eject(ctx, t))
 }
 
 // PrepareInstance makes the instance what the machine boots: from the network for as long as it is
@@ -325,6 +336,9 @@ func (b *Boot) PrepareInstance(ctx context.Context, t *driver.Task) error {
 	}
 	device := "disk"
 	n.BootIntent = ingot.BootDisk
+	if err := b.eject(ctx, t); err != nil {
+		return err
+	}
 	if driver.BootsFromNetwork(n) {
 		device = "pxe"
 		n.BootIntent = ingot.BootInstance
@@ -342,5 +356,5 @@ func (b *Boot) PrepareInstance(ctx context.Context, t *driver.Task) error {
 func (b *Boot) CleanUpInstance(ctx context.Context, t *driver.Task) error {
 	t.Node.BootIntent, t.Node.Instance = ingot.BootNone, nil
 	b.prepareDHCP(t)
-	return b.tellDHCP(ctx, t)
+	return errors.Join(b.tellDHCP(ctx, t), b.eject(ctx, t))
 }

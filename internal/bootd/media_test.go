@@ -1,0 +1,141 @@
+package bootd
+
+import (
+	"bytes"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"ingot/internal/bootfile"
+	"ingot/internal/config"
+	"ingot/internal/driver/pxe"
+	"ingot/internal/ingot"
+	"ingot/internal/netboot"
+	"ingot/internal/testkit"
+)
+
+// mediumRig is a server that has a kernel and a ramdisk, and a node whose machine boots them from a medium.
+func mediumRig(t *testing.T, base string, servers ...any) (*rig, *ingot.Node) {
+	t.Helper()
+	r := newRig(t, Config{})
+	r.Programs = config.Default().Boot.TFTPFiles
+	r.Files = bootfile.New(t.TempDir(), nil, slog.New(slog.DiscardHandler))
+	r.Boot = pxe.New(pxe.Options{Log: slog.New(slog.DiscardHandler), Note: func(ingot.Entry) {},
+		Env: netboot.Env{BaseURLs: []string{base}, KernelArgs: "console=ttyS0"}})
+	n := r.node
+	n.Driver, n.ProvisionState, n.BootIntent = "redfish", "wait call-back", ingot.BootDeploy
+	n.Interfaces = map[string]string{"boot": pxe.MediaName}
+	n.DriverInternalInfo = ingot.Object{"boot_medium_servers": servers}
+	n.Attempt = &ingot.Attempt{ID: "5f3a9c01", Key: "correct-horse"}
+	for i, f := range []*ingot.File{&n.Attempt.Kernel, &n.Attempt.Ramdisk} {
+		source := filepath.Join(t.TempDir(), []string{"vmlinuz", "initrd"}[i])
+		if err := os.WriteFile(source, bytes.Repeat([]byte{byte('a' + i)}, 300_000), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		held, err := r.Files.Hold(t.Context(), "file://"+source)
+		if err != nil {
+			t.Fatal(err)
+		}
+		*f = held
+	}
+	if err := r.Store.UpdateNode(t.Context(), n); err != nil {
+		t.Fatal(err)
+	}
+	return r, n
+}
+
+// A BMC that reads by ranges may read each from another server: all have the same bytes, whatever they
+// call themselves. Foreign programs find kernel and ramdisk on the medium.
+func TestEveryServerHasTheSameMedium(t *testing.T) {
+	t.Parallel()
+	servers := []any{"http://192.0.2.1:8080", "http://192.0.2.2:8080"}
+	var media [][]byte
+	for _, base := range []string{"http://192.0.2.1:8080", "http://192.0.2.2:8080"} {
+		r, n := mediumRig(t, base, servers...)
+		url := serve(t, r) + netboot.MediumPath(n)
+		resp, whole := fetch(t, "GET", url, nil)
+		if resp.StatusCode != http.StatusOK || resp.ContentLength != int64(len(whole)) {
+			t.Fatalf("%s: %s, %d bytes", url, resp.Status, len(whole))
+		}
+		media = append(media, []byte(whole))
+		if told := r.journal.texts(ingot.LevelInfo); !slices.Equal(told,
+			[]string{"the medium of the deploy ramdisk is read by 127.0.0.1"}) {
+			t.Errorf("the journal says %q", told)
+		}
+		for _, at := range []string{"0-0", "32768-34815", "100000-999999"} {
+			resp, part := fetch(t, "GET", url, map[string]string{"Range": "bytes=" + at})
+			if resp.StatusCode != http.StatusPartialContent || !strings.Contains(whole, part) {
+				t.Errorf("range %s: %s, %d bytes", at, resp.Status, len(part))
+			}
+		}
+		// Neither without the right name, nor when the machine boots it no more.
+		for _, wrong := range []string{strings.Replace(url, n.UUID, "1be26c0b-03f2-4d2e-ae87-c02d7f33c199", 1),
+			strings.Replace(url, "/boot.iso", "0/boot.iso", 1)} {
+			if resp, _ := fetch(t, "GET", wrong, nil); resp.StatusCode != http.StatusNotFound {
+				t.Errorf("%s: %s", wrong, resp.Status)
+			}
+		}
+		n.BootIntent = ingot.BootDisk
+		if err := r.Store.UpdateNode(t.Context(), n); err != nil {
+			t.Fatal(err)
+		}
+		if resp, _ := fetch(t, "GET", url, nil); resp.StatusCode != http.StatusNotFound {
+			t.Errorf("after the deployment: %s", resp.Status)
+		}
+	}
+	if !bytes.Equal(media[0], media[1]) {
+		t.Error("two servers have different media")
+	}
+	path := filepath.Join(t.TempDir(), "boot.iso")
+	if err := os.WriteFile(path, media[0], 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if out := testkit.Run(t, "isoinfo", "-R", "-i", path, "-x", "/initrd"); out != strings.Repeat("b", 300_000) {
+		t.Errorf("the ramdisk has %d bytes", len(out))
+	}
+	for _, file := range []string{"/isolinux/isolinux.cfg", "/boot/grub/grub.cfg"} {
+		text := testkit.Run(t, "isoinfo", "-R", "-i", path, "-x", file)
+		for _, want := range []string{"deployment_key=correct-horse", "BOOTIF=01-52-54-00-77-00-01",
+			"ironic_api_url=http://192.0.2.1:8080,http://192.0.2.2:8080", "console=ttyS0"} {
+			if !strings.Contains(text, want) {
+				t.Errorf("%s lacks %s:\n%s", file, want, text)
+			}
+		}
+	}
+	esp := filepath.Join(t.TempDir(), "esp")
+	testkit.Run(t, "xorriso", "-osirrox", "on", "-indev", path, "-extract", "/boot/grub/efiboot.img", esp)
+	testkit.Run(t, "fsck.fat", "-n", esp)
+	if out := testkit.Run(t, "mdir", "-/", "-b", "-i", esp, "::"); !strings.Contains(out, "::/EFI/BOOT/BOOTX64.EFI") ||
+		!strings.Contains(out, "::/EFI/BOOT/grubx64.efi") {
+		t.Errorf("on the EFI system partition: %s", out)
+	}
+}
+
+func TestWithoutLoadersNoMediumIsMade(t *testing.T) {
+	t.Parallel()
+	r, n := mediumRig(t, "http://192.0.2.1", "http://192.0.2.1")
+	r.Programs = slices.DeleteFunc(slices.Clone(r.Programs), func(dir string) bool {
+		return strings.Contains(dir, "ISOLINUX")
+	})
+	if err := r.MediaReady(); ingot.KindOf(err) != ingot.Invalid ||
+		!strings.Contains(err.Error(), "install the package isolinux") {
+		t.Errorf("ready: %v", err)
+	}
+	resp, body := fetch(t, "GET", serve(t, r)+netboot.MediumPath(n), nil)
+	if resp.StatusCode != http.StatusInternalServerError || !strings.Contains(body, "cannot be read") {
+		t.Errorf("%s: %s", resp.Status, body)
+	}
+}
+
+// serve serves the rig's routes, and returns its base URL.
+func serve(t *testing.T, r *rig) string {
+	t.Helper()
+	web := httptest.NewServer(r.routes())
+	t.Cleanup(web.Close)
+	return web.URL
+}

@@ -1,0 +1,103 @@
+package pxe
+
+import (
+	"context"
+
+	"ingot/internal/driver"
+	"ingot/internal/ingot"
+	"ingot/internal/netboot"
+	"ingot/internal/ring"
+)
+
+// mediumKey is where DriverInternalInfo has the servers that the medium of the deployment names, the first of
+// which the BMC reads it from. They are on record because the medium must be the same at all servers.
+const mediumKey = "boot_medium_servers"
+
+// prepareMedium decides which servers are named on the medium of a node's machine.
+func (b *Boot) prepareMedium(n *ingot.Node) {
+	if n.Interfaces["boot"] != MediaName {
+		return
+	}
+	if n.DriverInternalInfo == nil {
+		n.DriverInternalInfo = ingot.Object{}
+	}
+	var servers []any
+	for _, s := range ring.Rank(n.UUID, b.serversOf(n)) {
+		servers = append(servers, s)
+	}
+	n.DriverInternalInfo[mediumKey] = servers[:min(len(servers), maxServers)]
+}
+
+// Medium returns what is on the medium of a deployment, for whoever has the path that MediumPath made; ok is
+// false if there is none.
+func (b *Boot) Medium(n *ingot.Node, ports []*ingot.Port, path string) (m netboot.Medium, ok bool) {
+	if n.Interfaces["boot"] != MediaName || path != netboot.MediumPath(n) {
+		return m, false
+	}
+	env := b.o.Env
+	env.BaseURLs = mediumServers(n)
+	for _, p := range ports {
+		if p.PXEEnabled {
+			return netboot.MediumOf(n, p.Address, env)
+		}
+	}
+	return m, false
+}
+
+func mediumServers(n *ingot.Node) (servers []string) {
+	list, _ := n.DriverInternalInfo[mediumKey].([]any)
+	for _, s := range list {
+		if url, ok := s.(string); ok {
+			servers = append(servers, url)
+		}
+	}
+	return servers
+}
+
+// validateMedium asks for a BMC that takes media, and for what they are made of.
+func (b *Boot) validateMedium(t *driver.Task) error {
+	if t.Node.Interfaces["boot"] != MediaName {
+		return nil
+	}
+	if _, ok := t.Driver.Management.(driver.Media); !ok {
+		return ingot.Errorf(ingot.Invalid, "management interface %s of node %s inserts no virtual media; use "+
+			"redfish, or boot interface ipxe", t.Node.Interfaces["management"], t.Node.UUID)
+	}
+	if b.o.Media == nil {
+		return nil
+	}
+	return b.o.Media()
+}
+
+// insert inserts the medium, and has the machine boot it once.
+func (b *Boot) insert(ctx context.Context, t *driver.Task) error {
+	media, ok := t.Driver.Management.(driver.Media)
+	if !ok {
+		return b.validateMedium(t)
+	}
+	if err := t.Allowed(); err != nil {
+		return err
+	}
+	url := mediumServers(t.Node)[0] + netboot.MediumPath(t.Node)
+	if err := media.InsertMedium(ctx, t, url); err != nil {
+		return err
+	}
+	t.Note(ingot.Entry{Source: "bmc", Text: "inserted the medium of the deploy ramdisk into the virtual CD drive"})
+	return t.SetBootDevice(ctx, driver.BootDevice{Device: "cdrom"})
+}
+
+// eject takes the medium out.
+func (b *Boot) eject(ctx context.Context, t *driver.Task) error {
+	media, ok := t.Driver.Management.(driver.Media)
+	if !ok || t.Node.DriverInternalInfo[mediumKey] == nil {
+		return nil
+	}
+	if err := t.Allowed(); err != nil {
+		return err
+	}
+	if err := media.EjectMedium(ctx, t, "/media/"+t.Node.UUID+"/"); err != nil {
+		return err
+	}
+	delete(t.Node.DriverInternalInfo, mediumKey)
+	return nil
+}

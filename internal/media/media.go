@@ -1,0 +1,113 @@
+// Package media lays out what a BMC inserts into a machine: the ISO from which it boots its deploy
+// ramdisk, with BIOS and with UEFI. Kernel and ramdisk are not copied: they are read where they are, and
+// everything else is made of the same bytes everywhere, so that any conductor can go on with a transfer
+// that another one has begun. It publishes nothing (bootd does) and inserts nothing (drivers do).
+//
+// Read ISO.
+package media
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"ingot/internal/fat"
+	"ingot/internal/iso9660"
+)
+
+// Label is the name of the volume, as in Ironic.
+const Label = "VMEDIA_BOOT_ISO"
+
+// Loaders are the boot loaders on a medium: stock builds of the distribution, as they are.
+type Loaders struct {
+	isolinux, ldlinux []byte
+	esp               []byte // a FAT file system with shim and GRUB
+}
+
+// made is the time of everything on a medium: bytes must not depend on when they were made.
+var made = time.Date(2024, 1, 1, 0, 0, 0, 0, time.UTC)
+
+// sources are the files that are needed, and the packages of Debian that have them.
+var sources = []struct{ name, pkg string }{
+	{"isolinux.bin", "isolinux"},
+	{"ldlinux.c32", "syslinux-common"},
+	{"shimx64.efi.signed", "shim-signed"},
+	{"gcdx64.efi.signed", "grub-efi-amd64-signed"},
+	{"mmx64.efi.signed", "shim-helpers-amd64-signed"},
+}
+
+// ReadLoaders reads the loaders from the first of some directories that has each. The error says what
+// to install.
+func ReadLoaders(dirs []string) (Loaders, error) {
+	found := map[string][]byte{}
+	var missing error
+	for _, s := range sources {
+		data, err := first(dirs, s.name)
+		if errors.Is(err, fs.ErrNotExist) {
+			missing = errors.Join(missing, fmt.Errorf("%s is in none of %s; install the package %s or add its "+
+				"directory to boot.tftp_files", s.name, strings.Join(dirs, ", "), s.pkg))
+			continue
+		}
+		if err != nil {
+			return Loaders{}, err
+		}
+		found[s.name] = data
+	}
+	if missing != nil {
+		return Loaders{}, missing
+	}
+	esp, err := fat.Build(fat.Options{Label: "ESP", Time: made}, []fat.File{
+		{Path: "EFI/BOOT/BOOTX64.EFI", Data: found["shimx64.efi.signed"]},
+		{Path: "EFI/BOOT/grubx64.efi", Data: found["gcdx64.efi.signed"]},
+		{Path: "EFI/BOOT/mmx64.efi", Data: found["mmx64.efi.signed"]},
+	})
+	return Loaders{found["isolinux.bin"], found["ldlinux.c32"], esp}, err
+}
+
+func first(dirs []string, name string) (data []byte, err error) {
+	err = fs.ErrNotExist
+	for _, dir := range dirs {
+		if data, err = os.ReadFile(filepath.Join(dir, name)); !errors.Is(err, fs.ErrNotExist) {
+			return data, err
+		}
+	}
+	return nil, err
+}
+
+// File is a kernel or a ramdisk.
+type File struct {
+	Content io.ReaderAt
+	Size    int64 // bytes
+}
+
+// ISO lays out the medium that boots a kernel and a ramdisk with arguments. BIOS boots it by ISOLINUX,
+// UEFI by shim and GRUB, which Secure Boot trusts. The same arguments and sizes give the same layout.
+func (l Loaders) ISO(kernel, ramdisk File, args []string) (*iso9660.Image, error) {
+	const isolinux, efi = "isolinux/isolinux.bin", "boot/grub/efiboot.img"
+	return iso9660.New(iso9660.Options{Label: Label, Time: made, BIOS: isolinux, UEFI: efi}, []iso9660.File{
+		{Path: isolinux, Data: l.isolinux},
+		{Path: "isolinux/ldlinux.c32", Data: l.ldlinux},
+		{Path: "isolinux/isolinux.cfg", Data: []byte("DEFAULT boot\nPROMPT 0\nLABEL boot\nKERNEL /vmlinuz\n" +
+			"APPEND initrd=/initrd " + strings.Join(args, " ") + "\n")},
+		{Path: efi, Data: l.esp},
+		// By this file Debian's GRUB finds the volume, and by that name its configuration.
+		{Path: ".disk/info", Data: []byte("ingot\n")},
+		{Path: "boot/grub/grub.cfg", Data: []byte("linux /vmlinuz " + quoted(args) + "\ninitrd /initrd\nboot\n")},
+		{Path: "vmlinuz", Content: kernel.Content, Size: kernel.Size},
+		{Path: "initrd", Content: ramdisk.Content, Size: ramdisk.Size},
+	})
+}
+
+// quoted are words of GRUB.
+func quoted(args []string) string {
+	words := make([]string, len(args))
+	for i, a := range args {
+		words[i] = "'" + strings.ReplaceAll(a, "'", `'\''`) + "'"
+	}
+	return strings.Join(words, " ")
+}

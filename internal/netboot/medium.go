@@ -1,0 +1,37 @@
+package netboot
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"strings"
+
+	"ingot/internal/ingot"
+)
+
+// Medium is what a machine boots from a medium that its BMC inserts.
+type Medium struct {
+	Kernel, Ramdisk ingot.File
+	Args            []string // of the kernel; clean
+}
+
+// MediumOf returns the medium of the node's deploy ramdisk, with its machine known by a MAC; ok is false
+// if it boots no ramdisk now. The same row and environment give the same medium.
+func MediumOf(n *ingot.Node, mac string, env Env) (m Medium, ok bool) {
+	if d := Decide(n); d.Problem != "" || d.Intent != ingot.BootDeploy || len(env.BaseURLs) == 0 {
+		return m, false
+	}
+	var a answer
+	a.boot(n, &env)
+	return Medium{a.kernel, a.ramdisk, append([]string{"BOOTIF=01-" + strings.ReplaceAll(mac, ":", "-")},
+		a.args...)}, true
+}
+
+// MediumPath is where the medium of a deployment is at every server. The medium has the deploy key on it, so
+// the path cannot be guessed; it is another one for each boot, because BMCs keep what they have read.
+func MediumPath(n *ingot.Node) string {
+	if n.Attempt == nil {
+		return ""
+	}
+	tag := sha256.Sum256([]byte("medium " + n.Attempt.ID + " " + n.Attempt.Key.Reveal()))
+	return "/media/" + n.UUID + "/" + hex.EncodeToString(tag[:16]) + "/boot.iso"
+}

@@ -1,0 +1,56 @@
+package e2e
+
+import (
+	"testing"
+
+	"ingot/internal/lab"
+	"ingot/internal/sim"
+)
+
+// A machine is deployed from a medium that its BMC inserts: it asks no boot server for anything, and its
+// network card has no boot program. Its ramdisk, which needs the network, asks DHCP for an address.
+func TestAMachineIsDeployedByVirtualMedia(t *testing.T) {
+	for _, firmware := range []sim.Firmware{sim.BIOS, sim.UEFI} {
+		t.Run(string(firmware), func(t *testing.T) {
+			l, m := startWith(t, sim.MachineSpec{Firmware: firmware, NICROM: sim.NoROM, BMC: sim.Redfish,
+				VirtualMedia: true}, lab.Options{Cache: buildDir(t, "cache")})
+			enrollRedfish(t, l, m, "redfish-virtual-media")
+			baremetal(t, l, "node", "deploy", m.Spec().Name, "--wait", "240")
+			deployed(t, l, m)
+			for _, e := range timeline(t, l, m) {
+				if e.Source == "script" || e.Source == "tftp" {
+					t.Errorf("%s: %s", e.Source, e.Text)
+				}
+			}
+			if left := m.Redfish().Inserted("Cd"); left != "" {
+				t.Errorf("in the drive of an active machine: %s", left)
+			}
+		})
+	}
+}
+
+// A machine with Redfish boots from the network as well.
+func TestAMachineWithRedfishIsDeployedByIPXE(t *testing.T) {
+	l, m := startWith(t, sim.MachineSpec{Firmware: sim.BIOS, BMC: sim.Redfish, BMCTLS: true},
+		lab.Options{Cache: buildDir(t, "cache")})
+	enrollRedfish(t, l, m, "ipxe")
+	baremetal(t, l, "node", "deploy", m.Spec().Name, "--wait", "240")
+	deployed(t, l, m)
+	baremetal(t, l, "node", "undeploy", m.Spec().Name, "--wait", "60")
+	if got := state(t, l, m, "power_state"); got != "power off" {
+		t.Errorf("power state %q", got)
+	}
+}
+
+// enrollRedfish is enroll by Redfish.
+func enrollRedfish(t *testing.T, l *lab.Lab, m *sim.Machine, boot string) {
+	t.Helper()
+	s := m.Spec()
+	uuid := baremetal(t, l, "node", "create", "--driver", "redfish", "--boot-interface", boot, "--name", s.Name,
+		"--driver-info", "redfish_address="+m.Redfish().URL(),
+		"--driver-info", "redfish_username="+s.User, "--driver-info", "redfish_password="+s.Password,
+		"--driver-info", "redfish_verify_ca=false",
+		"--property", "capabilities=boot_mode:"+string(s.Firmware), "-f", "value", "-c", "uuid")
+	baremetal(t, l, "port", "create", s.MAC, "--node", uuid)
+	available(t, l, m)
+}
