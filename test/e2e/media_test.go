@@ -10,13 +10,21 @@ import (
 // A machine is deployed from a medium that its BMC inserts: it asks no boot server for anything, and its
 // network card has no boot program. Its ramdisk, which needs the network, asks DHCP for an address.
 func TestAMachineIsDeployedByVirtualMedia(t *testing.T) {
-	for _, firmware := range []sim.Firmware{sim.BIOS, sim.UEFI} {
-		t.Run(string(firmware), func(t *testing.T) {
-			l, m := startWith(t, sim.MachineSpec{Firmware: firmware, NICROM: sim.NoROM, BMC: sim.Redfish,
-				VirtualMedia: true}, lab.Options{Cache: buildDir(t, "cache")})
+	for name, spec := range map[string]sim.MachineSpec{
+		"BIOS": {Firmware: sim.BIOS}, "UEFI": {Firmware: sim.UEFI},
+		// It boots the ramdisk, and then refuses the image of the tests, which nobody has signed.
+		"UEFI with Secure Boot": {Firmware: sim.UEFI, SecureBoot: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			spec.NICROM, spec.BMC, spec.VirtualMedia = sim.NoROM, sim.Redfish, true
+			l, m := startWith(t, spec, lab.Options{Cache: buildDir(t, "cache")})
 			enrollRedfish(t, l, m, "redfish-virtual-media")
 			baremetal(t, l, "node", "deploy", m.Spec().Name, "--wait", "240")
-			deployed(t, l, m)
+			if spec.SecureBoot {
+				sameBytes(t, l, m)
+			} else {
+				deployed(t, l, m)
+			}
 			for _, e := range timeline(t, l, m) {
 				if e.Source == "script" || e.Source == "tftp" {
 					t.Errorf("%s: %s", e.Source, e.Text)
