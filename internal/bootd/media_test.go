@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"ingot/internal/bootfile"
 	"ingot/internal/config"
@@ -84,6 +85,7 @@ func TestEveryServerHasTheSameMedium(t *testing.T) {
 		if err := r.Store.UpdateNode(t.Context(), n); err != nil {
 			t.Fatal(err)
 		}
+		r.media.known = nil // as after a while
 		if resp, _ := fetch(t, "GET", url, nil); resp.StatusCode != http.StatusNotFound {
 			t.Errorf("after the deployment: %s", resp.Status)
 		}
@@ -126,9 +128,22 @@ func TestWithoutLoadersNoMediumIsMade(t *testing.T) {
 		!strings.Contains(err.Error(), "install the package isolinux") {
 		t.Errorf("ready: %v", err)
 	}
-	resp, body := fetch(t, "GET", serve(t, r)+netboot.MediumPath(n), nil)
+	url := serve(t, r) + netboot.MediumPath(n)
+	resp, body := fetch(t, "GET", url, nil)
 	if resp.StatusCode != http.StatusInternalServerError || !strings.Contains(body, "cannot be read") {
 		t.Errorf("%s: %s", resp.Status, body)
+	}
+	r.Programs = config.Default().Boot.TFTPFiles // it was installed
+	if resp, _ := fetch(t, "GET", url, nil); resp.StatusCode != http.StatusOK || r.MediaReady() != nil {
+		t.Errorf("with the loaders: %s, %v", resp.Status, r.MediaReady())
+	}
+	// What is being read is read to its end without the database.
+	r.Store.Close()
+	known := r.media.known[netboot.MediumPath(n)]
+	known.at = known.at.Add(-time.Minute)
+	r.media.known[netboot.MediumPath(n)] = known
+	if resp, _ := fetch(t, "GET", url, nil); resp.StatusCode != http.StatusOK {
+		t.Errorf("without a database: %s", resp.Status)
 	}
 }
 

@@ -95,7 +95,8 @@ type Server struct {
 	pending requests
 
 	downloads transfers // of kernels and ramdisks
-	media     mediumLoaders
+	media     mediaMemory
+	reads     transfers // of media
 	loaders   transfers // of boot programs, which are small and come before all else
 
 	http     net.Listener

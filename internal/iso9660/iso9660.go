@@ -44,7 +44,6 @@ const (
 	systemArea = 16
 	maxName    = 64 // Joliet 1.0
 	maxDepth   = 8  // ECMA-119 6.8.2.1
-	maxSize    = 1 << 31
 )
 
 // node is a directory or a file.
@@ -65,6 +64,9 @@ type place struct {
 	extent, size uint32
 	number       uint16
 }
+
+// MaxSize is how many bytes the files of an image may have together.
+const MaxSize = 1<<32 - 1<<20
 
 // The two trees.
 const (
@@ -100,9 +102,10 @@ func New(o Options, files []File) (*Image, error) {
 		if err := root.add(f); err != nil {
 			return nil, err
 		}
-		if total += f.Size; f.Size < 0 || total > maxSize {
-			return nil, fmt.Errorf("the files have more than %d bytes", maxSize)
+		if f.Size < 0 || f.Size > MaxSize-total {
+			return nil, fmt.Errorf("the files have more than %d bytes", int64(MaxSize))
 		}
+		total += f.Size
 	}
 	b := builder{Options: o}
 	b.lay(root)

@@ -7,6 +7,8 @@
 package media
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -27,6 +29,8 @@ const Label = "VMEDIA_BOOT_ISO"
 type Loaders struct {
 	isolinux, ldlinux []byte
 	esp               []byte // a FAT file system with shim and GRUB
+	// Digest names them, as 64 hex digits.
+	Digest string
 }
 
 // made is the time of everything on a medium: bytes must not depend on when they were made.
@@ -66,7 +70,11 @@ func ReadLoaders(dirs []string) (Loaders, error) {
 		{Path: "EFI/BOOT/grubx64.efi", Data: found["gcdx64.efi.signed"]},
 		{Path: "EFI/BOOT/mmx64.efi", Data: found["mmx64.efi.signed"]},
 	})
-	return Loaders{found["isolinux.bin"], found["ldlinux.c32"], esp}, err
+	sum := sha256.New()
+	for _, part := range [][]byte{found["isolinux.bin"], found["ldlinux.c32"], esp} {
+		sum.Write(part)
+	}
+	return Loaders{found["isolinux.bin"], found["ldlinux.c32"], esp, hex.EncodeToString(sum.Sum(nil))}, err
 }
 
 func first(dirs []string, name string) (data []byte, err error) {
@@ -97,7 +105,8 @@ func (l Loaders) ISO(kernel, ramdisk File, args []string) (*iso9660.Image, error
 		{Path: efi, Data: l.esp},
 		// By this file Debian's GRUB finds the volume, and by that name its configuration.
 		{Path: ".disk/info", Data: []byte("ingot\n")},
-		{Path: "boot/grub/grub.cfg", Data: []byte("linux /vmlinuz " + quoted(args) + "\ninitrd /initrd\nboot\n")},
+		{Path: "boot/grub/grub.cfg", Data: []byte("if linux /vmlinuz " + quoted(args) +
+			"; then\nif initrd /initrd; then\nboot\nfi\nfi\necho 'ingot: the medium cannot be read'\nsleep 30\nhalt\n")},
 		{Path: "vmlinuz", Content: kernel.Content, Size: kernel.Size},
 		{Path: "initrd", Content: ramdisk.Content, Size: ramdisk.Size},
 	})

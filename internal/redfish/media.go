@@ -7,14 +7,15 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"time"
 )
 
 // Drive is a virtual drive (VirtualMedia schema).
 type Drive struct {
 	Path       string   `json:"-"`
 	MediaTypes []string `json:"MediaTypes"` // CD, DVD, Floppy, USBStick
-	Inserted   bool     `json:"Inserted"`
-	Image      string   `json:"Image"` // URL of the medium; "" if there is none
+	Inserted   *bool    `json:"Inserted"`   // not all BMCs tell
+	Image      string   `json:"Image"`      // URL of the medium, if they tell that
 	Actions    struct {
 		Insert target `json:"#VirtualMedia.InsertMedia"`
 		Eject  target `json:"#VirtualMedia.EjectMedia"`
@@ -28,11 +29,17 @@ type target struct {
 
 // Media types.
 const (
-	CD     = "CD"
-	DVD    = "DVD"
-	Floppy = "Floppy"
-	USB    = "USBStick"
+	CD  = "CD"
+	DVD = "DVD"
 )
+
+// Full tells whether a medium is in a drive.
+func (d *Drive) Full() bool {
+	if d.Inserted != nil {
+		return *d.Inserted
+	}
+	return d.Image != ""
+}
 
 // Takes tells whether a drive takes one of some types of media.
 func (d *Drive) Takes(types ...string) bool {
@@ -40,7 +47,7 @@ func (d *Drive) Takes(types ...string) bool {
 }
 
 // Drives reads the virtual drives of a system. They are those of the system, or, before Redfish 2020.4, of
-// its managers.
+// its manager, unless that one is the manager of others, too.
 func (c *Client) Drives(ctx context.Context, s *System) ([]*Drive, error) {
 	drives, err := c.drivesOf(ctx, s.VirtualMedia.ID)
 	for _, m := range s.Links.ManagedBy {
@@ -53,7 +60,13 @@ func (c *Client) Drives(ctx context.Context, s *System) ([]*Drive, error) {
 		}
 		manager, _ := decode[struct {
 			VirtualMedia link `json:"VirtualMedia"`
+			Links        struct {
+				Systems []link `json:"ManagerForServers"`
+			} `json:"Links"`
 		}](a.body)
+		if len(manager.Links.Systems) > 1 {
+			continue
+		}
 		drives, err = c.drivesOf(ctx, manager.VirtualMedia.ID)
 	}
 	if err != nil {
@@ -82,6 +95,9 @@ func (c *Client) drivesOf(ctx context.Context, collection string) ([]*Drive, err
 	var drives []*Drive
 	for _, path := range paths {
 		d, err := c.drive(ctx, path)
+		if errors.As(err, &refused) {
+			continue // another one may do
+		}
 		if err != nil {
 			return nil, err
 		}
@@ -100,8 +116,12 @@ func (c *Client) drive(ctx context.Context, path string) (*Drive, error) {
 	return &d, err
 }
 
-// ErrNotInserted says that a BMC has taken a medium and not inserted it, as some do.
-var ErrNotInserted = errors.New("it was taken, but the drive is empty still")
+// ErrNotInserted says that a BMC has taken a medium and not inserted it, as some do; ErrNotEjected, that it
+// has not ejected one.
+var (
+	ErrNotInserted = errors.New("it was taken, but the drive is empty still")
+	ErrNotEjected  = errors.New("it was taken, but the medium is in the drive still")
+)
 
 // Insert puts what is at a URL into a drive, in place of what is there: not all BMCs take another medium
 // before the first is ejected.
@@ -126,30 +146,50 @@ func (c *Client) Insert(ctx context.Context, d *Drive, url string) error {
 	if err != nil {
 		return err
 	}
-	now, err := c.drive(ctx, d.Path)
-	if err != nil {
-		return err
+	full, err := c.becomes(ctx, d, true)
+	if err == nil && !full {
+		err = ErrNotInserted
 	}
-	if *d = *now; !d.Inserted {
-		return ErrNotInserted
+	return err
+}
+
+// becomes waits until a drive is full, or empty, and tells whether it is; many BMCs answer before that.
+func (c *Client) becomes(ctx context.Context, d *Drive, full bool) (is bool, err error) {
+	for end := time.Now().Add(c.o.Timeout); ; {
+		now, err := c.drive(ctx, d.Path)
+		if err != nil {
+			return false, err
+		}
+		if *d = *now; d.Full() == full {
+			return true, nil
+		}
+		if time.Now().After(end) || !wait(ctx, taskPause) {
+			return false, ctx.Err()
+		}
 	}
-	return nil
 }
 
 // Eject empties a drive; an empty one is left alone.
 func (c *Client) Eject(ctx context.Context, d *Drive) error {
-	if !d.Inserted && d.Image == "" {
+	if !d.Full() && d.Image == "" {
 		return nil
 	}
 	at := location(d.Actions.Eject.Path)
 	if at == "" {
 		at = strings.TrimSuffix(d.Path, "/") + "/Actions/VirtualMedia.EjectMedia"
 	}
-	err := c.change(ctx, request{method: http.MethodPost, path: at, body: struct{}{}})
-	if now, look := c.drive(ctx, d.Path); look == nil {
-		if *d = *now; !d.Inserted {
-			return nil // also where it was refused, because it was empty
+	refusal := c.change(ctx, request{method: http.MethodPost, path: at, body: struct{}{}})
+	if refusal != nil {
+		// It may have been empty.
+		if now, err := c.drive(ctx, d.Path); err == nil && !now.Full() {
+			*d = *now
+			return nil
 		}
+		return refusal
+	}
+	empty, err := c.becomes(ctx, d, false)
+	if err == nil && !empty {
+		err = ErrNotEjected
 	}
 	return err
 }

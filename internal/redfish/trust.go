@@ -10,6 +10,9 @@ import (
 	"slices"
 )
 
+// maxCertificates bounds a file of certificates; those of all public CAs are 220 kB.
+const maxCertificates = 1 << 20
+
 // certificates reads a file of certificates, or all files of a directory.
 func certificates(path string) ([]*x509.Certificate, error) {
 	files := []string{path}
@@ -22,6 +25,17 @@ func certificates(path string) ([]*x509.Certificate, error) {
 	}
 	var found []*x509.Certificate
 	for _, file := range files {
+		info, err := os.Stat(file)
+		if err != nil {
+			return nil, fmt.Errorf("read certificates: %w", err)
+		}
+		if info.IsDir() {
+			continue
+		}
+		// Who names the file need not be who runs this host: a device or a pipe would be read for ever.
+		if !info.Mode().IsRegular() || info.Size() > maxCertificates {
+			return nil, fmt.Errorf("read certificates: %s is no file of at most %d bytes", file, maxCertificates)
+		}
 		text, err := os.ReadFile(file)
 		if err != nil {
 			return nil, fmt.Errorf("read certificates: %w", err)

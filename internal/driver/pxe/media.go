@@ -2,15 +2,18 @@ package pxe
 
 import (
 	"context"
+	"fmt"
 
 	"ingot/internal/driver"
 	"ingot/internal/ingot"
+	"ingot/internal/iso9660"
 	"ingot/internal/netboot"
 	"ingot/internal/ring"
 )
 
-// mediumKey is where DriverInternalInfo has the servers that the medium of the deployment names, the first of
-// which the BMC reads it from. They are on record because the medium must be the same at all servers.
+// mediumKey is where DriverInternalInfo has the servers that the medium of the deployment names, for as long
+// as it may be in the machine's drive. The BMC reads it from the first, which is who has inserted it. They are
+// on record because the medium must be the same at all servers.
 const mediumKey = "boot_medium_servers"
 
 // prepareMedium decides which servers are named on the medium of a node's machine.
@@ -21,9 +24,12 @@ func (b *Boot) prepareMedium(n *ingot.Node) {
 	if n.DriverInternalInfo == nil {
 		n.DriverInternalInfo = ingot.Object{}
 	}
-	var servers []any
+	own := b.o.Env.BaseURLs[0]
+	servers := []any{own}
 	for _, s := range ring.Rank(n.UUID, b.serversOf(n)) {
-		servers = append(servers, s)
+		if s != own {
+			servers = append(servers, s)
+		}
 	}
 	n.DriverInternalInfo[mediumKey] = servers[:min(len(servers), maxServers)]
 }
@@ -63,6 +69,10 @@ func (b *Boot) validateMedium(t *driver.Task) error {
 		return ingot.Errorf(ingot.Invalid, "management interface %s of node %s inserts no virtual media; use "+
 			"redfish, or boot interface ipxe", t.Node.Interfaces["management"], t.Node.UUID)
 	}
+	if arch := driver.Text(t.Node.Properties, "cpu_arch"); arch != "" && arch != "x86_64" {
+		return ingot.Errorf(ingot.Invalid, "the boot loaders of virtual media are for x86_64, and properties.cpu_arch "+
+			"of node %s is %s; use boot interface ipxe", t.Node.UUID, arch)
+	}
 	if b.o.Media == nil {
 		return nil
 	}
@@ -71,13 +81,15 @@ func (b *Boot) validateMedium(t *driver.Task) error {
 
 // insert inserts the medium, and has the machine boot it once.
 func (b *Boot) insert(ctx context.Context, t *driver.Task) error {
-	media, ok := t.Driver.Management.(driver.Media)
-	if !ok {
-		return b.validateMedium(t)
-	}
-	if err := t.Allowed(); err != nil {
+	// This conductor may not be the one that has validated it.
+	if err := b.validateMedium(t); err != nil {
 		return err
 	}
+	if size := t.Node.Attempt.Kernel.Size + t.Node.Attempt.Ramdisk.Size; size > iso9660.MaxSize {
+		return ingot.Errorf(ingot.Invalid, "deploy kernel and ramdisk have %d bytes together, more than the %d of a "+
+			"medium; use boot interface ipxe", size, int64(iso9660.MaxSize))
+	}
+	media := t.Driver.Management.(driver.Media)
 	url := mediumServers(t.Node)[0] + netboot.MediumPath(t.Node)
 	if err := media.InsertMedium(ctx, t, url); err != nil {
 		return err
@@ -86,18 +98,17 @@ func (b *Boot) insert(ctx context.Context, t *driver.Task) error {
 	return t.SetBootDevice(ctx, driver.BootDevice{Device: "cdrom"})
 }
 
-// eject takes the medium out.
-func (b *Boot) eject(ctx context.Context, t *driver.Task) error {
+// eject takes the medium out. A BMC that does not let it go is no reason for anything else to fail: the
+// medium is empty once the deployment is over, and the next operation tries again.
+func (b *Boot) eject(ctx context.Context, t *driver.Task) {
 	media, ok := t.Driver.Management.(driver.Media)
-	if !ok || t.Node.DriverInternalInfo[mediumKey] == nil {
-		return nil
-	}
-	if err := t.Allowed(); err != nil {
-		return err
+	if !ok || t.Node.DriverInternalInfo[mediumKey] == nil || t.Allowed() != nil {
+		return
 	}
 	if err := media.EjectMedium(ctx, t, "/media/"+t.Node.UUID+"/"); err != nil {
-		return err
+		t.Note(ingot.Entry{Source: "bmc", Level: ingot.LevelWarning, Text: fmt.Sprintf(
+			"the medium of the deploy ramdisk is in the virtual CD drive still: %v", err)})
+		return
 	}
 	delete(t.Node.DriverInternalInfo, mediumKey)
-	return nil
 }

@@ -1,4 +1,5 @@
-// Package pxe is the boot interfaces `ipxe` and `pxe`: machines boot from the network with iPXE, or
+// Package pxe is the boot interfaces `ipxe` and `pxe`, and `redfish-virtual-media` (media.go): machines boot
+// from the network with iPXE, or
 // with PXELINUX (BIOS) and shim and GRUB (UEFI, Secure Boot), told by a text that is computed on
 // each request (netboot). Which of the two a node has decides the boot program that DHCP names and
 // nothing else: all of them are answered alike. It chooses kernel and ramdisk, has them
@@ -11,7 +12,6 @@ package pxe
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"slices"
@@ -88,7 +88,7 @@ type Options struct {
 	Note func(e ingot.Entry)
 }
 
-// Boot is the boot interfaces ipxe and pxe.
+// Boot is all of the boot interfaces.
 type Boot struct {
 	o    Options
 	told journal.Hourly // what was warned of
@@ -103,7 +103,7 @@ var (
 	_ driver.Repointer      = (*Boot)(nil)
 )
 
-// New returns the boot interface, which is both.
+// New returns the boot interface, which is all of them.
 func New(o Options) *Boot { return &Boot{o: o} }
 
 // Properties are the driver_info keys of the boot interface.
@@ -116,7 +116,7 @@ func (b *Boot) Properties() map[string]string {
 		"kernel_append_params": "Kernel arguments of the deploy ramdisk, in place of the " +
 			"configured ones; %default% inserts those. Optional.",
 		"force_persistent_boot_device": "Always, Never or Default: whether a boot device is set " +
-			"persistently. Default: network once, disk persistently. Optional.",
+			"persistently. Default: network once, disk persistently. A virtual CD is booted once, always. Optional.",
 	}
 }
 
@@ -138,7 +138,7 @@ func (b *Boot) Validate(_ context.Context, t *driver.Task) error {
 	n := t.Node
 	if !slices.ContainsFunc(t.Ports, func(p *ingot.Port) bool { return p.PXEEnabled }) {
 		return ingot.Errorf(ingot.Invalid, "Node %s does not have any port associated with it; "+
-			"boot interfaces ipxe and pxe need one with pxe_enabled: baremetal port create --node %s MAC",
+			"boot interfaces ipxe, pxe and redfish-virtual-media need one with pxe_enabled: baremetal port create --node %s MAC",
 			n.UUID, n.UUID)
 	}
 	var missing []string
@@ -322,7 +322,7 @@ func (b *Boot) CleanUpRamdisk(ctx context.Context, t *driver.Task) error {
 	}
 	t.Node.BootIntent = ingot.BootNone
 	b.prepareDHCP(t)
-	return errors.Join(b.tellDHCP(ctx, t), b.eject(ctx, t))
+	return b.tellDHCP(ctx, t)
 }
 
 // PrepareInstance makes the instance what the machine boots: from the network for as long as it is
@@ -336,9 +336,7 @@ func (b *Boot) PrepareInstance(ctx context.Context, t *driver.Task) error {
 	}
 	device := "disk"
 	n.BootIntent = ingot.BootDisk
-	if err := b.eject(ctx, t); err != nil {
-		return err
-	}
+	b.eject(ctx, t)
 	if driver.BootsFromNetwork(n) {
 		device = "pxe"
 		n.BootIntent = ingot.BootInstance
@@ -356,5 +354,6 @@ func (b *Boot) PrepareInstance(ctx context.Context, t *driver.Task) error {
 func (b *Boot) CleanUpInstance(ctx context.Context, t *driver.Task) error {
 	t.Node.BootIntent, t.Node.Instance = ingot.BootNone, nil
 	b.prepareDHCP(t)
-	return errors.Join(b.tellDHCP(ctx, t), b.eject(ctx, t))
+	b.eject(ctx, t)
+	return b.tellDHCP(ctx, t)
 }

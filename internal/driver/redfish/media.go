@@ -2,6 +2,7 @@ package redfish
 
 import (
 	"context"
+	"errors"
 	"strings"
 
 	"ingot/internal/driver"
@@ -11,39 +12,47 @@ import (
 
 var _ driver.Media = (*Management)(nil)
 
-// InsertMedium inserts a CD.
+// InsertMedium inserts a CD. Its URL is a secret, and in no error.
 func (m *Management) InsertMedium(ctx context.Context, t *driver.Task, url string) error {
-	return m.f.change(ctx, t, "insert "+url, func(ctx context.Context, s machine) error {
+	return m.f.change(ctx, t, "insert a medium into the virtual CD drive", func(ctx context.Context,
+		s machine) error {
 		d, err := cdDrive(ctx, s)
-		if err != nil || d.Inserted && d.Image == url {
+		switch {
+		case err != nil:
 			return err
+		case d == nil:
+			return ingot.Errorf(ingot.Invalid, "the BMC has no virtual CD drive of this machine alone; it may lack "+
+				"a licence for virtual media, or have it switched off. Use boot interface ipxe or pxe")
+		case d.Full() && d.Image == url:
+			return nil
 		}
-		return s.c.Insert(ctx, d, url)
+		err = s.c.Insert(ctx, d, url)
+		var refused *redfish.StatusError
+		if errors.As(err, &refused) {
+			refused.Text = strings.ReplaceAll(refused.Text, url, "the URL")
+		}
+		return err
 	})
 }
 
-// EjectMedium empties the CD drive of a medium of ours.
-func (m *Management) EjectMedium(ctx context.Context, t *driver.Task, prefix string) error {
+// EjectMedium empties the CD drive, unless what is in it is known to be from elsewhere than a path.
+func (m *Management) EjectMedium(ctx context.Context, t *driver.Task, path string) error {
 	return m.f.change(ctx, t, "eject the virtual CD", func(ctx context.Context, s machine) error {
 		d, err := cdDrive(ctx, s)
-		if err != nil || !strings.Contains(d.Image, prefix) {
+		if err != nil || d == nil || strings.Contains(d.Image, "://") && !strings.Contains(d.Image, path) {
 			return err
 		}
 		return s.c.Eject(ctx, d)
 	})
 }
 
-// cdDrive is the first virtual drive that takes CDs or DVDs.
+// cdDrive is the first virtual drive that takes CDs or DVDs; nil if there is none.
 func cdDrive(ctx context.Context, s machine) (*redfish.Drive, error) {
 	drives, err := s.c.Drives(ctx, s.System)
-	if err != nil {
-		return nil, err
-	}
 	for _, d := range drives {
 		if d.Takes(redfish.CD, redfish.DVD) {
 			return d, nil
 		}
 	}
-	return nil, ingot.Errorf(ingot.Invalid, "the BMC has no virtual CD drive; it may lack a licence for virtual "+
-		"media, or have it switched off. Use boot interface ipxe or pxe")
+	return nil, err
 }
