@@ -16,8 +16,11 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"ingot/internal/redfish"
 )
@@ -106,5 +109,36 @@ func TestACertificateIsListedOrSignedForTheHost(t *testing.T) {
 		if c.trusted != (err == nil) || err != nil && !errors.As(err, &untrusted) {
 			t.Errorf("%s: %v", name, err)
 		}
+	}
+}
+
+// Who may name the file may not have it read for ever.
+func TestCertificatesAreInFiles(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	pipe := filepath.Join(dir, "pipe")
+	if err := unix.Mkfifo(pipe, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	large := filepath.Join(dir, "large")
+	if err := os.WriteFile(large, make([]byte, 2<<20), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range []string{"/dev/zero", pipe, large} {
+		_, err := redfish.New(redfish.Options{Address: "https://127.0.0.1", CA: path})
+		if err == nil || !strings.Contains(err.Error(), "is no file of at most") {
+			t.Errorf("%s: %v", path, err)
+		}
+	}
+	certificates := filepath.Join(dir, "certificates")
+	if err := os.MkdirAll(filepath.Join(certificates, "old"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	own := file(t, sign(t, x509.Certificate{}, nil))
+	if err := os.Rename(own, filepath.Join(certificates, "bmc.pem")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := redfish.New(redfish.Options{Address: "https://127.0.0.1", CA: certificates}); err != nil {
+		t.Errorf("a directory with another one in it: %v", err)
 	}
 }

@@ -3,11 +3,14 @@ package redfish_test
 import (
 	"net/http"
 	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
 	"strings"
 	"testing"
 	"time"
 
 	"ingot/internal/driver/redfish"
+	"ingot/internal/ingot"
 	sim "ingot/internal/sim/redfish"
 )
 
@@ -21,13 +24,13 @@ func TestMediaAreInsertedAndEjected(t *testing.T) {
 			s, _, tk := start(t, sim.Options{})
 			s.SetQuirks(q)
 			m := family(redfish.Options{}).Management()
-			url := medium.URL + "/media/1/a/boot.iso"
+			first := medium.URL + "/media/1/a/boot.iso"
 			for range 2 { // again changes nothing
-				if err := m.InsertMedium(t.Context(), tk, url); err != nil {
+				if err := m.InsertMedium(t.Context(), tk, first); err != nil {
 					t.Fatal(err)
 				}
 			}
-			if got := s.Inserted(sim.VirtualCD); got != url {
+			if got := s.Inserted(sim.VirtualCD); got != first {
 				t.Errorf("inserted %q", got)
 			}
 			next := medium.URL + "/media/1/b/boot.iso"
@@ -60,5 +63,33 @@ func TestAMediumThatIsTakenAndNotInsertedIsAnError(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), "the drive is empty still") ||
 		strings.Contains(err.Error(), "boot.iso") {
 		t.Errorf("error %v", err)
+	}
+}
+
+// Nothing was inserted where there is no drive, so that ejecting holds nobody up.
+func TestABMCWithoutDrivesHasNothingToEject(t *testing.T) {
+	t.Parallel()
+	s, _, tk := start(t, sim.Options{})
+	bmc, err := url.Parse(s.URL())
+	if err != nil {
+		t.Fatal(err)
+	}
+	proxy := httputil.NewSingleHostReverseProxy(bmc)
+	front := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if strings.HasSuffix(strings.TrimRight(r.URL.Path, "/"), "/VirtualMedia") {
+			http.NotFound(w, r)
+			return
+		}
+		proxy.ServeHTTP(w, r)
+	}))
+	t.Cleanup(front.Close)
+	tk.Node.DriverInfo["redfish_address"] = front.URL
+	m := family(redfish.Options{}).Management()
+	err = m.InsertMedium(t.Context(), tk, "http://127.0.0.1:9/boot.iso")
+	if ingot.KindOf(err) != ingot.Invalid || !strings.Contains(err.Error(), "has no virtual CD drive") {
+		t.Errorf("insert: %v", err)
+	}
+	if err := m.EjectMedium(t.Context(), tk, "/media/"); err != nil {
+		t.Errorf("eject: %v", err)
 	}
 }
