@@ -124,24 +124,52 @@ func TestAGlanceThatStaysAwayFailsTheDeploymentAndSaysSo(t *testing.T) {
 }
 
 // What a machine boots is held; Glance and Swift are for what is written.
-func TestAnActiveMachineBootsWithoutGlance(t *testing.T) {
+func TestS4_3_WithoutUseSwiftAnActiveMachineBootsWithoutGlance(t *testing.T) {
 	t.Parallel()
 	s, c := newCloudSite(t, func(_ *site, disk *int64) { *disk = 2 << 30 })
-	s.enrollWith(object{"image_source": c.Image(t, images.CreateOpts{Name: "root", DiskFormat: "raw"}, "swift",
-		fileSystem(t)), "image_type": "partition", "root_gb": 1, "kernel": c.kernel, "ramdisk": c.ramdisk})
-	s.verb("active")
-	s.await("active")
+	s.deployRoot(c)
 	c.glance.Break(openstack.HangUp)
 	c.swift.Break(openstack.HangUp)
 	s.ok("PUT", "/v1/nodes/"+nodeName+"/states/power", object{"target": "rebooting"})
+	s.bootsInstance("/files/")
+}
+
+// Nothing of it is held, and each boot has URLs of its own; Glance is not asked.
+func TestS4_4_AnActiveMachineBootsFromSwift(t *testing.T) {
+	t.Parallel()
+	s, c := newCloudSite(t, func(s *site, disk *int64) { s.cfg.IPXE.UseSwift, *disk = true, 2<<30 })
+	s.deployRoot(c)
+	c.glance.Break(openstack.HangUp)
+	for range 2 {
+		s.bootsInstance("temp_url_sig=")
+	}
+	if held := s.files(); len(held) > 0 {
+		t.Errorf("on the disk: %q", held)
+	}
+}
+
+// deployRoot deploys a partition image whose kernel and ramdisk are images, too.
+func (s *site) deployRoot(c *cloud) {
+	s.t.Helper()
+	s.enrollWith(object{"image_source": c.Image(s.t, images.CreateOpts{Name: "root", DiskFormat: "raw"}, "swift",
+		fileSystem(s.t)), "image_type": "partition", "root_gb": 1, "kernel": c.kernel, "ramdisk": c.ramdisk})
+	s.verb("active")
+	s.await("active")
+}
+
+// bootsInstance has the machine of an instance ask for its script, and load what that names; all URLs
+// contain a text.
+func (s *site) bootsInstance(from string) {
+	s.t.Helper()
 	script := s.script(mac)
 	files := fileForm.FindAllStringSubmatch(script, -1)
 	if len(files) != 2 || !strings.Contains(script, "root=UUID=") {
-		t.Fatalf("the script of the instance:\n%s", script)
+		s.t.Fatalf("the script of the instance:\n%s", script)
 	}
 	for i, want := range []string{"kernel", "ramdisk"} {
-		if got, err := fetch(t.Context(), files[i][1]); err != nil || got != want {
-			t.Errorf("%s: %q, %v", want, got, err)
+		got, err := fetch(s.t.Context(), files[i][1])
+		if err != nil || got != want || !strings.Contains(files[i][1], from) {
+			s.t.Errorf("%s from %s: %q, %v", want, files[i][1], got, err)
 		}
 	}
 }
