@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"ingot/internal/ring"
 	"ingot/internal/testkit"
 )
 
@@ -34,6 +35,16 @@ func TestAnOlderConductorWorksBesideANewerOne(t *testing.T) {
 	names := []string{"one", "two", "three", "four"}
 	for _, name := range names {
 		r1.ingot("node", "create", name, "--driver", "fake-hardware")
+	}
+	// Whose a node is going to be is by its UUID, which is by chance: each shall have one.
+	owner := func(name string) string {
+		return ring.Owner(ring.Bucket(r1.node(name).UUID), []string{"r1", "r2"})
+	}
+	for i, want := range []string{"r1", "r2"} {
+		for owner(names[i]) != want {
+			r1.ingot("node", "delete", names[i])
+			r1.ingot("node", "create", names[i], "--driver", "fake-hardware")
+		}
 	}
 	r2 := s.serve(fresh, "r2")
 	if !strings.Contains(r2.log.String(), "schema migrated") {
