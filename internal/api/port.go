@@ -226,13 +226,15 @@ func deletePort(c *call) (reply, error) {
 	if err != nil {
 		return reply{}, err
 	}
-	n, err := c.api.o.Store.Node(c.Context(), p.NodeUUID)
-	if err != nil {
-		return reply{}, err
-	}
-	if vif, use := p.VIF(); vif != "" && !n.Maintenance {
-		return reply{}, ingot.Errorf(ingot.Conflict, "Cannot delete the port %s as it is bound to VIF %s for %s "+
-			"use.", p.UUID, vif, use)
+	if vif, use := p.VIF(); vif != "" {
+		n, err := c.api.o.Store.Node(c.Context(), p.NodeUUID)
+		if err != nil {
+			return reply{}, err
+		}
+		if !n.Maintenance {
+			return reply{}, ingot.Errorf(ingot.Conflict, "Cannot delete the port %s as it is bound to VIF %s for %s "+
+				"use.", p.UUID, vif, use)
+		}
 	}
 	if err := c.api.o.Store.DeletePort(c.Context(), p); err != nil {
 		return reply{}, err

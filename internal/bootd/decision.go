@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"net/url"
 
 	"ingot/internal/dhcp"
 	"ingot/internal/driver/pxe"
@@ -95,8 +94,7 @@ func decide(m Machine, c dhcp.Client, base string) Boot {
 // scriptURL is where the machine's iPXE gets its script from. The MAC is written out: the
 // script is for the port that asked, whichever interface iPXE counts it as.
 func scriptURL(base string, m Machine) string {
-	return base + "/v1/drivers/" + url.PathEscape(m.Node.Driver) +
-		"/vendor_passthru/ipxe_config?port_address=" + m.MAC.String()
+	return base + netboot.ConfigPath(m.Node.Driver) + "port_address=" + m.MAC.String()
 }
 
 // reservationKey is the key of a port's extra that sets an address aside.

@@ -4,8 +4,6 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
-
-	"ingot/internal/ingot"
 )
 
 // BootIPXE is the script for DHCP servers that can name one URL for all machines and no more: it
@@ -174,20 +172,14 @@ func (s *script) chain(base string) {
 		s.b.WriteString("/boot.ipxe")
 		return
 	}
-	s.b.WriteString(configPath(s.driver))
-	s.b.WriteString("${netX/mac}")
+	s.b.WriteString(ConfigPath(s.driver))
+	s.b.WriteString("port_address=${netX/mac}")
 }
 
-// configPath is where a machine's script is, but for the machine's MAC.
-func configPath(driver string) string {
-	return "/v1/drivers/" + url.PathEscape(word(driver)) +
-		"/vendor_passthru/ipxe_config?port_address="
-}
-
-// ScriptURL is where the script of a node is, at one of the servers.
-func ScriptURL(base string, n *ingot.Node) string {
-	return strings.TrimRight(base, "/") + "/v1/drivers/" + url.PathEscape(word(n.Driver)) +
-		"/vendor_passthru/ipxe_config?node_uuid=" + n.UUID
+// ConfigPath is where scripts are at every server. Whose follows: port_address= and a MAC, or node_uuid=
+// and a UUID.
+func ConfigPath(driver string) string {
+	return "/v1/drivers/" + url.PathEscape(word(driver)) + "/vendor_passthru/ipxe_config?"
 }
 
 // disk boots the local disk. A BIOS boots drive 0x80 from here. UEFI firmware has no such call

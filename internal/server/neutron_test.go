@@ -67,11 +67,9 @@ func TestS0_11_NeutronIsToldOfAnotherConductor(t *testing.T) {
 	}
 	die()
 	for vif, base := range told {
-		for end := time.Now().Add(time.Minute); n.named(t, vif) != own; time.Sleep(50 * time.Millisecond) {
-			if time.Now().After(end) {
-				t.Fatalf("port %s was told of %s, and is told of %s still", vif, base, n.named(t, vif))
-			}
-		}
+		testkit.Eventually(t, "port "+vif+", which was told of "+base+", is told of "+own, func() bool {
+			return n.named(t, vif) == own
+		})
 	}
 }
 
@@ -151,15 +149,7 @@ func TestNodesWithVIFs(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.as("", "PUT", at+"/states/provision", `{"target": "deleted"}`)
-	for end := time.Now().Add(time.Minute); ; time.Sleep(20 * time.Millisecond) {
-		got := s.as("", "GET", at+"?fields=provision_state,last_error", "").body
-		if strings.Contains(got, `"available"`) {
-			break
-		}
-		if time.Now().After(end) || strings.Contains(got, `"error"`) {
-			t.Fatal(got)
-		}
-	}
+	s.becomes("metal-0", "available")
 	if got := s.as("", "GET", at+"/vifs", ""); !strings.Contains(got.body, `"vifs":[]`) {
 		t.Errorf("left: %s", got.body)
 	}
@@ -175,6 +165,18 @@ func TestNodesWithVIFs(t *testing.T) {
 	}
 }
 
+// becomes waits for a provision state, and ends the test if something fails on the way.
+func (s *sandbox) becomes(node, state string) {
+	s.Helper()
+	testkit.Eventually(s, node+" is "+state, func() bool {
+		got := s.as("", "GET", "/v1/nodes/"+node+"?fields=provision_state,last_error", "").body
+		if strings.Contains(got, "failed") || strings.Contains(got, `"error"`) {
+			s.Fatalf("not %s: %s", state, got)
+		}
+		return strings.Contains(got, `"`+state+`"`)
+	})
+}
+
 // deployOn has a node wait for its ramdisk with a VIF.
 func (s *sandbox) deployOn(t *testing.T, i int, vif, images string) {
 	t.Helper()
@@ -186,18 +188,6 @@ func (s *sandbox) deployOn(t *testing.T, i int, vif, images string) {
 			t.Fatalf("%s %s: %d %s", method, path, answer.status, answer.body)
 		}
 		return answer.body
-	}
-	await := func(state string) {
-		t.Helper()
-		for end := time.Now().Add(time.Minute); ; time.Sleep(20 * time.Millisecond) {
-			got := do(200, "GET", "/v1/nodes/"+name+"?fields=provision_state,last_error", "")
-			if strings.Contains(got, `"`+state+`"`) {
-				return
-			}
-			if time.Now().After(end) || strings.Contains(got, "failed") {
-				t.Fatalf("not %s: %s", state, got)
-			}
-		}
 	}
 	var node struct{ UUID string }
 	if err := json.Unmarshal([]byte(do(201, "POST", "/v1/nodes", fmt.Sprintf(`{"name": %q,
@@ -214,7 +204,7 @@ func (s *sandbox) deployOn(t *testing.T, i int, vif, images string) {
 			do(204, "POST", "/v1/nodes/"+name+"/vifs", fmt.Sprintf(`{"id": %q}`, vif))
 		}
 		do(202, "PUT", "/v1/nodes/"+name+"/states/provision", fmt.Sprintf(`{"target": %q}`, v.target))
-		await(v.state)
+		s.becomes(name, v.state)
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"net/url"
 	"slices"
+	"strings"
 
 	"github.com/insomniacslk/dhcp/iana"
 
@@ -18,8 +19,7 @@ import (
 const toldKey = "dhcp_boot_server"
 
 // prepareDHCP decides of which server the DHCP of others shall tell a machine that boots from the network
-// (S0.11): one that lives and has its hardware type, the same for as long as it lives. To be put on record
-// before tellDHCP.
+// (S0.11): one that lives and has its hardware type, the same for as long as it lives.
 func (b *Boot) prepareDHCP(t *driver.Task) {
 	n := t.Node
 	if t.Driver.Network == nil || n.BootIntent != ingot.BootDeploy && n.BootIntent != ingot.BootInstance {
@@ -35,7 +35,7 @@ func (b *Boot) prepareDHCP(t *driver.Task) {
 	n.DriverInternalInfo[toldKey] = ring.Rank(n.UUID, b.serversOf(n))[0]
 }
 
-// tellDHCP has the DHCP of others answer the machine as is on record.
+// tellDHCP has the DHCP of others answer the machine as prepareDHCP has decided.
 func (b *Boot) tellDHCP(ctx context.Context, t *driver.Task) error {
 	if t.Driver.Network == nil {
 		return nil
@@ -87,6 +87,7 @@ func (b *Boot) dhcpOptions(n *ingot.Node, base string) []driver.DHCPOption {
 	case driver.BootMode(n, b.o.DefaultBootMode) == driver.BIOS:
 		arch = iana.INTEL_X86PC
 	}
+	script := strings.TrimRight(base, "/") + netboot.ConfigPath(n.Driver) + "node_uuid=" + n.UUID
 	plain := n.Interfaces["boot"] == PlainName
 	program := netboot.Program(plain, arch)
 	if ip, err := netip.ParseAddr(host); err == nil && ip.Is6() {
@@ -96,14 +97,14 @@ func (b *Boot) dhcpOptions(n *ingot.Node, base string) []driver.DHCPOption {
 		}
 		return []driver.DHCPOption{
 			{Name: "tag:!ipxe6,59", Value: program, Version: 6},
-			{Name: "tag:ipxe6,59", Value: netboot.ScriptURL(base, n), Version: 6},
+			{Name: "tag:ipxe6,59", Value: script, Version: 6},
 		}
 	}
 	boot := []driver.DHCPOption{{Name: "67", Value: program, Version: 4}}
 	if !plain {
 		boot = []driver.DHCPOption{
 			{Name: "tag:!ipxe,67", Value: program, Version: 4},
-			{Name: "tag:ipxe,67", Value: netboot.ScriptURL(base, n), Version: 4},
+			{Name: "tag:ipxe,67", Value: script, Version: 4},
 		}
 	}
 	for _, name := range []string{"66", "150", "255"} {

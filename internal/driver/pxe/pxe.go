@@ -1,8 +1,8 @@
-// Package pxe is the boot interfaces `ipxe` and `pxe`, and `redfish-virtual-media` (media.go): machines boot
-// from the network with iPXE, or
+// Package pxe is the boot interfaces `ipxe` and `pxe`: machines boot from the network with iPXE, or
 // with PXELINUX (BIOS) and shim and GRUB (UEFI, Secure Boot), told by a text that is computed on
 // each request (netboot). Which of the two a node has decides the boot program that DHCP names and
-// nothing else: all of them are answered alike. It chooses kernel and ramdisk, has them
+// nothing else: all of them are answered alike. With `redfish-virtual-media` (media.go) the BMC inserts
+// what they boot. It chooses kernel and ramdisk, has them
 // held (bootfile), records the boot intent and sets the boot device; it never touches power.
 // The script goes out through the driver passthru method ipxe_config, as in the specification
 // "iPXE dynamic configuration".
@@ -138,8 +138,8 @@ func (b *Boot) Validate(_ context.Context, t *driver.Task) error {
 	n := t.Node
 	if !slices.ContainsFunc(t.Ports, func(p *ingot.Port) bool { return p.PXEEnabled }) {
 		return ingot.Errorf(ingot.Invalid, "Node %s does not have any port associated with it; "+
-			"boot interfaces ipxe, pxe and redfish-virtual-media need one with pxe_enabled: baremetal port create --node %s MAC",
-			n.UUID, n.UUID)
+			"boot interfaces ipxe, pxe and redfish-virtual-media need one with pxe_enabled: baremetal port create "+
+			"--node %s MAC", n.UUID, n.UUID)
 	}
 	var missing []string
 	kernel, ramdisk := b.sources(n)

@@ -74,7 +74,7 @@ func (s *Service) setSlot(d Drive, to slot) {
 	s.media[d] = to
 }
 
-// mediaPath is where the virtual media are for now.
+// mediaPath is where the virtual media are, as the quirks say.
 func (s *Service) mediaPath() string {
 	if s.Quirks().MediaUnderSystem {
 		return SystemPath + "/VirtualMedia"
