@@ -31,6 +31,7 @@ import (
 	"syscall"
 	"time"
 
+	"ingot/internal/directio"
 	"ingot/internal/glance"
 	"ingot/internal/ingot"
 )
@@ -326,22 +327,29 @@ func (c *Cache) add(r io.Reader, want string) (ingot.File, error) {
 		return ingot.File{}, ingot.Errorf(ingot.Internal, "%w: %w", errDisk, err)
 	}
 	defer os.Remove(tmp.Name())
-	defer tmp.Close()
+	disk := directio.New(tmp)
+	defer disk.Close()
 
 	limit := c.MaxSize
 	if limit == 0 {
 		limit = DefaultMaxSize
 	}
 	sum := sha256.New()
-	disk := &diskWriter{f: tmp}
-	n, err := io.Copy(io.MultiWriter(disk, sum), io.LimitReader(r, limit+1))
+	n, err := int64(0), error(nil)
+	for buf := directio.Buffer(copySize); err == nil && n <= limit; {
+		var m int
+		m, err = fill(buf, r)
+		sum.Write(buf[:m]) // never fails
+		if _, failed := disk.WriteAt(buf[:m], n); failed != nil {
+			return ingot.File{}, ingot.Errorf(ingot.Unavailable, "%w: %w", errDisk, failed)
+		}
+		n += int64(m)
+	}
 	switch {
-	case disk.err != nil:
-		return ingot.File{}, ingot.Errorf(ingot.Unavailable, "%w: %w", errDisk, disk.err)
-	case err != nil:
-		return ingot.File{}, ingot.Errorf(ingot.Unavailable, "copy after %d bytes: %w", n, err)
 	case n > limit:
 		return ingot.File{}, ingot.Errorf(ingot.Invalid, "larger than %d bytes", limit)
+	case err != io.EOF:
+		return ingot.File{}, ingot.Errorf(ingot.Unavailable, "copy after %d bytes: %w", n, err)
 	case n == 0:
 		return ingot.File{}, ingot.Errorf(ingot.Invalid, "the file is empty")
 	}
@@ -350,22 +358,25 @@ func (c *Cache) add(r io.Reader, want string) (ingot.File, error) {
 		return ingot.File{}, ingot.Errorf(ingot.Unavailable, "%w: %s", errWrongBytes, f.SHA256)
 	}
 	// The digest is a promise: on disk before anybody is told.
-	err = errors.Join(tmp.Sync(), tmp.Chmod(0o644), os.Rename(tmp.Name(), c.path(f.SHA256)))
+	err = errors.Join(disk.Sync(), disk.Chmod(0o644), os.Rename(tmp.Name(), c.path(f.SHA256)))
 	if err != nil {
 		return ingot.File{}, ingot.Errorf(ingot.Internal, "%w: %w", errDisk, err)
 	}
 	return f, nil
 }
 
-// diskWriter keeps the error of its file apart from those of what is written to it.
-type diskWriter struct {
-	f   *os.File
-	err error
-}
+// copySize is the unit of writes in bytes. A disk that is written directly waits for each of them.
+const copySize = 1 << 20
 
-func (w *diskWriter) Write(p []byte) (n int, err error) {
-	n, w.err = w.f.Write(p)
-	return n, w.err
+// fill reads until buf is full or r gives an error, which it passes on as it is: io.ReadFull makes the
+// end of a file and of a connection the same.
+func fill(buf []byte, r io.Reader) (n int, err error) {
+	for n < len(buf) && err == nil {
+		var m int
+		m, err = r.Read(buf[n:])
+		n += m
+	}
+	return n, err
 }
 
 // sweep removes what fetches of killed processes have left.
