@@ -6,6 +6,7 @@ import (
 	"io"
 	"sync/atomic"
 
+	"ingot/internal/directio"
 	"ingot/internal/ingot"
 )
 
@@ -19,12 +20,15 @@ type span struct{ off, n int64 }
 // chunk is a buffer that holds the content of the disk at off, a multiple of chunkSize.
 type chunk struct {
 	off int64
-	buf [chunkSize]byte
+	// buf is of chunkSize, and fit for direct writes.
+	buf []byte
 	// fill is how much of buf is content.
 	fill int
 	// data lists the parts of the disk that are not zero; the rest of the content is.
 	data []span
 }
+
+func newChunk() *chunk { return &chunk{buf: directio.Buffer(chunkSize)} }
 
 // job is one unit of work: the data of a chunk, or a span of zeros if there is no chunk.
 type job struct {
@@ -233,7 +237,7 @@ func (c *copier) buffer(ctx context.Context) (*chunk, error) {
 	select {
 	case w := <-c.free:
 		if w == nil {
-			w = new(chunk)
+			w = newChunk()
 		}
 		return w, nil
 	case <-ctx.Done():

@@ -193,16 +193,19 @@ func tooLarge(e *TooLargeError) error { return &ingot.Error{Kind: ingot.Invalid,
 
 // run copies in the order that WriteImage promises.
 func (c *copier) run(ctx context.Context) error {
-	if err := blank(ctx, c.disk); err != nil {
-		return err
-	}
 	group, gctx := errgroup.WithContext(ctx)
-	for range c.workers {
-		group.Go(func() error { return c.work(gctx) })
-	}
-	group.Go(func() error {
+	group.Go(func() error { // as far as buffers go, while the disk is blanked
 		defer close(c.jobs)
 		return c.read(gctx)
+	})
+	group.Go(func() error {
+		if err := blank(gctx, c.disk); err != nil {
+			return err
+		}
+		for range c.workers {
+			group.Go(func() error { return c.work(gctx) })
+		}
+		return nil
 	})
 	if err := group.Wait(); err != nil {
 		return err

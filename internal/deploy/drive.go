@@ -14,7 +14,7 @@ func (c *copier) addDrive(ctx context.Context) error {
 		return nil
 	}
 	if c.head == nil {
-		c.head = new(chunk)
+		c.head = newChunk()
 	}
 	head := c.head.buf[:min(headSize, c.size)]
 	clear(head[c.head.fill:])

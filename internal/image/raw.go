@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"hash"
 	"io"
 
 	"golang.org/x/sys/unix"
@@ -21,9 +20,9 @@ var zeroBlock [64 << 10]byte
 // only while whoever took them is busy with them already.
 type rawFile struct {
 	transfer
-	name   string
-	digest Digest
-	hash   hash.Hash
+	name     string
+	digest   Digest
+	digester *digester
 
 	off int64
 	// left is how much there is from off on of one kind: hole or data.
@@ -33,18 +32,19 @@ type rawFile struct {
 	owed int64
 }
 
-// newRawFile reads the file of s from its beginning.
+// newRawFile reads the file of s, which has looked at its head, from its beginning.
 func newRawFile(s *stream) *rawFile {
+	s.hash.digester.Close()
 	return &rawFile{
 		transfer: s.transfer, name: s.name, digest: s.digest,
-		hash: algorithms[s.digest.Algorithm].hash(),
+		digester: newDigester(s.digest.Algorithm),
 	}
 }
 
 func (r *rawFile) next(_ context.Context, buf []byte) (n int64, zero bool, err error) {
 	r.hashZeros()
 	if r.off == r.size {
-		if err := verdictOn(r.name, r.digest, r.hash, r.size); err != nil {
+		if err := verdictOn(r.name, r.digest, r.digester.Sum(), r.size); err != nil {
 			return 0, false, err
 		}
 		return 0, false, io.EOF
@@ -62,17 +62,23 @@ func (r *rawFile) next(_ context.Context, buf []byte) (n int64, zero bool, err e
 		if err := r.read(buf[:n]); err != nil {
 			return 0, false, fmt.Errorf("read image %s: %w", r.name, err)
 		}
-		r.hash.Write(buf[:n])
+		r.digester.Write(buf[:n])
 	}
 	r.off += n
 	r.left -= n
 	return n, r.hole, nil
 }
 
+// Close ends the reading.
+func (r *rawFile) Close() error {
+	r.digester.Close()
+	return r.transfer.Close()
+}
+
 func (r *rawFile) hashZeros() {
 	for r.owed > 0 {
 		n := min(r.owed, int64(len(zeroBlock)))
-		r.hash.Write(zeroBlock[:n])
+		r.digester.Write(zeroBlock[:n])
 		r.owed -= n
 	}
 }

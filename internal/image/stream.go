@@ -6,7 +6,6 @@ import (
 	"context"
 	"encoding/hex"
 	"fmt"
-	"hash"
 	"io"
 
 	"ingot/internal/ingot"
@@ -145,32 +144,38 @@ func (s *stream) verify() error {
 	return err
 }
 
-// hashReader hashes what is read through it.
+// Close ends the transfer.
+func (s *stream) Close() error {
+	s.hash.digester.Close()
+	return s.transfer.Close()
+}
+
+// hashReader hashes what is read through it. Its digester has to be closed.
 type hashReader struct {
-	r    io.Reader
-	hash hash.Hash
-	n    int64
+	r        io.Reader
+	digester *digester
+	n        int64
 }
 
 func newHashReader(r io.Reader, algorithm string) *hashReader {
-	return &hashReader{r: r, hash: algorithms[algorithm].hash()}
+	return &hashReader{r: r, digester: newDigester(algorithm)}
 }
 
 func (h *hashReader) Read(p []byte) (int, error) {
 	n, err := h.r.Read(p)
-	h.hash.Write(p[:n])
+	h.digester.Write(p[:n])
 	h.n += int64(n)
 	return n, err
 }
 
 // verify compares the digest of what was read. A mismatch is a *ChecksumError.
 func (h *hashReader) verify(name string, want Digest) error {
-	return verdictOn(name, want, h.hash, h.n)
+	return verdictOn(name, want, h.digester.Sum(), h.n)
 }
 
 // verdictOn compares the digest of n bytes of the named source. A mismatch is a *ChecksumError.
-func verdictOn(name string, want Digest, h hash.Hash, n int64) error {
-	got := Digest{want.Algorithm, hex.EncodeToString(h.Sum(nil))}
+func verdictOn(name string, want Digest, sum []byte, n int64) error {
+	got := Digest{want.Algorithm, hex.EncodeToString(sum)}
 	if got == want {
 		return nil
 	}

@@ -55,6 +55,7 @@ func verifyFile(ctx context.Context, f *os.File, want Digest,
 		return nil
 	}
 	h := newHashReader(io.NewSectionReader(f, 0, info.Size()), want.Algorithm)
+	defer h.digester.Close()
 	buf := make([]byte, readSize)
 	last := time.Now()
 	for {

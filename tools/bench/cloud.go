@@ -16,6 +16,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"ingot/internal/directio"
 	"ingot/internal/image"
 	"ingot/internal/ingot"
 )
@@ -112,7 +113,7 @@ func measureGlance(ctx context.Context, b *bench) (s section, err error) {
 by byte: a raw image of %d MiB of random bytes from Debian's Glance on loopback, which has it in a file in the
 page cache, to a file on this host's disk and to one in memory. Each run is a process of its own, from exec to
 exit. Ingot asks Glance for the digest, SHA-512, and verifies it on one core, which bounds it; curl verifies
-nothing. Both flush the disk (curl: sync).
+nothing, unless sha512sum reads along. All flush the disk (by sync).
 `, imageRuns, glanceSize/mebi),
 	}
 	if err := roomInMemory(3 * glanceSize); err != nil {
@@ -163,35 +164,52 @@ func glanceTo(ctx context.Context, c *cloud, id, content, disk string) (figures 
 		return nil, err
 	}
 	ours := []string{self, writeCommand, string(job)}
-	curl := []string{"sh", "-c", `curl -sSf -o "$0" "$1" && sync "$0"`, disk, c.Glance + "/v2/images/" + id + "/file"}
+	url := c.Glance + "/v2/images/" + id + "/file"
+	others := []struct {
+		name string
+		args []string
+		runs []usage
+	}{
+		{name: "curl, sync", args: []string{"sh", "-c", `curl -sSf -o "$0" "$1" && sync "$0"`, disk, url}},
+		{name: "curl, sha512sum, sync", args: []string{"sh", "-c",
+			`curl -sSf "$1" | tee "$0" | sha512sum && sync "$0"`, disk, url}},
+	}
 	if _, err := run(exec.CommandContext(ctx, ours[0], ours[1:]...)); err != nil {
 		return nil, err
 	}
 	if err := same(disk, content, glanceSize); err != nil {
 		return nil, err
 	}
-	var with, without []usage
+	var with []usage
+	measure := func(args []string, runs *[]usage) error {
+		u, err := run(exec.CommandContext(ctx, args[0], args[1:]...))
+		*runs = append(*runs, u)
+		return err
+	}
 	for range imageRuns {
-		for args, runs := range map[*[]string]*[]usage{&ours: &with, &curl: &without} {
-			u, err := run(exec.CommandContext(ctx, (*args)[0], (*args)[1:]...))
-			if err != nil {
+		if err := measure(ours, &with); err != nil {
+			return nil, err
+		}
+		for i := range others {
+			if err := measure(others[i].args, &others[i].runs); err != nil {
 				return nil, err
 			}
-			*runs = append(*runs, u)
 		}
 	}
-	for _, q := range []quantity{
-		{"rate", "MiB/s", func(u usage) float64 { return glanceSize / mebi / u.wall.Seconds() }}, quantities[1],
-	} {
-		figures = append(figures, figure{What: q.name, Unit: q.unit, N: imageRuns, Value: q.median(with),
-			Yardstick: q.median(without), Beside: "curl, sync"})
+	for _, o := range others {
+		for _, q := range []quantity{
+			{"rate", "MiB/s", func(u usage) float64 { return glanceSize / mebi / u.wall.Seconds() }}, quantities[1],
+		} {
+			figures = append(figures, figure{What: q.name, Unit: q.unit, N: imageRuns, Value: q.median(with),
+				Yardstick: q.median(o.runs), Beside: o.name})
+		}
 	}
 	return figures, nil
 }
 
 // fileDisk is a disk in a file.
 type fileDisk struct {
-	*os.File
+	*directio.File
 	size int64
 }
 
@@ -200,7 +218,7 @@ func openDisk(path string, size int64) (fileDisk, error) {
 	if err != nil {
 		return fileDisk{}, err
 	}
-	return fileDisk{f, size}, f.Truncate(size)
+	return fileDisk{directio.New(f), size}, f.Truncate(size)
 }
 
 func (d fileDisk) Size() int64 { return d.size }
