@@ -6,12 +6,16 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"os"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
 
+	"ingot/internal/bootfile"
 	"ingot/internal/driver/pxe"
 	"ingot/internal/ingot"
+	"ingot/internal/iso9660"
 	"ingot/internal/media"
 	"ingot/internal/netboot"
 	"ingot/internal/store"
@@ -24,11 +28,32 @@ type mediaMemory struct {
 	known   map[string]knownMedium // by path
 }
 
-// knownMedium is a medium as the database had it.
+// knownMedium is a medium as the database had it, laid out.
 type knownMedium struct {
-	netboot.Medium
+	layout  *iso9660.Image
+	tag     string // ETag: another one for other bytes
+	files   [2]heldFile
 	attempt string
 	at      time.Time
+}
+
+// heldFile is a boot file that is opened when it is read, so that media are remembered without open files.
+type heldFile struct {
+	files  *bootfile.Cache
+	digest string
+}
+
+// open opens it, from another conductor if it is not here.
+func (h heldFile) open(ctx context.Context) (*os.File, error) { return h.files.Fetch(ctx, h.digest) }
+
+// ReadAt reads it, if it is here.
+func (h heldFile) ReadAt(p []byte, off int64) (int, error) {
+	f, err := h.files.Open(h.digest)
+	if err != nil {
+		return 0, err
+	}
+	defer f.Close()
+	return f.ReadAt(p, off)
 }
 
 const (
@@ -36,7 +61,8 @@ const (
 	mediumFresh = 10 * time.Second
 	// mediumKept is for how long it is known if the database does not answer.
 	mediumKept = 10 * time.Minute
-	maxMedia   = 1000
+	// maxMedia are known at a time; a layout has some 50 kB.
+	maxMedia = 500
 )
 
 // mediumLoaders reads the loaders, once they are there.
@@ -61,8 +87,8 @@ func (s *Server) MediaReady() error {
 	return nil
 }
 
-// serveMedium serves the ISO from which a machine boots its deploy ramdisk, to its BMC. It is laid out anew
-// for each request, and its parts are read where they are, so that any server can answer each range.
+// serveMedium serves the ISO from which a machine boots its deploy ramdisk, to its BMC. It is stored nowhere:
+// its parts are read where they are, so that any server can answer each range.
 func (s *Server) serveMedium(w http.ResponseWriter, r *http.Request) {
 	client := clientOf(r)
 	if err := s.reads.enter(r.Context(), client); err != nil {
@@ -81,40 +107,83 @@ func (s *Server) serveMedium(w http.ResponseWriter, r *http.Request) {
 	}
 	if err != nil {
 		// Not its path: who has that has the medium.
-		s.Log.Error("lay out a medium", "node", node, "error", err)
+		s.Log.Error("read a medium", "node", node, "error", err)
 		http.Error(w, "the medium cannot be read", http.StatusInternalServerError)
 	}
 }
 
 // sendMedium sends what was asked for of a medium; with an error nothing was sent.
 func (s *Server) sendMedium(w http.ResponseWriter, r *http.Request, m knownMedium) error {
-	loaders, err := s.mediumLoaders()
-	if err != nil {
-		return err
-	}
-	var parts [2]media.File
-	for i, f := range []ingot.File{m.Kernel, m.Ramdisk} {
-		file, err := s.Files.Fetch(r.Context(), f.SHA256)
-		if err != nil {
-			return fmt.Errorf("%s: %w", f.Name, err)
-		}
-		defer file.Close()
-		parts[i] = media.File{Content: file, Size: f.Size}
-	}
-	image, err := loaders.ISO(parts[0], parts[1], m.Args)
-	if err != nil {
-		return err
-	}
+	h := w.Header()
+	h.Set("Content-Type", "application/octet-stream")
+	h.Set("Cache-Control", "no-store")
+	h.Set("ETag", m.tag)
 	if r.Method == http.MethodGet && s.told.First(r.URL.Path) {
 		s.Journal.Add(ingot.Entry{Node: r.PathValue("uuid"), Attempt: m.attempt, Source: "bmc",
 			Level: ingot.LevelInfo, Time: s.Store.Now(),
 			Text: fmt.Sprintf("the medium of the deploy ramdisk is read by %s", clientOf(r))})
 	}
-	w.Header().Set("Content-Type", "application/octet-stream")
-	w.Header().Set("Cache-Control", "no-store")
-	w.Header().Set("ETag", fmt.Sprintf(`"%x"`, sha256.Sum256([]byte(strings.Join(append([]string{loaders.Digest,
-		m.Kernel.SHA256, m.Ramdisk.SHA256}, m.Args...), " ")))))
-	http.ServeContent(w, r, "", time.Time{}, io.NewSectionReader(image, 0, image.Size()))
+	size := m.layout.Size()
+	if off, n, ok := plainRange(r, size); ok {
+		from, at, _ := m.layout.Section(off, n)
+		if file, ok := from.(heldFile); ok {
+			return sendSection(w, r, section{file, at, n, fmt.Sprintf("bytes %d-%d/%d", off, off+n-1, size)})
+		}
+	}
+	for _, file := range m.files { // here they have to be
+		f, err := file.open(r.Context())
+		if err != nil {
+			return err
+		}
+		f.Close()
+	}
+	http.ServeContent(w, r, "", time.Time{}, io.NewSectionReader(m.layout, 0, size))
+	return nil
+}
+
+// plainRange is the range that a BMC asks for: one, with both ends, and no conditions. Anything else is
+// left to net/http.
+func plainRange(r *http.Request, size int64) (off, n int64, ok bool) {
+	text, ok := strings.CutPrefix(r.Header.Get("Range"), "bytes=")
+	first, last, found := strings.Cut(text, "-")
+	if !ok || !found || r.Method != http.MethodGet || len(r.Header["Range"]) != 1 {
+		return 0, 0, false
+	}
+	for _, name := range []string{"If-Range", "If-Match", "If-None-Match"} {
+		if r.Header.Get(name) != "" {
+			return 0, 0, false
+		}
+	}
+	from, err1 := strconv.ParseUint(first, 10, 62)
+	to, err2 := strconv.ParseUint(last, 10, 62)
+	if err1 != nil || err2 != nil || from > to || int64(from) >= size {
+		return 0, 0, false
+	}
+	return int64(from), min(int64(to)+1, size) - int64(from), true
+}
+
+// section is n bytes of a file at some place of it.
+type section struct {
+	file  heldFile
+	at, n int64
+	rng   string // Content-Range
+}
+
+// sendSection sends it, by sendfile.
+func sendSection(w http.ResponseWriter, r *http.Request, s section) error {
+	f, err := s.file.open(r.Context())
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if _, err := f.Seek(s.at, io.SeekStart); err != nil {
+		return err
+	}
+	w.Header().Set("Accept-Ranges", "bytes")
+	w.Header().Set("Content-Range", s.rng)
+	w.Header().Set("Content-Length", strconv.FormatInt(s.n, 10))
+	w.WriteHeader(http.StatusPartialContent)
+	io.CopyN(w, f, s.n) // a BMC that hangs up asks again
 	return nil
 }
 
@@ -158,5 +227,21 @@ func (s *Server) lookUpMedium(ctx context.Context, node, path string) (m knownMe
 	if !ok {
 		return m, ingot.Errorf(ingot.NotFound, "node %s boots no such medium", node)
 	}
-	return knownMedium{found, n.Attempt.ID, time.Now()}, nil
+	return s.layOut(found, n.Attempt.ID)
+}
+
+func (s *Server) layOut(found netboot.Medium, attempt string) (m knownMedium, err error) {
+	loaders, err := s.mediumLoaders()
+	if err != nil {
+		return m, err
+	}
+	m = knownMedium{attempt: attempt, at: time.Now(), tag: fmt.Sprintf(`"%x"`, sha256.Sum256([]byte(strings.Join(
+		append([]string{loaders.Digest, found.Kernel.SHA256, found.Ramdisk.SHA256}, found.Args...), " "))))}
+	var parts [2]media.File
+	for i, f := range []ingot.File{found.Kernel, found.Ramdisk} {
+		m.files[i] = heldFile{s.Files, f.SHA256}
+		parts[i] = media.File{Content: m.files[i], Size: f.Size}
+	}
+	m.layout, err = loaders.ISO(parts[0], parts[1], found.Args)
+	return m, err
 }

@@ -2,6 +2,7 @@ package bootd
 
 import (
 	"bytes"
+	"fmt"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
@@ -68,11 +69,21 @@ func TestEveryServerHasTheSameMedium(t *testing.T) {
 			[]string{"the medium of the deploy ramdisk is read by 127.0.0.1"}) {
 			t.Errorf("the journal says %q", told)
 		}
-		for _, at := range []string{"0-0", "32768-34815", "100000-999999"} {
-			resp, part := fetch(t, "GET", url, map[string]string{"Range": "bytes=" + at})
-			if resp.StatusCode != http.StatusPartialContent || !strings.Contains(whole, part) {
-				t.Errorf("range %s: %s, %d bytes", at, resp.Status, len(part))
+		kernel, ramdisk := strings.Index(whole, strings.Repeat("a", 2000)), strings.Index(whole, strings.Repeat("b", 2000))
+		size := len(whole)
+		for _, at := range [][2]int{{0, 0}, {32768, 34815}, {100_000, 999_999}, {kernel, kernel + 65535},
+			{kernel - 5, kernel + 5}, {kernel + 299_000, kernel + 301_000}, {ramdisk + 7, ramdisk + 7},
+			{ramdisk + 234_464, ramdisk + 299_999}, {size - 10, size + 1_000_000}} {
+			resp, part := fetch(t, "GET", url, map[string]string{"Range": fmt.Sprintf("bytes=%d-%d", at[0], at[1])})
+			end := min(at[1]+1, size)
+			if got := resp.Header.Get("Content-Range"); resp.StatusCode != http.StatusPartialContent ||
+				part != whole[at[0]:end] || got != fmt.Sprintf("bytes %d-%d/%d", at[0], end-1, size) {
+				t.Errorf("range %v: %s, %d bytes, %s", at, resp.Status, len(part), got)
 			}
+		}
+		resp, _ = fetch(t, "GET", url, map[string]string{"Range": fmt.Sprintf("bytes=%d-%d", size, size+10)})
+		if resp.StatusCode != http.StatusRequestedRangeNotSatisfiable {
+			t.Errorf("beyond the end: %s", resp.Status)
 		}
 		// Neither without the right name, nor when the machine boots it no more.
 		for _, wrong := range []string{strings.Replace(url, n.UUID, "1be26c0b-03f2-4d2e-ae87-c02d7f33c199", 1),

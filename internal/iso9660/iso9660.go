@@ -159,6 +159,18 @@ func (i *Image) ReadAt(buf []byte, off int64) (n int, err error) {
 	return n, err
 }
 
+// Section returns what has all of the n bytes at off, and where they are in it; ok is false if nothing has
+// all of them.
+func (i *Image) Section(off, n int64) (from io.ReaderAt, at int64, ok bool) {
+	k, _ := slices.BinarySearchFunc(i.parts, off, func(p part, off int64) int {
+		return cmp.Compare(p.at+p.length, off+1)
+	})
+	if k == len(i.parts) || off < i.parts[k].at || n > i.parts[k].at+i.parts[k].length-off {
+		return nil, 0, false
+	}
+	return i.parts[k].from, off - i.parts[k].at, true
+}
+
 // Build returns the bytes of an image.
 func Build(o Options, files []File) ([]byte, error) {
 	i, err := New(o, files)
