@@ -106,6 +106,10 @@ func decodeError(body []byte) (ids []string, text string) {
 	}
 	if len(words) == 0 {
 		words = []string{oneLine(a.Error.Message)}
+		// HPE's name the messages and leave the texts to a registry.
+		if len(ids) > 0 && (words[0] == "" || strings.Contains(words[0], "@Message.ExtendedInfo")) {
+			words = []string{oneLine(strings.Join(ids, ", "))}
+		}
 	}
 	return ids, shorten(strings.Join(words, " "))
 }

@@ -20,6 +20,12 @@ type Drive struct {
 		Insert target `json:"#VirtualMedia.InsertMedia"`
 		Eject  target `json:"#VirtualMedia.EjectMedia"`
 	} `json:"Actions"`
+	// OEM is what HPE's BMCs have of their own, see hpe.go.
+	OEM struct {
+		Hp  *hpe `json:"Hp"`
+		Hpe *hpe `json:"Hpe"`
+	} `json:"Oem"`
+	ETag string `json:"@odata.etag"` // of the resource as it was read
 }
 
 // target is where an action is sent.
@@ -29,8 +35,10 @@ type target struct {
 
 // Media types.
 const (
-	CD  = "CD"
-	DVD = "DVD"
+	CD       = "CD"
+	DVD      = "DVD"
+	Floppy   = "Floppy"
+	USBStick = "USBStick"
 )
 
 // Full tells whether a medium is in a drive.
@@ -44,6 +52,23 @@ func (d *Drive) Full() bool {
 // Takes tells whether a drive takes one of some types of media.
 func (d *Drive) Takes(types ...string) bool {
 	return slices.ContainsFunc(types, func(t string) bool { return slices.Contains(d.MediaTypes, t) })
+}
+
+// DriveFor is the first virtual drive of a system that takes some type of media: the first type that any
+// takes. nil if none takes one of them.
+func (c *Client) DriveFor(ctx context.Context, s *System, types ...string) (*Drive, error) {
+	drives, err := c.Drives(ctx, s)
+	if err != nil {
+		return nil, err
+	}
+	for _, t := range types {
+		for _, d := range drives {
+			if d.Takes(t) {
+				return d, nil
+			}
+		}
+	}
+	return nil, nil
 }
 
 // Drives reads the virtual drives of a system. They are those of the system, or, before Redfish 2020.4, of
@@ -113,6 +138,9 @@ func (c *Client) drive(ctx context.Context, path string) (*Drive, error) {
 	}
 	d, err := decode[Drive](a.body)
 	d.Path = path
+	if tag := a.header.Get("ETag"); tag != "" {
+		d.ETag = tag
+	}
 	return &d, err
 }
 
@@ -129,21 +157,7 @@ func (c *Client) Insert(ctx context.Context, d *Drive, url string) error {
 	if err := c.Eject(ctx, d); err != nil {
 		return err
 	}
-	at := location(d.Actions.Insert.Path)
-	if at == "" {
-		at = strings.TrimSuffix(d.Path, "/") + "/Actions/VirtualMedia.InsertMedia"
-	}
-	body := map[string]any{"Image": url, "Inserted": true, "WriteProtected": true}
-	err := c.change(ctx, request{method: http.MethodPost, path: at, body: body})
-	var refused *StatusError
-	if errors.As(err, &refused) && refused.Picky() {
-		// Some know no more than they need.
-		if again := c.change(ctx, request{method: http.MethodPost, path: at,
-			body: map[string]any{"Image": url}}); again == nil {
-			err = nil
-		}
-	}
-	if err != nil {
+	if err := c.either(ctx, d.insertions(url)); err != nil {
 		return err
 	}
 	full, err := c.becomes(ctx, d, true)
@@ -152,6 +166,71 @@ func (c *Client) Insert(ctx context.Context, d *Drive, url string) error {
 	}
 	return err
 }
+
+// insertions are the requests that may insert a medium, the best first: the action of the schema, that of
+// the vendor, the change of a property. What is not offered is tried nevertheless where nothing is.
+func (d *Drive) insertions(url string) []request {
+	bare := map[string]any{"Image": url} // some know no more than they need
+	full := map[string]any{"Image": url, "Inserted": true, "WriteProtected": true}
+	own := d.hpe()
+	switch at := location(d.Actions.Insert.Path); {
+	case at != "":
+		return []request{post(at, full), post(at, bare)}
+	case own != nil && own.action("InsertVirtualMedia") != "":
+		return []request{post(own.action("InsertVirtualMedia"), bare), d.change(bare)}
+	case own != nil:
+		return []request{d.change(bare)}
+	}
+	at := d.guess("InsertMedia")
+	return []request{post(at, full), post(at, bare), d.change(full), d.change(bare)}
+}
+
+// ejections are the requests that may empty a drive, the best first.
+func (d *Drive) ejections() []request {
+	own := d.hpe()
+	bare := map[string]any{"Image": nil}
+	switch at := location(d.Actions.Eject.Path); {
+	case at != "":
+		return []request{post(at, struct{}{})}
+	case own != nil && own.action("EjectVirtualMedia") != "":
+		return []request{post(own.action("EjectVirtualMedia"), struct{}{}), d.change(bare)}
+	case own != nil:
+		return []request{d.change(bare)}
+	}
+	return []request{post(d.guess("EjectMedia"), struct{}{}),
+		d.change(map[string]any{"Image": nil, "Inserted": false})}
+}
+
+// guess is where an action of the schema is that a BMC does not tell of.
+func (d *Drive) guess(action string) string {
+	return strings.TrimSuffix(d.Path, "/") + "/Actions/VirtualMedia." + action
+}
+
+func (d *Drive) change(body any) request {
+	return request{method: http.MethodPatch, path: d.Path, body: body, etag: d.ETag}
+}
+
+func post(path string, body any) request {
+	return request{method: http.MethodPost, path: path, body: body}
+}
+
+// either makes the first request that the BMC takes. The error is that of the first.
+func (c *Client) either(ctx context.Context, requests []request) (first error) {
+	for _, r := range requests {
+		err := c.tagged(ctx, r)
+		var refused *StatusError
+		if !errors.As(err, &refused) || !refused.Picky() && !refused.missing() {
+			return err
+		}
+		if first == nil {
+			first = err
+		}
+	}
+	return first
+}
+
+// missing tells whether the BMC does not know the action, or the resource not the method.
+func (e *StatusError) missing() bool { return e.Gone() || e.Status == http.StatusMethodNotAllowed }
 
 // becomes waits until a drive is full, or empty, and tells whether it is; many BMCs answer before that.
 func (c *Client) becomes(ctx context.Context, d *Drive, full bool) (is bool, err error) {
@@ -174,11 +253,7 @@ func (c *Client) Eject(ctx context.Context, d *Drive) error {
 	if !d.Full() && d.Image == "" {
 		return nil
 	}
-	at := location(d.Actions.Eject.Path)
-	if at == "" {
-		at = strings.TrimSuffix(d.Path, "/") + "/Actions/VirtualMedia.EjectMedia"
-	}
-	refusal := c.change(ctx, request{method: http.MethodPost, path: at, body: struct{}{}})
+	refusal := c.either(ctx, d.ejections())
 	if refusal != nil {
 		// It may have been empty.
 		if now, err := c.drive(ctx, d.Path); err == nil && !now.Full() {

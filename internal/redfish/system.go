@@ -43,6 +43,8 @@ type Boot struct {
 	// Targets are those that the BMC allows; nil if it does not tell.
 	Targets []string `json:"BootSourceOverrideTarget@Redfish.AllowableValues,omitempty"`
 	Modes   []string `json:"BootSourceOverrideMode@Redfish.AllowableValues,omitempty"`
+	// Supported are the Targets of BMCs from before Redfish 1.0, such as iLO 4.
+	Supported []string `json:"BootSourceOverrideSupported,omitempty"`
 }
 
 // Values of Boot.
@@ -158,6 +160,9 @@ func (c *Client) system(ctx context.Context, path string) (*System, error) {
 		return nil, fmt.Errorf("read the system: %w", err)
 	}
 	s.Path = path
+	if s.Boot.Targets == nil {
+		s.Boot.Targets = s.Boot.Supported
+	}
 	if tag := a.header.Get("ETag"); tag != "" {
 		s.ETag = tag
 	}
@@ -284,30 +289,50 @@ func (e *StatusError) Picky() bool {
 	return false
 }
 
-// patch changes a system as it was read. Where it has changed since, or the BMC wants a tag and has given
-// none, it is read again; there are BMCs that refuse the very tag they gave, a weak one or any.
+// patch changes a system as it was read.
 func (c *Client) patch(ctx context.Context, s *System, body any) error {
+	return c.tagged(ctx, request{method: http.MethodPatch, path: s.Path, body: body, etag: s.ETag})
+}
+
+// tagged makes a change of a resource as it was read. Where it has changed since, or the BMC wants a tag and
+// has given none, it is read again; there are BMCs that refuse the very tag they gave, a weak one or any.
+func (c *Client) tagged(ctx context.Context, r request) error {
 	send := func(etag string) error {
-		return c.change(ctx, request{method: http.MethodPatch, path: s.Path, body: body, etag: etag})
+		r.etag = etag
+		return c.change(ctx, r)
 	}
-	err := send(s.ETag)
-	if !unmatched(err) {
+	err := send(r.etag)
+	if !unmatched(err) || r.method != http.MethodPatch {
 		return err
 	}
-	fresh, err := c.system(ctx, s.Path)
+	fresh, err := c.tag(ctx, r.path)
 	if err != nil {
 		return err
 	}
-	s.ETag = fresh.ETag
-	if err = send(fresh.ETag); !unmatched(err) {
+	if err = send(fresh); !unmatched(err) {
 		return err
 	}
-	if strong, weak := strings.CutPrefix(fresh.ETag, "W/"); weak {
+	if strong, weak := strings.CutPrefix(fresh, "W/"); weak {
 		if err = send(strong); !unmatched(err) {
 			return err
 		}
 	}
 	return send("")
+}
+
+// tag reads the tag of a resource, "" if it has none.
+func (c *Client) tag(ctx context.Context, path string) (string, error) {
+	a, err := c.get(ctx, path)
+	if err != nil {
+		return "", fmt.Errorf("read %s: %w", path, err)
+	}
+	if tag := a.header.Get("ETag"); tag != "" {
+		return tag, nil
+	}
+	v, err := decode[struct {
+		ETag string `json:"@odata.etag"`
+	}](a.body)
+	return v.ETag, err
 }
 
 // unmatched tells whether a change was refused for its tag.

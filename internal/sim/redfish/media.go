@@ -7,8 +7,10 @@ import (
 	"net/http"
 	"net/url"
 	"path"
+	"slices"
 	"strings"
 	"sync"
+	"time"
 )
 
 // Drive is a virtual drive, named as its resource is.
@@ -72,6 +74,24 @@ func (s *Service) setSlot(d Drive, to slot) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.media[d] = to
+	if d == VirtualCD && !to.inserted {
+		s.bootOnReset = false
+	}
+}
+
+// ejectInBoot loses the media of a machine that has begun to boot, after a while. The caller holds mu.
+func (s *Service) ejectInBoot() {
+	after, stopped := s.quirks.EjectInBoot, s.done
+	if after <= 0 || s.drives == nil {
+		return
+	}
+	s.tasks.Go(func() {
+		select {
+		case <-stopped:
+		case <-time.After(after):
+			s.LoseMedia(context.Background())
+		}
+	})
 }
 
 // mediaPath is where the virtual media are, as the quirks say.
@@ -87,34 +107,50 @@ func (s *Service) mediaRoutes(owner string) []route {
 	base := owner + "/VirtualMedia"
 	here := func(do func(*http.Request) reply) func(*http.Request) reply {
 		return func(r *http.Request) reply {
-			_, known := mediaTypes[Drive(r.PathValue("drive"))]
+			_, known := s.driveOf(r)
 			if base != s.mediaPath() || r.PathValue("drive") != "" && !known {
 				return failure(http.StatusNotFound, "ResourceMissingAtURI", r.URL.Path)
 			}
 			return do(r)
 		}
 	}
-	list := collection("VirtualMedia", base, base+"/"+string(VirtualCD), base+"/"+string(VirtualFloppy))
-	return []route{
-		{"GET " + base, false, here(resource(list))},
-		{"GET " + base + "/{drive}", false, here(func(r *http.Request) reply {
-			return reply{status: http.StatusOK, body: s.drive(Drive(r.PathValue("drive")))}
-		})},
-		{"POST " + base + "/{drive}/Actions/VirtualMedia.InsertMedia", false, here(s.insert)},
-		{"POST " + base + "/{drive}/Actions/VirtualMedia.EjectMedia", false, here(s.eject)},
+	offered := func(do func(*http.Request) reply) func(*http.Request) reply {
+		return here(func(r *http.Request) reply {
+			if !s.dialect().schema {
+				return failure(http.StatusNotFound, "ResourceMissingAtURI", r.URL.Path)
+			}
+			return do(r)
+		})
 	}
+	members := []string{base + "/" + s.driveName(VirtualCD), base + "/" + s.driveName(VirtualFloppy)}
+	slices.Sort(members)
+	return append([]route{
+		{"GET " + base, false, here(resource(collection("VirtualMedia", base, members...)))},
+		{"GET " + base + "/{drive}", false, here(func(r *http.Request) reply {
+			d, _ := s.driveOf(r)
+			return reply{status: http.StatusOK, body: s.drive(d)}
+		})},
+		{"POST " + base + "/{drive}" + insertPath, false, offered(s.insert)},
+		{"POST " + base + "/{drive}" + ejectPath, false, offered(s.eject)},
+	}, s.oemRoutes(base, here)...)
 }
+
+// The actions of a drive, below it.
+const (
+	insertPath = "/Actions/VirtualMedia.InsertMedia"
+	ejectPath  = "/Actions/VirtualMedia.EjectMedia"
+)
 
 // drive is a virtual drive as clients read it.
 func (s *Service) drive(d Drive) object {
-	at := s.mediaPath() + "/" + string(d)
+	at, l := s.mediaPath()+"/"+s.driveName(d), s.dialect()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	v := s.media[d]
 	body := object{
 		"@odata.id":            at,
 		"@odata.type":          "#VirtualMedia.v1_3_2.VirtualMedia",
-		"Id":                   d,
+		"Id":                   s.driveName(d),
 		"Name":                 "Virtual " + string(d),
 		"MediaTypes":           mediaTypes[d],
 		"Inserted":             v.inserted,
@@ -125,10 +161,15 @@ func (s *Service) drive(d Drive) object {
 		"WriteProtected":       true,
 		"TransferMethod":       "Stream",
 		"TransferProtocolType": nil,
-		"Actions": object{
-			"#VirtualMedia.InsertMedia": object{"target": at + "/Actions/VirtualMedia.InsertMedia"},
-			"#VirtualMedia.EjectMedia":  object{"target": at + "/Actions/VirtualMedia.EjectMedia"},
-		},
+	}
+	if l.schema {
+		body["Actions"] = object{
+			"#VirtualMedia.InsertMedia": object{"target": at + insertPath},
+			"#VirtualMedia.EjectMedia":  object{"target": at + ejectPath},
+		}
+	}
+	if l.oem != "" {
+		body["Image"], body["Oem"] = "", s.oemDrive(at, d)
 	}
 	if v.image != "" {
 		scheme, _, _ := strings.Cut(v.image, ":")
@@ -144,16 +185,24 @@ func (s *Service) drive(d Drive) object {
 	return body
 }
 
+// An insertion is what clients say of a medium.
+type insertion struct {
+	Image, UserName, Password string
+	Inserted                  *bool
+}
+
 // insert puts a medium into a drive.
 func (s *Service) insert(r *http.Request) reply {
-	const action = "VirtualMedia.InsertMedia"
-	var body struct {
-		Image, UserName, Password string
-		Inserted                  *bool
-	}
+	var body insertion
 	if err := decode(r, &body); err != nil {
 		return failure(http.StatusBadRequest, "MalformedJSON")
 	}
+	return s.insertImage(r, body)
+}
+
+// insertImage puts a medium into the drive that a request is about.
+func (s *Service) insertImage(r *http.Request, body insertion) reply {
+	const action = "VirtualMedia.InsertMedia"
 	if body.Image == "" {
 		return failure(http.StatusBadRequest, "ActionParameterMissing", action, "Image")
 	}
@@ -165,7 +214,7 @@ func (s *Service) insert(r *http.Request) reply {
 	if body.UserName != "" {
 		u.User = url.UserPassword(body.UserName, body.Password)
 	}
-	d := Drive(r.PathValue("drive"))
+	d, _ := s.driveOf(r)
 	told := slot{image: body.Image, userName: body.UserName, inserted: body.Inserted == nil || *body.Inserted}
 	return s.act(r, func(ctx context.Context) reply { return s.doInsert(ctx, d, u, told) })
 }
@@ -174,7 +223,10 @@ func (s *Service) insert(r *http.Request) reply {
 func (s *Service) doInsert(ctx context.Context, d Drive, u *url.URL, told slot) reply {
 	s.changing.Lock()
 	defer s.changing.Unlock()
-	if s.Quirks().EjectFirst && s.Inserted(d) != "" {
+	switch full := s.Inserted(d) != ""; {
+	case full && s.o.Model != "":
+		return failure(http.StatusBadRequest, maxMedia)
+	case full && s.Quirks().EjectFirst:
 		return failure(http.StatusBadRequest, "ResourceInUse")
 	}
 	if s.Quirks().InsertDoesNothing {
@@ -195,7 +247,7 @@ func (s *Service) doInsert(ctx context.Context, d Drive, u *url.URL, told slot) 
 
 // eject empties a drive.
 func (s *Service) eject(r *http.Request) reply {
-	d := Drive(r.PathValue("drive"))
+	d, _ := s.driveOf(r)
 	return s.act(r, func(ctx context.Context) reply {
 		s.changing.Lock()
 		defer s.changing.Unlock()

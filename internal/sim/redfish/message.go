@@ -9,13 +9,17 @@ var messages = map[string]string{
 	"ActionParameterValueFormatError": "The value '%s' for the parameter %s in the action %s is of a different " +
 		"format than the parameter can accept.",
 	"CouldNotEstablishConnection": "The service failed to establish a connection with the URI '%s'.",
-	"InternalError":               "The request failed due to an internal service error.  The service is still operational.",
-	"MalformedJSON":               "The request body submitted was malformed JSON and could not be parsed by the receiving service.",
-	"NoValidSession":              "There is no valid session established with the implementation.",
-	"PreconditionFailed":          "The ETag supplied did not match the ETag required to change this resource.",
-	"PreconditionRequired":        "A precondition header or annotation is required to change this resource.",
-	"PropertyMissing":             "The property %s is a required property and must be included in the request.",
-	"PropertyValueNotInList":      "The value '%s' for the property %s is not in the list of acceptable values.",
+	"ActionParameterUnknown":      "The action %s was submitted with the invalid parameter %s.",
+	maxMedia: "No more Virtual Media connections are available, because the maximum number of connections are " +
+		"already established.",
+	"PropertyNotWritable":    "The property %s is a read only property and cannot be assigned a value.",
+	"InternalError":          "The request failed due to an internal service error.  The service is still operational.",
+	"MalformedJSON":          "The request body submitted was malformed JSON and could not be parsed by the receiving service.",
+	"NoValidSession":         "There is no valid session established with the implementation.",
+	"PreconditionFailed":     "The ETag supplied did not match the ETag required to change this resource.",
+	"PreconditionRequired":   "A precondition header or annotation is required to change this resource.",
+	"PropertyMissing":        "The property %s is a required property and must be included in the request.",
+	"PropertyValueNotInList": "The value '%s' for the property %s is not in the list of acceptable values.",
 	"ResourceAtUriUnauthorized": "While accessing the resource at '%s', the service received an authorization " +
 		"error '%s'.",
 	"ResourceInStandby":             "The request could not be performed because the resource is in standby.",
@@ -25,6 +29,9 @@ var messages = map[string]string{
 	"SessionLimitExceeded": "The session establishment failed due to the number of simultaneous sessions " +
 		"exceeding the limit of the implementation.",
 }
+
+// registry is the prefix of messages.
+const registry = "Base.1.8."
 
 // failure is an error as DSP0266 section 8.6 wants it.
 func failure(status int, id string, args ...string) reply {
@@ -37,7 +44,7 @@ func failure(status int, id string, args ...string) reply {
 		values[i] = a
 	}
 	text = fmt.Sprintf(text, values...)
-	id = "Base.1.8." + id
+	id = registry + id
 	return reply{status: status, body: object{"error": object{
 		"code":    id,
 		"message": text,

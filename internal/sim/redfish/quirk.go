@@ -3,6 +3,7 @@ package redfish
 import (
 	"net/http"
 	"slices"
+	"time"
 )
 
 // Quirks are what some BMC does, each by itself. The zero value does as the schemas say.
@@ -15,6 +16,8 @@ type Quirks struct {
 	ForceOffWhenOffFails bool
 	// BusyAfterPowerOn is how many requests are answered with 503 after a power on.
 	BusyAfterPowerOn int
+	// AwayAfterPowerOn is for how long every request is answered with 503 after a power on.
+	AwayAfterPowerOn time.Duration
 	// NoMoreSessions has the limit of sessions reached, whoever has them.
 	NoMoreSessions bool
 	// NeedIfMatch answers 428 to a change without If-Match.
@@ -32,6 +35,13 @@ type Quirks struct {
 	PlainURLs bool
 	// LoseMediaAtReset ejects all media when the system is restarted.
 	LoseMediaAtReset bool
+	// EjectInBoot ejects all media this long after the system has begun to boot; 0 does not. Clients are
+	// not told: the drive is empty when they look.
+	EjectInBoot time.Duration
+	// NoSchemaMedia has the virtual media of a [Model] without the actions of the schema.
+	NoSchemaMedia bool
+	// NoMediaActions has no actions of virtual media at all: a medium is a property that is changed.
+	NoMediaActions bool
 }
 
 // Quirks are those that count now.
@@ -52,6 +62,9 @@ func (s *Service) SetQuirks(q Quirks) {
 func (s *Service) isBusy() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if time.Now().Before(s.away) {
+		return true
+	}
 	if s.busy == 0 {
 		return false
 	}

@@ -1,6 +1,6 @@
 // Package redfish is a BMC that speaks Redfish: the DMTF's REST interface in front of a [Chassis],
 // with sessions, ETags, tasks and virtual media, and with the faults of real ones by switches
-// ([Quirks]).
+// ([Quirks]). A [Model] has it speak as a make of BMCs does.
 //
 // A machine of package sim is a Chassis by an adapter there; a [Board] is one that is nothing but
 // its switches, for tests of clients. The service has one system and one manager, each named 1.
@@ -36,6 +36,8 @@ type Options struct {
 	Name           string // of the machine, for errors and the log
 	UUID           string // of the system
 	User, Password string
+	// Model is the make of the BMC; default: none, all is as the schemas say.
+	Model Model
 	// Addr is where the service listens, TCP; default 127.0.0.1 and a port that is free.
 	Addr netip.AddrPort
 	// Listen opens the socket; default in the network namespace of the caller.
@@ -72,9 +74,11 @@ type Service struct {
 	password    string
 	quirks      Quirks
 	silent      bool
-	busy        int // requests that are still answered with 503
+	busy        int       // requests that are still answered with 503
+	away        time.Time // until when all are
 	mode        Mode
 	media       map[Drive]slot
+	bootOnReset bool                // from the virtual CD drive, see ilo.go
 	sessions    map[string]*session // by token
 	running     map[string]*task    // by ID
 	lastID      int                 // of a session or a task
@@ -125,7 +129,7 @@ func (s *Service) Start() error {
 	}
 	clear(s.sessions)
 	clear(s.running)
-	s.server = &http.Server{Handler: s.handler(), ReadHeaderTimeout: time.Minute,
+	s.server = &http.Server{Handler: s.slashed(s.handler()), ReadHeaderTimeout: time.Minute,
 		ErrorLog: slog.NewLogLogger(s.o.Log.Handler(), slog.LevelDebug)}
 	s.done = make(chan struct{})
 	go func(srv *http.Server, done chan struct{}) {
@@ -277,6 +281,8 @@ func (s *Service) admit(r *http.Request, to route) reply {
 
 // write sends an answer, with the ETag of what a GET reads.
 func (s *Service) write(w http.ResponseWriter, r *http.Request, answer reply) {
+	tag := etag(answer.body)
+	answer = s.dressed(answer)
 	h := w.Header()
 	h.Set("OData-Version", "4.0")
 	h.Set("Cache-Control", "no-cache")
@@ -293,7 +299,7 @@ func (s *Service) write(w http.ResponseWriter, r *http.Request, answer reply) {
 	}
 	h.Set("Content-Type", "application/json")
 	if r.Method == http.MethodGet && answer.status == http.StatusOK {
-		h.Set("ETag", etag(answer.body))
+		h.Set("ETag", tag)
 	}
 	w.WriteHeader(answer.status)
 	_, _ = w.Write(text) // a client that is gone

@@ -43,6 +43,21 @@ func TestSushyUsesTheService(t *testing.T) {
 	}
 }
 
+func TestSushyUsesAnILO(t *testing.T) {
+	t.Parallel()
+	for _, model := range []redfish.Model{redfish.ILO4, redfish.ILO5} {
+		t.Run(string(model), func(t *testing.T) {
+			t.Parallel()
+			s, b := serve(t, redfish.Options{Model: model})
+			b.Obey()
+			testkit.Run(t, python, "testdata/ilo.py", s.URL(), string(model))
+			if !used(s, "DELETE") {
+				t.Error("no session was ended")
+			}
+		})
+	}
+}
+
 // used says whether a method was among the requests.
 func used(s *redfish.Service, method string) bool {
 	for _, r := range s.Requests() {

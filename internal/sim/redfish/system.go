@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"time"
 )
 
 const (
@@ -41,7 +42,7 @@ func (s *Service) system() object {
 		"Links":         object{"ManagedBy": []object{link(ManagerPath)}},
 		"Actions": object{"#ComputerSystem.Reset": object{
 			"target":                            resetPath,
-			"ResetType@Redfish.AllowableValues": resetTypes,
+			"ResetType@Redfish.AllowableValues": s.dialect().resets,
 		}},
 	}
 	if s.o.MAC != "" {
@@ -59,14 +60,19 @@ func (s *Service) bootObject() object {
 	if s.Quirks().OnceReadsContinuous && b.Enabled == Once {
 		b.Enabled = Continuous
 	}
-	return object{
-		"BootSourceOverrideTarget":                          b.Target,
-		"BootSourceOverrideTarget@Redfish.AllowableValues":  targets,
-		"BootSourceOverrideEnabled":                         b.Enabled,
-		"BootSourceOverrideEnabled@Redfish.AllowableValues": lengths,
-		"BootSourceOverrideMode":                            b.Mode,
-		"BootSourceOverrideMode@Redfish.AllowableValues":    modes,
+	l := s.dialect()
+	o := object{"BootSourceOverrideTarget": b.Target, "BootSourceOverrideEnabled": b.Enabled}
+	if l.supported {
+		o["BootSourceOverrideSupported"] = targets
+	} else {
+		o["BootSourceOverrideTarget@Redfish.AllowableValues"] = targets
+		o["BootSourceOverrideEnabled@Redfish.AllowableValues"] = lengths
 	}
+	if l.modes {
+		o["BootSourceOverrideMode"] = b.Mode
+		o["BootSourceOverrideMode@Redfish.AllowableValues"] = modes
+	}
+	return o
 }
 
 // boot is the override with the mode, which lasts.
@@ -112,6 +118,9 @@ func (s *Service) patchSystem(r *http.Request) reply {
 		return failure(http.StatusBadRequest, "PropertyMissing", "Boot")
 	}
 	b, c := s.boot(), change.Boot
+	if c.Mode != nil && !s.dialect().modes {
+		return failure(http.StatusBadRequest, "PropertyNotWritable", "BootSourceOverrideMode")
+	}
 	for _, refused := range []*reply{
 		choose(&b.Target, c.Target, targets, "BootSourceOverrideTarget"),
 		choose(&b.Enabled, c.Enabled, lengths, "BootSourceOverrideEnabled"),
@@ -186,7 +195,7 @@ func (s *Service) reset(r *http.Request) reply {
 	if how == "" {
 		return failure(http.StatusBadRequest, "ActionParameterMissing", "ComputerSystem.Reset", "ResetType")
 	}
-	if !slices.Contains(resetTypes, how) {
+	if !slices.Contains(s.dialect().resets, how) {
 		return failure(http.StatusBadRequest, "ActionParameterValueNotInList", string(how), "ResetType",
 			"ComputerSystem.Reset")
 	}
@@ -202,7 +211,12 @@ func (s *Service) doReset(ctx context.Context, how ResetType) reply {
 		PowerCycle}, how) {
 		s.LoseMedia(ctx)
 	}
+	again := func() {}
+	if boots(how, before) {
+		again = s.takeBootOnReset()
+	}
 	err := s.chassis.Switch(ctx, plain(how, before))
+	again()
 	s.report(ctx, string(how), err)
 	if errors.Is(err, ErrOff) {
 		return failure(http.StatusConflict, "ResourceInStandby")
@@ -215,6 +229,10 @@ func (s *Service) doReset(ctx context.Context, how ResetType) reply {
 	s.resets = append(s.resets, how)
 	if before == Off && s.chassis.PowerState() == On {
 		s.busy = s.quirks.BusyAfterPowerOn
+		s.away = time.Now().Add(s.quirks.AwayAfterPowerOn)
+	}
+	if boots(how, before) {
+		s.ejectInBoot()
 	}
 	return reply{status: http.StatusNoContent}
 }
