@@ -32,27 +32,36 @@ type mediaMemory struct {
 type knownMedium struct {
 	layout  *iso9660.Image
 	tag     string // ETag: another one for other bytes
-	files   [2]heldFile
+	files   [2]*heldFile
 	attempt string
 	at      time.Time
 }
 
-// heldFile is a boot file that is opened when it is read, so that media are remembered without open files.
+// heldFile is a boot file that many read at a time, each by a place of its own.
 type heldFile struct {
 	files  *bootfile.Cache
 	digest string
+	// idle are open files; what is not taken for a while is closed by the garbage collector (os.File).
+	idle sync.Pool
 }
 
-// open opens it, from another conductor if it is not here.
-func (h heldFile) open(ctx context.Context) (*os.File, error) { return h.files.Fetch(ctx, h.digest) }
+// take opens it, from another conductor if it is not here. give takes it back.
+func (h *heldFile) take(ctx context.Context) (*os.File, error) {
+	if f, ok := h.idle.Get().(*os.File); ok {
+		return f, nil
+	}
+	return h.files.Fetch(ctx, h.digest)
+}
 
-// ReadAt reads it, if it is here.
-func (h heldFile) ReadAt(p []byte, off int64) (int, error) {
-	f, err := h.files.Open(h.digest)
+func (h *heldFile) give(f *os.File) { h.idle.Put(f) }
+
+// ReadAt reads it; who calls has taken it before, so it is here.
+func (h *heldFile) ReadAt(p []byte, off int64) (int, error) {
+	f, err := h.take(context.Background())
 	if err != nil {
 		return 0, err
 	}
-	defer f.Close()
+	defer h.give(f)
 	return f.ReadAt(p, off)
 }
 
@@ -126,16 +135,16 @@ func (s *Server) sendMedium(w http.ResponseWriter, r *http.Request, m knownMediu
 	size := m.layout.Size()
 	if off, n, ok := plainRange(r, size); ok {
 		from, at, _ := m.layout.Section(off, n)
-		if file, ok := from.(heldFile); ok {
+		if file, ok := from.(*heldFile); ok {
 			return sendSection(w, r, section{file, at, n, fmt.Sprintf("bytes %d-%d/%d", off, off+n-1, size)})
 		}
 	}
 	for _, file := range m.files { // here they have to be
-		f, err := file.open(r.Context())
+		f, err := file.take(r.Context())
 		if err != nil {
 			return err
 		}
-		f.Close()
+		file.give(f)
 	}
 	http.ServeContent(w, r, "", time.Time{}, io.NewSectionReader(m.layout, 0, size))
 	return nil
@@ -164,18 +173,18 @@ func plainRange(r *http.Request, size int64) (off, n int64, ok bool) {
 
 // section is n bytes of a file at some place of it.
 type section struct {
-	file  heldFile
+	file  *heldFile
 	at, n int64
 	rng   string // Content-Range
 }
 
 // sendSection sends it, by sendfile.
 func sendSection(w http.ResponseWriter, r *http.Request, s section) error {
-	f, err := s.file.open(r.Context())
+	f, err := s.file.take(r.Context())
 	if err != nil {
 		return err
 	}
-	defer f.Close()
+	defer s.file.give(f)
 	if _, err := f.Seek(s.at, io.SeekStart); err != nil {
 		return err
 	}
@@ -239,7 +248,7 @@ func (s *Server) layOut(found netboot.Medium, attempt string) (m knownMedium, er
 		append([]string{loaders.Digest, found.Kernel.SHA256, found.Ramdisk.SHA256}, found.Args...), " "))))}
 	var parts [2]media.File
 	for i, f := range []ingot.File{found.Kernel, found.Ramdisk} {
-		m.files[i] = heldFile{s.Files, f.SHA256}
+		m.files[i] = &heldFile{files: s.Files, digest: f.SHA256}
 		parts[i] = media.File{Content: m.files[i], Size: f.Size}
 	}
 	m.layout, err = loaders.ISO(parts[0], parts[1], found.Args)

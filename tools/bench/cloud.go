@@ -295,6 +295,11 @@ func (b *bench) bootFrom(ctx context.Context, c *cloud, ids [2]string, swift str
 			return 0, err
 		}
 	}
+	return storedFiles(dir)
+}
+
+// storedFiles are the bytes of the files in a server's directory, but those of its database.
+func storedFiles(dir string) (held float64, err error) {
 	err = filepath.Walk(dir, func(path string, info os.FileInfo, err error) error {
 		if err == nil && info.Mode().IsRegular() && !strings.HasPrefix(info.Name(), "ingot.db") {
 			held += float64(info.Size())
@@ -306,7 +311,24 @@ func (b *bench) bootFrom(ctx context.Context, c *cloud, ids [2]string, swift str
 
 // bootOne deploys a node, as far as its machine's fetching of the ramdisk.
 func bootOne(ctx context.Context, server string, i int, image string) error {
-	name := fmt.Sprintf("machine-%d", i)
+	_, err := startDeploying(ctx, server, mac(i), ingot.Object{"name": fmt.Sprintf("machine-%d", i),
+		"driver": "fake-hardware", "boot_interface": "ipxe", "deploy_interface": "iscsi", "automated_clean": false,
+		"instance_info": noImage(image)})
+	if err != nil {
+		return err
+	}
+	return load(ctx, server+"/v1/drivers/fake-hardware/vendor_passthru/ipxe_config?port_address="+mac(i))
+}
+
+// noImage is an instance_info with an image that nobody gets to write.
+func noImage(path string) ingot.Object {
+	return ingot.Object{"image_source": "file://" + path, "image_disk_format": "raw", "image_os_hash_algo": "sha256",
+		"image_os_hash_value": strings.Repeat("0", 64)}
+}
+
+// startDeploying creates a node with a port and has it deployed, until it waits for its machine. It returns
+// its UUID.
+func startDeploying(ctx context.Context, server, mac string, create ingot.Object) (string, error) {
 	api := func(method, path string, body, into any) error {
 		text, err := json.Marshal(body)
 		if err != nil {
@@ -317,41 +339,39 @@ func bootOne(ctx context.Context, server string, i int, image string) error {
 	var node struct {
 		UUID  string
 		State string `json:"provision_state"`
+		Error string `json:"last_error"`
 	}
+	if err := api(http.MethodPost, "/v1/nodes", create, &node); err != nil {
+		return "", err
+	}
+	path := "/v1/nodes/" + node.UUID
 	until := func(state string) error {
 		for node.State != state {
-			if err := api(http.MethodGet, "/v1/nodes/"+name, nil, &node); err != nil {
+			if err := api(http.MethodGet, path, nil, &node); err != nil {
 				return err
 			}
 			if strings.Contains(node.State, "failed") {
-				return fmt.Errorf("%s is %s", name, node.State)
+				return fmt.Errorf("node %s is %s: %s", node.UUID, node.State, node.Error)
 			}
 		}
 		return nil
 	}
-	err := api(http.MethodPost, "/v1/nodes", ingot.Object{"name": name, "driver": "fake-hardware",
-		"boot_interface": "ipxe", "deploy_interface": "iscsi", "automated_clean": false,
-		"instance_info": ingot.Object{"image_source": "file://" + image, "image_disk_format": "raw",
-			"image_os_hash_algo": "sha256", "image_os_hash_value": strings.Repeat("0", 64)}}, &node)
+	err := api(http.MethodPost, "/v1/ports", ingot.Object{"node_uuid": node.UUID, "address": mac}, nil)
 	if err != nil {
-		return err
-	}
-	err = api(http.MethodPost, "/v1/ports", ingot.Object{"node_uuid": node.UUID, "address": mac(i)}, nil)
-	if err != nil {
-		return err
+		return "", err
 	}
 	for _, verb := range []struct{ target, state string }{
 		{"manage", "manageable"}, {"provide", "available"}, {"active", "wait call-back"},
 	} {
-		err := api(http.MethodPut, "/v1/nodes/"+name+"/states/provision", ingot.Object{"target": verb.target}, nil)
+		err := api(http.MethodPut, path+"/states/provision", ingot.Object{"target": verb.target}, nil)
 		if err == nil {
 			err = until(verb.state)
 		}
 		if err != nil {
-			return err
+			return "", err
 		}
 	}
-	return load(ctx, server+"/v1/drivers/fake-hardware/vendor_passthru/ipxe_config?port_address="+mac(i))
+	return node.UUID, nil
 }
 
 // load fetches a script and the kernel and ramdisk that it names first.

@@ -33,9 +33,10 @@ const (
 // httpSide is one server and what it did.
 type httpSide struct {
 	server *service
-	paths  []string
-	rates  []float64 // MB/s
-	costs  []float64 // seconds of processor time for a GB
+	// ask is the i-th request of a client, its first line and what is special in its header.
+	ask   func(client, i int) string
+	rates []float64 // MB/s
+	costs []float64 // seconds of processor time for a GB
 }
 
 // measureHTTP measures how kernels and ramdisks go out.
@@ -113,12 +114,13 @@ func (b *bench) httpIngot(ctx context.Context, dir string) (*httpSide, error) {
 		return nil, err
 	}
 	s.url = "http://" + address
-	side := &httpSide{server: s}
-	for _, digest := range digests {
-		side.paths = append(side.paths, "/files/"+digest+"/file")
-	}
-	return side, nil
+	return &httpSide{server: s, ask: func(_, i int) string {
+		return get("/files/" + digests[i%len(digests)] + "/file")
+	}}, nil
 }
+
+// get is a request without anything special.
+func get(path string) string { return "GET " + path + " HTTP/1.1\r\n" }
 
 const nginxConfig = `
 daemon off;
@@ -131,6 +133,7 @@ http {
 	access_log off;
 	sendfile on;
 	tcp_nopush on;
+	keepalive_requests 1000000000;
 	client_body_temp_path %[1]s/body;
 	proxy_temp_path %[1]s/proxy;
 	fastcgi_temp_path %[1]s/fastcgi;
@@ -146,6 +149,12 @@ func (b *bench) httpNginx(ctx context.Context, dir string) (*httpSide, error) {
 	if err != nil {
 		return nil, err
 	}
+	server, err := b.startNginx(ctx, dir, "/"+digests[1])
+	return &httpSide{server: server, ask: func(_, i int) string { return get("/" + digests[i%len(digests)]) }}, err
+}
+
+// startNginx starts nginx, which serves dir/boot and has a file at a path.
+func (b *bench) startNginx(ctx context.Context, dir, path string) (*service, error) {
 	address, err := freeAddress()
 	if err != nil {
 		return nil, err
@@ -154,17 +163,13 @@ func (b *bench) httpNginx(ctx context.Context, dir string) (*httpSide, error) {
 	if err := os.WriteFile(config, fmt.Appendf(nil, nginxConfig, dir, address), 0o644); err != nil {
 		return nil, fmt.Errorf("write configuration: %w", err)
 	}
-	side := &httpSide{}
-	for _, digest := range digests {
-		side.paths = append(side.paths, "/"+digest)
-	}
 	// Debian has it in /usr/sbin, which is not in everybody's path.
-	side.server, err = startService(ctx, exec.Command("/usr/sbin/nginx", "-c", config),
-		"http://"+address, side.paths[1], filepath.Join(b.temp, "nginx.log"))
+	server, err := startService(ctx, exec.Command("/usr/sbin/nginx", "-c", config), "http://"+address, path,
+		filepath.Join(b.temp, "nginx.log"))
 	if err != nil {
 		return nil, fmt.Errorf("%w (install it with scripts/packages.sh)", err)
 	}
-	return side, nil
+	return server, nil
 }
 
 // measure runs the clients once.
@@ -176,10 +181,10 @@ func (s *httpSide) measure(ctx context.Context, keep bool) error {
 	start := time.Now()
 	var sent atomic.Int64
 	group, ctx := errgroup.WithContext(ctx)
-	for range httpClients {
+	for client := range httpClients {
 		group.Go(func() error {
-			return download(ctx, strings.TrimPrefix(s.server.url, "http://"), s.paths,
-				start.Add(httpTime), &sent)
+			return download(ctx, strings.TrimPrefix(s.server.url, "http://"),
+				func(i int) string { return s.ask(client, i) }, start.Add(httpTime), &sent)
 		})
 	}
 	if err := group.Wait(); err != nil {
@@ -195,9 +200,9 @@ func (s *httpSide) measure(ctx context.Context, keep bool) error {
 	return nil
 }
 
-// download fetches the paths in turns over one connection and counts the bytes. It is no
+// download sends requests over one connection and counts the bytes of their answers. It is no
 // http.Client: that would take more of the processors than the servers that are measured.
-func download(ctx context.Context, address string, paths []string, end time.Time,
+func download(ctx context.Context, address string, ask func(i int) string, end time.Time,
 	sent *atomic.Int64) error {
 	conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", address)
 	if err != nil {
@@ -208,16 +213,15 @@ func download(ctx context.Context, address string, paths []string, end time.Time
 	answers := bufio.NewReader(conn)
 	buffer := make([]byte, 256*kibi)
 	for i := 0; time.Now().Before(end); i++ {
-		_, err := fmt.Fprintf(conn, "GET %s HTTP/1.1\r\nHost: bench\r\n\r\n", paths[i%len(paths)])
-		if err != nil {
+		if _, err := fmt.Fprintf(conn, "%sHost: bench\r\n\r\n", ask(i)); err != nil {
 			return err
 		}
 		resp, err := http.ReadResponse(answers, nil)
 		if err != nil {
 			return err
 		}
-		if resp.StatusCode != http.StatusOK {
-			return fmt.Errorf("GET %s: %s", paths[i%len(paths)], resp.Status)
+		if resp.StatusCode != http.StatusOK && resp.StatusCode != http.StatusPartialContent {
+			return fmt.Errorf("%s: %s", ask(i), resp.Status)
 		}
 		// Past what was read ahead, the connection itself.
 		head := min(int64(answers.Buffered()), resp.ContentLength)

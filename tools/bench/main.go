@@ -45,6 +45,7 @@ var sections = []struct {
 	{"token", measureToken},
 	{"glance", measureGlance},
 	{"swift", measureSwift},
+	{"medium", measureMedium},
 }
 
 // bench is one run.
