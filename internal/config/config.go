@@ -73,6 +73,8 @@ type Config struct {
 	Nova      Nova      `toml:"nova"`
 	IPXE      IPXE      `toml:"ipxe"`
 	PXE       PXE       `toml:"pxe"`
+	Redfish   Redfish   `toml:"redfish"`
+	ILO       ILO       `toml:"ilo"`
 }
 
 // IPXE says what machines with boot interface ipxe load from where.
@@ -80,9 +82,11 @@ type IPXE struct {
 	UseSwift bool `toml:"use_swift"`
 }
 
-// PXE has an older name of Ironic for the same.
+// PXE has older names of Ironic.
 type PXE struct {
-	UseSwift bool `toml:"ipxe_use_swift"`
+	UseSwift bool   `toml:"ipxe_use_swift"`
+	HTTPURL  string `toml:"http_url"`
+	HTTPRoot string `toml:"http_root"`
 }
 
 // UsesNeutron tells whether nodes may have a network interface that Neutron is behind.
@@ -165,6 +169,11 @@ type Deploy struct {
 	KernelAppend     string `toml:"kernel_append_params"`
 	DefaultBootMode  string `toml:"default_boot_mode"`
 	PowerOffOnFailed bool   `toml:"power_off_after_deploy_failure"`
+	// HTTPURL and HTTPRoot have further names, see Config.Web.
+	HTTPURL    string `toml:"http_url"`
+	HTTPRoot   string `toml:"http_root"`
+	ServerURL  string `toml:"http_server_url"`
+	ServerRoot string `toml:"http_server_root"`
 }
 
 // Image says where images may come from and where they are spooled.
@@ -351,7 +360,9 @@ func Default() Config {
 		},
 		Neutron: Neutron{AuthType: AuthKeystone, SecurityGroups: []string{}, FailOnBinding: true,
 			RequestTimeout: Duration(45 * time.Second), UpdatesPerSecond: 20},
-		Nova: Nova{Notify: true},
+		Nova:    Nova{Notify: true},
+		Redfish: Redfish{Container: "ironic_redfish_container", Expiry: Duration(15 * time.Minute)},
+		ILO:     ILO{Container: "ironic_ilo_container", Expiry: Duration(15 * time.Minute)},
 	}
 }
 
@@ -532,6 +543,7 @@ func (c *Config) Check() error {
 	}
 	c.checkOpenStack(complain)
 	c.checkRoots(complain)
+	c.checkMedia(complain)
 	c.checkDeploy(complain)
 	c.checkDHCP(complain)
 	if len(wrong) > 0 {
@@ -543,7 +555,7 @@ func (c *Config) Check() error {
 // checkRoots wants directories of their own: what is in them is served to everybody.
 func (c *Config) checkRoots(complain func(format string, args ...any)) {
 	for _, root := range [][2]string{{"boot.tftp_root", c.Boot.TFTPRoot},
-		{"boot.http_root", c.Boot.HTTPRoot}} {
+		{"boot.http_root", c.Web().Root}} {
 		switch key, dir := root[0], root[1]; {
 		case dir == "":
 		case !filepath.IsAbs(dir) || filepath.Clean(dir) == "/":
@@ -554,7 +566,7 @@ func (c *Config) checkRoots(complain func(format string, args ...any)) {
 				c.Boot.Cache)
 		}
 	}
-	if t, h := c.Boot.TFTPRoot, c.Boot.HTTPRoot; t != "" && h != "" &&
+	if t, h := c.Boot.TFTPRoot, c.Web().Root; t != "" && h != "" &&
 		filepath.Clean(t) != filepath.Clean(h) && overlap(t, h) {
 		complain("boot.tftp_root %s and boot.http_root %s lie within one another; they are the same "+
 			"directory, or apart", t, h)

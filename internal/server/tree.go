@@ -27,7 +27,7 @@ func (s *server) plant(files *bootfile.Cache) (err error) {
 	s.turn = &tree.Switch{Members: s.trees, Client: &http.Client{Timeout: ackTimeout}}
 	s.turn.Quorum.Size, s.turn.Quorum.Timeout = s.quorum()
 	var dirs []string
-	for _, dir := range []string{s.cfg.Boot.TFTPRoot, s.cfg.Boot.HTTPRoot} {
+	for _, dir := range []string{s.cfg.Boot.TFTPRoot, s.cfg.Web().Root} {
 		if dir != "" {
 			dirs = append(dirs, dir)
 		}
