@@ -1,0 +1,151 @@
+package publish
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"syscall"
+	"time"
+
+	"ingot/internal/ingot"
+)
+
+// Folder is below the directory of a web server that is not ours.
+type Folder struct {
+	Root string // that directory
+	URL  string // of the root, without a slash at its end
+}
+
+// below is the folder's name, as in Ironic.
+const below = "redfish"
+
+var _ Store = Folder{}
+
+// Record is of Store. What makes the name unguessable is not in it.
+func (f Folder) Record(m Medium) Record {
+	return Record{Store: InFolder, Place: filepath.Join(f.Root, below), Name: m.prefix()}
+}
+
+// Put is of Store: the file appears under its name when it is complete, in the place of others of the node.
+func (f Folder) Put(ctx context.Context, m Medium, content io.ReadSeeker) (string, error) {
+	dir := filepath.Join(f.Root, below)
+	if err := f.write(ctx, dir, m.file(), content); err != nil {
+		if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
+			return "", ingot.Errorf(ingot.Unavailable, "no space left for virtual media in %s: make room there "+
+				"([deploy] http_root)", dir)
+		}
+		var at *fs.PathError // has the file's name, which is a secret
+		if errors.As(err, &at) {
+			err = fmt.Errorf("%s: %w", at.Op, at.Err)
+		}
+		return "", ingot.Errorf(ingot.Internal, "write a medium into %s, which is below [deploy] http_root: %w", dir, err)
+	}
+	if err := removeFiles(dir, m.prefix(), m.file()); err != nil {
+		return "", err
+	}
+	return f.URL + "/" + below + "/" + m.file(), nil
+}
+
+func (f Folder) write(ctx context.Context, dir, name string, content io.ReadSeeker) (err error) {
+	// Nobody else is to list what cannot be guessed; servers need not.
+	if err := os.Mkdir(dir, 0o711); err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	if _, err := content.Seek(0, io.SeekStart); err != nil {
+		return err
+	}
+	part, err := os.CreateTemp(dir, partPrefix)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			os.Remove(part.Name())
+		}
+	}()
+	_, err = io.CopyBuffer(struct{ io.Writer }{part}, reader{ctx, content}, make([]byte, 1<<20))
+	if err == nil {
+		err = part.Chmod(0o644)
+	}
+	if err = errors.Join(err, part.Close()); err != nil {
+		return err
+	}
+	return os.Rename(part.Name(), filepath.Join(dir, name))
+}
+
+// reader ends with its context.
+type reader struct {
+	ctx context.Context
+	io.Reader
+}
+
+func (r reader) Read(p []byte) (int, error) {
+	if err := r.ctx.Err(); err != nil {
+		return 0, err
+	}
+	return r.Reader.Read(p)
+}
+
+// partPrefix begins the names of files that are being written.
+const partPrefix = ".part-"
+
+// removeFiles removes those whose names have a prefix, but for one.
+func removeFiles(dir, prefix, but string) error {
+	entries, err := os.ReadDir(dir)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("list virtual media: %w", err)
+	}
+	for _, e := range entries {
+		if e.Name() == but || !strings.HasPrefix(e.Name(), prefix) {
+			continue
+		}
+		if err := os.Remove(filepath.Join(dir, e.Name())); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("remove a virtual medium: %w", err)
+		}
+	}
+	return nil
+}
+
+var ours = regexp.MustCompile(`^(boot|image)-([0-9a-f-]{36})-[0-9a-f]+\.(iso|img)$`)
+
+// old is how long a file is left alone: its node may be about to be written.
+const old = time.Hour
+
+// Sweep removes files of nodes that need none, which conductors have left that died, and what others have
+// left half written. Files that are not of ours stay.
+func (f Folder) Sweep(needs func(node string) (bool, error)) error {
+	dir := filepath.Join(f.Root, below)
+	entries, err := os.ReadDir(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("list virtual media: %w", err)
+	}
+	for _, e := range entries {
+		part, name := strings.HasPrefix(e.Name(), partPrefix), ours.FindStringSubmatch(e.Name())
+		info, err := e.Info()
+		if err != nil || time.Since(info.ModTime()) < old || !part && name == nil {
+			continue
+		}
+		if !part {
+			needed, err := needs(name[2])
+			if err != nil {
+				return err
+			}
+			if needed {
+				continue
+			}
+		}
+		if err := os.Remove(filepath.Join(dir, e.Name())); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("remove a virtual medium: %w", err)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,48 @@
+package publish
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"time"
+
+	"ingot/internal/ingot"
+	"ingot/internal/swift"
+)
+
+// Objects is an account of Swift; *swift.Account is one.
+type Objects interface {
+	Put(ctx context.Context, container, object string, body io.ReadSeeker, life time.Duration) error
+	Delete(ctx context.Context, container, object string) error
+	TempURL(ctx context.Context, r swift.Request) (string, error)
+}
+
+var _ Objects = (*swift.Account)(nil)
+
+// Swift is a container.
+type Swift struct {
+	Account   Objects
+	Container string
+	// Life is after how long an object and its URL end.
+	Life time.Duration
+}
+
+var _ Store = Swift{}
+
+// Record is of Store.
+func (s Swift) Record(m Medium) Record {
+	return Record{Store: InSwift, Place: s.Container, Name: m.object()}
+}
+
+// Put is of Store. The URL ends with the name of a file: BMCs look at that.
+func (s Swift) Put(ctx context.Context, m Medium, content io.ReadSeeker) (string, error) {
+	if err := s.Account.Put(ctx, s.Container, m.object(), content, s.Life); err != nil {
+		return "", ingot.Errorf(ingot.KindOf(err), "put a medium into Swift: %w", err)
+	}
+	url, err := s.Account.TempURL(ctx, swift.Request{Container: s.Container, Object: m.object(), Life: s.Life,
+		Filename: string(m.Kind) + extensions[m.Kind]})
+	if err != nil {
+		return "", fmt.Errorf("make a URL for a medium in Swift: %w", err)
+	}
+	return url, nil
+}
