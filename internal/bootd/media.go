@@ -239,6 +239,22 @@ func (s *Server) lookUpMedium(ctx context.Context, node, path string) (m knownMe
 	return s.layOut(found, n.Attempt.ID)
 }
 
+// Lay makes a medium to be copied; its parts are here then.
+func (s *Server) Lay(ctx context.Context, found netboot.Medium) (io.ReadSeeker, error) {
+	m, err := s.layOut(found, "")
+	if err != nil {
+		return nil, err
+	}
+	for _, file := range m.files {
+		f, err := file.take(ctx)
+		if err != nil {
+			return nil, err
+		}
+		file.give(f)
+	}
+	return io.NewSectionReader(m.layout, 0, m.layout.Size()), nil
+}
+
 func (s *Server) layOut(found netboot.Medium, attempt string) (m knownMedium, err error) {
 	loaders, err := s.mediumLoaders()
 	if err != nil {

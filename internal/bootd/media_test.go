@@ -3,6 +3,7 @@ package bootd
 import (
 	"bytes"
 	"fmt"
+	"io"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
@@ -53,7 +54,7 @@ func mediumRig(t *testing.T, base string, servers ...any) (*rig, *ingot.Node) {
 
 // A BMC that reads by ranges may read each from another server: all have the same bytes, whatever they
 // call themselves. Foreign programs find kernel and ramdisk on the medium.
-func TestEveryServerHasTheSameMedium(t *testing.T) {
+func TestS3_5_EveryServerHasTheSameMedium(t *testing.T) {
 	t.Parallel()
 	servers := []any{"http://192.0.2.1:8080", "http://192.0.2.2:8080"}
 	var media [][]byte
@@ -164,4 +165,26 @@ func serve(t *testing.T, r *rig) string {
 	web := httptest.NewServer(r.routes())
 	t.Cleanup(web.Close)
 	return web.URL
+}
+
+// What is copied to another place is what is served here.
+func TestAMediumIsCopiedAsItIsServed(t *testing.T) {
+	t.Parallel()
+	r, n := mediumRig(t, "http://192.0.2.1:8080", "http://192.0.2.1:8080")
+	_, served := fetch(t, "GET", serve(t, r)+netboot.MediumPath(n), nil)
+	m, ok := r.Boot.Medium(n, []*ingot.Port{{Address: known, PXEEnabled: true}}, netboot.MediumPath(n))
+	if !ok {
+		t.Fatal("there is no medium")
+	}
+	laid, err := r.Lay(t.Context(), m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if copied, err := io.ReadAll(laid); err != nil || string(copied) != served {
+		t.Errorf("%d bytes and %d, %v", len(copied), len(served), err)
+	}
+	m.Ramdisk.SHA256 = strings.Repeat("0", 64)
+	if _, err := r.Lay(t.Context(), m); err == nil {
+		t.Error("a medium without its ramdisk")
+	}
 }

@@ -3,6 +3,7 @@ package netboot
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"strconv"
 	"strings"
 
 	"ingot/internal/ingot"
@@ -32,6 +33,17 @@ func MediumPath(n *ingot.Node) string {
 	if n.Attempt == nil {
 		return ""
 	}
-	tag := sha256.Sum256([]byte("medium " + n.Attempt.ID + " " + n.Attempt.Key.Reveal()))
-	return "/media/" + n.UUID + "/" + hex.EncodeToString(tag[:16]) + "/boot.iso"
+	return "/media/" + n.UUID + "/" + unguessable("medium "+n.Attempt.ID+" "+n.Attempt.Key.Reveal()) + "/boot.iso"
+}
+
+// MediumTag makes the name of a medium unguessable that is stored somewhere; the node has an Attempt. It is
+// another one for each boot of the machine.
+func MediumTag(n *ingot.Node) string {
+	a := n.Attempt
+	return unguessable("stored " + a.ID + " " + a.Key.Reveal() + " " + strconv.Itoa(a.Boots))
+}
+
+func unguessable(secret string) string {
+	sum := sha256.Sum256([]byte(secret))
+	return hex.EncodeToString(sum[:16])
 }

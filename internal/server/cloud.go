@@ -24,6 +24,8 @@ type cloud struct {
 	neutron *neutron.Client
 	// images are those of Glance in Swift; nil if machines do not fetch from there.
 	images *swift.Images
+	// account is the one in Swift that has those images, and virtual media; nil if nobody signs in.
+	account *swift.Account
 	// nova is nil if nobody is told of power states.
 	nova *nova.Client
 }
@@ -61,10 +63,11 @@ func newCloud(c config.Config) (cloud, error) {
 	if c.Nova.Notify && signedIn {
 		made.nova = nova.New(session, c.Nova.Endpoint)
 	}
+	made.account = swift.New(session, swift.Options{URL: g.SwiftURL, Account: g.SwiftAccount,
+		Prefix: g.SwiftAccountPrefix, Version: g.SwiftVersion, Key: g.TempURLKey})
 	if c.UsesSwift() {
 		made.images = &swift.Images{
-			Account: swift.New(session, swift.Options{URL: g.SwiftURL, Account: g.SwiftAccount,
-				Prefix: g.SwiftAccountPrefix, Version: g.SwiftVersion, Key: g.TempURLKey}),
+			Account:   made.account,
 			Container: g.SwiftContainer, Seed: g.ContainerSeed, Life: time.Duration(g.TempURLDuration),
 			Reuse: g.TempURLCache, StartDelay: time.Duration(g.DownloadStartDelay),
 		}

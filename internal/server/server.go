@@ -33,6 +33,7 @@ import (
 	"ingot/internal/keystone"
 	"ingot/internal/nova"
 	"ingot/internal/policy"
+	"ingot/internal/publish"
 	"ingot/internal/store"
 	"ingot/internal/tree"
 )
@@ -82,8 +83,9 @@ type server struct {
 	cloud     cloud
 	boot      *bootd.Server
 	keeper    *bootfile.Keeper
-	tree      *tree.Tree     // on disk; nil: none
-	turn      *tree.Switch   // waits for the trees of all
+	tree      *tree.Tree   // on disk; nil: none
+	turn      *tree.Switch // waits for the trees of all
+	remover   *publish.Remover
 	notifier  *nova.Notifier // nil: nobody is told of power states
 	conductor *conductor.Conductor
 	auth      api.Authenticator // nil is noauth
@@ -117,6 +119,10 @@ func (s *server) build(ctx context.Context) error {
 	}
 	if s.cloud, err = newCloud(s.cfg); err != nil {
 		return err
+	}
+	s.remover = s.unpublisher()
+	for _, text := range s.cfg.Deprecated() {
+		s.log.Warn(text)
 	}
 	web := http.DefaultTransport.(*http.Transport).Clone()
 	s.cloud.teach(web)
@@ -356,6 +362,7 @@ func (s *server) run(ctx context.Context) error {
 	if s.tree != nil {
 		s.group.Add(daemon.Task{Name: "tree on disk", Run: s.tree.Run})
 	}
+	s.group.Add(daemon.Task{Name: "virtual media", Run: s.remover.Run})
 	if s.notifier != nil {
 		s.group.Add(daemon.Task{Name: "Nova", Run: s.notifier.Run})
 	}

@@ -16,7 +16,7 @@ import (
 // on record because the medium must be the same at all servers.
 const mediumKey = "boot_medium_servers"
 
-// prepareMedium decides which servers are named on the medium of a node's machine.
+// prepareMedium decides which servers are named on the medium of a node's machine, and where it is put.
 func (b *Boot) prepareMedium(n *ingot.Node) {
 	if n.Interfaces["boot"] != MediaName {
 		return
@@ -32,6 +32,9 @@ func (b *Boot) prepareMedium(n *ingot.Node) {
 		}
 	}
 	n.DriverInternalInfo[mediumKey] = servers[:min(len(servers), maxServers)]
+	if s := b.store(n); s != nil {
+		record(n, s.Record(published(n)))
+	}
 }
 
 // Medium returns what is on the medium of a deployment, for whoever has the path that MediumPath made; ok is
@@ -40,6 +43,10 @@ func (b *Boot) Medium(n *ingot.Node, ports []*ingot.Port, path string) (m netboo
 	if n.Interfaces["boot"] != MediaName || path != netboot.MediumPath(n) {
 		return m, false
 	}
+	return b.mediumOf(n, ports)
+}
+
+func (b *Boot) mediumOf(n *ingot.Node, ports []*ingot.Port) (m netboot.Medium, ok bool) {
 	env := b.o.Env
 	env.BaseURLs = mediumServers(n)
 	for _, p := range ports {
@@ -90,7 +97,10 @@ func (b *Boot) insert(ctx context.Context, t *driver.Task) error {
 			"medium; use boot interface ipxe", size, int64(iso9660.MaxSize))
 	}
 	media := t.Driver.Management.(driver.Media)
-	url := mediumServers(t.Node)[0] + netboot.MediumPath(t.Node)
+	url, err := b.publish(ctx, t)
+	if err != nil {
+		return err
+	}
 	if err := media.InsertMedium(ctx, t, url); err != nil {
 		return err
 	}
@@ -101,11 +111,12 @@ func (b *Boot) insert(ctx context.Context, t *driver.Task) error {
 // eject takes the medium out. A BMC that does not let it go is no reason for anything else to fail: the
 // medium is empty once the deployment is over, and the next operation tries again.
 func (b *Boot) eject(ctx context.Context, t *driver.Task) {
+	b.unpublish(ctx, t)
 	media, ok := t.Driver.Management.(driver.Media)
 	if !ok || t.Node.DriverInternalInfo[mediumKey] == nil || t.Allowed() != nil {
 		return
 	}
-	if err := media.EjectMedium(ctx, t, "/media/"+t.Node.UUID+"/"); err != nil {
+	if err := media.EjectMedium(ctx, t, t.Node.UUID); err != nil {
 		t.Note(ingot.Entry{Source: "bmc", Level: ingot.LevelWarning, Text: fmt.Sprintf(
 			"the medium of the deploy ramdisk is in the virtual CD drive still: %v", err)})
 		return

@@ -13,6 +13,7 @@ package pxe
 import (
 	"context"
 	"fmt"
+	"io"
 	"log/slog"
 	"slices"
 	"strings"
@@ -22,6 +23,7 @@ import (
 	"ingot/internal/ingot"
 	"ingot/internal/journal"
 	"ingot/internal/netboot"
+	"ingot/internal/publish"
 )
 
 // The names of the boot interfaces.
@@ -81,6 +83,13 @@ type Options struct {
 	DefaultBootMode string
 	// Media tells why no media can be made for machines, if none can; nil: they can.
 	Media func() error
+	// Lay makes a medium whose parts are held, to be copied.
+	Lay func(ctx context.Context, m netboot.Medium) (io.ReadSeeker, error)
+	// Publish is where media of a boot interface are put; nil, or one that is nil: BMCs read them from our
+	// servers.
+	Publish func(boot string) publish.Store
+	// Unpublish removes what was put there, if not now, then later by itself; the error is for the journal.
+	Unpublish func(ctx context.Context, r publish.Record) error
 	// Kernel and Ramdisk are used for nodes whose driver_info names none. "" is none.
 	Kernel, Ramdisk string
 	Log             *slog.Logger
@@ -321,6 +330,7 @@ func (b *Boot) CleanUpRamdisk(ctx context.Context, t *driver.Task) error {
 		return nil
 	}
 	t.Node.BootIntent = ingot.BootNone
+	b.unpublish(ctx, t)
 	b.prepareDHCP(t)
 	return b.tellDHCP(ctx, t)
 }

@@ -1,0 +1,82 @@
+package pxe
+
+import (
+	"context"
+	"fmt"
+
+	"ingot/internal/driver"
+	"ingot/internal/ingot"
+	"ingot/internal/netboot"
+	"ingot/internal/publish"
+	"ingot/internal/swift"
+)
+
+// publishedKey is where DriverInternalInfo has the records of the media that are not read from our servers:
+// what was put where is removed from there, whatever is configured by then.
+const publishedKey = "published_media"
+
+// store is where the media of a node's machine are put; nil is our own servers.
+func (b *Boot) store(n *ingot.Node) publish.Store {
+	if b.o.Publish == nil {
+		return nil
+	}
+	return b.o.Publish(n.Interfaces["boot"])
+}
+
+// published is how the medium of the next boot is named.
+func published(n *ingot.Node) publish.Medium {
+	return publish.Medium{Kind: publish.Boot, Node: n.UUID, Tag: netboot.MediumTag(n), Attempt: n.Attempt.ID,
+		Boot: n.Attempt.Boots}
+}
+
+// record notes that a medium is about to be put somewhere.
+func record(n *ingot.Node, r publish.Record) {
+	list, _ := n.DriverInternalInfo[publishedKey].([]any)
+	for _, have := range list {
+		if known, ok := publish.ParseRecord(have); ok && known == r {
+			return
+		}
+	}
+	n.DriverInternalInfo[publishedKey] = append(list, r.Object())
+}
+
+// publish puts the medium where the BMC reads it, which is on record, and returns its URL.
+func (b *Boot) publish(ctx context.Context, t *driver.Task) (url string, err error) {
+	n := t.Node
+	s := b.store(n)
+	if s == nil {
+		return mediumServers(n)[0] + netboot.MediumPath(n), nil
+	}
+	m, ok := b.mediumOf(n, t.Ports)
+	if !ok {
+		return "", ingot.Errorf(ingot.Internal, "node %s boots no medium now", n.UUID)
+	}
+	content, err := b.o.Lay(ctx, m)
+	if err != nil {
+		return "", fmt.Errorf("make the medium of the deploy ramdisk: %w", err)
+	}
+	if url, err = s.Put(ctx, published(n), content); err != nil {
+		return "", err
+	}
+	r := s.Record(published(n))
+	t.Note(ingot.Entry{Source: "step", Text: "put the medium of the deploy ramdisk into " + r.Store + ": " + r.Place})
+	return url, nil
+}
+
+// unpublish removes media from where they were put. Nothing fails because they are there still: somebody
+// goes on trying, and in Swift they end.
+func (b *Boot) unpublish(ctx context.Context, t *driver.Task) {
+	list, _ := t.Node.DriverInternalInfo[publishedKey].([]any)
+	for _, v := range list {
+		r, ok := publish.ParseRecord(v)
+		if !ok || b.o.Unpublish == nil {
+			continue
+		}
+		if err := b.o.Unpublish(ctx, r); err != nil {
+			t.Note(ingot.Entry{Source: "step", Level: ingot.LevelWarning, Text: fmt.Sprintf(
+				"the medium of the deploy ramdisk is in %s (%s) still, and removed later: %s", r.Store, r.Place,
+				swift.Shorten(err.Error()))})
+		}
+	}
+	delete(t.Node.DriverInternalInfo, publishedKey)
+}
