@@ -189,6 +189,7 @@ func createNode(c *call) (reply, error) {
 		n.ProvisionState = string(lifecycle.Enroll)
 	}
 	nodeFields.apply(n, values)
+	n.ExpandClassic(namedIn(values))
 	if n.UUID == "" {
 		n.UUID = ingot.NewUUID()
 	}

@@ -187,6 +187,7 @@ func applyToNode(n *node, delta ingot.Object) error {
 			n.InstanceUUID)
 	}
 	nodeFields.apply(n, delta)
+	n.ExpandClassic(namedIn(delta))
 	if was.Maintenance && !n.Maintenance {
 		n.MaintenanceReason, n.Fault = "", ""
 	}
@@ -194,6 +195,14 @@ func applyToNode(n *node, delta ingot.Object) error {
 		return err
 	}
 	return checkRetired(n, delta)
+}
+
+// namedIn tells whether a request names the interface of a kind.
+func namedIn(values ingot.Object) func(kind string) bool {
+	return func(kind string) bool {
+		name, _ := values[kind+interfaceSuffix].(string)
+		return name != ""
+	}
 }
 
 // checkHardware refuses changes of the driver, the interfaces and the resource class of a node

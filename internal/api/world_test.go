@@ -68,7 +68,7 @@ func (r *recorder) last() any {
 }
 
 func (r *recorder) CreateNode(ctx context.Context, n *ingot.Node) (*ingot.Node, error) {
-	if n.Driver != "ipmi" {
+	if n.Driver != "ipmi" && n.Driver != "ilo" {
 		return nil, ingot.Errorf(ingot.Invalid, "No valid host was found. Reason: No conductor "+
 			"service registered which supports driver %s for conductor group \"%s\".", n.Driver,
 			n.ConductorGroup)

@@ -44,7 +44,7 @@ type Boot struct {
 func decide(m Machine, c dhcp.Client, base string) Boot {
 	// A node with the boot interface pxe boots the programs of that one also from an iPXE in the
 	// card's ROM, which is then no more than a PXE ROM; as in Ironic.
-	plain := m.Node != nil && m.Node.Interfaces["boot"] == pxe.PlainName
+	plain := m.Node != nil && pxe.Kind(m.Node) == pxe.PlainName
 	switch {
 	case c.Class == dhcp.ClassOther && !c.IPXE:
 		// An operating system renews its address. A boot file would be no harm, but there is

@@ -26,7 +26,11 @@ type BMCOptions struct {
 // BMCs is what the interfaces of one kind of BMC share: how long one is tried, and whose turn it is.
 type BMCs struct {
 	BMCOptions
+	turns *turns
+}
 
+// turns are whose turn it is at which BMC.
+type turns struct {
 	mu    sync.Mutex
 	turns map[string]chan struct{} // by address; holds a token while the BMC is busy
 }
@@ -39,7 +43,14 @@ func NewBMCs(o BMCOptions) *BMCs {
 	if o.PollInterval <= 0 {
 		o.PollInterval = time.Second
 	}
-	return &BMCs{BMCOptions: o, turns: map[string]chan struct{}{}}
+	return &BMCs{BMCOptions: o, turns: &turns{turns: map[string]chan struct{}{}}}
+}
+
+// For is the same BMCs with another Timeout, for one that is known to be slow.
+func (b *BMCs) For(timeout time.Duration) *BMCs {
+	o := b.BMCOptions
+	o.Timeout = timeout
+	return &BMCs{BMCOptions: o, turns: b.turns}
 }
 
 // Patience is for how many times BMCOptions.Timeout an operation goes on with a BMC that is not there:
@@ -59,7 +70,7 @@ type Attempt struct {
 // was done, it gets as long as one that was lost. try calls answered when the BMC has let it in.
 func (b *BMCs) Ask(ctx context.Context, t *Task, address string,
 	try func(ctx context.Context, answered func()) Attempt) error {
-	done, err := b.turn(ctx, address)
+	done, err := b.turns.take(ctx, address)
 	if err != nil {
 		return err
 	}
@@ -82,8 +93,8 @@ func (b *BMCs) Ask(ctx context.Context, t *Task, address string,
 	}
 }
 
-// turn waits until nobody else talks to the BMC.
-func (b *BMCs) turn(ctx context.Context, address string) (done func(), err error) {
+// take waits until nobody else talks to the BMC.
+func (b *turns) take(ctx context.Context, address string) (done func(), err error) {
 	b.mu.Lock()
 	token := b.turns[address]
 	if token == nil {

@@ -21,7 +21,8 @@ import (
 )
 
 // hardware lists every hardware type this binary knows.
-var hardware = []driver.Hardware{ipmi.Hardware(), redfish.Hardware(), fake.Hardware()}
+var hardware = []driver.Hardware{ipmi.Hardware(), redfish.Hardware(), redfish.HardwareILO(),
+	fake.Hardware()}
 
 // table is what this process drives: the hardware types the configuration enables, and every
 // implementation there is. bootURL is where machines reach the boot socket.
@@ -42,6 +43,7 @@ func (s *server) table(bootURL string) (*driver.Table, error) {
 	bmcs := driver.BMCOptions{DefaultBootMode: s.cfg.Deploy.DefaultBootMode,
 		Timeout: time.Duration(s.cfg.Conductor.BMCTimeout)}
 	byIPMI, byRedfish := ipmi.New(bmcs), redfish.New(bmcs)
+	byILO := byRedfish.ILO()
 	boot := pxe.Options{
 		Files: s.keeper, Await: s.keeper.Await, Env: netboot.Env{
 			BaseURLs: []string{bootURL}, KernelArgs: s.cfg.Deploy.KernelAppend,
@@ -69,18 +71,25 @@ func (s *server) table(bootURL string) (*driver.Table, error) {
 	return &driver.Table{
 		Hardware: enabled, Network: s.networks(),
 		Power: map[string]driver.Power{
-			ipmi.Name: byIPMI.Power(), redfish.Name: byRedfish.Power(), fake.Name: fake.Power{},
+			ipmi.Name: byIPMI.Power(), redfish.Name: byRedfish.Power(), redfish.ILOName: byILO.Power(),
+			fake.Name: fake.Power{},
 		},
 		Management: map[string]driver.Management{
 			ipmi.Name: byIPMI.Management(), redfish.Name: byRedfish.Management(),
-			fake.Name: fake.Management{},
+			redfish.ILOName: byILO.Management(), fake.Name: fake.Management{},
 		},
-		Boot: map[string]driver.Boot{
-			pxe.Name: s.boot.Boot, pxe.PlainName: s.boot.Boot, pxe.MediaName: s.boot.Boot,
-			fake.Name: fake.Boot{},
-		},
+		Boot:   bootInterfaces(s.boot.Boot),
 		Deploy: map[string]driver.Deploy{iscsi.Name: write, fake.Name: fake.Deploy{}},
 	}, nil
+}
+
+// bootInterfaces are the boot interfaces by name.
+func bootInterfaces(b *pxe.Boot) map[string]driver.Boot {
+	all := map[string]driver.Boot{fake.Name: fake.Boot{}}
+	for name := range pxe.Names {
+		all[name] = b
+	}
+	return all
 }
 
 // networks are the network interfaces that are enabled.

@@ -18,7 +18,7 @@ const mediumKey = "boot_medium_servers"
 
 // prepareMedium decides which servers are named on the medium of a node's machine, and where it is put.
 func (b *Boot) prepareMedium(n *ingot.Node) {
-	if n.Interfaces["boot"] != MediaName {
+	if Kind(n) != MediaName {
 		return
 	}
 	if n.DriverInternalInfo == nil {
@@ -40,7 +40,7 @@ func (b *Boot) prepareMedium(n *ingot.Node) {
 // Medium returns what is on the medium of a deployment, for whoever has the path that MediumPath made; ok is
 // false if there is none.
 func (b *Boot) Medium(n *ingot.Node, ports []*ingot.Port, path string) (m netboot.Medium, ok bool) {
-	if n.Interfaces["boot"] != MediaName || path != netboot.MediumPath(n) {
+	if Kind(n) != MediaName || path != netboot.MediumPath(n) {
 		return m, false
 	}
 	return b.mediumOf(n, ports)
@@ -69,7 +69,7 @@ func mediumServers(n *ingot.Node) (servers []string) {
 
 // validateMedium asks for a BMC that takes media, and for what they are made of.
 func (b *Boot) validateMedium(t *driver.Task) error {
-	if t.Node.Interfaces["boot"] != MediaName {
+	if Kind(t.Node) != MediaName {
 		return nil
 	}
 	if _, ok := t.Driver.Management.(driver.Media); !ok {

@@ -88,7 +88,7 @@ func (b *Boot) dhcpOptions(n *ingot.Node, base string) []driver.DHCPOption {
 		arch = iana.INTEL_X86PC
 	}
 	script := strings.TrimRight(base, "/") + netboot.ConfigPath(n.Driver) + "node_uuid=" + n.UUID
-	plain := n.Interfaces["boot"] == PlainName
+	plain := Kind(n) == PlainName
 	program := netboot.Program(plain, arch)
 	if ip, err := netip.ParseAddr(host); err == nil && ip.Is6() {
 		program = "tftp://[" + host + "]/" + program

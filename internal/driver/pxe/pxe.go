@@ -26,13 +26,6 @@ import (
 	"ingot/internal/publish"
 )
 
-// The names of the boot interfaces.
-const (
-	Name      = "ipxe"
-	PlainName = "pxe"
-	MediaName = "redfish-virtual-media"
-)
-
 // Holder makes a file available to machines; *bootfile.Cache is one.
 type Holder interface {
 	Hold(ctx context.Context, href string) (ingot.File, error)
@@ -147,8 +140,8 @@ func (b *Boot) Validate(_ context.Context, t *driver.Task) error {
 	n := t.Node
 	if !slices.ContainsFunc(t.Ports, func(p *ingot.Port) bool { return p.PXEEnabled }) {
 		return ingot.Errorf(ingot.Invalid, "Node %s does not have any port associated with it; "+
-			"boot interfaces ipxe, pxe and redfish-virtual-media need one with pxe_enabled: baremetal port create "+
-			"--node %s MAC", n.UUID, n.UUID)
+			"boot interface %s needs one with pxe_enabled: baremetal port create --node %s MAC", n.UUID,
+			n.Interfaces["boot"], n.UUID)
 	}
 	var missing []string
 	kernel, ramdisk := b.sources(n)
@@ -240,7 +233,7 @@ func (b *Boot) PrepareRamdisk(ctx context.Context, t *driver.Task) error {
 		Data: ingot.Object{"kernel": n.Attempt.Kernel.SHA256,
 			"ramdisk": n.Attempt.Ramdisk.SHA256,
 			"bytes":   n.Attempt.Kernel.Size + n.Attempt.Ramdisk.Size}})
-	if n.Interfaces["boot"] == MediaName {
+	if Kind(n) == MediaName {
 		return b.insert(ctx, t)
 	}
 	return t.SetBootDevice(ctx, driver.BootDevice{Device: "pxe", Persistent: persistent})
@@ -249,7 +242,7 @@ func (b *Boot) PrepareRamdisk(ctx context.Context, t *driver.Task) error {
 // hold makes a file available to the machine of a node, by whatever its boot interface loads from.
 func (b *Boot) hold(ctx context.Context, n *ingot.Node, href string) (ingot.File, error) {
 	id, image := glance.ID(href)
-	if image && b.o.Swift != nil && n.Interfaces["boot"] == Name {
+	if image && b.o.Swift != nil && Kind(n) == Name {
 		return b.o.Swift.Image(ctx, id)
 	}
 	return b.o.Files.Hold(ctx, href)

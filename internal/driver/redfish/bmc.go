@@ -33,7 +33,8 @@ func (i info) client(timeout time.Duration) (*redfish.Client, error) {
 // machine is the system, as it was read, in one session with its BMC.
 type machine struct {
 	*redfish.System
-	c *redfish.Client
+	c       *redfish.Client
+	timeout time.Duration // of a request
 }
 
 // ask reads the system and runs fn in a session of its own, and in another one if that is lost on the
@@ -41,9 +42,12 @@ type machine struct {
 // us in.
 func (f *Family) ask(ctx context.Context, t *driver.Task, what string,
 	fn func(ctx context.Context, m machine) error) error {
-	i, err := parse(t.Node)
+	i, err := f.parse(t.Node)
 	if err != nil {
 		return err
+	}
+	if i.timeout > 0 {
+		f = &Family{f.For(i.timeout), f.face}
 	}
 	return f.Ask(ctx, t, i.bmc(), func(ctx context.Context, answered func()) driver.Attempt {
 		return f.try(ctx, t, i, what, answered, fn)
@@ -72,7 +76,7 @@ func (f *Family) try(ctx context.Context, t *driver.Task, i info, what string, a
 		return driver.Attempt{Gone: gone(err), Err: f.explain(i, err)}
 	}
 	answered()
-	if err := fn(ctx, machine{s, c}); err != nil {
+	if err := fn(ctx, machine{s, c, f.Timeout}); err != nil {
 		t.Log.Debug("Redfish command failed", "bmc", i.bmc(), "error", err)
 		return driver.Attempt{Entered: true, Gone: gone(err), Err: f.failed(i, what, err)}
 	}
@@ -83,7 +87,7 @@ func (f *Family) try(ctx context.Context, t *driver.Task, i info, what string, a
 func (f *Family) change(ctx context.Context, t *driver.Task, what string,
 	fn func(ctx context.Context, m machine) error) error {
 	return f.ask(ctx, t, what, func(ctx context.Context, m machine) error {
-		if err := identify(t, m); err != nil {
+		if err := f.identify(t, m); err != nil {
 			return err
 		}
 		// There was a turn to wait for, a login and a question.
@@ -95,12 +99,12 @@ func (f *Family) change(ctx context.Context, t *driver.Task, what string,
 }
 
 // identify compares the machine with the one on record.
-func identify(t *driver.Task, m machine) error {
-	i, err := parse(t.Node)
+func (f *Family) identify(t *driver.Task, m machine) error {
+	i, err := f.parse(t.Node)
 	if err != nil {
 		return err
 	}
-	return identity.Compare(t, i.bmc(), func() (string, error) { return driver.MachineUUID(m.UUID), nil })
+	return f.identity.Compare(t, i.bmc(), func() (string, error) { return driver.MachineUUID(m.UUID), nil })
 }
 
 // gone tells whether err is about a BMC that is not there, as opposed to one that refuses. One that has
@@ -139,7 +143,7 @@ func (f *Family) failed(i info, what string, err error) error {
 	case silent(err) || broken(err):
 		return ingot.Errorf(ingot.Unavailable, "BMC %s stopped answering when it was asked to %s; check "+
 			"that it still has power and a network connection. If it is merely slow, set a larger "+
-			"bmc_timeout (it is %s)", i.bmc(), what, f.Timeout)
+			"%s (it is %s)", i.bmc(), what, f.slow, f.Timeout)
 	}
 	return ingot.Errorf(ingot.Unavailable, "BMC %s was asked to %s: %w", i.bmc(), what, err)
 }
@@ -158,48 +162,45 @@ func (f *Family) explain(i info, err error) error {
 	}
 	switch {
 	case errors.As(err, &none):
-		return text("%w; set redfish_system_id to the path of the node's machine", none)
+		return text("%w; %s", none, f.noSystem)
 	case errors.Is(err, redfish.ErrNoService):
-		return text("%w at this address; check redfish_address, and that Redfish is enabled on the BMC", err)
+		return text("%w at this address; check %s, and that Redfish is enabled on the BMC", err, f.address)
 	case errors.Is(err, redfish.ErrNoSessions):
 		return text("%w; set redfish_auth_type to auto or basic", err)
 	case errors.As(err, &untrusted):
-		return text("its certificate is not trusted (%w); set redfish_verify_ca to a file on the conductor "+
-			"with the certificate of its CA, or its own, or to False to believe any", untrusted.Err)
+		return text("its certificate is not trusted (%w); set %s to a file on the conductor "+
+			"with the certificate of its CA, or its own, or to False to believe any", untrusted.Err, f.verify)
 	case errors.Is(err, syscall.ECONNREFUSED):
-		return text("nothing listens there; check redfish_address, and that Redfish (HTTPS) is enabled on " +
-			"the BMC")
+		return text("nothing listens there; check %s, and that Redfish (HTTPS) is enabled on the BMC", f.address)
 	case errors.As(err, &unknown):
-		return text("the host name cannot be resolved; check redfish_address")
+		return text("the host name cannot be resolved; check %s", f.address)
 	case silent(err):
 		return ingot.Errorf(ingot.Unavailable, "BMC %s did not answer within %s; check that it has power and "+
-			"a network connection, that redfish_address is right, that Redfish is enabled, and that no "+
-			"firewall drops TCP. If it is merely slow, set a larger bmc_timeout", i.bmc(), f.Timeout)
+			"a network connection, that %s is right, that Redfish is enabled, and that no "+
+			"firewall drops TCP. If it is merely slow, set a larger %s", i.bmc(), f.Timeout, f.address, f.slow)
 	case i.address.Scheme == "https":
-		return text("%w; check redfish_address, whether it speaks TLS at this port, and "+
-			"redfish_tls_minimum_version", err)
+		return text("%w; %s", err, f.broken)
 	}
-	return text("%w; check redfish_address", err)
+	return text("%w; check %s", err, f.address)
 }
 
 // refused tells what it means that the BMC did not let us read the system.
 func (f *Family) refused(i info, err *redfish.StatusError) error {
 	switch {
 	case err.Status == http.StatusUnauthorized:
-		return ingot.Errorf(ingot.Unavailable, "BMC %s refused the login of user %q; check redfish_username "+
-			"and redfish_password, and that the user may use Redfish", i.bmc(), i.user)
+		return ingot.Errorf(ingot.Unavailable, "BMC %s refused the login of user %q; check %s "+
+			"and %s, and that the user may use Redfish", i.bmc(), i.user, f.user, f.password)
 	case err.Status == http.StatusForbidden:
 		return ingot.Errorf(ingot.Unavailable, "BMC %s does not let user %q read the system (%w); check the "+
-			"privileges of redfish_username", i.bmc(), i.user, err)
+			"privileges of %s", i.bmc(), i.user, err, f.user)
 	case err.Busy():
 		return ingot.Errorf(ingot.Unavailable, "BMC %s said for %s that it is busy (%w); it may be starting. "+
 			"Try again, or restart it if it stays so", i.bmc(), f.Timeout, err)
 	case err.Gone() && strings.TrimSuffix(err.Path, "/") == "/redfish/v1":
-		return ingot.Errorf(ingot.Unavailable, "BMC %s: %w at this address (%w); check redfish_address, and "+
-			"that Redfish is enabled on the BMC", i.bmc(), redfish.ErrNoService, err)
+		return ingot.Errorf(ingot.Unavailable, "BMC %s: %w at this address (%w); check %s, and "+
+			"that Redfish is enabled on the BMC", i.bmc(), redfish.ErrNoService, err, f.address)
 	}
-	return ingot.Errorf(ingot.Unavailable, "BMC %s refused to show the system (%w); check redfish_address "+
-		"and redfish_system_id, and look at its log", i.bmc(), err)
+	return ingot.Errorf(ingot.Unavailable, "BMC %s refused to show the system (%w); %s", i.bmc(), err, f.unread)
 }
 
 // silent tells whether err is about an answer that did not come.

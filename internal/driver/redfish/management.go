@@ -21,11 +21,11 @@ var (
 )
 
 // Properties are the driver_info keys of the BMC.
-func (m *Management) Properties() map[string]string { return maps.Clone(properties) }
+func (m *Management) Properties() map[string]string { return maps.Clone(m.f.properties) }
 
 // Validate checks driver_info.
 func (m *Management) Validate(_ context.Context, t *driver.Task) error {
-	_, err := parse(t.Node)
+	_, err := m.f.parse(t.Node)
 	return err
 }
 

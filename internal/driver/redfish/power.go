@@ -20,19 +20,19 @@ var (
 )
 
 // Properties are the driver_info keys of the BMC.
-func (p *Power) Properties() map[string]string { return maps.Clone(properties) }
+func (p *Power) Properties() map[string]string { return maps.Clone(p.f.properties) }
 
 // Validate checks driver_info.
 func (p *Power) Validate(_ context.Context, t *driver.Task) error {
-	_, err := parse(t.Node)
+	_, err := p.f.parse(t.Node)
 	return err
 }
 
 // Identify puts on record which machine it is that the BMC belongs to.
 func (p *Power) Identify(ctx context.Context, t *driver.Task) error {
 	return p.f.ask(ctx, t, "read the system UUID", func(_ context.Context, m machine) error {
-		identity.Forget(t.Node)
-		return identify(t, m)
+		p.f.identity.Forget(t.Node)
+		return p.f.identify(t, m)
 	})
 }
 
@@ -62,7 +62,7 @@ func (m machine) power() (ingot.PowerState, error) {
 
 // SetPower brings the machine to the target and waits until the BMC says that it is there.
 func (p *Power) SetPower(ctx context.Context, t *driver.Task, target ingot.PowerState) error {
-	i, err := parse(t.Node)
+	i, err := p.f.parse(t.Node)
 	if err != nil {
 		return err
 	}
@@ -90,7 +90,7 @@ var words = map[ingot.PowerState]string{
 // reset sends the reset. If that is a task it is not waited for longer than for another request: some go
 // on until the machine is there, and may never.
 func (p *Power) reset(ctx context.Context, m machine, to ingot.PowerState) error {
-	ctx, cancel := context.WithTimeout(ctx, p.f.Timeout)
+	ctx, cancel := context.WithTimeout(ctx, m.timeout)
 	defer cancel()
 	_, err := m.c.Reset(ctx, m.System, resets[to]...)
 	return err
@@ -112,7 +112,7 @@ func (p *Power) send(ctx context.Context, t *driver.Task, to ingot.PowerState) (
 		}
 		// BMCs refuse, in many ways, to switch off what has just switched itself off.
 		if now, again := m.c.System(ctx, m.Path); again == nil {
-			if state, again = (machine{now, m.c}).power(); again == nil && state == want {
+			if state, again = (machine{System: now}).power(); again == nil && state == want {
 				return nil
 			}
 		}

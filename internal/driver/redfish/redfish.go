@@ -1,5 +1,5 @@
-// Package redfish is the power and the management interface `redfish`: machines switched and told what
-// to boot through the Redfish service of their BMC. It knows when a BMC can be believed and what a person
+// Package redfish is the power and the management interface `redfish`, and with other names `ilo`: machines
+// switched and told what to boot through the Redfish service of their BMC. It knows when a BMC can be believed and what a person
 // should check when it cannot; the protocol, and what BMCs do other than it says, is the business of
 // internal/redfish.
 //
@@ -17,6 +17,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"ingot/internal/driver"
 	"ingot/internal/ingot"
@@ -39,10 +40,35 @@ func Hardware() driver.Hardware {
 }
 
 // Family is what Power and Management share: how to talk to BMCs, and whose turn it is.
-type Family struct{ *driver.BMCs }
+type Family struct {
+	*driver.BMCs
+	face
+}
 
 // New returns the family.
-func New(o Options) *Family { return &Family{driver.NewBMCs(o)} }
+func New(o Options) *Family { return &Family{driver.NewBMCs(o), plain} }
+
+// A face is how driver_info of a hardware type tells of a BMC.
+type face struct {
+	parse      func(n *ingot.Node) (info, error)
+	properties map[string]string
+	identity   driver.Identity
+	// The names of keys, for errors. slow is what to set for a slow BMC.
+	address, user, password, verify, slow string
+	// What to do about a service that has another system, or several, about one that cannot be read, and
+	// about a connection that breaks.
+	noSystem, unread, broken string
+}
+
+// plain is the face of the hardware type redfish.
+var plain = face{
+	parse: parse, properties: properties, identity: identity,
+	address: "redfish_address", user: "redfish_username", password: "redfish_password",
+	verify: "redfish_verify_ca", slow: "bmc_timeout",
+	noSystem: "set redfish_system_id to the path of the node's machine",
+	unread:   "check redfish_address and redfish_system_id, and look at its log",
+	broken:   "check redfish_address, whether it speaks TLS at this port, and redfish_tls_minimum_version",
+}
 
 // Power is the power interface.
 func (f *Family) Power() *Power { return &Power{f} }
@@ -60,6 +86,7 @@ type info struct {
 	ca             string // file or directory; "" is the system's
 	anyCertificate bool
 	minTLS         uint16
+	timeout        time.Duration // of a request; 0 is that of the configuration
 }
 
 // bmc names the BMC; one that has several systems still has one turn.
