@@ -2,7 +2,7 @@
 // disk to the conductor over iSCSI and gets out of the way.
 //
 // It is process 1 and has no others: no shell, no udev, no modprobe. It loads the drivers,
-// gets an address by DHCP, has the kernel's own iSCSI target export the disk under one-time
+// gets an address by DHCP or from its command line, has the kernel's own iSCSI target export the disk under one-time
 // CHAP credentials, posts where and how to the server (pass_deploy_info), waits on TCP port
 // 10000 for the outcome, closes the target, flushes, posts pass_deploy_status and is power
 // cycled. Whatever goes wrong ends in a line on the console, in a call to the server if there
@@ -116,7 +116,7 @@ func life(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	disk := startFindDisk(ctx, params.Hints) // while the network comes up
-	address, err := joinNetwork(ctx, params.BootMAC)
+	address, err := joinNetwork(ctx, params.BootMAC, params.Static)
 	if err != nil {
 		return err
 	}

@@ -23,14 +23,17 @@ var (
 		"that it forwards at once (spanning tree portfast), and the DHCP server")
 )
 
-// joinNetwork finds the interface, gets an address for it and keeps the lease until the
-// context ends.
-func joinNetwork(ctx context.Context, mac net.HardwareAddr) (net.IP, error) {
+// joinNetwork finds the interface and gives it its address, or gets one for it and keeps the lease
+// until the context ends.
+func joinNetwork(ctx context.Context, mac net.HardwareAddr, fixed Static) (net.IP, error) {
 	trying, cancel := context.WithTimeout(ctx, netPatience)
 	defer cancel()
 	card, err := findCard(trying, mac)
 	if err != nil {
 		return nil, err
+	}
+	if fixed.IP != nil {
+		return fixed.IP, fixed.set(card)
 	}
 	lease, err := acquire(trying, card)
 	if err != nil {

@@ -22,6 +22,8 @@ type Params struct {
 	APIs []string
 	// BootMAC is the interface that booted the machine: BOOTIF. Nil: any with a link.
 	BootMAC net.HardwareAddr
+	// Static is its address: agent_ip. None: DHCP is asked.
+	Static Static
 	// OpenTarget leaves the target without CHAP: iscsi_chap=none.
 	OpenTarget bool
 	// Hints say which disk is meant: root_device, as package roothint encodes them.
@@ -65,6 +67,9 @@ func ParseParams(line string) (Params, error) {
 	if p.Hints, err = roothint.Decode(arg["root_device"]); err != nil {
 		// Without them the wrong disk would be overwritten.
 		return Params{}, fmt.Errorf("kernel parameter root_device is wrong: %w", err)
+	}
+	if p.Static, err = parseStatic(arg["agent_ip"]); err != nil {
+		return Params{}, err
 	}
 	p.BootMAC, err = parseBootMAC(arg["BOOTIF"])
 	return p, err

@@ -7,6 +7,7 @@ import (
 
 	"ingot/internal/ingot"
 	"ingot/internal/lifecycle"
+	"ingot/internal/netdata"
 	"ingot/internal/policy"
 )
 
@@ -67,7 +68,7 @@ var nodeFields = fields[node]{
 	nodeInterface("management", 31),
 	text("name", func(n *node) *string { return &n.Name }).since(5).may(both).limit(255).list(),
 	freeForm("network_data", func(n *node) *ingot.Object { return &n.NetworkData }).since(66).
-		may(both),
+		as(schema{types: objectOrNull.types, convert: networkData}).may(both),
 	nodeInterface("network", 20),
 	text("owner", func(n *node) *string { return &n.Owner }).since(50).may(both).limit(255),
 	text("parent_node", func(n *node) *string { return &n.ParentNode }).since(83).
@@ -210,4 +211,13 @@ func group(name string, v any) (any, error) {
 			"-_.", name, s)
 	}
 	return s, nil
+}
+
+// networkData refuses what no ramdisk could use, as Ironic does by its schema.
+func networkData(_ string, v any) (any, error) {
+	o, _ := v.(ingot.Object)
+	if err := netdata.Check(o); err != nil {
+		return nil, invalid("Invalid network_data: %v", err)
+	}
+	return v, nil
 }

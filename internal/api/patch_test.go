@@ -279,3 +279,31 @@ func TestSecretsAreMasked(t *testing.T) {
 		}
 	}
 }
+
+// What no ramdisk could use is refused, as Ironic does; what is kept comes back as it was.
+func TestNetworkDataAreChecked(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.addNode(nil)
+	const data = `{"links":[{"id":"e0","type":"phy","ethernet_mac_address":"52:54:00:77:00:01","mtu":1500}],` +
+		`"networks":[{"id":"n0","type":"ipv4","link":"e0","network_id":"x","ip_address":"10.0.0.5",` +
+		`"netmask":"255.255.255.0"}],"services":[]}`
+	o := w.do("PATCH", "/v1/nodes/n1", op("add", "/network_data", data)).want(200).object()
+	var want any
+	if err := json.Unmarshal([]byte(data), &want); err != nil {
+		t.Fatal(err)
+	}
+	if !reflect.DeepEqual(o["network_data"], want) {
+		t.Errorf("answer %v", o["network_data"])
+	}
+	for patch, text := range map[string]string{
+		op("add", "/network_data", `{"links":[]}`): "Invalid network_data: network_data has no networks; give links, " +
+			"networks and services, each a list",
+		op("replace", "/network_data/networks/0/ip_address", `"10.0.0"`): `Invalid network_data: network_data: network ` +
+			`"n0" has ip_address "10.0.0"; write an address of the network's family`,
+	} {
+		w.do("PATCH", "/v1/nodes/n1", patch).refused(400, text)
+	}
+	w.do("PATCH", "/v1/nodes/n1", op("replace", "/network_data", `{}`)).want(200)
+	w.do("POST", "/v1/nodes", `{"driver":"ipmi","network_data":{"links":7}}`).want(400)
+}

@@ -261,12 +261,13 @@ func (s *Server) layOut(found netboot.Medium, attempt string) (m knownMedium, er
 		return m, err
 	}
 	m = knownMedium{attempt: attempt, at: time.Now(), tag: fmt.Sprintf(`"%x"`, sha256.Sum256([]byte(strings.Join(
-		append([]string{loaders.Digest, found.Kernel.SHA256, found.Ramdisk.SHA256}, found.Args...), " "))))}
+		append([]string{loaders.Digest, found.Kernel.SHA256, found.Ramdisk.SHA256, found.Network}, found.Args...), " "))))}
 	var parts [2]media.File
 	for i, f := range []ingot.File{found.Kernel, found.Ramdisk} {
 		m.files[i] = &heldFile{files: s.Files, digest: f.SHA256}
 		parts[i] = media.File{Content: m.files[i], Size: f.Size}
 	}
-	m.layout, err = loaders.ISO(parts[0], parts[1], found.Args)
+	m.layout, err = loaders.ISO(media.Content{Kernel: parts[0], Ramdisk: parts[1], Args: found.Args,
+		Network: found.Network})
 	return m, err
 }

@@ -2,6 +2,7 @@ package bootd
 
 import (
 	"bytes"
+	"encoding/json"
 	"fmt"
 	"io"
 	"log/slog"
@@ -9,6 +10,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -186,5 +188,44 @@ func TestAMediumIsCopiedAsItIsServed(t *testing.T) {
 	m.Ramdisk.SHA256 = strings.Repeat("0", 64)
 	if _, err := r.Lay(t.Context(), m); err == nil {
 		t.Error("a medium without its ramdisk")
+	}
+}
+
+// A machine in a network without DHCP finds its address on the medium, in the form of our ramdisk and in that
+// of others.
+func TestAddressesAreOnTheMedium(t *testing.T) {
+	t.Parallel()
+	r, n := mediumRig(t, "http://192.0.2.1:8080", "http://192.0.2.1:8080")
+	n.NetworkData = ingot.Object{
+		"links": []any{ingot.Object{"id": "eth1", "type": "phy", "ethernet_mac_address": strings.ToUpper(second)}},
+		"networks": []any{ingot.Object{"id": "n0", "type": "ipv4", "link": "eth1", "network_id": "x",
+			"ip_address": "10.0.0.5", "netmask": "255.255.255.0", "routes": []any{ingot.Object{
+				"network": "0.0.0.0", "netmask": "0.0.0.0", "gateway": "10.0.0.1"}}}},
+		"services": []any{},
+	}
+	if err := r.Store.UpdateNode(t.Context(), n); err != nil {
+		t.Fatal(err)
+	}
+	_, whole := fetch(t, "GET", serve(t, r)+netboot.MediumPath(n), nil)
+	path := filepath.Join(t.TempDir(), "boot.iso")
+	if err := os.WriteFile(path, []byte(whole), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if out := testkit.Run(t, "isoinfo", "-d", "-i", path); !strings.Contains(out, "Volume id: config-2\n") {
+		t.Errorf("the volume is %s", out)
+	}
+	out := testkit.Run(t, "isoinfo", "-R", "-i", path, "-x", "/openstack/latest/network_data.json")
+	var got ingot.Object
+	if err := json.Unmarshal([]byte(out), &got); err != nil || !reflect.DeepEqual(got, n.NetworkData) {
+		t.Errorf("network_data.json: %s, %v", out, err)
+	}
+	for _, file := range []string{"/isolinux/isolinux.cfg", "/boot/grub/grub.cfg"} {
+		text := testkit.Run(t, "isoinfo", "-R", "-i", path, "-x", file)
+		// Not the first card: that one has no address.
+		for _, want := range []string{"agent_ip=10.0.0.5/24,10.0.0.1", "BOOTIF=01-" + strings.ReplaceAll(second, ":", "-")} {
+			if !strings.Contains(text, want) {
+				t.Errorf("%s lacks %s:\n%s", file, want, text)
+			}
+		}
 	}
 }

@@ -22,8 +22,11 @@ import (
 	"ingot/internal/iso9660"
 )
 
-// Label is the name of the volume, as in Ironic.
-const Label = "VMEDIA_BOOT_ISO"
+// Labels of the volume, as in Ironic: what looks for network data looks for the second.
+const (
+	Label        = "VMEDIA_BOOT_ISO"
+	NetworkLabel = "config-2"
+)
 
 // Loaders are the boot loaders on a medium: stock builds of the distribution, as they are.
 type Loaders struct {
@@ -93,23 +96,36 @@ type File struct {
 	Size    int64 // bytes
 }
 
+// Content is what a medium has besides loaders.
+type Content struct {
+	Kernel, Ramdisk File
+	Args            []string // of the kernel
+	Network         string   // network_data.json; "" is none
+}
+
 // ISO lays out the medium that boots a kernel and a ramdisk with arguments. BIOS boots it by ISOLINUX,
 // UEFI by shim and GRUB, which Secure Boot trusts. The same arguments and sizes give the same layout.
-func (l Loaders) ISO(kernel, ramdisk File, args []string) (*iso9660.Image, error) {
+func (l Loaders) ISO(c Content) (*iso9660.Image, error) {
 	const isolinux, efi = "isolinux/isolinux.bin", "boot/grub/efiboot.img"
-	return iso9660.New(iso9660.Options{Label: Label, Time: made, BIOS: isolinux, UEFI: efi}, []iso9660.File{
+	o := iso9660.Options{Label: Label, Time: made, BIOS: isolinux, UEFI: efi}
+	files := []iso9660.File{
 		{Path: isolinux, Data: l.isolinux},
 		{Path: "isolinux/ldlinux.c32", Data: l.ldlinux},
 		{Path: "isolinux/isolinux.cfg", Data: []byte("DEFAULT boot\nPROMPT 0\nLABEL boot\nKERNEL /vmlinuz\n" +
-			"APPEND initrd=/initrd " + strings.Join(args, " ") + "\n")},
+			"APPEND initrd=/initrd " + strings.Join(c.Args, " ") + "\n")},
 		{Path: efi, Data: l.esp},
 		// By this file Debian's GRUB finds the volume, and by that name its configuration.
 		{Path: ".disk/info", Data: []byte("ingot\n")},
-		{Path: "boot/grub/grub.cfg", Data: []byte("if linux /vmlinuz " + quoted(args) +
+		{Path: "boot/grub/grub.cfg", Data: []byte("if linux /vmlinuz " + quoted(c.Args) +
 			"; then\nif initrd /initrd; then\nboot\nfi\nfi\necho 'ingot: the medium cannot be read'\nsleep 30\nhalt\n")},
-		{Path: "vmlinuz", Content: kernel.Content, Size: kernel.Size},
-		{Path: "initrd", Content: ramdisk.Content, Size: ramdisk.Size},
-	})
+		{Path: "vmlinuz", Content: c.Kernel.Content, Size: c.Kernel.Size},
+		{Path: "initrd", Content: c.Ramdisk.Content, Size: c.Ramdisk.Size},
+	}
+	if c.Network != "" {
+		o.Label = NetworkLabel
+		files = append(files, iso9660.File{Path: "openstack/latest/network_data.json", Data: []byte(c.Network)})
+	}
+	return iso9660.New(o, files)
 }
 
 // quoted are words of GRUB.

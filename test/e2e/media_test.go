@@ -1,6 +1,9 @@
 package e2e
 
 import (
+	"fmt"
+	"net/netip"
+	"strings"
 	"testing"
 
 	"ingot/internal/lab"
@@ -34,6 +37,34 @@ func TestAMachineIsDeployedByVirtualMedia(t *testing.T) {
 				t.Errorf("in the drive of an active machine: %s", left)
 			}
 		})
+	}
+}
+
+// On the wire nobody answers DHCP: the ramdisk finds its address on the medium.
+func TestAMachineIsDeployedWithoutDHCP(t *testing.T) {
+	spec := sim.MachineSpec{Firmware: sim.UEFI, NICROM: sim.NoROM, BMC: sim.Redfish, VirtualMedia: true}
+	l, m := startWith(t, spec, lab.Options{Cache: buildDir(t, "cache"), DHCPMode: "off"})
+	enrollRedfish(t, l, m, "redfish-virtual-media")
+	server, err := netip.ParseAddrPort(strings.TrimPrefix(l.Boot(), "http://"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	address := server.Addr().Next().String() // hosts are numbered from above it
+	baremetal(t, l, "node", "set", m.Spec().Name, "--network-data", fmt.Sprintf(
+		`{"links":[{"id":"e0","type":"phy","ethernet_mac_address":%q}],"services":[],"networks":[{"id":"n0","type":"ipv4",`+
+			`"link":"e0","network_id":"n","ip_address":%q,"netmask":"255.255.255.0","routes":[{"network":"0.0.0.0",`+
+			`"netmask":"0.0.0.0","gateway":%q}]}]}`, m.Spec().MAC, address, server.Addr()))
+	baremetal(t, l, "node", "deploy", m.Spec().Name, "--wait", "240")
+	sameBytes(t, l, m)
+	seen := false
+	for _, e := range timeline(t, l, m) {
+		if e.Source == "dhcp" {
+			t.Errorf("%s: %s", e.Source, e.Text)
+		}
+		seen = seen || strings.Contains(e.Text, address)
+	}
+	if !seen {
+		t.Errorf("nobody came from %s", address)
 	}
 }
 

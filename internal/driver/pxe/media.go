@@ -3,11 +3,13 @@ package pxe
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	"ingot/internal/driver"
 	"ingot/internal/ingot"
 	"ingot/internal/iso9660"
 	"ingot/internal/netboot"
+	"ingot/internal/netdata"
 	"ingot/internal/ring"
 )
 
@@ -49,12 +51,29 @@ func (b *Boot) Medium(n *ingot.Node, ports []*ingot.Port, path string) (m netboo
 func (b *Boot) mediumOf(n *ingot.Node, ports []*ingot.Port) (m netboot.Medium, ok bool) {
 	env := b.o.Env
 	env.BaseURLs = mediumServers(n)
+	card := mediumCard(n, ports)
+	if card == "" {
+		return m, false
+	}
+	return netboot.MediumOf(n, card, env)
+}
+
+// mediumCard is the address of the card that the ramdisk uses: the first port that boots, of those that have
+// an address in network_data if any has.
+func mediumCard(n *ingot.Node, ports []*ingot.Port) (card string) {
+	statics := netdata.Statics(n.NetworkData)
 	for _, p := range ports {
-		if p.PXEEnabled {
-			return netboot.MediumOf(n, p.Address, env)
+		if !p.PXEEnabled {
+			continue
+		}
+		if slices.ContainsFunc(statics, func(s netdata.Static) bool { return s.MAC == p.Address }) {
+			return p.Address
+		}
+		if card == "" {
+			card = p.Address
 		}
 	}
-	return m, false
+	return card
 }
 
 func mediumServers(n *ingot.Node) (servers []string) {
@@ -79,6 +98,9 @@ func (b *Boot) validateMedium(t *driver.Task) error {
 	if arch := driver.Text(t.Node.Properties, "cpu_arch"); arch != "" && arch != "x86_64" {
 		return ingot.Errorf(ingot.Invalid, "the boot loaders of virtual media are for x86_64, and properties.cpu_arch "+
 			"of node %s is %s; use boot interface ipxe", t.Node.UUID, arch)
+	}
+	if err := netdata.Check(t.Node.NetworkData); err != nil {
+		return err
 	}
 	if b.o.Media == nil {
 		return nil
