@@ -1,18 +1,25 @@
-// Package agent is the program that runs, alone, in the deploy ramdisk: it lends the machine's
-// disk to the conductor over iSCSI and gets out of the way.
+// Package agent is the program that runs, alone, in the deploy ramdisk. It lends the machine's disk
+// to the conductor over iSCSI and gets out of the way; or, with agent_protocol=ipa on the kernel
+// command line, it takes commands as ironic-python-agent does, and writes the image itself.
 //
-// It is process 1 and has no others: no shell, no udev, no modprobe. It loads the drivers,
-// gets an address by DHCP or from its command line, has the kernel's own iSCSI target export the disk under one-time
-// CHAP credentials, posts where and how to the server (pass_deploy_info), waits on TCP port
-// 10000 for the outcome, closes the target, flushes, posts pass_deploy_status and is power
-// cycled. Whatever goes wrong ends in a line on the console, in a call to the server if there
-// is a network, and in power off: never in a machine that hangs.
+// It is process 1 and has no others: no shell, no udev, no modprobe. It loads the drivers and gets
+// an address by DHCP or from its command line. Whatever goes wrong ends in a line on the console, in
+// a call to the server if there is a network, and in power off: never in a machine that hangs.
 //
-// Writing the image and everything about boot configuration is the conductor's. The ramdisk
-// that holds the agent is built by package ramdisk. Read first: deploy.
+// Who lends has the kernel's own iSCSI target export the disk under one-time CHAP credentials, posts
+// where and how to the server (pass_deploy_info), waits on TCP port 10000 for the outcome, closes the
+// target, flushes, posts pass_deploy_status and is power cycled: see lending.
+//
+// Who is commanded asks the server which node it is and what token both know, listens on port 9999
+// with a certificate of its own, and sends heartbeats that say so: see service. Memory is bounded
+// whatever the image: it is streamed to the disk.
+//
+// Everything about boot configuration is the conductor's. The ramdisk that holds the agent is built
+// by package ramdisk. Read first: lending.run and service.run.
 package agent
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -56,14 +63,23 @@ func Init() {
 	}()
 	defer lastWords()
 	prepareProcess()
-	if err := life(context.Background()); err != nil {
+	end, err := life(context.Background())
+	if err != nil {
 		say("error: %v", err)
 		say("powering off in %s", powerDelay)
 		time.Sleep(powerDelay)
 		return
 	}
-	power = unix.LINUX_REBOOT_CMD_RESTART
+	power = int(end)
 }
+
+// ending is what becomes of the machine, an argument of reboot(2).
+type ending int
+
+const (
+	restart  ending = unix.LINUX_REBOOT_CMD_RESTART
+	powerOff ending = unix.LINUX_REBOOT_CMD_POWER_OFF
+)
 
 // lastWords, deferred, turns a panic into power off with a reason: the end of process 1 would
 // be the kernel's panic, which tells nobody why.
@@ -87,25 +103,27 @@ func spawn(task func()) {
 	}()
 }
 
-// say prints one line on the console.
+// say prints one line on the console, and keeps it for who asks for logs.
 func say(format string, args ...any) {
-	fmt.Fprintf(os.Stdout, "ingot-agent: %s\n", fmt.Sprintf(format, args...))
+	line := fmt.Sprintf(format, args...)
+	said.add(uptime() + " " + line)
+	fmt.Fprintf(os.Stdout, "ingot-agent: %s\n", line)
 }
 
-// life is everything from mounting /proc to the end of the deploy. Nil asks for a restart.
-func life(ctx context.Context) error {
+// life is everything from mounting /proc to the end of the deploy.
+func life(ctx context.Context) (ending, error) {
 	if err := mountAll(); err != nil {
-		return err
+		return powerOff, err
 	}
 	line, err := os.ReadFile("/proc/cmdline")
 	if err != nil {
-		return fmt.Errorf("read kernel command line: %w", err)
+		return powerOff, fmt.Errorf("read kernel command line: %w", err)
 	}
 	params, err := ParseParams(string(line))
 	if err != nil {
-		return err
+		return powerOff, err
 	}
-	say("deploying node %s", params.Node)
+	say("deploying node %s", cmp.Or(params.Node, "that the server will name"))
 	if err := hush(func() error { return loadModules(modulesFile) }); err != nil {
 		say("%v; going on without", err)
 	}
@@ -118,12 +136,15 @@ func life(ctx context.Context) error {
 	disk := startFindDisk(ctx, params.Hints) // while the network comes up
 	address, err := joinNetwork(ctx, params.BootMAC, params.Static)
 	if err != nil {
-		return err
+		return powerOff, err
 	}
-	d := deploy{params: params, address: address, disk: disk, caller: &Caller{
-		Node: params.Node, APIs: params.APIs, Say: func(text string) { say("%s", text) },
-	}}
-	return d.run(ctx)
+	caller := &Caller{Node: params.Node, APIs: params.APIs, Insecure: params.Insecure,
+		Say: func(text string) { say("%s", text) }}
+	if params.Protocol == IPA {
+		return newService(params, address, caller, disk).run(ctx)
+	}
+	d := lending{params: params, address: address, disk: disk, caller: caller}
+	return restart, d.run(ctx)
 }
 
 // choice is a disk and what there is to say about it.
@@ -144,8 +165,8 @@ func startFindDisk(ctx context.Context, hints roothint.Hints) func() choice {
 	return func() choice { return <-found }
 }
 
-// A deploy is the part of the agent's life that has a network.
-type deploy struct {
+// A lending is the part of the agent's life that has a network, if nobody commands it.
+type lending struct {
 	params  Params
 	address net.IP
 	disk    func() choice // waits for it
@@ -153,7 +174,7 @@ type deploy struct {
 }
 
 // run exports the disk, reports it and does what the outcome asks for.
-func (d deploy) run(ctx context.Context) error {
+func (d lending) run(ctx context.Context) error {
 	listener, err := Listen(outcomePort)
 	if err != nil {
 		return d.report(ctx, err)
@@ -182,13 +203,13 @@ func (d deploy) run(ctx context.Context) error {
 }
 
 // export chooses the disk and makes it a target.
-func (d deploy) export() (target, error) {
+func (d lending) export() (target, error) {
 	c := d.disk()
 	if c.err != nil {
 		return target{}, c.err
 	}
-	t := target{root: targetRoot, iqn: d.params.IQN, disk: c.disk, about: c.disk.String(),
-		serial: newSerial()}
+	t := target{root: targetRoot, iqn: d.params.IQN, portal: portal, disk: c.disk,
+		about: c.disk.String(), serial: newSerial()}
 	if c.remark != "" {
 		t.about += ": " + c.remark
 		say("%s", t.about)
@@ -205,7 +226,7 @@ func (d deploy) export() (target, error) {
 }
 
 // report tells people and then the server why there is no disk to write.
-func (d deploy) report(ctx context.Context, cause error) error {
+func (d lending) report(ctx context.Context, cause error) error {
 	say("error: %v", cause)
 	err := d.caller.Post(ctx, "pass_deploy_info", DeployInfo{
 		Address: d.address.String(), Port: "3260", IQN: d.params.IQN, LUN: "1",
@@ -219,7 +240,7 @@ func (d deploy) report(ctx context.Context, cause error) error {
 
 // finish closes the target and, if the image is there, flushes the disk, says so and waits to
 // be power cycled.
-func (d deploy) finish(ctx context.Context, t target, o Outcome) error {
+func (d lending) finish(ctx context.Context, t target, o Outcome) error {
 	if err := t.withdraw(); err != nil {
 		say("%v; going on", err)
 	}

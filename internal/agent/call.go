@@ -1,28 +1,25 @@
 package agent
 
 import (
-	"bufio"
 	"bytes"
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net"
-	"net/textproto"
+	"net/http"
+	"net/http/httptrace"
 	"net/url"
-	"strconv"
 	"strings"
 	"time"
 	"unicode"
 )
 
-// The agent speaks HTTP/1.0 by hand: net/http with its TLS would add 3.5 MB to a program of
-// 2.5 MB, a quarter of the ramdisk that every machine fetches. HTTP/1.0 (RFC 1945) because its
-// answers are never chunked and end with the connection.
-
-// maxAnswer bounds what is read of an answer: an error text fits, a hostile server does not.
-const maxAnswer = 64 << 10
+// maxAnswer bounds what is read of an answer in bytes: a node with all that it knows of itself
+// fits, a hostile server does not.
+const maxAnswer = 4 << 20
 
 // DeployInfo is the body of pass_deploy_info: where the disk can be written, or in Error why
 // it cannot. Field names are Ironic's (2014.1); the CHAP pair and disk, which tells people what
@@ -46,8 +43,8 @@ type DeployStatus struct {
 	Error  string `json:"error"`
 }
 
-// A Caller posts to the vendor passthru of one node. Only the zero values of Node and APIs
-// make no sense.
+// A Caller calls the server about one node. Only the zero value of APIs makes no sense, and that of
+// Node for Post. It is used by one goroutine at a time.
 type Caller struct {
 	// Node is the UUID, APIs the base URLs, tried in turn from the one that was the last to answer.
 	Node string
@@ -60,10 +57,15 @@ type Caller struct {
 	// Pause is the first pause between rounds; default 1 s. It grows by a quarter each time,
 	// to five times itself.
 	Pause time.Duration
+	// Insecure believes any certificate of an https URL: ipa-insecure.
+	Insecure bool
 	// Say gets one line when a server cannot be reached, not one per attempt. Default: silent.
 	Say func(string)
+	// Clock, if set, hears what time a server has, from its answers.
+	Clock func(time.Time)
 
-	next int // of APIs, to be asked
+	next   int // of APIs, to be asked
+	client *http.Client
 }
 
 // A Refusal is a server's answer that no repetition would change.
@@ -97,44 +99,67 @@ func (c *Caller) Post(ctx context.Context, method string, body any) error {
 	if err != nil {
 		return fmt.Errorf("encode %s: %w", method, err)
 	}
-	patience, first := c.Patience, c.Pause
-	if patience == 0 {
-		patience = 10 * time.Minute
-	}
-	if first == 0 {
-		first = time.Second
-	}
-	deadline := time.Now().Add(patience)
-	ctx, cancel := context.WithDeadline(ctx, deadline)
+	patience, first := c.patience(), c.pause()
+	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
+	q := call{method: http.MethodPost, version: "1.31", body: data,
+		path: "/v1/nodes/" + c.Node + "/vendor_passthru/" + method}
 
-	var lastText string
-	unclear := false
+	var past history
 	for pause := first; ; pause = min(pause*5/4, first*5) {
-		for range c.APIs {
-			url := c.APIs[c.next] + "/v1/nodes/" + c.Node + "/vendor_passthru/" + method
-			err := post(ctx, url, data, c.silence())
-			if err == nil {
-				return nil
-			}
-			if r := (*Refusal)(nil); errors.As(err, &r) && !again(r.Status) {
-				return mark(r, unclear)
-			}
-			c.next = (c.next + 1) % len(c.APIs)
-			unclear = unclear || errors.Is(err, errUnanswered)
-			if text := err.Error(); text != lastText && ctx.Err() == nil &&
-				time.Now().Before(deadline) { // an attempt that was cut short tells nothing
-				lastText = text
-				c.say(text + "; trying again")
-			}
+		_, err := c.round(ctx, q, &past)
+		if err == nil {
+			return nil
+		}
+		if r := (*Refusal)(nil); errors.As(err, &r) && !again(r.Status) {
+			return mark(r, past.unclear)
 		}
 		select {
 		case <-ctx.Done():
 			return mark(fmt.Errorf("no server took %s within %s; the last answer: %s. Check "+
-				"ironic_api_url and the network", method, patience, lastText), unclear)
+				"ironic_api_url and the network", method, patience, past.text), past.unclear)
 		case <-time.After(pause):
 		}
 	}
+}
+
+// history is what is known of the attempts of a call that failed.
+type history struct {
+	text    string // of the last error that was said
+	unclear bool   // an answer was lost
+}
+
+// round asks each server once until one takes the call, or gives an answer that another server would
+// give, too.
+func (c *Caller) round(ctx context.Context, q call, past *history) (answer []byte, err error) {
+	for range c.APIs {
+		answer, err = c.attempt(ctx, q)
+		if r := (*Refusal)(nil); err == nil || errors.As(err, &r) && !again(r.Status) {
+			return answer, err
+		}
+		c.next = (c.next + 1) % len(c.APIs)
+		past.unclear = past.unclear || errors.Is(err, errUnanswered)
+		// An attempt that was cut short tells nothing.
+		if text := err.Error(); text != past.text && ctx.Err() == nil {
+			past.text = text
+			c.say(text + "; trying again")
+		}
+	}
+	return nil, err
+}
+
+func (c *Caller) patience() time.Duration {
+	if c.Patience == 0 {
+		return 10 * time.Minute
+	}
+	return c.Patience
+}
+
+func (c *Caller) pause() time.Duration {
+	if c.Pause == 0 {
+		return time.Second
+	}
+	return c.Pause
 }
 
 func (c *Caller) silence() time.Duration {
@@ -163,64 +188,83 @@ func again(status int) bool {
 // errUnanswered marks an attempt whose request went out and whose answer did not come.
 var errUnanswered = errors.New("no answer")
 
-// post makes one attempt.
-func post(ctx context.Context, address string, body []byte, silence time.Duration) error {
-	ctx, cancel := context.WithTimeout(ctx, silence)
-	defer cancel()
-	u, err := url.Parse(address)
-	if err != nil {
-		return fmt.Errorf("parse URL: %w", err)
-	}
-	port := u.Port()
-	if port == "" {
-		port = "80"
-	}
-	dialer := net.Dialer{Timeout: 5 * time.Second}
-	conn, err := dialer.DialContext(ctx, "tcp", net.JoinHostPort(u.Hostname(), port))
-	if err != nil {
-		return fmt.Errorf("connect to %s: %w", u.Host, err)
-	}
-	defer conn.Close()
-	defer context.AfterFunc(ctx, func() { conn.SetDeadline(time.Unix(1, 0)) })()
-
-	var request bytes.Buffer
-	fmt.Fprintf(&request, "POST %s HTTP/1.0\r\nHost: %s\r\nUser-Agent: ingot-agent\r\n"+
-		"Content-Type: application/json\r\nAccept: application/json\r\n"+
-		"X-OpenStack-Ironic-API-Version: 1.31\r\nContent-Length: %d\r\n\r\n",
-		u.EscapedPath(), u.Host, len(body))
-	request.Write(body)
-	if _, err := conn.Write(request.Bytes()); err != nil {
-		return fmt.Errorf("send to %s: %w (%w)", u.Host, err, errUnanswered)
-	}
-	status, answer, err := readAnswer(conn)
-	if err != nil {
-		return fmt.Errorf("read answer of %s: %w (%w)", u.Host, err, errUnanswered)
-	}
-	if status/100 == 2 {
-		return nil
-	}
-	return &Refusal{URL: address, Status: status, Fault: fault(answer)}
+// call is a request to whichever server.
+type call struct {
+	method, path string
+	query        url.Values
+	version      string // of Ironic's API
+	body         []byte
 }
 
-// readAnswer reads status and body. A body that breaks off counts as far as it came: it is
-// only shown to people.
-func readAnswer(r io.Reader) (status int, body []byte, err error) {
-	in := textproto.NewReader(bufio.NewReader(io.LimitReader(r, maxAnswer)))
-	line, err := in.ReadLine()
+// attempt asks the next server.
+func (c *Caller) attempt(ctx context.Context, q call) ([]byte, error) {
+	ctx, cancel := context.WithTimeout(ctx, c.silence())
+	defer cancel()
+	address := c.APIs[c.next] + q.path
+	reached := false
+	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
+		GotConn: func(httptrace.GotConnInfo) { reached = true },
+	})
+	request, err := http.NewRequestWithContext(ctx, q.method, address, bytes.NewReader(q.body))
 	if err != nil {
-		return 0, nil, err
+		return nil, fmt.Errorf("parse URL: %w", err)
 	}
-	proto, rest, _ := strings.Cut(line, " ")
-	code, _, _ := strings.Cut(strings.TrimSpace(rest), " ")
-	status, err = strconv.Atoi(code)
-	if err != nil || !strings.HasPrefix(proto, "HTTP/1.") || status < 100 || status > 999 {
-		return 0, nil, fmt.Errorf("%.40q is no HTTP status line", line)
+	request.URL.RawQuery = q.query.Encode()
+	request.Header.Set("User-Agent", "ingot-agent")
+	request.Header.Set("Accept", "application/json")
+	request.Header.Set("Content-Type", "application/json")
+	request.Header.Set("X-OpenStack-Ironic-API-Version", q.version)
+	response, err := c.http().Do(request)
+	if err != nil {
+		return nil, explain(err, request.URL.Host, reached)
 	}
-	if _, err := in.ReadMIMEHeader(); err != nil {
-		return status, nil, nil
+	defer response.Body.Close()
+	if now, err := http.ParseTime(response.Header.Get("Date")); err == nil && c.Clock != nil {
+		c.Clock(now)
 	}
-	body, _ = io.ReadAll(in.R)
-	return status, body, nil
+	answer, err := io.ReadAll(io.LimitReader(response.Body, maxAnswer))
+	if response.StatusCode/100 != 2 {
+		// A body that breaks off counts as far as it came: it is only shown to people.
+		return nil, &Refusal{URL: address, Status: response.StatusCode, Fault: fault(answer)}
+	}
+	if err != nil && q.method == http.MethodGet {
+		return nil, explain(err, request.URL.Host, true)
+	}
+	return answer, nil
+}
+
+// explain says where an attempt broke off.
+func explain(err error, host string, reached bool) error {
+	var wrapped *url.Error
+	if errors.As(err, &wrapped) { // the URL is known, and has been too long for a console
+		err = wrapped.Err
+	}
+	var untrusted *tls.CertificateVerificationError
+	switch {
+	case errors.As(err, &untrusted):
+		return fmt.Errorf("connect to %s: %w. Append an archive with etc/ssl/certs/"+
+			"ca-certificates.crt to the ramdisk, or ipa-insecure=1 to its command line", host, err)
+	case reached:
+		return fmt.Errorf("read answer of %s: %w (%w)", host, err, errUnanswered)
+	}
+	return fmt.Errorf("connect to %s: %w", host, err)
+}
+
+// http is the client of all calls. Each has a connection of its own: calls are seldom, and servers
+// come and go.
+func (c *Caller) http() *http.Client {
+	if c.client == nil {
+		c.client = &http.Client{
+			Transport: &http.Transport{
+				DialContext:         (&net.Dialer{Timeout: 5 * time.Second}).DialContext,
+				TLSHandshakeTimeout: 10 * time.Second,
+				TLSClientConfig:     &tls.Config{InsecureSkipVerify: c.Insecure},
+				DisableKeepAlives:   true,
+			},
+			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+		}
+	}
+	return c.client
 }
 
 // fault picks the text for people out of an Ironic error body: {"error_message": E}, where E

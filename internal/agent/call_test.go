@@ -1,9 +1,11 @@
 package agent_test
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"io"
+	"log"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -185,22 +187,35 @@ func TestCallerGivesUpAndSaysWhy(t *testing.T) {
 	}
 }
 
-func FuzzReadAnswer(f *testing.F) {
-	f.Add("HTTP/1.0 400 Bad Request\r\nA: b\r\n\r\n{\"error_message\": \"{\\\"faultstring\\\": 1}\"}")
-	f.Add("HTTP/1.1 202\n\n")
-	f.Add("SSH-2.0-OpenSSH\r\n")
-	f.Add("HTTP/1.0 400 x\r\n\r\n\u009b2J" + strings.Repeat("\u00e9", 200))
-	f.Fuzz(func(t *testing.T, answer string) {
-		code, body, err := agent.ReadAnswer(strings.NewReader(answer))
-		if err != nil {
-			return
-		}
-		if code < 100 || code > 999 {
-			t.Errorf("status %d of %q", code, answer)
-		}
+func TestUnknownCertificateIsRefusedUnlessTheOperatorSaysSo(t *testing.T) {
+	t.Parallel()
+	s := httptest.NewUnstartedServer(status(202, ""))
+	s.Config.ErrorLog = log.New(io.Discard, "", 0)
+	s.StartTLS()
+	defer s.Close()
+	c := caller(s.URL)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	var said string
+	c.Say = func(text string) { said = text; cancel() }
+	err := c.Post(ctx, "pass_deploy_info", nil)
+	if err == nil || !strings.Contains(said, "ipa-insecure=1") || errors.Is(err, agent.ErrUnclear) {
+		t.Errorf("error is %v; said %q, want what to do", err, said)
+	}
+	c = caller(s.URL)
+	c.Insecure = true
+	if err := c.Post(t.Context(), "pass_deploy_info", nil); err != nil {
+		t.Error(err)
+	}
+}
+
+func FuzzFault(f *testing.F) {
+	f.Add([]byte("{\"error_message\": \"{\\\"faultstring\\\": 1}\"}"))
+	f.Add([]byte("\u009b2J" + strings.Repeat("\u00e9", 200)))
+	f.Fuzz(func(t *testing.T, body []byte) {
 		if text := agent.Fault(body); len(text) > 300 || !utf8.ValidString(text) ||
 			strings.ContainsFunc(text, unicode.IsControl) {
-			t.Errorf("console text %q of %q", text, answer)
+			t.Errorf("console text %q of %q", text, body)
 		}
 	})
 }

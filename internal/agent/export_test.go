@@ -2,8 +2,13 @@ package agent
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"net"
+	"sync"
 	"time"
 
+	"ingot/internal/agent/device"
 	"ingot/internal/roothint"
 )
 
@@ -15,7 +20,6 @@ var (
 	LinkUp      = linkUp
 	AddAddress  = addAddress
 	AddDefault  = addDefaultRoute
-	ReadAnswer  = readAnswer
 	Fault       = fault
 )
 
@@ -33,3 +37,87 @@ func Settings(disk Disk, login Credentials) map[string]string {
 	}
 	return out
 }
+
+// Agent is a service whose machine has a file in the place of a disk.
+type Agent struct {
+	Params   Params
+	APIs     []string
+	Patience time.Duration
+	// Disk and Spool are paths; without Spool there is no room for one.
+	Disk, Spool string
+
+	mu sync.Mutex
+	// Said are the lines on the console, Exports and Syncs what was done to the machine.
+	said    []string
+	exports []Target
+	syncs   int
+}
+
+// Target is a disk that was lent.
+type Target struct{ IQN, Portal, User, Secret string }
+
+// Run runs the agent until a command ends it: "restart" or "power off".
+func (a *Agent) Run(ctx context.Context) (string, error) {
+	disk := Disk{Name: "test", Bytes: 1 << 30}
+	p := a.Params
+	p.Protocol = IPA
+	s := newService(p, net.IPv4(127, 0, 0, 1), &Caller{Node: p.Node, APIs: a.APIs, Pause: 10 * time.Millisecond,
+		Say: func(text string) { a.note("%s", text) }}, func() choice { return choice{disk: disk} })
+	s.caller.Clock, s.caller.Patience = nil, a.Patience
+	s.cards = func() ([]string, error) { return []string{"52:54:00:77:00:09", "52:54:00:77:00:0a"}, nil }
+	s.listen, s.quick = "127.0.0.1:0", 50*time.Millisecond
+	s.spawn, s.say = func(task func()) { go task() }, a.note
+	s.machine = machine{
+		disk:  s.machine.disk,
+		disks: func() ([]Disk, error) { return []Disk{disk}, nil },
+		open:  func(Disk) (*device.Disk, error) { return device.Open(a.Disk) },
+		spool: func() (string, int64, func(), error) { return a.Spool, 64 << 20, func() {}, nil },
+		sync:  func() error { a.mu.Lock(); defer a.mu.Unlock(); a.syncs++; return nil },
+		logs: func() map[string]string {
+			return map[string]string{"dmesg": "Command line: ipa-agent-token=" + p.Token, "agent.log": "x"}
+		},
+		export: func(t target) error {
+			a.mu.Lock()
+			defer a.mu.Unlock()
+			a.exports = append(a.exports, Target{t.iqn, t.portal, t.login.User, t.login.Secret})
+			return nil
+		},
+		withdraw: func(target) error {
+			a.mu.Lock()
+			defer a.mu.Unlock()
+			if len(a.exports) == 0 {
+				return errors.New("nothing is lent")
+			}
+			a.exports = a.exports[1:]
+			return nil
+		},
+	}
+	end, err := s.run(ctx)
+	if end == restart {
+		return "restart", err
+	}
+	return "power off", err
+}
+
+func (a *Agent) note(format string, args ...any) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.said = append(a.said, fmt.Sprintf(format, args...))
+}
+
+// Said are the lines on the console.
+func (a *Agent) Said() []string {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return append([]string(nil), a.said...)
+}
+
+// Exports are the targets there are.
+func (a *Agent) Exports() []Target {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return append([]Target(nil), a.exports...)
+}
+
+// Syncs is how often the disk was flushed.
+func (a *Agent) Syncs() int { a.mu.Lock(); defer a.mu.Unlock(); return a.syncs }

@@ -5,7 +5,10 @@ import (
 	"net"
 	"net/url"
 	"regexp"
+	"slices"
+	"strconv"
 	"strings"
+	"time"
 
 	"ingot/internal/roothint"
 )
@@ -28,7 +31,27 @@ type Params struct {
 	OpenTarget bool
 	// Hints say which disk is meant: root_device, as package roothint encodes them.
 	Hints roothint.Hints
+	// Protocol is who commands: agent_protocol. Key and, as the lookup tells it, Node may be missing
+	// with ipa.
+	Protocol Protocol
+	// Token proves to this agent who commands it, and to the server who reports: ipa-agent-token. Empty:
+	// the lookup tells it.
+	Token string
+	// LookupTimeout is how long the server is asked about this machine: ipa-lookup-timeout, in seconds.
+	// 0: the default.
+	LookupTimeout time.Duration
+	// Insecure believes any certificate of API and image: ipa-insecure.
+	Insecure bool
 }
+
+// Protocol is a way of working with the conductor.
+type Protocol string
+
+// The protocols. With the export, which is the default, the agent lends the disk and that is all.
+const (
+	Export Protocol = ""
+	IPA    Protocol = "ipa" // of ironic-python-agent
+)
 
 var (
 	// nodeName is what may stand in the path of a URL without escaping.
@@ -47,20 +70,29 @@ func ParseParams(line string) (Params, error) {
 		Key:        arg["deployment_key"],
 		IQN:        arg["iscsi_target_iqn"],
 		OpenTarget: arg["iscsi_chap"] == "none",
+		Protocol:   Protocol(arg["agent_protocol"]),
+		Token:      arg["ipa-agent-token"],
+		Insecure:   slices.Contains([]string{"1", "true", "True", "yes", "on"}, arg["ipa-insecure"]),
 	}
-	if !nodeName.MatchString(p.Node) {
+	if p.Protocol != Export && p.Protocol != IPA {
+		return Params{}, badParam("agent_protocol", arg["agent_protocol"], "ipa, or left out")
+	}
+	if !nodeName.MatchString(p.Node) && (p.Node != "" || p.Protocol != IPA) {
 		return Params{}, badParam("deployment_id", p.Node, "the UUID of a node")
 	}
-	if p.Key == "" {
+	if p.Key == "" && p.Protocol != IPA {
 		return Params{}, badParam("deployment_key", p.Key, "the key of this attempt")
 	}
-	if p.IQN == "" {
+	var err error
+	if p.LookupTimeout, err = parseSeconds("ipa-lookup-timeout", arg); err != nil {
+		return Params{}, err
+	}
+	if p.IQN == "" && p.Node != "" {
 		p.IQN = "iqn.2008-10.org.openstack:" + strings.ToLower(p.Node)
 	}
-	if !targetName.MatchString(p.IQN) {
+	if !targetName.MatchString(p.IQN) && (p.IQN != "" || p.Protocol != IPA) {
 		return Params{}, badParam("iscsi_target_iqn", p.IQN, "an iSCSI name such as iqn.2008-10.org:x")
 	}
-	var err error
 	if p.APIs, err = parseAPIs(arg); err != nil {
 		return Params{}, err
 	}
@@ -103,7 +135,7 @@ func parseAPIs(arg map[string]string) ([]string, error) {
 			continue
 		}
 		u, err := url.Parse(text)
-		if err != nil || u.Scheme != "http" || u.Hostname() == "" || u.User != nil ||
+		if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "" || u.User != nil ||
 			u.RawQuery != "" || u.Fragment != "" {
 			return nil, badParam(name, text, "a URL such as http://10.0.0.1:6385")
 		}
@@ -113,6 +145,18 @@ func parseAPIs(arg map[string]string) ([]string, error) {
 		return nil, badParam("ironic_api_url", "", "a URL such as http://10.0.0.1:6385")
 	}
 	return apis, nil
+}
+
+// parseSeconds reads a number of seconds, 0 if there is none.
+func parseSeconds(name string, arg map[string]string) (time.Duration, error) {
+	if arg[name] == "" {
+		return 0, nil
+	}
+	n, err := strconv.ParseUint(arg[name], 10, 31)
+	if err != nil {
+		return 0, badParam(name, arg[name], "a number of seconds")
+	}
+	return time.Duration(n) * time.Second, nil
 }
 
 // parseBootMAC takes what PXELINUX and iPXE's hexhyp write, 01-aa-bb-cc-dd-ee-ff with the

@@ -3,6 +3,7 @@ package agent_test
 import (
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -61,6 +62,29 @@ func TestParamsHaveIronicsDefaultsAndAliases(t *testing.T) {
 	}
 }
 
+func TestParamsOfACommandedAgentNeedNoKeyAndNoNode(t *testing.T) {
+	t.Parallel()
+	for line, want := range map[string]agent.Params{
+		"agent_protocol=ipa ipa-api-url=https://10.0.0.1/baremetal ipa-insecure=1 ipa-lookup-timeout=300": {
+			Protocol: agent.IPA, APIs: []string{"https://10.0.0.1/baremetal"}, Insecure: true,
+			LookupTimeout: 5 * time.Minute,
+		},
+		"agent_protocol=ipa deployment_id=NODE ironic_api_url=http://10.0.0.1,http://10.0.0.2 " +
+			"ipa-api-url=http://10.0.0.1 ipa-agent-token=told-beforehand": {
+			Protocol: agent.IPA, Node: "NODE", IQN: "iqn.2008-10.org.openstack:node",
+			APIs: []string{"http://10.0.0.1", "http://10.0.0.2"}, Token: "told-beforehand",
+		},
+	} {
+		got, err := agent.ParseParams(line)
+		if err != nil {
+			t.Errorf("%s: %v", line, err)
+		}
+		if diff := cmp.Diff(want, got, byText); diff != "" {
+			t.Error(diff)
+		}
+	}
+}
+
 func TestWrongParamIsNamed(t *testing.T) {
 	t.Parallel()
 	for line, want := range map[string]string{
@@ -68,7 +92,9 @@ func TestWrongParamIsNamed(t *testing.T) {
 		"deployment_id=a/b deployment_key=k": "deployment_id",
 		"deployment_id=a":                    "deployment_key",
 		fullLine + " iscsi_target_iqn=iqn.2008-10.org/../x": "iscsi_target_iqn",
-		fullLine + " ironic_api_url=https://10.0.0.1":       "ironic_api_url",
+		fullLine + " agent_protocol=carrier-pigeon":         "agent_protocol",
+		fullLine + " ipa-lookup-timeout=soon":               "ipa-lookup-timeout",
+		fullLine + " ironic_api_url=ftp://10.0.0.1":         "ironic_api_url",
 		fullLine + " ironic_api_url=":                       "ironic_api_url",
 		fullLine + " BOOTIF=01-52-54":                       "BOOTIF",
 		fullLine + " root_device=colour=red":                "root_device",

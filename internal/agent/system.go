@@ -133,3 +133,30 @@ func uptime() string {
 	seconds, _, _ := strings.Cut(string(text), " ")
 	return seconds + " s"
 }
+
+// freeMemory is how many bytes programs could have, totalMemory how many there are.
+func freeMemory() (int64, error)  { return memoryOf("MemAvailable") }
+func totalMemory() (int64, error) { return memoryOf("MemTotal") }
+
+// memoryOf reads a line of /proc/meminfo, see proc(5).
+func memoryOf(name string) (int64, error) {
+	text, err := os.ReadFile("/proc/meminfo")
+	if err != nil {
+		return 0, fmt.Errorf("read memory: %w", err)
+	}
+	for line := range strings.Lines(string(text)) {
+		var kib int64
+		if n, _ := fmt.Sscanf(line, name+": %d kB", &kib); n == 1 {
+			return kib << 10, nil
+		}
+	}
+	return 0, fmt.Errorf("read memory: the kernel does not tell %s", name)
+}
+
+// bootMode is how the firmware started the kernel, in Ironic's words.
+func bootMode() string {
+	if _, err := os.Stat("/sys/firmware/efi"); err == nil {
+		return "uefi"
+	}
+	return "bios"
+}

@@ -33,10 +33,12 @@ func newSerial() string {
 
 // A target is an exported disk: an entry of the kernel's target (LIO) in configfs.
 type target struct {
-	root  string // configfs directory of the target: /sys/kernel/config/target
-	iqn   string
-	disk  Disk
-	login Credentials // zero: no CHAP
+	root string // configfs directory of the target: /sys/kernel/config/target
+	iqn  string
+	// portal is where it listens, as in 0.0.0.0:3260.
+	portal string
+	disk   Disk
+	login  Credentials // zero: no CHAP
 	// serial is the unit serial number, hexadecimal and another one for each boot: an initiator
 	// that connects again must see whether it still has this disk, as it left it.
 	serial string
@@ -102,7 +104,7 @@ func (t target) export() error {
 		}
 	}
 	lun := filepath.Join(t.group(), "lun/lun_1")
-	for _, dir := range []string{lun, filepath.Join(t.group(), "np", portal)} {
+	for _, dir := range []string{lun, filepath.Join(t.group(), "np", t.portal)} {
 		if err := makeDirs(t.root, dir); err != nil {
 			return err
 		}

@@ -2,6 +2,7 @@ package image
 
 import (
 	"cmp"
+	"errors"
 	"os"
 	"slices"
 	"strings"
@@ -18,6 +19,9 @@ const (
 	// roomStep is how many bytes are written between two looks at the free space.
 	roomStep = 32 << 20
 )
+
+// ErrNoRoom is matched by errors about a spool directory that the image does not fit into.
+var ErrNoRoom = errors.New("there is not enough room for the image")
 
 // inUse counts who reads which image of the spool, by path. To remove one of those would make
 // no room before it is closed, and the next machine would have to fetch it again. It is package
@@ -65,9 +69,9 @@ func makeRoom(dir string, size int64) error {
 	}
 	old, enough := oldest(images, lack)
 	if !enough {
-		return ingot.Errorf(ingot.Unavailable, "the image needs %d bytes more than the file system "+
+		return ingot.Errorf(ingot.Unavailable, "%w: it needs %d bytes more than the file system "+
 			"of the spool directory %s has to spare; make room there, or publish the image as raw "+
-			"(also gzipped), which needs no spool", lack, dir)
+			"(also gzipped), which needs no spool", ErrNoRoom, lack, dir)
 	}
 	for _, path := range old {
 		if err := os.Remove(path); err != nil && !os.IsNotExist(err) {

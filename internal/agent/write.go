@@ -1,0 +1,298 @@
+package agent
+
+import (
+	"context"
+	"crypto/tls"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"runtime/debug"
+	"slices"
+	"strings"
+	"time"
+
+	"ingot/internal/agent/command"
+	"ingot/internal/configdrive"
+	"ingot/internal/deploy"
+	"ingot/internal/image"
+)
+
+// Classes of errors of ironic-python-agent.
+const (
+	downloadError = "ImageDownloadError"
+	checksumError = "ImageChecksumError"
+	writeError    = "ImageWriteError"
+	noDevice      = "DeviceNotFound"
+)
+
+// ImageInfo is what a conductor says of an image; the names are Ironic's.
+type ImageInfo struct {
+	ID        string   `json:"id"`
+	URLs      []string `json:"urls"`
+	Format    string   `json:"disk_format"`
+	Algorithm string   `json:"os_hash_algo"`
+	Value     string   `json:"os_hash_value"`
+	Checksum  string   `json:"checksum"`
+	// Type is whole-disk or partition. Conductors up to 2023 tell by RootMB.
+	Type   string `json:"image_type"`
+	RootMB any    `json:"root_mb"`
+	// ConfigDrive is what conductors say here as well as beside.
+	ConfigDrive any            `json:"configdrive"`
+	Proxies     map[string]any `json:"proxies"`
+	// Strategy is http_basic, with a name and a password for the server of the image.
+	Strategy string `json:"image_server_auth_strategy"`
+	User     string `json:"image_server_user"`
+	Password string `json:"image_server_password"`
+}
+
+// WriteArgs are the arguments of write_image and prepare_image.
+type WriteArgs struct {
+	Image       ImageInfo `json:"image_info"`
+	ConfigDrive any       `json:"configdrive"`
+}
+
+// ParseWriteArgs reads and checks arguments. The error is a *command.Fault.
+func ParseWriteArgs(params json.RawMessage) (WriteArgs, error) {
+	var a WriteArgs
+	if err := json.Unmarshal(params, &a); err != nil {
+		return WriteArgs{}, command.BadParams("image_info: %v", err)
+	}
+	i := a.Image
+	switch {
+	case len(i.URLs) == 0:
+		return WriteArgs{}, command.BadParams("image_info has no urls")
+	case i.Type == "partition", i.Type == "" && i.RootMB != nil:
+		return WriteArgs{}, command.BadParams("the image is a partition image, which this agent does not " +
+			"write: use a whole-disk image, or deploy interface iscsi")
+	case i.Strategy != "" && i.Strategy != "http_basic":
+		return WriteArgs{}, command.BadParams("image_server_auth_strategy is %.40q; only http_basic is known",
+			i.Strategy)
+	case len(i.Proxies) > 0:
+		return WriteArgs{}, command.BadParams("this agent knows no proxies: publish the image where the " +
+			"machine reaches it, and remove image_http_proxy and image_https_proxy from driver_info")
+	}
+	for _, from := range i.URLs {
+		u, err := url.Parse(from)
+		if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
+			return WriteArgs{}, command.BadParams("the image is at %.200q, but this agent reads http and "+
+				"https URLs", printable(from))
+		}
+	}
+	if a.ConfigDrive == nil {
+		a.ConfigDrive = i.ConfigDrive
+	}
+	if a.ConfigDrive == "" {
+		a.ConfigDrive = nil
+	}
+	a.Image.ConfigDrive = nil
+	return a, nil
+}
+
+// reference is the image at one of the URLs.
+func (i ImageInfo) reference(from string, opt image.Options) (image.Reference, error) {
+	if i.Strategy != "" {
+		u, err := url.Parse(from)
+		if err != nil {
+			return image.Reference{}, command.BadParams("%v", err)
+		}
+		u.User = url.UserPassword(i.User, i.Password)
+		from = u.String()
+	}
+	return image.FromInstanceInfo(map[string]any{
+		"image_source": from, "image_checksum": i.Checksum, "image_os_hash_algo": i.Algorithm,
+		"image_os_hash_value": i.Value, "image_disk_format": i.Format,
+	}, opt)
+}
+
+// writeImage writes the image, and the config drive if there is one, to the disk.
+func (s *service) writeImage(ctx context.Context, args WriteArgs, job *command.Job) (string, error) {
+	defer debug.FreeOSMemory()
+	c := s.machine.disk()
+	if c.err != nil {
+		return "", command.Errorf(noDevice, "%v", c.err)
+	}
+	if c.remark != "" {
+		s.say("%s: %s", c.disk, c.remark)
+	}
+	client := s.imageClient()
+	defer client.CloseIdleConnections()
+	opt := deploy.Options{Seed: s.standing.Node,
+		Progress: func(p deploy.Progress) { job.Progress(p.Done, p.Total) }}
+	if args.ConfigDrive != nil {
+		drive, err := configdrive.Image(ctx, client, args.ConfigDrive, s.standing.Node)
+		if err != nil {
+			return "", command.Errorf(downloadError, "%v", err)
+		}
+		opt.ConfigDrive = drive
+	}
+	disk, err := s.machine.open(c.disk)
+	if err != nil {
+		return "", command.Errorf(writeError, "%v. Is it lent by iSCSI?", err)
+	}
+	defer disk.Close()
+	s.say("writing the image to %s", c.disk)
+	r, err := s.writeFromAny(ctx, args.Image, client, disk, opt)
+	if err != nil {
+		s.say("error: %v", err)
+		return "", err
+	}
+	s.mu.Lock()
+	s.written = &r
+	s.mu.Unlock()
+	s.say("image written and verified: %d bytes in %s", r.Read, r.Duration.Round(time.Millisecond))
+	return fmt.Sprintf("image (%s) written to device /dev/%s root_uuid=%s", args.Image.ID, c.disk.Name,
+		rootUUID(r)), nil
+}
+
+// aloneRetries is how often the only source there is is asked again in a row: for half a minute, in which a
+// server is restarted.
+const aloneRetries = 5
+
+// writeFromAny tries the URLs one after the other. What went wrong with the disk, or with an image
+// that does not fit, another source would not change.
+func (s *service) writeFromAny(ctx context.Context, info ImageInfo, client *http.Client,
+	disk deploy.Disk, opt deploy.Options) (deploy.Result, error) {
+	fetch := image.Options{Client: client, AllowMD5: s.standing.MD5,
+		Note: func(text string) { s.say("%s", printable(text)) }, Retries: aloneRetries}
+	rounds := 1
+	if len(info.URLs) > 1 {
+		// The next one is likelier to be there than this one to come back; twice, because that may
+		// be the one that was restarted.
+		rounds, fetch.Retries = 2, 1
+	}
+	var failed error
+	for at := range rounds * len(info.URLs) {
+		r, source, err := s.writeFrom(ctx, info, info.URLs[at%len(info.URLs)], fetch, disk, opt)
+		if err == nil {
+			return r, nil
+		}
+		if !source || ctx.Err() != nil {
+			return deploy.Result{}, err
+		}
+		if at < rounds*len(info.URLs)-1 {
+			s.say("%s; trying the next source", printable(err.Error()))
+		}
+		failed = err
+	}
+	return deploy.Result{}, failed
+}
+
+// writeFrom writes the image from one URL. It tells whether an error is about the source.
+func (s *service) writeFrom(ctx context.Context, info ImageInfo, from string, fetch image.Options,
+	disk deploy.Disk, opt deploy.Options) (r deploy.Result, source bool, err error) {
+	ref, err := info.reference(from, fetch)
+	if err != nil {
+		return deploy.Result{}, false, command.BadParams("%v", err)
+	}
+	dir, room, undo, err := s.machine.spool()
+	if err != nil {
+		return deploy.Result{}, false, err
+	}
+	defer undo()
+	fetch.SpoolDir = dir
+	img, err := image.Open(ctx, ref, fetch)
+	if errors.Is(err, image.ErrNoRoom) {
+		return deploy.Result{}, false, command.Errorf(downloadError, "the image is qcow2, which would "+
+			"have to be kept whole in the memory of this machine, and is larger than half of the free "+
+			"%d MiB. Publish it as raw (also compressed by zstd, gzip or xz), which is streamed, have "+
+			"the conductor convert it (force_raw_images), or use deploy interface iscsi", room>>19)
+	}
+	if err != nil {
+		return deploy.Result{}, true, imageFault(err)
+	}
+	defer img.Close()
+	w := &watched{Image: img}
+	r, err = deploy.WriteImage(ctx, disk, w, opt)
+	switch {
+	case err == nil:
+		return r, false, nil
+	case w.failed:
+		return r, true, imageFault(err)
+	}
+	return r, false, command.Errorf(writeError, "%v", err)
+}
+
+// imageFault has the class of an error of a source.
+func imageFault(err error) error {
+	var wrong *image.ChecksumError
+	if errors.As(err, &wrong) {
+		return command.Errorf(checksumError, "%v", err)
+	}
+	return command.Errorf(downloadError, "%v", err)
+}
+
+// watched remembers whether it was the image that failed.
+type watched struct {
+	*image.Image
+	failed bool
+}
+
+func (w *watched) Next(ctx context.Context, buf []byte) (int64, bool, error) {
+	n, zero, err := w.Image.Next(ctx, buf)
+	if err != nil && !errors.Is(err, io.EOF) {
+		w.failed = true
+	}
+	return n, zero, err
+}
+
+var _ deploy.Source = (*watched)(nil)
+
+// imageClient fetches images. They are verified by their digests; the certificate is about who sees
+// the URL, which may be signed.
+func (s *service) imageClient() *http.Client {
+	return &http.Client{Transport: &http.Transport{
+		DialContext:         (&net.Dialer{Timeout: 10 * time.Second}).DialContext,
+		TLSHandshakeTimeout: 10 * time.Second,
+		TLSClientConfig:     &tls.Config{InsecureSkipVerify: s.params.Insecure},
+	}}
+}
+
+// rootUUID is what conductors are told of a whole-disk image: the disk signature of an MBR, empty
+// without one.
+func rootUUID(r deploy.Result) string {
+	if r.DiskID == 0 {
+		return ""
+	}
+	return fmt.Sprintf("0x%08x", r.DiskID)
+}
+
+// eraseMetadata zeroes the ends of disks, where partition tables and RAID metadata are.
+func (s *service) eraseMetadata(ctx context.Context, disks []Disk) error {
+	for _, d := range disks {
+		if err := s.erase(ctx, d); err != nil {
+			return command.Errorf("BlockDeviceEraseError", "erase metadata of /dev/%s: %v", d.Name, err)
+		}
+		s.say("metadata of %s erased", d)
+	}
+	return nil
+}
+
+// endSize is what is zeroed at each end of a disk in bytes: GPT, MBR and RAID superblocks are there.
+const endSize = 1 << 20
+
+func (s *service) erase(ctx context.Context, d Disk) error {
+	disk, err := s.machine.open(d)
+	if err != nil {
+		return err
+	}
+	defer disk.Close()
+	n := min(endSize, disk.Size())
+	for _, off := range slices.Compact([]int64{0, disk.Size() - n}) {
+		if err := disk.WriteZeroes(ctx, off, n); err != nil {
+			return err
+		}
+	}
+	return disk.Sync(ctx)
+}
+
+// tell is a list of disks for people.
+func tell(disks []Disk) string {
+	if len(disks) == 0 {
+		return "none"
+	}
+	return strings.TrimSpace(join(disks, "; "))
+}
