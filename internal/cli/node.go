@@ -172,14 +172,14 @@ func createCommand(o *options) *cobra.Command {
 		},
 	}
 	fl := cmd.Flags()
-	fl.StringVar(&f.driver, "driver", ipmi, "hardware type: ipmi, redfish, fake-hardware")
+	fl.StringVar(&f.driver, "driver", ipmi, "hardware type: ipmi, redfish, ilo, fake-hardware")
 	fl.StringVar(&f.mac, "mac", "", "MAC address of the network card that boots")
-	fl.StringVar(&f.bmc, "bmc", "", "address of the BMC, host or host:port; a URL for redfish")
+	fl.StringVar(&f.bmc, "bmc", "", "address of the BMC, host or host:port; a URL for redfish and ilo")
 	fl.StringVar(&f.user, "bmc-user", "", "user name at the BMC")
 	fl.StringVar(&f.password, "bmc-password", "", "password at the BMC; a file hides it better")
 	fl.StringVar(&f.passwordFile, "bmc-password-file", "", "file with the password at the BMC")
 	fl.StringVar(&f.system, "bmc-system", "", "redfish: path of the machine's system, if there are several")
-	fl.StringVar(&f.verifyCA, "bmc-verify-ca", "", "redfish: file, on the conductors, of the certificates that "+
+	fl.StringVar(&f.verifyCA, "bmc-verify-ca", "", "redfish, ilo: file, on the conductors, of the certificates that "+
 		"are believed; False for any")
 	fl.StringVar(&f.bootMode, "boot-mode", "", "firmware mode of the machine: bios or uefi")
 	fl.StringVar(&f.kernel, "deploy-kernel", "", "URL of the deploy kernel, if not the configured")
@@ -192,9 +192,20 @@ func createCommand(o *options) *cobra.Command {
 const (
 	ipmi    = "ipmi"
 	redfish = "redfish"
+	ilo     = "ilo"
 )
 
-func (f *createFlags) hasBMC() bool { return f.driver == ipmi || f.driver == redfish }
+func (f *createFlags) hasBMC() bool {
+	h := f.hardware()
+	return h == ipmi || h == redfish || h == ilo
+}
+
+// hardware is the hardware type, also if the driver is a classic one.
+func (f *createFlags) hardware() string {
+	n := ingot.Node{Driver: f.driver}
+	n.ExpandClassic(func(string) bool { return true })
+	return n.Driver
+}
 
 // node turns the flags into what the API wants.
 func (f *createFlags) node(name string) (nodes.CreateOpts, error) {
@@ -217,13 +228,19 @@ func (f *createFlags) node(name string) (nodes.CreateOpts, error) {
 	if f.bootMode != "" && f.bootMode != "bios" && f.bootMode != "uefi" {
 		return nodes.CreateOpts{}, usage("--boot-mode is %q; bios or uefi", f.bootMode)
 	}
-	if f.driver == redfish {
+	switch f.hardware() {
+	case redfish:
 		set("redfish_address", f.bmc)
 		set("redfish_username", f.user)
 		set("redfish_password", f.password)
 		set("redfish_system_id", f.system)
 		set("redfish_verify_ca", f.verifyCA)
-	} else {
+	case ilo:
+		set("ilo_address", f.bmc)
+		set("ilo_username", f.user)
+		set("ilo_password", f.password)
+		set("ilo_verify_ca", f.verifyCA)
+	default:
 		host, port := splitPort(f.bmc)
 		set("ipmi_address", host)
 		set("ipmi_port", port)

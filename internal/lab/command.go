@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"text/tabwriter"
 
 	"github.com/spf13/cobra"
@@ -24,7 +25,7 @@ func Command() *cobra.Command {
 		Use:   "lab",
 		Short: "Virtual machines with BMCs, to try things on",
 		Long: "Machines with real firmware, network cards and disks in a network namespace of their own,\n" +
-			"each with a BMC that speaks IPMI or Redfish. Needs root. See `ip netns exec` for running a server there.",
+			"each with a BMC that speaks IPMI, or Redfish (an iLO's, too). Needs root. See `ip netns exec` for running a server there.",
 		Example: "  ingot lab up --machines 2\n  ingot lab console metal-1\n  ingot lab down",
 	}
 	cmd.PersistentFlags().StringVar(&dir, "dir", "build/lab", "directory of the lab")
@@ -50,8 +51,8 @@ func upCommand(dir *string) *cobra.Command {
 			if firmware != string(sim.BIOS) && firmware != string(sim.UEFI) {
 				return cli.Usage(fmt.Errorf("--firmware is %q; bios or uefi", firmware))
 			}
-			if bmc != string(sim.IPMI) && bmc != string(sim.Redfish) {
-				return cli.Usage(fmt.Errorf("--bmc is %q; ipmi or redfish", bmc))
+			if !slices.Contains(protocols, sim.Protocol(bmc)) {
+				return cli.Usage(fmt.Errorf("--bmc is %q; ipmi, redfish, ilo or ilo4", bmc))
 			}
 			if os.Geteuid() != 0 {
 				return errors.New("a lab makes a network namespace and needs root: sudo ingot lab up")
@@ -60,7 +61,7 @@ func upCommand(dir *string) *cobra.Command {
 			for i := range specs {
 				specs[i] = sim.MachineSpec{
 					Name: fmt.Sprintf("metal-%d", i+1), Firmware: sim.Firmware(firmware),
-					BMC: sim.Protocol(bmc), VirtualMedia: bmc == string(sim.Redfish),
+					BMC: sim.Protocol(bmc), VirtualMedia: bmc != string(sim.IPMI),
 				}
 			}
 			if bare {
@@ -71,10 +72,14 @@ func upCommand(dir *string) *cobra.Command {
 	}
 	cmd.Flags().IntVar(&count, "machines", 1, "how many, 1 to 50; each takes 512 MiB while it is on")
 	cmd.Flags().StringVar(&firmware, "firmware", "bios", "bios or uefi")
-	cmd.Flags().StringVar(&bmc, "bmc", "ipmi", "what the BMCs speak: ipmi, or redfish with virtual media")
+	cmd.Flags().StringVar(&bmc, "bmc", "ipmi", "what the BMCs speak: ipmi; or, with virtual media, redfish, ilo\n"+
+		"(HPE's iLO 5) or ilo4")
 	cmd.Flags().BoolVar(&bare, "bare", false, "only machines: no server, no ramdisk, no image")
 	return cmd
 }
+
+// protocols are what the BMCs of a lab may speak.
+var protocols = []sim.Protocol{sim.IPMI, sim.Redfish, sim.ILO, sim.ILO4}
 
 // up keeps machines and a server until ctx ends.
 func up(ctx context.Context, dir string, specs []sim.MachineSpec, w io.Writer) error {
@@ -103,8 +108,8 @@ func up(ctx context.Context, dir string, specs []sim.MachineSpec, w io.Writer) e
 // enrollment is the command that enrolls a machine in a lab's namespace.
 func enrollment(namespace, binary string, m *sim.Machine) string {
 	s, driver := m.Spec(), ""
-	if m.Redfish() != nil {
-		driver = " --driver redfish"
+	if h := s.BMC.HardwareType(); h != "ipmi" {
+		driver = " --driver " + h
 	}
 	return fmt.Sprintf("  ip netns exec %s %s node create %s%s --mac %s --boot-mode %s \\\n"+
 		"      --bmc %s --bmc-user %s --bmc-password %s\n", namespace, binary, s.Name, driver, s.MAC,
@@ -133,10 +138,7 @@ func upBare(ctx context.Context, dir string, specs []sim.MachineSpec, w io.Write
 func describe(w io.Writer, l *sim.Lab, specs []sim.MachineSpec) {
 	fmt.Fprintf(w, "\nnetwork namespace %s, bridge %s %s\n\n", l.Name(), l.Bridge(), l.Addr())
 	tw := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
-	speaks := "IPMI"
-	if l.Machine(specs[0].Name).Redfish() != nil {
-		speaks = "Redfish"
-	}
+	speaks := map[string]string{"ipmi": "IPMI", "redfish": "Redfish", "ilo": "iLO"}[specs[0].BMC.HardwareType()]
 	fmt.Fprintf(tw, "MACHINE\tFIRMWARE\tMAC\tBMC (%s)\tUSER\tPASSWORD\tDISK\n", speaks)
 	for _, spec := range specs {
 		m := l.Machine(spec.Name)

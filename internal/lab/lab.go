@@ -252,8 +252,12 @@ func nodeOptions(m *sim.Machine) nodes.CreateOpts {
 		},
 		Properties: map[string]any{"capabilities": "boot_mode:" + string(spec.Firmware)},
 	}
-	if m.Redfish() != nil {
-		o.Driver, o.DriverInfo = "redfish", redfishInfo(m)
+	switch o.Driver = spec.BMC.HardwareType(); o.Driver {
+	case "redfish":
+		o.DriverInfo = redfishInfo(m)
+	case "ilo":
+		o.DriverInfo = map[string]any{"ilo_address": m.Redfish().URL(), "ilo_username": spec.User,
+			"ilo_password": spec.Password, "ilo_verify_ca": false}
 	}
 	return o
 }

@@ -161,8 +161,10 @@ func (s *Server) configure(kernel, ramdisk, images string, o Options) error {
 		database.RawQuery = q.Encode()
 	}
 	hardware := []string{"ipmi"}
-	if slices.ContainsFunc(o.Machines, func(s sim.MachineSpec) bool { return s.BMC != "" && s.BMC != sim.IPMI }) {
-		hardware = append(hardware, "redfish")
+	for _, m := range o.Machines {
+		if h := m.BMC.HardwareType(); !slices.Contains(hardware, h) {
+			hardware = append(hardware, h)
+		}
 	}
 	var b bytes.Buffer
 	err = configuration.Execute(&b, map[string]any{

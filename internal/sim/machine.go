@@ -92,7 +92,7 @@ func (n *Network) AddMachine(ctx context.Context, spec MachineSpec) (*Machine, e
 // startBMC makes what the machine's BMC speaks, IPMI by UDP and Redfish by TCP at one port.
 func (m *Machine) startBMC(addr netip.AddrPort) error {
 	var errs []error
-	if m.spec.BMC != Redfish {
+	if m.spec.BMC == IPMI || m.spec.BMC == Both {
 		m.bmc = NewBMC(m, BMCOptions{
 			Name: m.spec.Name, UUID: m.spec.UUID, User: m.spec.User, Password: m.spec.Password,
 			Addr: addr, Listen: m.net.listenUDP, Log: m.net.opts.Log,

@@ -25,7 +25,7 @@ var (
 func (m *Machine) newRedfish(addr netip.AddrPort) *redfish.Service {
 	s := m.spec
 	o := redfish.Options{
-		Name: s.Name, UUID: s.UUID, User: s.User, Password: s.Password, Addr: addr,
+		Name: s.Name, UUID: s.UUID, Model: models[s.BMC], User: s.User, Password: s.Password, Addr: addr,
 		Listen: m.net.listenTCP, TLS: s.BMCTLS, Mode: redfish.Legacy, MAC: s.MAC,
 		MemoryMB: s.MemoryMB, Log: m.net.opts.Log,
 	}

@@ -9,6 +9,8 @@ import (
 	"net"
 	"regexp"
 	"slices"
+
+	"ingot/internal/sim/redfish"
 )
 
 // Firmware is what a machine starts with.
@@ -68,12 +70,28 @@ func (r NICROM) withoutPXE() []string {
 // Protocol is what a BMC speaks.
 type Protocol string
 
-// A BMC speaks IPMI 2.0, or Redfish, or both.
+// A BMC speaks IPMI 2.0, or Redfish, or both; an iLO speaks Redfish as HPE's BMCs do, of generation 5 or 4.
 const (
 	IPMI    Protocol = "ipmi"
 	Redfish Protocol = "redfish"
 	Both    Protocol = "ipmi+redfish"
+	ILO     Protocol = "ilo"
+	ILO4    Protocol = "ilo4"
 )
+
+// HardwareType is the hardware type with which a machine is enrolled that has such a BMC.
+func (p Protocol) HardwareType() string {
+	switch p {
+	case Redfish, Both:
+		return "redfish"
+	case ILO, ILO4:
+		return "ilo"
+	}
+	return "ipmi"
+}
+
+// models are the makes of BMCs that speak Redfish.
+var models = map[Protocol]redfish.Model{ILO: redfish.ILO5, ILO4: redfish.ILO4}
 
 // MachineSpec describes a machine. Only Name is required.
 type MachineSpec struct {
@@ -88,7 +106,8 @@ type MachineSpec struct {
 	MAC      string   // default: made of the name, so it stays over runs
 	// SecureBoot has UEFI firmware with the usual keys (Microsoft's) enforce signatures.
 	SecureBoot bool
-	// VirtualMedia gives the machine a CD drive and a removable disk, both empty, see [Machine.Insert].
+	// VirtualMedia gives the machine a CD drive and a removable disk, both empty, see [Machine.Insert];
+	// one with an iLO has them anyway.
 	VirtualMedia bool
 	BMC          Protocol // default IPMI
 	BMCTLS       bool     // Redfish by HTTPS; default HTTP
@@ -114,6 +133,7 @@ func (s MachineSpec) WithDefaults() (MachineSpec, error) {
 	// 52:54:00 is the locally administered prefix by which QEMU's cards are known.
 	s.MAC = cmp.Or(s.MAC, fmt.Sprintf("52:54:00:%02x:%02x:%02x", hash[16], hash[17], hash[18]))
 	s.BMC = cmp.Or(s.BMC, IPMI)
+	s.VirtualMedia = s.VirtualMedia || models[s.BMC] != ""
 	s.User = cmp.Or(s.User, "admin")
 	s.Password = cmp.Or(s.Password, "secret")
 	if err := s.check(); err != nil {
@@ -139,7 +159,7 @@ func (s MachineSpec) check() error {
 	if roms := []NICROM{IPXEROM, NoROM, HTTPOnly, PXE6Only}; !slices.Contains(roms, s.NICROM) {
 		return fmt.Errorf("network card ROM %q is none of %q", s.NICROM, roms)
 	}
-	if all := []Protocol{IPMI, Redfish, Both}; !slices.Contains(all, s.BMC) {
+	if all := []Protocol{IPMI, Redfish, Both, ILO, ILO4}; !slices.Contains(all, s.BMC) {
 		return fmt.Errorf("BMC %q is none of %q", s.BMC, all)
 	}
 	if s.MemoryMB < 0 || s.DiskSize < 0 || s.DiskSize%512 != 0 {

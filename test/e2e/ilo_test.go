@@ -1,0 +1,66 @@
+package e2e
+
+import (
+	"strings"
+	"testing"
+
+	"ingot/internal/lab"
+	"ingot/internal/sim"
+)
+
+// A machine of HPE is enrolled by the name of a classic driver and deployed from a medium that its iLO inserts,
+// whatever generation that is: by the actions of the schema, and by HPE's own.
+func TestAMachineIsDeployedByItsILO(t *testing.T) {
+	for name, spec := range map[string]sim.MachineSpec{
+		"iLO 5, UEFI": {Firmware: sim.UEFI, BMC: sim.ILO, BMCTLS: true},
+		"iLO 4, BIOS": {Firmware: sim.BIOS, BMC: sim.ILO4},
+	} {
+		t.Run(name, func(t *testing.T) {
+			spec.NICROM = sim.NoROM
+			l, m := startWith(t, spec, lab.Options{Cache: buildDir(t, "cache")})
+			enrollILO(t, l, m, "iscsi_ilo")
+			for field, want := range map[string]string{"driver": "ilo", "boot_interface": "ilo-virtual-media",
+				"deploy_interface": "iscsi"} {
+				if got := state(t, l, m, field); got != want {
+					t.Errorf("%s is %q", field, got)
+				}
+			}
+			baremetal(t, l, "node", "deploy", m.Spec().Name, "--wait", "240")
+			deployed(t, l, m)
+			for _, e := range timeline(t, l, m) {
+				if e.Source == "script" || e.Source == "tftp" {
+					t.Errorf("%s: %s", e.Source, e.Text)
+				}
+			}
+			if left := m.Redfish().Inserted("Cd"); left != "" {
+				t.Errorf("in the drive of an active machine: %s", left)
+			}
+			own := 0
+			for _, r := range m.Redfish().Requests() {
+				if strings.Contains(r.Path, "HpiLOVirtualMedia") && r.Status < 300 {
+					own++
+				}
+			}
+			if want := map[sim.Protocol]int{sim.ILO4: 2}[spec.BMC]; own != want {
+				t.Errorf("%d of HPE's actions were done, want %d", own, want)
+			}
+			baremetal(t, l, "node", "undeploy", m.Spec().Name, "--wait", "60")
+			if got := state(t, l, m, "power_state"); got != "power off" {
+				t.Errorf("power state %q", got)
+			}
+		})
+	}
+}
+
+// enrollILO is enroll by the keys of the hardware type ilo.
+func enrollILO(t *testing.T, l *lab.Lab, m *sim.Machine, driver string) {
+	t.Helper()
+	s := m.Spec()
+	uuid := baremetal(t, l, "node", "create", "--driver", driver, "--name", s.Name,
+		"--driver-info", "ilo_address="+m.Redfish().URL(),
+		"--driver-info", "ilo_username="+s.User, "--driver-info", "ilo_password="+s.Password,
+		"--driver-info", "ilo_verify_ca=false",
+		"--property", "capabilities=boot_mode:"+string(s.Firmware), "-f", "value", "-c", "uuid")
+	baremetal(t, l, "port", "create", s.MAC, "--node", uuid)
+	available(t, l, m)
+}
