@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"path"
 	"slices"
 	"strings"
 	"time"
@@ -97,7 +98,21 @@ func (c *Client) Drives(ctx context.Context, s *System) ([]*Drive, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read the virtual drives: %w", err)
 	}
+	slices.SortStableFunc(drives, func(a, b *Drive) int { return a.rank() - b.rank() })
 	return drives, nil
+}
+
+// rank orders drives by how likely it is that they take a medium from a URL: those that have an action for it
+// first. Lenovo's XCC has drives, named so, for what is uploaded and for remote consoles; they take none.
+func (d *Drive) rank() int {
+	name := path.Base(d.Path)
+	switch {
+	case d.Actions.Insert.Path != "" || d.hpe() != nil:
+		return 0
+	case strings.HasPrefix(name, "RDOC"), strings.HasPrefix(name, "Remote"):
+		return 2
+	}
+	return 1
 }
 
 // drivesOf reads a collection of drives; none if it is not there.

@@ -197,6 +197,33 @@ func TestMediaAreAPropertyWhereThereIsNoAction(t *testing.T) {
 	}
 }
 
+// A BMC may have drives that take what is uploaded, or comes from a remote console, and nothing from a URL.
+func TestADriveThatTakesURLsIsPreferred(t *testing.T) {
+	t.Parallel()
+	const drives = system + "/VirtualMedia"
+	drive := func(more string) string { return `{"MediaTypes": ["CD", "DVD", "Floppy"], "Inserted": false` + more + `}` }
+	action := `, "Actions": {"#VirtualMedia.InsertMedia": {"target": "/x"}}`
+	for want, members := range map[string][]struct{ name, more string }{
+		"EXT1": {{"RDOC1", ""}, {"RDOC2", ""}, {"Remote1", ""}, {"EXT1", ""}, {"EXT2", ""}},
+		"EXT2": {{"RDOC1", ""}, {"EXT1", ""}, {"EXT2", action}, {"EXT3", action}},
+		"1":    {{"1", ""}, {"2", ""}},
+	} {
+		b, c := start(t, nil)
+		b.answers["GET "+system] = text(200, strings.TrimSuffix(systemBody, "}")+
+			`, "VirtualMedia": {"@odata.id": "`+drives+`"}}`)
+		var links []string
+		for _, m := range members {
+			links = append(links, `{"@odata.id": "`+drives+"/"+m.name+`"}`)
+			b.answers["GET "+drives+"/"+m.name] = text(200, drive(m.more))
+		}
+		b.answers["GET "+drives] = text(200, `{"Members": [`+strings.Join(links, ",")+`]}`)
+		d, err := c.DriveFor(t.Context(), read(t, c), redfish.CD)
+		if err != nil || d == nil || d.Path != drives+"/"+want {
+			t.Errorf("%s: %+v, %v", want, d, err)
+		}
+	}
+}
+
 // HPE's name the messages of an error and leave the text to a registry.
 func TestAMessageWithoutATextIsTold(t *testing.T) {
 	t.Parallel()
