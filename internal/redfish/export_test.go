@@ -9,6 +9,16 @@ var (
 	Location         = location
 )
 
+// Insertions are the paths to which a medium may be sent, for a drive as it was read.
+func Insertions(body []byte) (paths []string) {
+	d, _ := decode[Drive](body)
+	d.Path = "/drive"
+	for _, r := range append(d.insertions("http://192.0.2.1/x.iso"), d.ejections()...) {
+		paths = append(paths, r.path)
+	}
+	return paths
+}
+
 const MaxText = maxText
 
 // TaskEnd tells how a task has ended, as await does.

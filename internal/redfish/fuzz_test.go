@@ -1,6 +1,7 @@
 package redfish_test
 
 import (
+	"slices"
 	"strings"
 	"testing"
 	"unicode"
@@ -12,7 +13,9 @@ import (
 // no link leads elsewhere.
 func FuzzBody(f *testing.F) {
 	for _, body := range []string{systemBody, errorBody, `{"Members": [{"@odata.id": "/a"}, 7, null]}`,
-		`{"TaskState": "Exception", "Messages": {"Message": "no\nway"}}`, `null`, "\xef\xbb\xbf{}", `[`} {
+		`{"TaskState": "Exception", "Messages": {"Message": "no\nway"}}`, `null`, "\xef\xbb\xbf{}", `[`,
+		`{"Oem": {"Hp": {"Actions": {"#HpiLOVirtualMedia.1.1.0.InsertVirtualMedia": {"target": "/x"}, "a": 7},
+			"BootOnNextServerReset": "yes"}, "Hpe": null}, "MediaTypes": "CD"}`} {
 		f.Add([]byte(body))
 	}
 	f.Fuzz(func(t *testing.T, body []byte) {
@@ -29,6 +32,10 @@ func FuzzBody(f *testing.F) {
 			}
 		}
 		redfish.DecodeActionInfo(body)
+		at := redfish.Insertions(body)
+		if len(at) == 0 || slices.ContainsFunc(at, func(p string) bool { return !strings.HasPrefix(p, "/") }) {
+			t.Errorf("media are sent to %q", at)
+		}
 		s, _ := redfish.DecodeSystem(body)
 		if s.Boot.Override() == "None" {
 			t.Error("None is a device")

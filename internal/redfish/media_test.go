@@ -201,7 +201,9 @@ func TestMediaAreAPropertyWhereThereIsNoAction(t *testing.T) {
 func TestADriveThatTakesURLsIsPreferred(t *testing.T) {
 	t.Parallel()
 	const drives = system + "/VirtualMedia"
-	drive := func(more string) string { return `{"MediaTypes": ["CD", "DVD", "Floppy"], "Inserted": false` + more + `}` }
+	drive := func(more string) string {
+		return `{"MediaTypes": ["CD", "DVD", "Floppy"], "Inserted": false` + more + `}`
+	}
 	action := `, "Actions": {"#VirtualMedia.InsertMedia": {"target": "/x"}}`
 	for want, members := range map[string][]struct{ name, more string }{
 		"EXT1": {{"RDOC1", ""}, {"RDOC2", ""}, {"Remote1", ""}, {"EXT1", ""}, {"EXT2", ""}},
