@@ -19,7 +19,7 @@ func TestErrorsOfTheRouterHaveTheirOwnShape(t *testing.T) {
 	}{
 		{"GET", "/v1/bogus", 404, "", "Not Found"},
 		{"GET", "/v1/allocations", 404, "", "Not Found"},
-		{"GET", "/v1/nodes/x/inventory", 404, "", "Not Found"},
+		{"GET", "/v1/nodes/x/firmware", 404, "", "Not Found"},
 		{"HEAD", "/v1/nodes", 405, "GET, POST", ""},
 		{"PUT", "/v1/nodes", 405, "GET, POST", "Method Not Allowed"},
 		{"GET", "/v1/nodes/x/states/provision", 405, "PUT", "Method Not Allowed"},

@@ -50,8 +50,8 @@ var nodeFields = fields[node]{
 	freeForm("extra", func(n *node) *ingot.Object { return &n.Extra }).may(both),
 	computed("fault", func(_ *call, n *node) any { return nullable(n.Fault) }).since(42),
 	nodeInterface("firmware", 86),
-	computed("inspection_finished_at", null).since(6),
-	computed("inspection_started_at", null).since(6),
+	computed("inspection_finished_at", inspected(ingot.InspectionFinished)).since(6),
+	computed("inspection_started_at", inspected(ingot.InspectionStarted)).since(6),
 	nodeInterface("inspect", 31),
 	freeForm("instance_info", func(n *node) *ingot.Object { return &n.InstanceInfo }).may(both).
 		shown(func(_ *call, n *node) any { return maskInstance(n.InstanceInfo) }),

@@ -101,6 +101,8 @@ var resourceRoutes = []route{
 		policy: "baremetal:node:history:get", object: true, handle: listHistoryDetails, args: pageArgs},
 	{method: http.MethodGet, pattern: "/v1/nodes/{ident}/history/{entry}", minor: historyMinor,
 		policy: "baremetal:node:history:get", object: true, handle: showHistory},
+	{method: http.MethodGet, pattern: "/v1/nodes/{ident}/inventory", minor: inventoryMinor,
+		policy: "baremetal:node:inventory:get", object: true, handle: showInventory},
 	{method: http.MethodGet, pattern: "/v1/nodes/{ident}/vifs", minor: vifMinor,
 		policy: "baremetal:node:vif:list", object: true, handle: listVIFs},
 	{method: http.MethodPost, pattern: "/v1/nodes/{ident}/vifs", minor: vifMinor,

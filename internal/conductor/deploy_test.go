@@ -255,10 +255,11 @@ func TestVerbsSurviveAKilledConductorAtEveryWrite(t *testing.T) {
 		{"enroll", "manage", "manageable"}, {"manageable", "provide", "available"},
 		{"available", "manage", "manageable"}, {"available", "deploy", "active"},
 		{"active", "rebuild", "active"}, {"active", "delete", "available"},
+		{"manageable", "inspect", "manageable"},
 	} {
 		t.Run(verb.event+" from "+verb.from, func(t *testing.T) {
 			t.Parallel()
-			w := newWorld(t)
+			w, _ := inspected(t, ingot.Inventory{Interfaces: []ingot.InventoryInterface{{MAC: "52:54:00:00:00:0a"}}})
 			for at, killed := int64(1), true; killed; at++ {
 				name := fmt.Sprintf("n%d", at)
 				c, stop, died := w.mortal(at)

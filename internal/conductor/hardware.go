@@ -31,6 +31,9 @@ func (c *Conductor) Validate(ctx context.Context, ident string) (map[string]rpc.
 		if d.Network != nil {
 			built["network"] = d.Network
 		}
+		if d.Inspect != nil {
+			built["inspect"] = d.Inspect
+		}
 	}
 	out := map[string]rpc.Validation{}
 	if err := cmp.Or(t.resolve(ctx), checkTraits(n)); composed == nil && err != nil {

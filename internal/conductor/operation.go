@@ -22,16 +22,18 @@ type operation struct {
 }
 
 var operations = map[lifecycle.State]operation{
-	lifecycle.Verifying: {end: done, fail: failPlain},
-	lifecycle.Deploying: {end: endDeploy, fail: failDeploy},
-	lifecycle.Deleting:  {end: endDelete, fail: failDelete},
-	lifecycle.Cleaning:  {end: endClean, fail: failPlain},
+	lifecycle.Verifying:  {end: done, fail: failPlain},
+	lifecycle.Inspecting: {end: endInspect, fail: failPlain},
+	lifecycle.Deploying:  {end: endDeploy, fail: failDeploy},
+	lifecycle.Deleting:   {end: endDelete, fail: failDelete},
+	lifecycle.Cleaning:   {end: endClean, fail: failPlain},
 }
 
 // ownSteps are the steps that the conductor runs itself, keyed by interface and name.
 var ownSteps = map[string]func(ctx context.Context, t *task) error{
 	"power.verify":     verify,
 	"deploy.tear_down": tearDown,
+	"inspect.inspect":  inspect,
 }
 
 var (

@@ -21,6 +21,7 @@ var verbs = map[lifecycle.Event]struct {
 }{
 	lifecycle.Manage:  {prepare: prepareManage},
 	lifecycle.Provide: {prepare: prepareProvide},
+	lifecycle.Inspect: {prepare: prepareInspect},
 	lifecycle.Deploy:  {prepare: prepareDeploy},
 	lifecycle.Rebuild: {prepare: prepareRebuild},
 	lifecycle.Delete:  {prepare: prepareDelete},

@@ -129,6 +129,12 @@ type DHCPOption struct {
 	Version     int
 }
 
+// Inspect finds out what is in a machine, without changing it.
+type Inspect interface {
+	Validator
+	Inspect(ctx context.Context, t *Task) (ingot.Inventory, error)
+}
+
 // Deploy puts an image on a machine in steps. Steps is pure. Execute may be called again for
 // the same step after a crash at any point, and must then reach the same end. A step that waited
 // is executed again when the machine has called back; it sees on the node what arrived. CleanUp

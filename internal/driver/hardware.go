@@ -36,6 +36,7 @@ type Table struct {
 	Management map[string]Management
 	Boot       map[string]Boot
 	Deploy     map[string]Deploy
+	Inspect    map[string]Inspect
 	// Network has those that are enabled, noop as nil; nil is noop alone.
 	Network map[string]Network
 }
@@ -46,6 +47,7 @@ type Driver struct {
 	Management Management
 	Boot       Boot
 	Deploy     Deploy
+	Inspect    Inspect // nil is no-inspect
 	Network    Network // nil is noop: there is none that we could connect it to
 }
 
@@ -73,6 +75,10 @@ func (t *Table) has(kind, name string) bool {
 		return t.Boot[name] != nil
 	case "deploy":
 		return t.Deploy[name] != nil
+	case "inspect":
+		if t.Inspect[name] != nil {
+			return true
+		}
 	case "network":
 		if t.Network != nil {
 			_, enabled := t.Network[name]
@@ -140,11 +146,13 @@ func (t *Table) Compose(n *ingot.Node) (Driver, error) {
 		Management: t.Management[n.Interfaces["management"]],
 		Boot:       t.Boot[n.Interfaces["boot"]],
 		Deploy:     t.Deploy[n.Interfaces["deploy"]],
+		Inspect:    t.Inspect[n.Interfaces["inspect"]],
 		Network:    t.Network[n.Interfaces["network"]],
 	}
 	for kind, missing := range map[string]bool{
 		"power": d.Power == nil, "management": d.Management == nil,
 		"boot": d.Boot == nil, "deploy": d.Deploy == nil,
+		"inspect": n.Interfaces["inspect"] != "" && !t.has("inspect", n.Interfaces["inspect"]),
 		"network": !t.has("network", n.Interfaces["network"]),
 	} {
 		if missing {
@@ -212,6 +220,8 @@ func (t *Table) implementation(kind, name string) any {
 		return t.Boot[name]
 	case "deploy":
 		return t.Deploy[name]
+	case "inspect":
+		return t.Inspect[name]
 	case "network":
 		return t.Network[name]
 	}

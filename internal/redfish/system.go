@@ -30,6 +30,23 @@ type System struct {
 	Actions struct {
 		Reset resetAction `json:"#ComputerSystem.Reset"`
 	} `json:"Actions"`
+	// What follows is for Inventory.
+	Manufacturer     string `json:"Manufacturer"`
+	Model            string `json:"Model"`
+	SerialNumber     string `json:"SerialNumber"`
+	ProcessorSummary struct {
+		Model                 string `json:"Model"`
+		Count                 int    `json:"Count"` // of sockets
+		CoreCount             int    `json:"CoreCount"`
+		LogicalProcessorCount int    `json:"LogicalProcessorCount"`
+	} `json:"ProcessorSummary"`
+	MemorySummary struct {
+		TotalSystemMemoryGiB float64 `json:"TotalSystemMemoryGiB"`
+	} `json:"MemorySummary"`
+	Processors         link `json:"Processors"`
+	EthernetInterfaces link `json:"EthernetInterfaces"`
+	Storage            link `json:"Storage"`
+	SimpleStorage      link `json:"SimpleStorage"`
 	// ETag is that of the resource as it was read.
 	ETag string `json:"@odata.etag"`
 }

@@ -78,8 +78,9 @@ func (s *server) table(bootURL string) (*driver.Table, error) {
 			ipmi.Name: byIPMI.Management(), redfish.Name: byRedfish.Management(),
 			redfish.ILOName: byILO.Management(), fake.Name: fake.Management{},
 		},
-		Boot:   bootInterfaces(s.boot.Boot),
-		Deploy: map[string]driver.Deploy{iscsi.Name: write, fake.Name: fake.Deploy{}},
+		Inspect: map[string]driver.Inspect{redfish.Name: byRedfish.Inspect(), redfish.ILOName: byILO.Inspect()},
+		Boot:    bootInterfaces(s.boot.Boot),
+		Deploy:  map[string]driver.Deploy{iscsi.Name: write, fake.Name: fake.Deploy{}},
 	}, nil
 }
 

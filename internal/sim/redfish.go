@@ -27,7 +27,7 @@ func (m *Machine) newRedfish(addr netip.AddrPort) *redfish.Service {
 	o := redfish.Options{
 		Name: s.Name, UUID: s.UUID, Model: models[s.BMC], User: s.User, Password: s.Password, Addr: addr,
 		Listen: m.net.listenTCP, TLS: s.BMCTLS, Mode: redfish.Legacy, MAC: s.MAC,
-		MemoryMB: s.MemoryMB, Log: m.net.opts.Log,
+		MemoryMB: s.MemoryMB, CPUs: 1, DiskBytes: []int64{s.DiskSize}, Log: m.net.opts.Log,
 	}
 	if s.Firmware == UEFI {
 		o.Mode = redfish.UEFI

@@ -26,6 +26,8 @@ func copiedTables() []copied {
 		copiedTable(&nodes, "id"), copiedTable(&ports, "id"), copiedTable(&histories, "id"),
 		copiedTable(&leases, "mac"), copiedTable(&journal, "seq"),
 		copiedTable(&pending, "id"), copiedTable(&bootFiles, "id"),
+		{name: "inventories", key: "node_id", columns: []string{"node_id", "inventory", "updated_at"},
+			flags: []bool{false, false, false}},
 		{name: "settings", key: "name", columns: []string{"name", "value"},
 			flags: []bool{false, false}},
 	}

@@ -141,8 +141,14 @@ func enroll(t *testing.T, l *lab.Lab, m *sim.Machine) {
 // available brings a node that was created to available, with the lab's image set.
 func available(t *testing.T, l *lab.Lab, m *sim.Machine) {
 	t.Helper()
+	baremetal(t, l, "node", "manage", m.Spec().Name, "--wait", "60")
+	provided(t, l, m)
+}
+
+// provided makes a node that is managed available, and says what it is to be deployed with.
+func provided(t *testing.T, l *lab.Lab, m *sim.Machine) {
+	t.Helper()
 	name := m.Spec().Name
-	baremetal(t, l, "node", "manage", name, "--wait", "60")
 	baremetal(t, l, "node", "provide", name, "--wait", "60")
 	baremetal(t, l, "node", "set", name,
 		"--instance-info", "image_source=file://"+l.Files.Image.QCOW2Path,

@@ -68,11 +68,20 @@ func TestAMachineIsDeployedWithoutDHCP(t *testing.T) {
 	}
 }
 
-// A machine with Redfish boots from the network as well.
+// A machine with Redfish boots from the network as well. Nobody says what it has: its BMC does.
 func TestAMachineWithRedfishIsDeployedByIPXE(t *testing.T) {
 	l, m := startWith(t, sim.MachineSpec{Firmware: sim.BIOS, BMC: sim.Redfish, BMCTLS: true},
 		lab.Options{Cache: buildDir(t, "cache")})
-	enrollRedfish(t, l, m, "ipxe")
+	createRedfish(t, l, m, "ipxe")
+	baremetal(t, l, "node", "manage", m.Spec().Name, "--wait", "60")
+	baremetal(t, l, "node", "inspect", m.Spec().Name, "--wait", "60")
+	if port := baremetal(t, l, "port", "list", "-f", "value", "-c", "Address"); port != m.Spec().MAC {
+		t.Errorf("port %q", port)
+	}
+	if found := state(t, l, m, "properties"); !strings.Contains(found, "'memory_mb': 512") {
+		t.Errorf("properties %s", found)
+	}
+	provided(t, l, m)
 	baremetal(t, l, "node", "deploy", m.Spec().Name, "--wait", "240")
 	deployed(t, l, m)
 	baremetal(t, l, "node", "undeploy", m.Spec().Name, "--wait", "60")
@@ -84,12 +93,18 @@ func TestAMachineWithRedfishIsDeployedByIPXE(t *testing.T) {
 // enrollRedfish is enroll by Redfish.
 func enrollRedfish(t *testing.T, l *lab.Lab, m *sim.Machine, boot string) {
 	t.Helper()
+	uuid := createRedfish(t, l, m, boot)
+	baremetal(t, l, "port", "create", m.Spec().MAC, "--node", uuid)
+	available(t, l, m)
+}
+
+// createRedfish creates a node and returns its UUID.
+func createRedfish(t *testing.T, l *lab.Lab, m *sim.Machine, boot string) string {
+	t.Helper()
 	s := m.Spec()
-	uuid := baremetal(t, l, "node", "create", "--driver", "redfish", "--boot-interface", boot, "--name", s.Name,
+	return baremetal(t, l, "node", "create", "--driver", "redfish", "--boot-interface", boot, "--name", s.Name,
 		"--driver-info", "redfish_address="+m.Redfish().URL(),
 		"--driver-info", "redfish_username="+s.User, "--driver-info", "redfish_password="+s.Password,
 		"--driver-info", "redfish_verify_ca=false",
 		"--property", "capabilities=boot_mode:"+string(s.Firmware), "-f", "value", "-c", "uuid")
-	baremetal(t, l, "port", "create", s.MAC, "--node", uuid)
-	available(t, l, m)
 }

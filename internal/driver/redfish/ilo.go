@@ -23,6 +23,7 @@ func HardwareILO() driver.Hardware {
 	h.Name = ILOName
 	h.Supported = maps.Clone(h.Supported)
 	h.Supported["power"], h.Supported["management"] = []string{ILOName}, []string{ILOName}
+	h.Supported["inspect"] = []string{ILOName, "no-inspect"}
 	h.Supported["boot"] = []string{"ilo-virtual-media", "ilo-ipxe", "ilo-pxe", "ipxe", "pxe"}
 	return h
 }

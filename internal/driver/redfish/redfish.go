@@ -35,7 +35,7 @@ type Options = driver.BMCOptions
 func Hardware() driver.Hardware {
 	return driver.Hardware{Name: Name, Supported: map[string][]string{
 		"power": {Name}, "management": {Name}, "boot": {"ipxe", "pxe", "redfish-virtual-media"}, "deploy": {"iscsi"},
-		"network": driver.Networks,
+		"inspect": {Name, "no-inspect"}, "network": driver.Networks,
 	}}
 }
 
@@ -72,6 +72,9 @@ var plain = face{
 
 // Power is the power interface.
 func (f *Family) Power() *Power { return &Power{f} }
+
+// Inspect is the inspect interface.
+func (f *Family) Inspect() *Inspect { return &Inspect{f} }
 
 // Management is the management interface.
 func (f *Family) Management() *Management { return &Management{f} }

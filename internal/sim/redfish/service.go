@@ -49,6 +49,9 @@ type Options struct {
 	// MAC and MemoryMB are what an inventory tells; default: nothing.
 	MAC      string
 	MemoryMB int
+	// CPUs, of one thread each, and DiskBytes, of each of its disks, too.
+	CPUs      int
+	DiskBytes []int64
 	// Sessions is how many there may be at a time; default 8.
 	Sessions int
 	// SessionTimeout ends a session that is not used; default half an hour.
@@ -242,6 +245,10 @@ func (s *Service) routes() []route {
 		{"POST " + resetPath, false, s.reset},
 		read(interfacesPath, collection("EthernetInterface", interfacesPath, interfacesPath+"/1")),
 		read(interfacesPath+"/1", s.ethernet),
+		read(processorsPath, collection("Processor", processorsPath, processorsPath+"/1")),
+		read(processorsPath+"/1", s.processor),
+		read(storagePath, collection("Storage", storagePath, storagePath+"/1")),
+		read(storagePath+"/1", s.storage),
 		read(Root+"Managers", collection("Manager", Root+"Managers", ManagerPath)),
 		read(ManagerPath, s.manager),
 		read(Root+"TaskService", s.taskService),
@@ -251,6 +258,9 @@ func (s *Service) routes() []route {
 		{"/", false, func(r *http.Request) reply {
 			return failure(http.StatusNotFound, "ResourceMissingAtURI", r.URL.Path)
 		}},
+	}
+	for i := range s.o.DiskBytes {
+		routes = append(routes, read(drivePath(i), func() object { return s.disk(i) }))
 	}
 	if s.drives != nil {
 		routes = append(routes, s.mediaRoutes(ManagerPath)...)

@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"net/http"
 	"slices"
 	"strings"
@@ -15,6 +16,8 @@ import (
 const (
 	resetPath      = SystemPath + "/Actions/ComputerSystem.Reset"
 	interfacesPath = SystemPath + "/EthernetInterfaces"
+	processorsPath = SystemPath + "/Processors"
+	storagePath    = SystemPath + "/Storage"
 )
 
 var (
@@ -47,6 +50,13 @@ func (s *Service) system() object {
 	}
 	if s.o.MAC != "" {
 		body["EthernetInterfaces"] = link(interfacesPath)
+	}
+	if s.o.CPUs > 0 {
+		body["Processors"] = link(processorsPath)
+		body["ProcessorSummary"] = object{"Count": 1, "LogicalProcessorCount": s.o.CPUs, "Model": "simulated"}
+	}
+	if len(s.o.DiskBytes) > 0 {
+		body["Storage"] = link(storagePath)
 	}
 	if s.drives != nil && s.Quirks().MediaUnderSystem {
 		body["VirtualMedia"] = link(s.mediaPath())
@@ -92,9 +102,41 @@ func (s *Service) ethernet() object {
 		"Id":                  "1",
 		"Name":                "NIC 1",
 		"MACAddress":          s.o.MAC,
+		"LinkStatus":          "LinkUp",
+		"SpeedMbps":           1000,
 		"PermanentMACAddress": s.o.MAC,
 		"Status":              object{"State": "Enabled", "Health": "OK"},
 	}
+}
+
+// processor is the machine's only one.
+func (s *Service) processor() object {
+	return object{
+		"@odata.id": processorsPath + "/1", "@odata.type": "#Processor.v1_8_0.Processor", "Id": "1", "Name": "CPU 1",
+		"ProcessorType": "CPU", "ProcessorArchitecture": "x86", "InstructionSet": "x86-64", "Model": "simulated",
+		"TotalCores": s.o.CPUs, "TotalThreads": s.o.CPUs, "Status": object{"State": "Enabled", "Health": "OK"},
+	}
+}
+
+// storage is the controller of its disks.
+func (s *Service) storage() object {
+	drives := []object{}
+	for i := range s.o.DiskBytes {
+		drives = append(drives, link(drivePath(i)))
+	}
+	return object{"@odata.id": storagePath + "/1", "@odata.type": "#Storage.v1_8_0.Storage", "Id": "1",
+		"Name": "Controller 1", "Drives": drives, "Drives@odata.count": len(drives),
+		"Status": object{"State": "Enabled", "Health": "OK"}}
+}
+
+func drivePath(i int) string { return fmt.Sprintf("%s/1/Drives/%d", storagePath, i+1) }
+
+// disk is one of its disks.
+func (s *Service) disk(i int) object {
+	return object{"@odata.id": drivePath(i), "@odata.type": "#Drive.v1_10_0.Drive", "Id": fmt.Sprint(i + 1),
+		"Name": fmt.Sprintf("Disk %d", i+1), "CapacityBytes": s.o.DiskBytes[i], "MediaType": "SSD", "Protocol": "SATA",
+		"Model": "simulated disk", "SerialNumber": fmt.Sprintf("%s-%d", s.o.UUID, i+1),
+		"Status": object{"State": "Enabled", "Health": "OK"}}
 }
 
 // patchSystem changes the boot override: the properties that are given, the others stay.

@@ -20,6 +20,11 @@ CREATE TABLE conductors (
     updated_at      BIGINT
 , incarnation TEXT NOT NULL DEFAULT '', address TEXT NOT NULL DEFAULT '', services TEXT NOT NULL DEFAULT '{}', version TEXT NOT NULL DEFAULT '', boot_tree TEXT NOT NULL DEFAULT '', draining BOOLEAN NOT NULL DEFAULT FALSE, load TEXT NOT NULL DEFAULT '{}');
 CREATE UNIQUE INDEX conductors_hostname ON conductors (hostname);
+CREATE TABLE inventories (
+    node_id    BIGINT PRIMARY KEY REFERENCES nodes (id) ON DELETE CASCADE,
+    inventory  TEXT NOT NULL,
+    updated_at BIGINT NOT NULL
+);
 CREATE TABLE journal (
     seq     INTEGER PRIMARY KEY AUTOINCREMENT,
     time    BIGINT NOT NULL,
