@@ -362,7 +362,8 @@ func Default() Config {
 			RequestTimeout: Duration(45 * time.Second), UpdatesPerSecond: 20},
 		Nova:    Nova{Notify: true},
 		Redfish: Redfish{Container: "ironic_redfish_container", Expiry: Duration(15 * time.Minute)},
-		ILO:     ILO{Container: "ironic_ilo_container", Expiry: Duration(15 * time.Minute)},
+		ILO: ILO{ClientTimeout: Duration(time.Minute), ClientPort: 443, Container: "ironic_ilo_container",
+			Expiry: Duration(15 * time.Minute)},
 	}
 }
 

@@ -17,8 +17,11 @@ type Redfish struct {
 	Expiry    Duration `toml:"swift_object_expiry_timeout"`
 }
 
-// ILO says where those of hardware type ilo are.
+// ILO says how the BMCs of hardware type ilo are used, and where their media are.
 type ILO struct {
+	ClientTimeout Duration `toml:"client_timeout"`
+	ClientPort    int      `toml:"client_port"`
+
 	UseWeb    bool     `toml:"use_web_server_for_images"`
 	UseWebToo bool     `toml:"use_http_web_server_for_images"`
 	Container string   `toml:"swift_ilo_container"`
@@ -112,6 +115,12 @@ func (c *Config) checkMedia(complain func(string, ...any)) {
 	if c.Redfish.UseSwift && !c.signsIn() {
 		complain("redfish.use_swift needs a cloud: set [keystone_authtoken], or [glance] auth_type, " +
 			"endpoint_override and the swift_ options")
+	}
+	if c.ILO.ClientPort < 1 || c.ILO.ClientPort > 65535 {
+		complain("ilo.client_port is %d; write a port from 1 to 65535", c.ILO.ClientPort)
+	}
+	if c.ILO.ClientTimeout < Duration(time.Second) {
+		complain("ilo.client_timeout is %s; at least 1s", time.Duration(c.ILO.ClientTimeout))
 	}
 	for _, s := range []struct {
 		key, name string

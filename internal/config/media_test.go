@@ -3,6 +3,7 @@ package config_test
 import (
 	"strings"
 	"testing"
+	"time"
 
 	"ingot/internal/config"
 	"ingot/internal/ingot"
@@ -40,6 +41,27 @@ func TestS3_1_ABooleanChoosesTheWebServerOverSwift(t *testing.T) {
 	_, err := config.Load(write(t, "[redfish]\nuse_swift = true\n"), nil)
 	if ingot.KindOf(err) != ingot.Invalid || !strings.Contains(err.Error(), "redfish.use_swift needs a cloud: set") {
 		t.Errorf("Swift without a cloud: %v", err)
+	}
+}
+
+func TestWhatCountsForILOsIsChecked(t *testing.T) {
+	t.Parallel()
+	if c := load(t, ""); c.ILO.ClientPort != 443 || c.ILO.ClientTimeout != config.Duration(time.Minute) {
+		t.Errorf("%+v", c.ILO)
+	}
+	c := load(t, "[ilo]\nclient_port = 8443\nclient_timeout = \"5m\"\n")
+	if c.ILO.ClientPort != 8443 || c.ILO.ClientTimeout != config.Duration(5*time.Minute) {
+		t.Errorf("%+v", c.ILO)
+	}
+	for text, want := range map[string]string{
+		"client_port = 65536":       "ilo.client_port is 65536",
+		"client_timeout = \"0s\"":   "ilo.client_timeout is 0s; at least 1s",
+		"client_timeout = \"10ms\"": "ilo.client_timeout is 10ms",
+	} {
+		_, err := config.Load(write(t, "[ilo]\n"+text+"\n"), nil)
+		if ingot.KindOf(err) != ingot.Invalid || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v", text, err)
+		}
 	}
 }
 

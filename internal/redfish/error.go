@@ -36,8 +36,12 @@ func (e *StatusError) Gone() bool {
 }
 
 // Busy tells whether the BMC asks to be asked again later. One that has no session left says 503, too, and
-// that may stay so for half an hour.
+// that may stay so for half an hour. HPE's take no boot device while the firmware of the machine starts, which
+// may be minutes.
 func (e *StatusError) Busy() bool {
+	if e.says("UnableToModifyDuringSystemPOST") {
+		return true
+	}
 	return (e.Status == http.StatusServiceUnavailable || e.Status == http.StatusTooManyRequests) &&
 		!e.says("SessionLimitExceeded") && !e.says("CreateLimitReachedForResource")
 }

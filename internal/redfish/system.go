@@ -298,6 +298,9 @@ func (c *Client) SetBoot(ctx context.Context, s *System, b Boot) error {
 
 // Picky tells whether the BMC may take another way to say the same.
 func (e *StatusError) Picky() bool {
+	if e.Busy() {
+		return false
+	}
 	switch e.Status {
 	case http.StatusBadRequest, http.StatusConflict, http.StatusUnprocessableEntity,
 		http.StatusInternalServerError, http.StatusNotImplemented:

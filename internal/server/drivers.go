@@ -43,7 +43,8 @@ func (s *server) table(bootURL string) (*driver.Table, error) {
 	bmcs := driver.BMCOptions{DefaultBootMode: s.cfg.Deploy.DefaultBootMode,
 		Timeout: time.Duration(s.cfg.Conductor.BMCTimeout)}
 	byIPMI, byRedfish := ipmi.New(bmcs), redfish.New(bmcs)
-	byILO := byRedfish.ILO()
+	byILO := byRedfish.ILO(redfish.ILOOptions{Timeout: time.Duration(s.cfg.ILO.ClientTimeout),
+		Port: s.cfg.ILO.ClientPort})
 	boot := pxe.Options{
 		Files: s.keeper, Await: s.keeper.Await, Env: netboot.Env{
 			BaseURLs: []string{bootURL}, KernelArgs: s.cfg.Deploy.KernelAppend,

@@ -1,9 +1,9 @@
 package redfish
 
 import (
+	"cmp"
 	"maps"
 	"net"
-	"net/url"
 	"strconv"
 	"strings"
 	"time"
@@ -28,25 +28,32 @@ func HardwareILO() driver.Hardware {
 	return h
 }
 
+// ILOOptions are those of Ironic's section [ilo]; the zero value works.
+type ILOOptions struct {
+	// Timeout bounds how long an iLO may be silent, for nodes that do not say; 0 is a minute.
+	Timeout time.Duration
+	// Port is that of iLOs, for nodes that do not say; 0 is 443.
+	Port int
+}
+
 // ILO is the same family with driver_info of the hardware type ilo: who talks to a BMC waits for who talks to
 // it as redfish.
-func (f *Family) ILO() *Family { return &Family{f.BMCs, ilo} }
-
-// The defaults of Ironic's section [ilo].
-const (
-	iloPort    = 443
-	iloTimeout = time.Minute
-)
+func (f *Family) ILO(o ILOOptions) *Family {
+	o.Timeout, o.Port = cmp.Or(o.Timeout, time.Minute), cmp.Or(o.Port, 443)
+	own := ilo
+	own.parse = o.parse
+	return &Family{f.BMCs, own}
+}
 
 // maxTimeout bounds client_timeout: nobody waits longer for an answer.
 const maxTimeout = time.Hour
 
 var iloIdentity = driver.Identity{Key: "ilo_system_uuid", Name: "system UUID", Address: "ilo_address"}
 
-// ilo is the face of the hardware type ilo.
+// ilo is the face of the hardware type ilo, but for how driver_info is read.
 var ilo = face{
-	parse: parseILO, identity: iloIdentity,
-	address: "ilo_address", user: "ilo_username", password: "ilo_password", verify: "ilo_verify_ca",
+	identity: iloIdentity,
+	address:  "ilo_address", user: "ilo_username", password: "ilo_password", verify: "ilo_verify_ca",
 	slow:     "client_timeout",
 	noSystem: "an iLO has one system; check ilo_address",
 	unread:   "check ilo_address, and look at its log",
@@ -60,16 +67,16 @@ var ilo = face{
 			"conductor's system; a file or directory with the certificates of CAs, or of iLOs, that are " +
 			"believed; False believes any, and with it whoever stands between.",
 		"ca_file":     "The same as ilo_verify_ca with a file; the older name.",
-		"client_port": "Port of the iLO's HTTPS. Default 443.",
-		"client_timeout": "Seconds that the iLO may be silent, retransmissions included. Default 60; 6 times " +
-			"as long in the steps of a deployment.",
+		"client_port": "Port of the iLO's HTTPS. Default: that of the configuration, 443.",
+		"client_timeout": "Seconds that the iLO may be silent, retransmissions included. Default: that of the " +
+			"configuration, 60; 6 times as long in the steps of a deployment.",
 		iloIdentity.Key: "System UUID of the machine; power and boot device of another one are left alone. " +
 			"Default: what its iLO said when the node was managed. \"any\" compares nothing.",
 	},
 }
 
-// parseILO reads and checks driver_info.
-func parseILO(n *ingot.Node) (info, error) {
+// parse reads and checks driver_info.
+func (o ILOOptions) parse(n *ingot.Node) (info, error) {
 	di := n.DriverInfo
 	i := info{user: driver.Text(di, "ilo_username"), password: ingot.Secret(driver.Text(di, "ilo_password")),
 		auth: redfish.Auto}
@@ -88,19 +95,23 @@ func parseILO(n *ingot.Node) (info, error) {
 			"driver_info: ['%s']. Set them with: baremetal node set %s --driver-info %s=...",
 			strings.Join(missing, "', '"), n.UUID, missing[0])
 	}
-	port, err := number(di, "client_port", iloPort, 65535)
+	port, err := number(di, "client_port", o.Port, 65535)
 	if err != nil {
 		return wrong("client_port", "%w", err)
 	}
-	seconds, err := number(di, "client_timeout", int(iloTimeout.Seconds()), int(maxTimeout.Seconds()))
+	seconds, err := number(di, "client_timeout", 0, int(maxTimeout.Seconds()))
 	if err != nil {
 		return wrong("client_timeout", "%w", err)
 	}
-	i.timeout = time.Duration(seconds) * time.Second
-	if i.address, err = iloAddress(driver.Text(di, "ilo_address"), port); err != nil {
+	i.timeout = cmp.Or(time.Duration(seconds)*time.Second, o.Timeout)
+	if i.address, err = redfish.ParseAddress(bracketed(driver.Text(di, "ilo_address"))); err != nil {
 		return wrong("ilo_address", "cannot be used: %w", err)
 	}
-	if driver.Text(di, "client_port") != "" && i.address.Port() != strconv.Itoa(port) {
+	named := driver.Text(di, "client_port") != ""
+	if i.address.Port() == "" && (named || i.address.Scheme == "https") {
+		i.address.Host = net.JoinHostPort(i.address.Hostname(), strconv.Itoa(port))
+	}
+	if named && i.address.Port() != strconv.Itoa(port) {
 		return wrong("ilo_address", "has a port, and client_port another one; remove one of them")
 	}
 	key := "ilo_verify_ca"
@@ -123,16 +134,13 @@ func parseILO(n *ingot.Node) (info, error) {
 	return i, nil
 }
 
-// iloAddress is the URL of an iLO: a host, or a URL, for those behind a proxy and in tests.
-func iloAddress(address string, port int) (*url.URL, error) {
-	if net.ParseIP(address) != nil {
-		address = net.JoinHostPort(address, strconv.Itoa(port))
+// bracketed is an address of IPv6 as URLs have it; what is no such address stays as it is: a host, or a URL, for
+// iLOs behind a proxy and in tests.
+func bracketed(address string) string {
+	if ip := net.ParseIP(address); ip != nil && ip.To4() == nil {
+		return "[" + address + "]"
 	}
-	u, err := redfish.ParseAddress(address)
-	if err == nil && u.Port() == "" && (u.Scheme == "https" || port != iloPort) {
-		u.Host = net.JoinHostPort(u.Hostname(), strconv.Itoa(port))
-	}
-	return u, err
+	return address
 }
 
 // number is a key with a number from 1 on.

@@ -37,7 +37,7 @@ func iloTask(address string) *driver.Task {
 	}
 }
 
-func iloFamily() *redfish.Family { return family(redfish.Options{}).ILO() }
+func iloFamily() *redfish.Family { return family(redfish.Options{}).ILO(redfish.ILOOptions{}) }
 
 func TestAnILOIsUsedAlsoTwice(t *testing.T) {
 	t.Parallel()
@@ -131,7 +131,7 @@ func TestDriverInfoOfAnILOIsChecked(t *testing.T) {
 	}
 	for _, right := range []ingot.Object{{}, {"client_port": 8443, "client_timeout": "5"}, {"ilo_address": "fd00::1"},
 		{"ilo_address": "https://10.0.0.1:444/"}, {"ilo_address": "10.0.0.1:444", "client_port": 444},
-		{"ilo_verify_ca": false}, {"ilo_verify_ca": "True"}, {"ilo_system_uuid": "any"}} {
+		{"ilo_address": "http://10.0.0.1", "client_port": 8080}, {"ilo_verify_ca": false}, {"ilo_verify_ca": "True"}, {"ilo_system_uuid": "any"}} {
 		if err := validate(right); err != nil {
 			t.Errorf("%v: %v", right, err)
 		}
@@ -233,7 +233,7 @@ func TestOneBMCHasOneTurnWhateverTheHardwareType(t *testing.T) {
 			done <- err
 		}()
 		go func() {
-			_, err := f.ILO().Power().PowerState(t.Context(), iloTask(s.URL()))
+			_, err := f.ILO(redfish.ILOOptions{}).Power().PowerState(t.Context(), iloTask(s.URL()))
 			done <- err
 		}()
 	}

@@ -23,7 +23,7 @@ func faulty(t *testing.T, model sim.Model, q sim.Quirks) (*sim.Service, *sim.Boa
 	s.SetQuirks(q)
 	f := family(redfish.Options{Timeout: time.Second})
 	if model != "" {
-		tk, f = iloTask(s.URL()), f.ILO()
+		tk, f = iloTask(s.URL()), f.ILO(redfish.ILOOptions{})
 		tk.Node.DriverInfo["client_timeout"] = 1
 	}
 	return s, b, tk, f
@@ -164,5 +164,36 @@ func TestAPasswordThatWasRotatedIsAskedFor(t *testing.T) {
 		if _, err := f.Power().PowerState(t.Context(), tk); err != nil {
 			t.Errorf("%s, with the new one: %v", name, err)
 		}
+	}
+}
+
+// An iLO takes no boot device while the firmware of its machine starts, which a deployment waits for.
+func TestABootDeviceIsSetWhenTheFirmwareHasStarted(t *testing.T) {
+	t.Parallel()
+	for name, model := range kinds {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			_, b, tk, f := faulty(t, model, sim.Quirks{LockedInPOST: 3 * time.Second})
+			if err := f.Power().SetPower(t.Context(), tk, ingot.PowerOn); err != nil {
+				t.Fatal(err)
+			}
+			set := func() error {
+				return f.Management().SetBootDevice(t.Context(), tk, driver.BootDevice{Device: "pxe"})
+			}
+			tk.Node.ProvisionState, tk.Node.TargetProvisionState = "deploying", "active"
+			if err := set(); err != nil || b.Boot().Target != sim.PXE {
+				t.Errorf("%v, override %v", err, b.Boot())
+			}
+		})
+	}
+	_, _, tk, f := faulty(t, sim.ILO5, sim.Quirks{LockedInPOST: time.Hour})
+	delete(tk.Node.DriverInfo, "client_timeout") // the configuration counts
+	f = family(redfish.Options{PollInterval: time.Second}).ILO(redfish.ILOOptions{Timeout: time.Second})
+	if err := f.Power().SetPower(t.Context(), tk, ingot.PowerOn); err != nil {
+		t.Fatal(err)
+	}
+	err := f.Management().SetBootDevice(t.Context(), tk, driver.BootDevice{Device: "pxe"})
+	if ingot.KindOf(err) != ingot.Unavailable || !strings.Contains(err.Error(), "UnableToModifyDuringSystemPOST") {
+		t.Errorf("for ever: %v", err)
 	}
 }

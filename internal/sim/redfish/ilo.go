@@ -39,8 +39,11 @@ var dialects = map[Model]dialect{
 			GracefulRestart}},
 }
 
-// maxMedia is HPE's message for a drive that is not empty.
-const maxMedia = "MaxVirtualMediaConnectionEstablished"
+// HPE's own messages: for a drive that is not empty, and for a change while the firmware starts.
+const (
+	maxMedia = "MaxVirtualMediaConnectionEstablished"
+	inPOST   = "UnableToModifyDuringSystemPOST"
+)
 
 // dialect is that of the model now.
 func (s *Service) dialect() dialect {
@@ -236,7 +239,7 @@ func (s *Service) dressed(answer reply) reply {
 		for _, m := range failed["@Message.ExtendedInfo"].([]object) {
 			id := strings.TrimPrefix(m["MessageId"].(string), registry)
 			prefix := l.registry
-			if id == maxMedia {
+			if id == maxMedia || id == inPOST {
 				prefix = "iLO.0.10."
 			}
 			ids = append(ids, object{"MessageId": prefix + id, "MessageArgs": m["MessageArgs"]})

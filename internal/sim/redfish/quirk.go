@@ -18,6 +18,8 @@ type Quirks struct {
 	BusyAfterPowerOn int
 	// AwayAfterPowerOn is for how long every request is answered with 503 after a power on.
 	AwayAfterPowerOn time.Duration
+	// LockedInPOST is for how long, after the system has begun to boot, its boot override cannot be changed.
+	LockedInPOST time.Duration
 	// NoMoreSessions has the limit of sessions reached, whoever has them.
 	NoMoreSessions bool
 	// NeedIfMatch answers 428 to a change without If-Match.

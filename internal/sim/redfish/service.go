@@ -79,6 +79,7 @@ type Service struct {
 	silent      bool
 	busy        int       // requests that are still answered with 503
 	away        time.Time // until when all are
+	post        time.Time // until when the override is locked
 	mode        Mode
 	media       map[Drive]slot
 	bootOnReset bool                // from the virtual CD drive, see ilo.go

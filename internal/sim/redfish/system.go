@@ -159,6 +159,9 @@ func (s *Service) patchSystem(r *http.Request) reply {
 	if change.Boot == nil {
 		return failure(http.StatusBadRequest, "PropertyMissing", "Boot")
 	}
+	if s.inPOST() {
+		return failure(http.StatusBadRequest, inPOST, "Boot")
+	}
 	b, c := s.boot(), change.Boot
 	if c.Mode != nil && !s.dialect().modes {
 		return failure(http.StatusBadRequest, "PropertyNotWritable", "BootSourceOverrideMode")
@@ -186,6 +189,12 @@ func (s *Service) patchSystem(r *http.Request) reply {
 	s.mode = b.Mode
 	s.mu.Unlock()
 	return reply{status: http.StatusOK, body: s.system()}
+}
+
+func (s *Service) inPOST() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return time.Now().Before(s.post)
 }
 
 // choose sets a property to one of its values; nil leaves it.
@@ -274,6 +283,7 @@ func (s *Service) doReset(ctx context.Context, how ResetType) reply {
 		s.away = time.Now().Add(s.quirks.AwayAfterPowerOn)
 	}
 	if boots(how, before) {
+		s.post = time.Now().Add(s.quirks.LockedInPOST)
 		s.ejectInBoot()
 	}
 	return reply{status: http.StatusNoContent}
