@@ -186,9 +186,9 @@ func TestABootDeviceIsSetWhenTheFirmwareHasStarted(t *testing.T) {
 			}
 		})
 	}
-	_, _, tk, f := faulty(t, sim.ILO5, sim.Quirks{LockedInPOST: time.Hour})
+	_, _, tk, _ := faulty(t, sim.ILO5, sim.Quirks{LockedInPOST: time.Hour})
 	delete(tk.Node.DriverInfo, "client_timeout") // the configuration counts
-	f = family(redfish.Options{PollInterval: time.Second}).ILO(redfish.ILOOptions{Timeout: time.Second})
+	f := family(redfish.Options{PollInterval: time.Second}).ILO(redfish.ILOOptions{Timeout: time.Second})
 	if err := f.Power().SetPower(t.Context(), tk, ingot.PowerOn); err != nil {
 		t.Fatal(err)
 	}
