@@ -119,7 +119,11 @@ func life(ctx context.Context) (ending, error) {
 	if err != nil {
 		return powerOff, fmt.Errorf("read kernel command line: %w", err)
 	}
-	params, err := ParseParams(string(line))
+	text, err := withFloppy(ctx, string(line))
+	if err != nil {
+		return powerOff, err
+	}
+	params, err := ParseParams(text)
 	if err != nil {
 		return powerOff, err
 	}

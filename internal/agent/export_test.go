@@ -121,3 +121,8 @@ func (a *Agent) Exports() []Target {
 
 // Syncs is how often the disk was flushed.
 func (a *Agent) Syncs() int { a.mu.Lock(); defer a.mu.Unlock(); return a.syncs }
+
+// ReadFloppy and WithFloppy are those of the agent.
+func ReadFloppy(sys, dev string) (string, error) { return readFloppy(sys, dev) }
+
+func WithFloppy(ctx context.Context, line string) (string, error) { return withFloppy(ctx, line) }

@@ -38,6 +38,7 @@ func (s *Server) routes() http.Handler {
 	}
 	if s.Boot != nil {
 		mux.HandleFunc("GET /media/{uuid}/{tag}/boot.iso", s.serveMedium)
+		mux.HandleFunc("GET /media/{uuid}/{tag}/image.img", s.serveMedium)
 	}
 	if s.Machine != nil {
 		mux.Handle("/v1/", s.Machine)

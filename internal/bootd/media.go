@@ -1,6 +1,7 @@
 package bootd
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"fmt"
@@ -30,12 +31,39 @@ type mediaMemory struct {
 
 // knownMedium is a medium as the database had it, laid out.
 type knownMedium struct {
-	layout  *iso9660.Image
+	layout  layout
 	tag     string // ETag: another one for other bytes
-	files   [2]*heldFile
+	files   []*heldFile
 	attempt string
 	at      time.Time
 }
+
+// layout is what a medium has where.
+type layout interface {
+	io.ReaderAt
+	Size() int64
+	// Section is as that of iso9660.Image.
+	Section(off, n int64) (from io.ReaderAt, at int64, ok bool)
+}
+
+// whole is a medium that is one file; small one that is in memory.
+type (
+	whole struct {
+		*heldFile
+		size int64
+	}
+	small struct{ *bytes.Reader }
+)
+
+var _, _, _ layout = (*iso9660.Image)(nil), whole{}, small{}
+
+func (w whole) Size() int64 { return w.size }
+
+func (w whole) Section(off, _ int64) (from io.ReaderAt, at int64, ok bool) {
+	return w.heldFile, off, true
+}
+
+func (small) Section(_, _ int64) (from io.ReaderAt, at int64, ok bool) { return nil, 0, false }
 
 // heldFile is a boot file that many read at a time, each by a place of its own.
 type heldFile struct {
@@ -128,9 +156,13 @@ func (s *Server) sendMedium(w http.ResponseWriter, r *http.Request, m knownMediu
 	h.Set("Cache-Control", "no-store")
 	h.Set("ETag", m.tag)
 	if r.Method == http.MethodGet && s.told.First(r.URL.Path) {
+		what := "medium"
+		if strings.HasSuffix(r.URL.Path, ".img") {
+			what = "floppy"
+		}
 		s.Journal.Add(ingot.Entry{Node: r.PathValue("uuid"), Attempt: m.attempt, Source: "bmc",
 			Level: ingot.LevelInfo, Time: s.Store.Now(),
-			Text: fmt.Sprintf("the medium of the deploy ramdisk is read by %s", clientOf(r))})
+			Text: fmt.Sprintf("the %s of the deploy ramdisk is read by %s", what, clientOf(r))})
 	}
 	size := m.layout.Size()
 	if off, n, ok := plainRange(r, size); ok {
@@ -256,16 +288,27 @@ func (s *Server) Lay(ctx context.Context, found netboot.Medium) (io.ReadSeeker, 
 }
 
 func (s *Server) layOut(found netboot.Medium, attempt string) (m knownMedium, err error) {
+	m = knownMedium{attempt: attempt, at: time.Now()}
+	switch {
+	case found.Parameters != nil:
+		image, err := media.Floppy(found.Parameters)
+		m.layout, m.tag = small{bytes.NewReader(image)}, fmt.Sprintf(`"%x"`, sha256.Sum256(image))
+		return m, err
+	case found.ISO.Known():
+		m.files = []*heldFile{{files: s.Files, digest: found.ISO.SHA256}}
+		m.layout, m.tag = whole{m.files[0], found.ISO.Size}, `"`+found.ISO.SHA256+`"`
+		return m, nil
+	}
 	loaders, err := s.mediumLoaders()
 	if err != nil {
 		return m, err
 	}
-	m = knownMedium{attempt: attempt, at: time.Now(), tag: fmt.Sprintf(`"%x"`, sha256.Sum256([]byte(strings.Join(
-		append([]string{loaders.Digest, found.Kernel.SHA256, found.Ramdisk.SHA256, found.Network}, found.Args...), " "))))}
+	m.tag = fmt.Sprintf(`"%x"`, sha256.Sum256([]byte(strings.Join(append([]string{loaders.Digest,
+		found.Kernel.SHA256, found.Ramdisk.SHA256, found.Network}, found.Args...), " "))))
 	var parts [2]media.File
 	for i, f := range []ingot.File{found.Kernel, found.Ramdisk} {
-		m.files[i] = &heldFile{files: s.Files, digest: f.SHA256}
-		parts[i] = media.File{Content: m.files[i], Size: f.Size}
+		held := &heldFile{files: s.Files, digest: f.SHA256}
+		m.files, parts[i] = append(m.files, held), media.File{Content: held, Size: f.Size}
 	}
 	m.layout, err = loaders.ISO(media.Content{Kernel: parts[0], Ramdisk: parts[1], Args: found.Args,
 		Network: found.Network})

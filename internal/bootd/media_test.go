@@ -229,3 +229,56 @@ func TestAddressesAreOnTheMedium(t *testing.T) {
 		}
 	}
 }
+
+// A site's own ISO is served as it is; the floppy that goes with it is one that others read.
+func TestS3_4_TheFloppyIsServedByEveryServer(t *testing.T) {
+	t.Parallel()
+	const base = "http://192.0.2.1:8080"
+	r, n := mediumRig(t, base, base, "http://192.0.2.2:8080")
+	n.Attempt.ISO.File, n.Attempt.Kernel, n.Attempt.Ramdisk = n.Attempt.Ramdisk, ingot.File{}, ingot.File{}
+	n.DriverInfo = ingot.Object{"deploy_iso": "file:///srv/ipa.iso"}
+	if err := r.Store.UpdateNode(t.Context(), n); err != nil {
+		t.Fatal(err)
+	}
+	url := serve(t, r)
+	if resp, iso := fetch(t, "GET", url+netboot.MediumPath(n), nil); resp.StatusCode != http.StatusOK ||
+		iso != strings.Repeat("b", 300_000) {
+		t.Errorf("the ISO: %s, %d bytes", resp.Status, len(iso))
+	}
+	if _, part := fetch(t, "GET", url+netboot.MediumPath(n), map[string]string{"Range": "bytes=299990-400000"}); part != "bbbbbbbbbb" {
+		t.Errorf("its end: %q", part)
+	}
+	resp, image := fetch(t, "GET", url+netboot.FloppyPath(n), nil)
+	if resp.StatusCode != http.StatusOK || len(image) != 1440<<10 {
+		t.Fatalf("the floppy: %s, %d bytes", resp.Status, len(image))
+	}
+	if _, part := fetch(t, "GET", url+netboot.FloppyPath(n), map[string]string{"Range": "bytes=0-511"}); part != image[:512] {
+		t.Error("its beginning is another one")
+	}
+	path := filepath.Join(t.TempDir(), "floppy")
+	if err := os.WriteFile(path, []byte(image), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	testkit.Run(t, "fsck.fat", "-n", path)
+	if out := testkit.Run(t, "blkid", "-p", "-o", "export", path); !strings.Contains(out, "LABEL=ir-vfd-dev\n") {
+		t.Errorf("the label: %s", out)
+	}
+	lines := strings.Split(strings.TrimSpace(testkit.Run(t, "mtype", "-i", path, "::parameters.txt")), "\n")
+	for _, want := range []string{"deployment_id=" + n.UUID, "deployment_key=correct-horse", "ipa-api-url=" + base,
+		"ironic_api_url=" + base + ",http://192.0.2.2:8080", "BOOTIF=01-52-54-00-77-00-01"} {
+		if !slices.Contains(lines, want) {
+			t.Errorf("no line %s in %q", want, lines)
+		}
+	}
+	if slices.ContainsFunc(lines, func(l string) bool { return !strings.Contains(l, "=") }) {
+		t.Errorf("lines that are no parameters: %q", lines)
+	}
+	m, ok := r.Boot.Medium(n, []*ingot.Port{{Address: known, PXEEnabled: true}}, netboot.FloppyPath(n))
+	laid, err := r.Lay(t.Context(), m)
+	if err != nil || !ok {
+		t.Fatal(ok, err)
+	}
+	if copied, err := io.ReadAll(laid); err != nil || string(copied) != image {
+		t.Errorf("it is copied as another one, %v", err)
+	}
+}

@@ -62,13 +62,21 @@ type Management interface {
 	SetBootDevice(ctx context.Context, t *Task, d BootDevice) error
 }
 
-// Media is an optional ability of Management. InsertMedium puts what is at a URL into the machine's virtual
-// CD drive, in place of what is there; Invalid if it has none. EjectMedium takes it out, but leaves what is
-// known to come from elsewhere than a path of URLs; no drive and an empty one are success. Both may run
-// twice.
+// Drive is a virtual drive of a machine.
+type Drive string
+
+// The drives.
+const (
+	CD     Drive = "CD"
+	Floppy Drive = "floppy"
+)
+
+// Media is an optional ability of Management. InsertMedium puts what is at a URL into a virtual drive of the
+// machine, in place of what is there; Invalid if it has none. EjectMedium takes it out, but leaves what is
+// known to come from URLs without a part; no drive and an empty one are success. Both may run twice.
 type Media interface {
-	InsertMedium(ctx context.Context, t *Task, url string) error
-	EjectMedium(ctx context.Context, t *Task, path string) error
+	InsertMedium(ctx context.Context, t *Task, d Drive, url string) error
+	EjectMedium(ctx context.Context, t *Task, d Drive, part string) error
 }
 
 // Boot makes a machine boot the deploy ramdisk or the instance: it prepares content (fetches

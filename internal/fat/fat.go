@@ -1,6 +1,6 @@
 // Package fat builds FAT12 and FAT16 file systems in memory, with long names (VFAT) and without a
-// partition table: what UEFI boots from, and the floppy that goes into a BMC. It reads none. Start at
-// [Build].
+// partition table: what UEFI boots from, and the floppy that goes into a BMC; and reads a file from such a
+// floppy. Start at [Build] and [ReadFile].
 package fat
 
 import (

@@ -132,6 +132,7 @@ type Attempt struct {
 	Key     Secret // deploy key, 32 alphanumerics; "" once the ramdisk said Completed
 	Kernel  File   // deploy kernel
 	Ramdisk File   // deploy ramdisk
+	ISO     ISO    // in place of both: what the machine boots by virtual media, if it is the site's own
 	Target  *ISCSITarget
 	// Completed tells that the ramdisk has let go of the disk and waits for the power cycle.
 	Completed bool
@@ -145,6 +146,15 @@ type Attempt struct {
 	// BootedAt is when it did so last; zero before, and in rows of binaries that did not count.
 	BootedAt time.Time
 }
+
+// ISO is a medium with a deploy ramdisk that a site has made.
+type ISO struct {
+	File File   // held by the conductors; none if BMCs read it from URL
+	URL  string `json:",omitempty"`
+}
+
+// Known tells whether there is one.
+func (i ISO) Known() bool { return i.URL != "" || i.File.Known() }
 
 // Format prints the attempt's name alone, for every verb: fmt passes over the methods of its
 // fields where the verb does not suit them, and some of them are secret.

@@ -1,5 +1,5 @@
 // Package media lays out what a BMC inserts into a machine: the ISO from which it boots its deploy
-// ramdisk, with BIOS and with UEFI. Kernel and ramdisk are not copied: they are read where they are, and
+// ramdisk, with BIOS and with UEFI, and the floppy that has what a ramdisk of the site's own is told. Kernel and ramdisk are not copied: they are read where they are, and
 // everything else is made of the same bytes everywhere, so that any conductor can go on with a transfer
 // that another one has begun. It publishes nothing (bootd does) and inserts nothing (drivers do).
 //
@@ -126,6 +126,18 @@ func (l Loaders) ISO(c Content) (*iso9660.Image, error) {
 		files = append(files, iso9660.File{Path: "openstack/latest/network_data.json", Data: []byte(c.Network)})
 	}
 	return iso9660.New(o, files)
+}
+
+// The floppy, as in Ironic.
+const (
+	FloppyLabel = "ir-vfd-dev"
+	Parameters  = "parameters.txt"
+)
+
+// Floppy is a floppy with the parameters of a ramdisk, name=value. It is the same for the same parameters.
+func Floppy(parameters []string) ([]byte, error) {
+	return fat.Build(fat.Options{Label: FloppyLabel, Time: made, Size: fat.FloppySize}, []fat.File{
+		{Path: Parameters, Data: []byte(strings.Join(parameters, "\n") + "\n")}})
 }
 
 // quoted are words of GRUB.

@@ -3,6 +3,7 @@ package netboot
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -10,12 +11,16 @@ import (
 	"ingot/internal/netdata"
 )
 
-// Medium is what a machine boots from a medium that its BMC inserts.
+// Medium is a medium that the BMC of a machine inserts: a kernel and a ramdisk, or an ISO, or a floppy.
 type Medium struct {
 	Kernel, Ramdisk ingot.File
 	Args            []string // of the kernel; clean
 	// Network is the file network_data.json for the ramdisk; "" is none.
 	Network string
+	// ISO is the site's own, as it is.
+	ISO ingot.File
+	// Parameters are of the floppy: name=value; clean.
+	Parameters []string
 }
 
 // StaticArg names the argument by which our agent learns the address of the card that BOOTIF names, in place of
@@ -25,19 +30,38 @@ const StaticArg = "agent_ip"
 // MediumOf returns the medium of the node's deploy ramdisk, with its machine known by a MAC; ok is false
 // if it boots no ramdisk now. The same row and environment give the same medium.
 func MediumOf(n *ingot.Node, mac string, env Env) (m Medium, ok bool) {
-	if d := Decide(n); d.Problem != "" || d.Intent != ingot.BootDeploy || len(env.BaseURLs) == 0 {
+	if d := decide(n); d.Problem != "" || d.Intent != ingot.BootDeploy || len(env.BaseURLs) == 0 {
 		return m, false
 	}
+	if n.Attempt.ISO.Known() {
+		return Medium{ISO: n.Attempt.ISO.File}, n.Attempt.ISO.File.Known()
+	}
+	kernel, ramdisk, args := told(n, mac, env)
+	return Medium{Kernel: kernel, Ramdisk: ramdisk, Args: args, Network: netdata.Text(n.NetworkData)}, true
+}
+
+// FloppyOf returns the floppy that goes with the site's own ISO; ok is false if the machine boots none now.
+func FloppyOf(n *ingot.Node, mac string, env Env) (m Medium, ok bool) {
+	if d := decide(n); d.Problem != "" || d.Intent != ingot.BootDeploy || len(env.BaseURLs) == 0 ||
+		!n.Attempt.ISO.Known() {
+		return m, false
+	}
+	_, _, args := told(n, mac, env)
+	return Medium{Parameters: slices.DeleteFunc(args, func(a string) bool { return !strings.Contains(a, "=") })}, true
+}
+
+// told is what a ramdisk is told of a node.
+func told(n *ingot.Node, mac string, env Env) (kernel, ramdisk ingot.File, args []string) {
 	var a answer
 	a.boot(n, &env)
-	args := []string{"BOOTIF=01-" + strings.ReplaceAll(mac, ":", "-")}
+	args = []string{"BOOTIF=01-" + strings.ReplaceAll(mac, ":", "-")}
 	for _, s := range netdata.Statics(n.NetworkData) {
 		if s.MAC == mac {
 			args = append(args, staticArg(s))
 			break
 		}
 	}
-	return Medium{a.kernel, a.ramdisk, append(args, a.args...), netdata.Text(n.NetworkData)}, true
+	return a.kernel, a.ramdisk, append(args, a.args...)
 }
 
 func staticArg(s netdata.Static) string {
@@ -50,11 +74,16 @@ func staticArg(s netdata.Static) string {
 
 // MediumPath is where the medium of a deployment is at every server. The medium has the deploy key on it, so
 // the path cannot be guessed; it is another one for each boot, because BMCs keep what they have read.
-func MediumPath(n *ingot.Node) string {
+func MediumPath(n *ingot.Node) string { return mediumPath(n, "medium", "boot.iso") }
+
+// FloppyPath is where the floppy is that goes with it.
+func FloppyPath(n *ingot.Node) string { return mediumPath(n, "floppy", "image.img") }
+
+func mediumPath(n *ingot.Node, what, file string) string {
 	if n.Attempt == nil {
 		return ""
 	}
-	return "/media/" + n.UUID + "/" + unguessable("medium "+n.Attempt.ID+" "+n.Attempt.Key.Reveal()) + "/boot.iso"
+	return "/media/" + n.UUID + "/" + unguessable(what+" "+n.Attempt.ID+" "+n.Attempt.Key.Reveal()) + "/" + file
 }
 
 // MediumTag makes the name of a medium unguessable that is stored somewhere; the node has an Attempt. It is

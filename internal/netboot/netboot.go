@@ -163,6 +163,14 @@ var booting = map[lifecycle.State][]ingot.BootIntent{
 // intent in the row; a state that does not exist, an intent that has no business in the state, or
 // one without its files is a Problem.
 func Decide(n *ingot.Node) Decision {
+	d := decide(n)
+	if d.Intent == ingot.BootDeploy && n.Attempt != nil && n.Attempt.ISO.Known() {
+		return Decision{Intent: ingot.BootNone} // its BMC has inserted what it boots
+	}
+	return d
+}
+
+func decide(n *ingot.Node) Decision {
 	state := lifecycle.State(n.ProvisionState)
 	allowed, known := booting[state]
 	if !known {
@@ -192,7 +200,7 @@ func Decide(n *ingot.Node) Decision {
 	if n.BootIntent == ingot.BootInstance {
 		return decideInstance(n)
 	}
-	if a := n.Attempt; a == nil || !a.Kernel.Known() || !a.Ramdisk.Known() {
+	if a := n.Attempt; a == nil || !a.ISO.Known() && (!a.Kernel.Known() || !a.Ramdisk.Known()) {
 		return Decision{ingot.BootError, "the machine shall boot a ramdisk, but its kernel or " +
 			"ramdisk is not on record; undeploy the node and deploy it again"}
 	}

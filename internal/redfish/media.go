@@ -59,17 +59,19 @@ func (d *Drive) Takes(types ...string) bool {
 // takes. nil if none takes one of them.
 func (c *Client) DriveFor(ctx context.Context, s *System, types ...string) (*Drive, error) {
 	drives, err := c.Drives(ctx, s)
-	if err != nil {
-		return nil, err
-	}
+	return Choose(drives, types...), err
+}
+
+// Choose is DriveFor from drives that were read.
+func Choose(drives []*Drive, types ...string) *Drive {
 	for _, t := range types {
 		for _, d := range drives {
 			if d.Takes(t) {
-				return d, nil
+				return d
 			}
 		}
 	}
-	return nil, nil
+	return nil
 }
 
 // Drives reads the virtual drives of a system. They are those of the system, or, before Redfish 2020.4, of

@@ -19,6 +19,7 @@ type attemptRow struct {
 	Key         string     `json:"key,omitempty"`
 	Kernel      ingot.File `json:"kernel"`
 	Ramdisk     ingot.File `json:"ramdisk"`
+	ISO         ingot.ISO  `json:"iso,omitzero"`
 	Target      *targetRow `json:"target,omitempty"`
 	Completed   bool       `json:"completed,omitempty"`
 	Written     bool       `json:"written,omitempty"`
@@ -41,7 +42,7 @@ func (a attempt) Value() (driver.Value, error) {
 	if v == nil {
 		return nil, nil
 	}
-	row := attemptRow{ID: v.ID, Key: v.Key.Reveal(), Kernel: v.Kernel, Ramdisk: v.Ramdisk,
+	row := attemptRow{ID: v.ID, Key: v.Key.Reveal(), Kernel: v.Kernel, Ramdisk: v.Ramdisk, ISO: v.ISO,
 		Completed: v.Completed, Written: v.Written, NeedsLoader: v.NeedsLoader,
 		Boots: v.Boots, BootedAt: v.BootedAt}
 	if t := v.Target; t != nil {
@@ -69,7 +70,7 @@ func (a attempt) Scan(src any) error {
 		return fmt.Errorf("decode attempt: %w", err)
 	}
 	v := &ingot.Attempt{ID: row.ID, Key: ingot.Secret(row.Key), Kernel: row.Kernel,
-		Ramdisk: row.Ramdisk, Completed: row.Completed, Written: row.Written,
+		Ramdisk: row.Ramdisk, ISO: row.ISO, Completed: row.Completed, Written: row.Written,
 		NeedsLoader: row.NeedsLoader, Boots: row.Boots, BootedAt: row.BootedAt}
 	if t := row.Target; t != nil {
 		v.Target = &ingot.ISCSITarget{Address: t.Address, Port: t.Port, IQN: t.IQN, LUN: t.LUN,

@@ -71,6 +71,7 @@ type likeness struct {
 	pxeEnabled      bool
 	attempt         bool
 	kernel, ramdisk ingot.File // of the attempt
+	iso             ingot.ISO
 }
 
 // version is the state of a port's and its node's row. ids are never used again.
@@ -95,16 +96,17 @@ func (l *machines) parse(text string) (m machine, err error) {
 	var attempt struct {
 		ID, Key         string
 		Kernel, Ramdisk json.RawMessage
+		ISO             json.RawMessage
 	}
 	if column := next(); column != "" {
-		attempt.Kernel, attempt.Ramdisk = json.RawMessage("{}"), json.RawMessage("{}")
+		attempt.Kernel, attempt.Ramdisk, attempt.ISO = json.RawMessage("{}"), json.RawMessage("{}"), json.RawMessage("{}")
 		if err := json.Unmarshal([]byte(column), &attempt); err != nil {
 			return m, fmt.Errorf("decode attempt: %w", err)
 		}
 	}
 	m.own = strings.Join(append(own, attempt.ID, attempt.Key), separator)
 	m.like, err = l.likeness(text + separator + string(attempt.Kernel) + separator +
-		string(attempt.Ramdisk))
+		string(attempt.Ramdisk) + separator + string(attempt.ISO))
 	return m, err
 }
 
@@ -130,7 +132,7 @@ func (l *machines) likeness(text string) (*likeness, error) {
 		return known, nil
 	}
 	column := strings.Split(text, separator)
-	if len(column) != 7 {
+	if len(column) != 8 {
 		return nil, fmt.Errorf("%d columns", len(column))
 	}
 	v := &likeness{pxeEnabled: column[0] != "0" && column[0] != "f", attempt: column[5] != ""}
@@ -139,7 +141,7 @@ func (l *machines) likeness(text string) (*likeness, error) {
 	err := document[map[string]string]{v: &v.node.Interfaces}.Scan(column[4])
 	if v.attempt {
 		err = errors.Join(err, json.Unmarshal([]byte(column[5]), &v.kernel),
-			json.Unmarshal([]byte(column[6]), &v.ramdisk))
+			json.Unmarshal([]byte(column[6]), &v.ramdisk), json.Unmarshal([]byte(column[7]), &v.iso))
 	}
 	if err != nil {
 		return nil, err
@@ -186,7 +188,7 @@ func (m *machine) rows() (*ingot.Node, *ingot.Port, error) {
 	}
 	if m.like.attempt {
 		v.attempt = ingot.Attempt{ID: next(), Key: ingot.Secret(next()),
-			Kernel: m.like.kernel, Ramdisk: m.like.ramdisk}
+			Kernel: m.like.kernel, Ramdisk: m.like.ramdisk, ISO: m.like.iso}
 		n.Attempt = &v.attempt
 	}
 	return n, p, nil
@@ -334,7 +336,7 @@ func (l *machines) place() int32 {
 // Machine returns the port with that address and its node, NotFound if there is none. Every DHCP
 // packet and every boot script needs them, so they have only the fields that those use: of the
 // node UUID, Name, Driver, DriverInfo, InstanceInfo, Properties, Interfaces, ProvisionState,
-// LastError, BootIntent, Instance and of its Attempt ID, Key, Kernel and Ramdisk; of the port
+// LastError, BootIntent, Instance and of its Attempt ID, Key, Kernel, Ramdisk and ISO; of the port
 // Address, PXEEnabled and Extra. Objects have at least the members kernel_append_params,
 // root_device and ip_address. They share memory with those of other callers, so they must not be
 // changed, and cannot be stored again. They are never older than the last write that returned

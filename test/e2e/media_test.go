@@ -1,13 +1,23 @@
 package e2e
 
 import (
+	"bytes"
 	"fmt"
+	"io"
 	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
+	"ingot/internal/config"
+	"ingot/internal/ingot"
 	"ingot/internal/lab"
+	"ingot/internal/media"
+	"ingot/internal/ramdisk"
 	"ingot/internal/sim"
+	"ingot/internal/sim/redfish"
 )
 
 // A machine is deployed from a medium that its BMC inserts: it asks no boot server for anything, and its
@@ -45,15 +55,7 @@ func TestAMachineIsDeployedWithoutDHCP(t *testing.T) {
 	spec := sim.MachineSpec{Firmware: sim.UEFI, NICROM: sim.NoROM, BMC: sim.Redfish, VirtualMedia: true}
 	l, m := startWith(t, spec, lab.Options{Cache: buildDir(t, "cache"), DHCPMode: "off"})
 	enrollRedfish(t, l, m, "redfish-virtual-media")
-	server, err := netip.ParseAddrPort(strings.TrimPrefix(l.Boot(), "http://"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	address := server.Addr().Next().String() // hosts are numbered from above it
-	baremetal(t, l, "node", "set", m.Spec().Name, "--network-data", fmt.Sprintf(
-		`{"links":[{"id":"e0","type":"phy","ethernet_mac_address":%q}],"services":[],"networks":[{"id":"n0","type":"ipv4",`+
-			`"link":"e0","network_id":"n","ip_address":%q,"netmask":"255.255.255.0","routes":[{"network":"0.0.0.0",`+
-			`"netmask":"0.0.0.0","gateway":%q}]}]}`, m.Spec().MAC, address, server.Addr()))
+	address := static(t, l, m)
 	baremetal(t, l, "node", "deploy", m.Spec().Name, "--wait", "240")
 	sameBytes(t, l, m)
 	seen := false
@@ -107,4 +109,72 @@ func createRedfish(t *testing.T, l *lab.Lab, m *sim.Machine, boot string) string
 		"--driver-info", "redfish_username="+s.User, "--driver-info", "redfish_password="+s.Password,
 		"--driver-info", "redfish_verify_ca=false",
 		"--property", "capabilities=boot_mode:"+string(s.Firmware), "-f", "value", "-c", "uuid")
+}
+
+// A site's own ISO boots the machine, and its ramdisk finds on a virtual floppy what it is told, its address
+// included: nobody answers DHCP.
+func TestAMachineIsDeployedByTheSitesISO(t *testing.T) {
+	spec := sim.MachineSpec{Firmware: sim.BIOS, NICROM: sim.NoROM, BMC: sim.Redfish, VirtualMedia: true}
+	l, m := startWith(t, spec, lab.Options{Cache: buildDir(t, "cache"), DHCPMode: "off"})
+	enrollRedfish(t, l, m, "redfish-virtual-media")
+	iso := filepath.Join(filepath.Dir(l.Files.Image.RawPath), "site.iso")
+	siteISO(t, iso, l.Files.Ramdisk)
+	t.Cleanup(func() { os.Remove(iso) })
+	address := static(t, l, m)
+	baremetal(t, l, "node", "set", m.Spec().Name, "--driver-info", "deploy_iso=file://"+iso)
+	baremetal(t, l, "node", "deploy", m.Spec().Name, "--wait", "240")
+	deployed(t, l, m)
+	if !slices.ContainsFunc(timeline(t, l, m), func(e ingot.Entry) bool { return strings.Contains(e.Text, address) }) {
+		t.Errorf("nobody came from %s", address)
+	}
+	for _, drive := range []redfish.Drive{redfish.VirtualCD, redfish.VirtualFloppy} {
+		if left := m.Redfish().Inserted(drive); left != "" {
+			t.Errorf("in drive %s of an active machine: %s", drive, left)
+		}
+	}
+}
+
+// siteISO writes an ISO that boots our ramdisk, and tells it of nothing.
+func siteISO(t *testing.T, path string, r ramdisk.Result) {
+	t.Helper()
+	loaders, err := media.ReadLoaders(config.Default().Boot.TFTPFiles)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var parts [2]media.File
+	for i, name := range []string{r.Kernel.Path, r.Ramdisk.Path} {
+		data, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		parts[i] = media.File{Content: bytes.NewReader(data), Size: int64(len(data))}
+	}
+	image, err := loaders.ISO(media.Content{Kernel: parts[0], Ramdisk: parts[1],
+		Args: []string{"boot_method=vmedia", "console=ttyS0", "quiet", "panic=30"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.Create(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if _, err := io.Copy(f, io.NewSectionReader(image, 0, image.Size())); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// static gives the machine's card an address by network_data, and returns that.
+func static(t *testing.T, l *lab.Lab, m *sim.Machine) string {
+	t.Helper()
+	server, err := netip.ParseAddrPort(strings.TrimPrefix(l.Boot(), "http://"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	address := server.Addr().Next().String() // hosts are numbered from above it
+	baremetal(t, l, "node", "set", m.Spec().Name, "--network-data", fmt.Sprintf(
+		`{"links":[{"id":"e0","type":"phy","ethernet_mac_address":%q}],"services":[],"networks":[{"id":"n0","type":"ipv4",`+
+			`"link":"e0","network_id":"n","ip_address":%q,"netmask":"255.255.255.0","routes":[{"network":"0.0.0.0",`+
+			`"netmask":"0.0.0.0","gateway":%q}]}]}`, m.Spec().MAC, address, server.Addr()))
+	return address
 }

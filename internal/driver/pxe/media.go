@@ -10,6 +10,7 @@ import (
 	"ingot/internal/iso9660"
 	"ingot/internal/netboot"
 	"ingot/internal/netdata"
+	"ingot/internal/publish"
 	"ingot/internal/ring"
 )
 
@@ -34,26 +35,41 @@ func (b *Boot) prepareMedium(n *ingot.Node) {
 		}
 	}
 	n.DriverInternalInfo[mediumKey] = servers[:min(len(servers), maxServers)]
-	if s := b.store(n); s != nil {
-		record(n, s.Record(published(n)))
+	s := b.store(n)
+	if s != nil && n.Attempt.ISO.URL == "" {
+		record(n, s.Record(published(n, publish.Boot)))
+	}
+	if iso := n.Attempt.ISO; iso.Known() {
+		n.DriverInternalInfo[siteKey] = siteMedium(n)
+		if s != nil {
+			record(n, s.Record(published(n, publish.Floppy)))
+		}
 	}
 }
 
-// Medium returns what is on the medium of a deployment, for whoever has the path that MediumPath made; ok is
-// false if there is none.
+// Medium returns what is on a medium of a deployment, for whoever has the path that MediumPath or FloppyPath
+// made; ok is false if there is none.
 func (b *Boot) Medium(n *ingot.Node, ports []*ingot.Port, path string) (m netboot.Medium, ok bool) {
-	if Kind(n) != MediaName || path != netboot.MediumPath(n) {
+	switch {
+	case Kind(n) != MediaName || n.Attempt == nil:
 		return m, false
+	case path == netboot.MediumPath(n):
+		return b.mediumOf(n, ports, publish.Boot)
+	case path == netboot.FloppyPath(n):
+		return b.mediumOf(n, ports, publish.Floppy)
 	}
-	return b.mediumOf(n, ports)
+	return m, false
 }
 
-func (b *Boot) mediumOf(n *ingot.Node, ports []*ingot.Port) (m netboot.Medium, ok bool) {
+func (b *Boot) mediumOf(n *ingot.Node, ports []*ingot.Port, k publish.Kind) (m netboot.Medium, ok bool) {
 	env := b.o.Env
 	env.BaseURLs = mediumServers(n)
 	card := mediumCard(n, ports)
 	if card == "" {
 		return m, false
+	}
+	if k == publish.Floppy {
+		return netboot.FloppyOf(n, card, env)
 	}
 	return netboot.MediumOf(n, card, env)
 }
@@ -95,12 +111,15 @@ func (b *Boot) validateMedium(t *driver.Task) error {
 		return ingot.Errorf(ingot.Invalid, "management interface %s of node %s inserts no virtual media; use "+
 			"redfish, or boot interface ipxe", t.Node.Interfaces["management"], t.Node.UUID)
 	}
+	if err := netdata.Check(t.Node.NetworkData); err != nil {
+		return err
+	}
+	if iso := deployISO(t.Node); iso != "" {
+		return checkISO(iso)
+	}
 	if arch := driver.Text(t.Node.Properties, "cpu_arch"); arch != "" && arch != "x86_64" {
 		return ingot.Errorf(ingot.Invalid, "the boot loaders of virtual media are for x86_64, and properties.cpu_arch "+
 			"of node %s is %s; use boot interface ipxe", t.Node.UUID, arch)
-	}
-	if err := netdata.Check(t.Node.NetworkData); err != nil {
-		return err
 	}
 	if b.o.Media == nil {
 		return nil
@@ -119,15 +138,38 @@ func (b *Boot) insert(ctx context.Context, t *driver.Task) error {
 			"medium; use boot interface ipxe", size, int64(iso9660.MaxSize))
 	}
 	media := t.Driver.Management.(driver.Media)
-	url, err := b.publish(ctx, t)
+	if err := b.insertKind(ctx, t, media, publish.Boot); err != nil {
+		return err
+	}
+	switch _, left := t.Node.DriverInternalInfo[siteKey]; {
+	case t.Node.Attempt.ISO.Known():
+		if err := b.insertKind(ctx, t, media, publish.Floppy); err != nil {
+			return err
+		}
+	case left: // the floppy of a deployment before
+		if err := media.EjectMedium(ctx, t, driver.Floppy, t.Node.UUID); err != nil {
+			return err
+		}
+		delete(t.Node.DriverInternalInfo, siteKey)
+	}
+	return t.SetBootDevice(ctx, driver.BootDevice{Device: "cdrom"})
+}
+
+// drives are where media go.
+var drives = map[publish.Kind]driver.Drive{publish.Boot: driver.CD, publish.Floppy: driver.Floppy}
+
+func (b *Boot) insertKind(ctx context.Context, t *driver.Task, media driver.Media, k publish.Kind) error {
+	url, err := b.publish(ctx, t, k)
 	if err != nil {
 		return err
 	}
-	if err := media.InsertMedium(ctx, t, url); err != nil {
+	if err := media.InsertMedium(ctx, t, drives[k], url); err != nil {
 		return err
 	}
-	t.Note(ingot.Entry{Source: "bmc", Text: "inserted the medium of the deploy ramdisk into the virtual CD drive"})
-	return t.SetBootDevice(ctx, driver.BootDevice{Device: "cdrom"})
+	what := map[publish.Kind]string{publish.Boot: "the medium of the deploy ramdisk",
+		publish.Floppy: "the parameters of the deploy ramdisk"}[k]
+	t.Note(ingot.Entry{Source: "bmc", Text: "inserted " + what + " into the virtual " + string(drives[k]) + " drive"})
+	return nil
 }
 
 // eject takes the medium out. A BMC that does not let it go is no reason for anything else to fail: the
@@ -138,10 +180,19 @@ func (b *Boot) eject(ctx context.Context, t *driver.Task) {
 	if !ok || t.Node.DriverInternalInfo[mediumKey] == nil || t.Allowed() != nil {
 		return
 	}
-	if err := media.EjectMedium(ctx, t, t.Node.UUID); err != nil {
+	part, site := t.Node.DriverInternalInfo[siteKey].(string)
+	if !site {
+		part = t.Node.UUID
+	}
+	err := media.EjectMedium(ctx, t, driver.CD, part)
+	if err == nil && site {
+		err = media.EjectMedium(ctx, t, driver.Floppy, t.Node.UUID)
+	}
+	if err != nil {
 		t.Note(ingot.Entry{Source: "bmc", Level: ingot.LevelWarning, Text: fmt.Sprintf(
-			"the medium of the deploy ramdisk is in the virtual CD drive still: %v", err)})
+			"the medium of the deploy ramdisk is in its virtual drive still: %v", err)})
 		return
 	}
 	delete(t.Node.DriverInternalInfo, mediumKey)
+	delete(t.Node.DriverInternalInfo, siteKey)
 }

@@ -23,9 +23,9 @@ func (b *Boot) store(n *ingot.Node) publish.Store {
 	return b.o.Publish(n.Interfaces["boot"])
 }
 
-// published is how the medium of the next boot is named.
-func published(n *ingot.Node) publish.Medium {
-	return publish.Medium{Kind: publish.Boot, Node: n.UUID, Tag: netboot.MediumTag(n), Attempt: n.Attempt.ID,
+// published is how a medium of the next boot is named.
+func published(n *ingot.Node, k publish.Kind) publish.Medium {
+	return publish.Medium{Kind: k, Node: n.UUID, Tag: netboot.MediumTag(n), Attempt: n.Attempt.ID,
 		Boot: n.Attempt.Boots}
 }
 
@@ -41,13 +41,17 @@ func record(n *ingot.Node, r publish.Record) {
 }
 
 // publish puts the medium where the BMC reads it, which is on record, and returns its URL.
-func (b *Boot) publish(ctx context.Context, t *driver.Task) (url string, err error) {
+func (b *Boot) publish(ctx context.Context, t *driver.Task, k publish.Kind) (url string, err error) {
 	n := t.Node
+	if iso := n.Attempt.ISO.URL; iso != "" && k == publish.Boot {
+		return iso, nil
+	}
 	s := b.store(n)
 	if s == nil {
-		return mediumServers(n)[0] + netboot.MediumPath(n), nil
+		path := map[publish.Kind]string{publish.Boot: netboot.MediumPath(n), publish.Floppy: netboot.FloppyPath(n)}[k]
+		return mediumServers(n)[0] + path, nil
 	}
-	m, ok := b.mediumOf(n, t.Ports)
+	m, ok := b.mediumOf(n, t.Ports, k)
 	if !ok {
 		return "", ingot.Errorf(ingot.Internal, "node %s boots no medium now", n.UUID)
 	}
@@ -55,10 +59,10 @@ func (b *Boot) publish(ctx context.Context, t *driver.Task) (url string, err err
 	if err != nil {
 		return "", fmt.Errorf("make the medium of the deploy ramdisk: %w", err)
 	}
-	if url, err = s.Put(ctx, published(n), content); err != nil {
+	if url, err = s.Put(ctx, published(n, k), content); err != nil {
 		return "", err
 	}
-	r := s.Record(published(n))
+	r := s.Record(published(n, k))
 	t.Note(ingot.Entry{Source: "step", Text: "put the medium of the deploy ramdisk into " + r.Store + ": " + r.Place})
 	return url, nil
 }

@@ -18,24 +18,32 @@ import (
 	"ingot/internal/publish"
 )
 
-// bmc has a virtual CD drive.
+// bmc has virtual drives.
 type bmc struct {
 	fake.Management
-	cd string // URL of what is in it
+	cd, floppy string // URLs of what is in them
 	// refuse is the error of the next commands.
 	refuse error
 }
 
-func (m *bmc) InsertMedium(_ context.Context, _ *driver.Task, url string) error {
-	if m.refuse == nil {
+func (m *bmc) InsertMedium(_ context.Context, _ *driver.Task, d driver.Drive, url string) error {
+	switch {
+	case m.refuse != nil:
+	case d == driver.CD:
 		m.cd = url
+	default:
+		m.floppy = url
 	}
 	return m.refuse
 }
 
-func (m *bmc) EjectMedium(_ context.Context, _ *driver.Task, part string) error {
-	if m.refuse == nil && strings.Contains(m.cd, part) {
+func (m *bmc) EjectMedium(_ context.Context, _ *driver.Task, d driver.Drive, part string) error {
+	switch {
+	case m.refuse != nil:
+	case d == driver.CD && strings.Contains(m.cd, part):
 		m.cd = ""
+	case d == driver.Floppy && strings.Contains(m.floppy, part):
+		m.floppy = ""
 	}
 	return m.refuse
 }

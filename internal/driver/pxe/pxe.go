@@ -115,6 +115,8 @@ func (b *Boot) Properties() map[string]string {
 			"ramdisk. Optional when a default is configured.",
 		"deploy_ramdisk": "URL (file:// or http(s)://) or Glance UUID of the deploy ramdisk. " +
 			"Optional when a default is configured.",
+		"deploy_iso": "URL (http(s)://, read by the BMC, or file://) or Glance UUID of an ISO with a deploy ramdisk " +
+			"of the site's own, for virtual media. Its parameters are on a floppy. Also: ilo_deploy_iso. Optional.",
 		"kernel_append_params": "Kernel arguments of the deploy ramdisk, in place of the " +
 			"configured ones; %default% inserts those. Optional.",
 		"force_persistent_boot_device": "Always, Never or Default: whether a boot device is set " +
@@ -151,7 +153,7 @@ func (b *Boot) Validate(_ context.Context, t *driver.Task) error {
 	if ramdisk == "" {
 		missing = append(missing, "'deploy_ramdisk'")
 	}
-	if len(missing) > 0 {
+	if len(missing) > 0 && deployISO(n) == "" {
 		return ingot.Errorf(ingot.Invalid, "Cannot validate the deploy ramdisk of node %s. Some "+
 			"parameters were missing in node's driver_info. Missing are: [%s]; set them, or a "+
 			"default in the section [deploy] of the configuration.", n.UUID,
@@ -210,12 +212,8 @@ func (b *Boot) PrepareRamdisk(ctx context.Context, t *driver.Task) error {
 	if err != nil {
 		return err
 	}
-	kernel, ramdisk := b.sources(n)
-	if n.Attempt.Kernel, err = b.hold(ctx, n, kernel); err != nil {
-		return fmt.Errorf("deploy_kernel of driver_info or of the configuration: %w", err)
-	}
-	if n.Attempt.Ramdisk, err = b.hold(ctx, n, ramdisk); err != nil {
-		return fmt.Errorf("deploy_ramdisk of driver_info or of the configuration: %w", err)
+	if err := b.holdRamdisk(ctx, n); err != nil {
+		return err
 	}
 	if err := b.holdInstance(ctx, n); err != nil {
 		return err
@@ -228,8 +226,8 @@ func (b *Boot) PrepareRamdisk(ctx context.Context, t *driver.Task) error {
 	if err := b.switchTo(ctx, t); err != nil {
 		return err
 	}
-	t.Note(ingot.Entry{Source: "step", Text: "ready to boot the deploy ramdisk: kernel " +
-		n.Attempt.Kernel.Name + ", ramdisk " + n.Attempt.Ramdisk.Name,
+	_, what := boots(n.Attempt)
+	t.Note(ingot.Entry{Source: "step", Text: "ready to boot the deploy ramdisk: " + what,
 		Data: ingot.Object{"kernel": n.Attempt.Kernel.SHA256,
 			"ramdisk": n.Attempt.Ramdisk.SHA256,
 			"bytes":   n.Attempt.Kernel.Size + n.Attempt.Ramdisk.Size}})
@@ -237,6 +235,22 @@ func (b *Boot) PrepareRamdisk(ctx context.Context, t *driver.Task) error {
 		return b.insert(ctx, t)
 	}
 	return t.SetBootDevice(ctx, driver.BootDevice{Device: "pxe", Persistent: persistent})
+}
+
+// holdRamdisk holds what the ramdisk is loaded from.
+func (b *Boot) holdRamdisk(ctx context.Context, n *ingot.Node) (err error) {
+	if iso := deployISO(n); iso != "" {
+		return b.holdISO(ctx, n, iso)
+	}
+	n.Attempt.ISO = ingot.ISO{}
+	kernel, ramdisk := b.sources(n)
+	if n.Attempt.Kernel, err = b.hold(ctx, n, kernel); err != nil {
+		return fmt.Errorf("deploy_kernel of driver_info or of the configuration: %w", err)
+	}
+	if n.Attempt.Ramdisk, err = b.hold(ctx, n, ramdisk); err != nil {
+		return fmt.Errorf("deploy_ramdisk of driver_info or of the configuration: %w", err)
+	}
+	return nil
 }
 
 // hold makes a file available to the machine of a node, by whatever its boot interface loads from.
@@ -254,7 +268,7 @@ func (b *Boot) await(ctx context.Context, t *driver.Task) error {
 		return nil
 	}
 	n := t.Node
-	files := []ingot.File{n.Attempt.Kernel, n.Attempt.Ramdisk}
+	files, _ := boots(n.Attempt)
 	if n.Instance != nil {
 		files = append(files, n.Instance.Kernel, n.Instance.Ramdisk)
 	}

@@ -54,7 +54,7 @@ func TestAnILOIsUsedAlsoTwice(t *testing.T) {
 			}
 			medium := "http://192.0.2.1/media/1/a/boot.iso"
 			for range 2 {
-				if err := m.InsertMedium(t.Context(), tk, medium); err != nil {
+				if err := m.InsertMedium(t.Context(), tk, driver.CD, medium); err != nil {
 					t.Fatal(err)
 				}
 				if err := m.SetBootDevice(t.Context(), tk, driver.BootDevice{Device: "cdrom"}); err != nil {
@@ -76,7 +76,7 @@ func TestAnILOIsUsedAlsoTwice(t *testing.T) {
 				}
 			}
 			for range 2 {
-				if err := m.EjectMedium(t.Context(), tk, "/media/1/"); err != nil || s.Inserted(sim.VirtualCD) != "" {
+				if err := m.EjectMedium(t.Context(), tk, driver.CD, "/media/1/"); err != nil || s.Inserted(sim.VirtualCD) != "" {
 					t.Errorf("eject: %v, inserted %q", err, s.Inserted(sim.VirtualCD))
 				}
 			}
@@ -96,7 +96,7 @@ func TestAnILOBootsTheMediumWithoutABootDevice(t *testing.T) {
 	t.Parallel()
 	s, b, _ := start(t, sim.Options{Model: sim.ILO4})
 	tk := iloTask(s.URL())
-	if err := iloFamily().Management().InsertMedium(t.Context(), tk, "http://192.0.2.1/boot.iso"); err != nil {
+	if err := iloFamily().Management().InsertMedium(t.Context(), tk, driver.CD, "http://192.0.2.1/boot.iso"); err != nil {
 		t.Fatal(err)
 	}
 	for range 2 {

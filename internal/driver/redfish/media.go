@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/url"
+	"slices"
 	"strings"
 
 	"ingot/internal/driver"
@@ -13,23 +14,26 @@ import (
 
 var _ driver.Media = (*Management)(nil)
 
-// InsertMedium inserts a CD. Its URL is a secret, and in no error. A BMC that can have the machine boot it
-// once is told so, besides what it is told to boot afterwards.
-func (m *Management) InsertMedium(ctx context.Context, t *driver.Task, at string) error {
-	return m.f.change(ctx, t, "insert a medium into the virtual CD drive", func(ctx context.Context,
+// InsertMedium inserts a medium. Its URL is a secret, and in no error. A BMC that can have the machine boot a
+// CD once is told so, besides what it is told to boot afterwards.
+func (m *Management) InsertMedium(ctx context.Context, t *driver.Task, kind driver.Drive, at string) error {
+	return m.f.change(ctx, t, "insert a medium into the virtual "+string(kind)+" drive", func(ctx context.Context,
 		s machine) error {
-		d, err := s.c.DriveFor(ctx, s.System, redfish.CD, redfish.DVD)
+		d, err := driveOf(ctx, s, kind)
 		switch {
 		case err != nil:
 			return err
 		case d == nil:
-			return ingot.Errorf(ingot.Invalid, "the BMC has no virtual CD drive of this machine alone; it may lack "+
-				"a licence for virtual media, or have it switched off. Use boot interface ipxe or pxe")
+			return ingot.Errorf(ingot.Invalid, "the BMC has no virtual %s drive of this machine alone; it may lack "+
+				"a licence for virtual media, or have it switched off. Use boot interface ipxe or pxe", kind)
 		}
 		if !d.Full() || d.Image != at {
 			if err := insert(ctx, s, d, at); err != nil {
 				return err
 			}
+		}
+		if kind != driver.CD {
+			return nil
 		}
 		var refused *redfish.StatusError
 		if _, err = s.c.BootOnReset(ctx, d); errors.As(err, &refused) {
@@ -57,13 +61,27 @@ func insert(ctx context.Context, s machine, d *redfish.Drive, at string) error {
 		"network, and that it has a licence for virtual media", refused, host)
 }
 
-// EjectMedium empties the CD drive, unless what is in it is known to be from elsewhere than a path.
-func (m *Management) EjectMedium(ctx context.Context, t *driver.Task, path string) error {
-	return m.f.change(ctx, t, "eject the virtual CD", func(ctx context.Context, s machine) error {
-		d, err := s.c.DriveFor(ctx, s.System, redfish.CD, redfish.DVD)
-		if err != nil || d == nil || strings.Contains(d.Image, "://") && !strings.Contains(d.Image, path) {
+// EjectMedium empties a drive, unless what is in it is known to be from elsewhere.
+func (m *Management) EjectMedium(ctx context.Context, t *driver.Task, kind driver.Drive, part string) error {
+	return m.f.change(ctx, t, "eject the virtual "+string(kind), func(ctx context.Context, s machine) error {
+		d, err := driveOf(ctx, s, kind)
+		if err != nil || d == nil || strings.Contains(d.Image, "://") && !strings.Contains(d.Image, part) {
 			return err
 		}
 		return s.c.Eject(ctx, d)
 	})
+}
+
+// driveOf is the drive of a kind; nil if there is none. The one for CDs is no floppy drive, whatever it takes.
+func driveOf(ctx context.Context, s machine, kind driver.Drive) (*redfish.Drive, error) {
+	drives, err := s.c.Drives(ctx, s.System)
+	if err != nil {
+		return nil, err
+	}
+	cd := redfish.Choose(drives, redfish.CD, redfish.DVD)
+	if kind == driver.CD {
+		return cd, nil
+	}
+	drives = slices.DeleteFunc(drives, func(d *redfish.Drive) bool { return d == cd })
+	return redfish.Choose(drives, redfish.Floppy, redfish.USBStick), nil
 }

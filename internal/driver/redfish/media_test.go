@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"ingot/internal/driver"
 	"ingot/internal/driver/redfish"
 	"ingot/internal/ingot"
 	sim "ingot/internal/sim/redfish"
@@ -26,7 +27,7 @@ func TestMediaAreInsertedAndEjected(t *testing.T) {
 			m := family(redfish.Options{}).Management()
 			first := medium.URL + "/media/1/a/boot.iso"
 			for range 2 { // again changes nothing
-				if err := m.InsertMedium(t.Context(), tk, first); err != nil {
+				if err := m.InsertMedium(t.Context(), tk, driver.CD, first); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -34,14 +35,14 @@ func TestMediaAreInsertedAndEjected(t *testing.T) {
 				t.Errorf("inserted %q", got)
 			}
 			next := medium.URL + "/media/1/b/boot.iso"
-			if err := m.InsertMedium(t.Context(), tk, next); err != nil || s.Inserted(sim.VirtualCD) != next {
+			if err := m.InsertMedium(t.Context(), tk, driver.CD, next); err != nil || s.Inserted(sim.VirtualCD) != next {
 				t.Errorf("another medium: %v, inserted %q", err, s.Inserted(sim.VirtualCD))
 			}
-			if err := m.EjectMedium(t.Context(), tk, "/media/2/"); err != nil || s.Inserted(sim.VirtualCD) != next {
+			if err := m.EjectMedium(t.Context(), tk, driver.CD, "/media/2/"); err != nil || s.Inserted(sim.VirtualCD) != next {
 				t.Errorf("somebody else's: %v, inserted %q", err, s.Inserted(sim.VirtualCD))
 			}
 			for range 2 {
-				if err := m.EjectMedium(t.Context(), tk, "/media/1/"); err != nil {
+				if err := m.EjectMedium(t.Context(), tk, driver.CD, "/media/1/"); err != nil {
 					t.Error(err)
 				}
 			}
@@ -59,7 +60,7 @@ func TestAMediumThatIsTakenAndNotInsertedIsAnError(t *testing.T) {
 	t.Parallel()
 	s, _, tk := start(t, sim.Options{})
 	s.SetQuirks(sim.Quirks{InsertDoesNothing: true})
-	err := family(redfish.Options{Timeout: time.Second}).Management().InsertMedium(t.Context(), tk, "http://127.0.0.1:9/boot.iso")
+	err := family(redfish.Options{Timeout: time.Second}).Management().InsertMedium(t.Context(), tk, driver.CD, "http://127.0.0.1:9/boot.iso")
 	if err == nil || !strings.Contains(err.Error(), "the drive is empty still") ||
 		strings.Contains(err.Error(), "boot.iso") {
 		t.Errorf("error %v", err)
@@ -85,11 +86,11 @@ func TestABMCWithoutDrivesHasNothingToEject(t *testing.T) {
 	t.Cleanup(front.Close)
 	tk.Node.DriverInfo["redfish_address"] = front.URL
 	m := family(redfish.Options{}).Management()
-	err = m.InsertMedium(t.Context(), tk, "http://127.0.0.1:9/boot.iso")
+	err = m.InsertMedium(t.Context(), tk, driver.CD, "http://127.0.0.1:9/boot.iso")
 	if ingot.KindOf(err) != ingot.Invalid || !strings.Contains(err.Error(), "has no virtual CD drive") {
 		t.Errorf("insert: %v", err)
 	}
-	if err := m.EjectMedium(t.Context(), tk, "/media/"); err != nil {
+	if err := m.EjectMedium(t.Context(), tk, driver.CD, "/media/"); err != nil {
 		t.Errorf("eject: %v", err)
 	}
 }

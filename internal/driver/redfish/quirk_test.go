@@ -36,7 +36,7 @@ func TestABMCThatIsPickyAboutURLsTakesOurs(t *testing.T) {
 	t.Parallel()
 	for name, model := range kinds {
 		s, _, tk, f := faulty(t, model, sim.Quirks{PlainURLs: true})
-		if err := f.Management().InsertMedium(t.Context(), tk, medium); err != nil ||
+		if err := f.Management().InsertMedium(t.Context(), tk, driver.CD, medium); err != nil ||
 			s.Inserted(sim.VirtualCD) != medium {
 			t.Errorf("%s: %v, inserted %q", name, err, s.Inserted(sim.VirtualCD))
 		}
@@ -49,7 +49,7 @@ func TestABMCThatRefusesTheURLIsSaidToWithoutIt(t *testing.T) {
 		for what, cause := range map[string]error{"unreachable": sim.ErrUnreachable, "broken": errors.New("no")} {
 			s, b, tk, f := faulty(t, model, sim.Quirks{})
 			b.Refuse(cause)
-			err := f.Management().InsertMedium(t.Context(), tk, medium)
+			err := f.Management().InsertMedium(t.Context(), tk, driver.CD, medium)
 			if ingot.KindOf(err) != ingot.Unavailable || !strings.Contains(err.Error(), "refused the medium") ||
 				!strings.Contains(err.Error(), "it reaches 192.0.2.1:8080") || strings.Contains(err.Error(), "c2VjcmV0") {
 				t.Errorf("%s, %s: %v", name, what, err)
@@ -58,7 +58,7 @@ func TestABMCThatRefusesTheURLIsSaidToWithoutIt(t *testing.T) {
 				t.Errorf("%s: %d sessions are left", name, n)
 			}
 			b.Refuse(nil) // once it can read it, the same again works
-			if err := f.Management().InsertMedium(t.Context(), tk, medium); err != nil {
+			if err := f.Management().InsertMedium(t.Context(), tk, driver.CD, medium); err != nil {
 				t.Errorf("%s, %s, again: %v", name, what, err)
 			}
 		}
@@ -72,7 +72,7 @@ func TestAMediumIsThereAfterARebootOfABMCThatLosesItAtAReset(t *testing.T) {
 		s, b, tk, f := faulty(t, model, sim.Quirks{LoseMediaAtReset: true})
 		steps := []func() error{
 			func() error { return f.Power().SetPower(t.Context(), tk, ingot.PowerOn) },
-			func() error { return f.Management().InsertMedium(t.Context(), tk, medium) },
+			func() error { return f.Management().InsertMedium(t.Context(), tk, driver.CD, medium) },
 			func() error {
 				return f.Management().SetBootDevice(t.Context(), tk, driver.BootDevice{Device: "cdrom"})
 			},
@@ -97,7 +97,7 @@ func TestAMediumThatWasEjectedInMidBootIsInsertedAgain(t *testing.T) {
 		m := f.Management()
 		boot := func() {
 			t.Helper()
-			for _, err := range []error{m.InsertMedium(t.Context(), tk, medium),
+			for _, err := range []error{m.InsertMedium(t.Context(), tk, driver.CD, medium),
 				m.SetBootDevice(t.Context(), tk, driver.BootDevice{Device: "cdrom"}),
 				f.Power().SetPower(t.Context(), tk, ingot.Rebooting)} {
 				if err != nil {
@@ -118,7 +118,7 @@ func TestAMediumThatWasEjectedInMidBootIsInsertedAgain(t *testing.T) {
 			t.Errorf("%s: inserted %q, booted %v", name, s.Inserted(sim.VirtualCD), b.Boots())
 		}
 		s.LoseMedia(t.Context())
-		if err := m.EjectMedium(t.Context(), tk, "/media/1be26c0b/"); err != nil {
+		if err := m.EjectMedium(t.Context(), tk, driver.CD, "/media/1be26c0b/"); err != nil {
 			t.Errorf("%s: eject: %v", name, err)
 		}
 	}
