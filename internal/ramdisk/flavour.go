@@ -23,6 +23,7 @@ var virtual = []string{
 // firmware file, and QEMU's imitations of older ones.
 var metal = []string{
 	"ahci", "ata_piix", "megaraid_sas", "mpt3sas", "hpsa", "smartpqi", "vmw_pvscsi",
+	"xhci_pci", "ehci_pci", "uhci_hcd", "usb_storage", // virtual drives of BMCs
 	"e1000", "e1000e", "igb", "igc", "ixgbe", "i40e", "tg3", "bnxt_en", "realtek", "r8169", "8139cp",
 	"vmxnet3",
 }
