@@ -37,7 +37,7 @@ func TestAMachineIsWhatBootAnswersNeed(t *testing.T) {
 		DriverInfo: n.DriverInfo, InstanceInfo: ingot.Object{}, Properties: n.Properties,
 		ProvisionState: n.ProvisionState, LastError: n.LastError, BootIntent: n.BootIntent,
 		Attempt: &ingot.Attempt{ID: n.Attempt.ID, Key: n.Attempt.Key, Kernel: n.Attempt.Kernel,
-			Ramdisk: n.Attempt.Ramdisk},
+			Ramdisk: n.Attempt.Ramdisk, ISO: n.Attempt.ISO},
 		Instance: n.Instance, Interfaces: n.Interfaces}
 	if diff := cmp.Diff(wantNode, gotNode); diff != "" {
 		t.Errorf("node (-want +got):\n%s", diff)

@@ -36,7 +36,7 @@ func TestFewLikenessesAreRemembered(t *testing.T) {
 	var l machines
 	for i := range maxLikenesses * 2 {
 		if _, err := l.likeness(strings.Join([]string{"1", "ipmi", fmt.Sprint(i), "none", "{}",
-			"", ""}, separator)); err != nil {
+			"", "", ""}, separator)); err != nil {
 			t.Fatal(err)
 		}
 		l.put(machine{own: fmt.Sprintf("52:54:00:00:%02x:%02x", i>>8, i&0xff)})

@@ -92,6 +92,7 @@ func fullNode() *ingot.Node {
 		Attempt: &ingot.Attempt{ID: "0a1b2c3d", Key: "secretkey",
 			Kernel:  ingot.File{SHA256: "aa", Name: "vmlinuz", Size: 7},
 			Ramdisk: ingot.File{SHA256: "bb", Name: "initrd", Size: 8},
+			ISO:     ingot.ISO{File: ingot.File{SHA256: "ab", Name: "ipa.iso", Size: 9}, URL: "http://site/ipa.iso"},
 			Target: &ingot.ISCSITarget{Address: "10.0.0.2", Port: 3260, IQN: "iqn.x", LUN: 1,
 				Username: "u", Password: "chapsecret"},
 			Completed: true, Written: true, NeedsLoader: true, Boots: 2,
