@@ -51,6 +51,8 @@ type Options struct {
 	BootRoot string
 	// CallbackTimeout is the server's deploy_callback_timeout; default five minutes.
 	CallbackTimeout time.Duration
+	// BootRetry is its boot_retry_timeout; default ten minutes, so that a slow machine is let alone.
+	BootRetry time.Duration
 	// Progress gets a line for each thing that is made; default: nothing.
 	Progress io.Writer
 }
@@ -97,6 +99,7 @@ func Start(ctx context.Context, o Options) (*Lab, error) {
 		o.Progress = io.Discard
 	}
 	o.CallbackTimeout = cmp.Or(o.CallbackTimeout, 5*time.Minute)
+	o.BootRetry = cmp.Or(o.BootRetry, 10*time.Minute)
 	o.CheckInterval = cmp.Or(o.CheckInterval, time.Second)
 	o.Flavour = cmp.Or(o.Flavour, ramdisk.Cloud)
 	o.DHCPMode = cmp.Or(o.DHCPMode, "server")

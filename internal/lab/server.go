@@ -42,7 +42,7 @@ listen = "{{.API}}"
 host = "{{.Host}}"
 enabled_hardware_types = [{{range .Hardware}}"{{.}}", {{end}}"fake-hardware"]
 deploy_callback_timeout = "{{.CallbackTimeout}}"
-boot_retry_timeout = "10m"
+boot_retry_timeout = "{{.BootRetry}}"
 check_provision_state_interval = "{{.CheckInterval}}"
 sync_power_state_interval = "10s"
 graceful_shutdown_timeout = "5s"
@@ -170,7 +170,7 @@ func (s *Server) configure(kernel, ramdisk, images string, o Options) error {
 	err = configuration.Execute(&b, map[string]any{
 		"Dir": s.dir, "API": APIAddress, "Kernel": kernel, "Ramdisk": ramdisk, "Images": images,
 		"Interface": s.link, "Address": s.addr, "Host": s.Host, "Database": database,
-		"Range": addresses, "CallbackTimeout": o.CallbackTimeout,
+		"Range": addresses, "CallbackTimeout": o.CallbackTimeout, "BootRetry": o.BootRetry,
 		"CheckInterval": o.CheckInterval, "Hardware": hardware,
 		"DHCPMode": o.DHCPMode, "BootPort": bootPort, "Cache": s.Cache(), "BootRoot": o.BootRoot,
 	})

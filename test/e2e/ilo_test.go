@@ -1,11 +1,15 @@
 package e2e
 
 import (
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
+	"ingot/internal/ingot"
 	"ingot/internal/lab"
 	"ingot/internal/sim"
+	"ingot/internal/sim/redfish"
 )
 
 // A machine of HPE is enrolled by the name of a classic driver and deployed from a medium that its iLO inserts,
@@ -49,6 +53,41 @@ func TestAMachineIsDeployedByItsILO(t *testing.T) {
 				t.Errorf("power state %q", got)
 			}
 		})
+	}
+}
+
+// A BMC may lose the medium while the machine reads it. The machine, which has nothing else to boot, is started
+// again with another one.
+func TestAMachineWhoseBMCEjectsInMidBootIsDeployed(t *testing.T) {
+	l, m := startWith(t, sim.MachineSpec{Firmware: sim.BIOS, BMC: sim.ILO, NICROM: sim.NoROM},
+		lab.Options{Cache: buildDir(t, "cache"), BootRetry: 30 * time.Second})
+	enrollILO(t, l, m, "ilo")
+	m.Redfish().SetQuirks(redfish.Quirks{EjectInBoot: 100 * time.Millisecond})
+	baremetal(t, l, "node", "deploy", m.Spec().Name)
+	lost := func() bool {
+		return m.PowerState() == sim.On && m.Redfish().Inserted(redfish.VirtualCD) == ""
+	}
+	for end := time.Now().Add(time.Minute); !lost(); time.Sleep(50 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("the medium was not ejected")
+		}
+	}
+	m.Redfish().SetQuirks(redfish.Quirks{})
+	for end := time.Now().Add(4 * time.Minute); ; time.Sleep(time.Second) {
+		now := state(t, l, m, "provision_state")
+		if now == "active" {
+			break
+		}
+		if now == "deploy failed" || time.Now().After(end) {
+			t.Fatalf("%s: %s", now, state(t, l, m, "last_error"))
+		}
+	}
+	deployed(t, l, m)
+	again := slices.ContainsFunc(timeline(t, l, m), func(e ingot.Entry) bool {
+		return strings.Contains(e.Text, "boot 2 of at most")
+	})
+	if !again {
+		t.Error("the machine was not started again")
 	}
 }
 
