@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -43,6 +44,8 @@ type Agent struct {
 	Params   Params
 	APIs     []string
 	Patience time.Duration
+	// Sources is how long sources of images are asked. Default a minute.
+	Sources time.Duration
 	// Disk and Spool are paths; without Spool there is no room for one.
 	Disk, Spool string
 
@@ -66,6 +69,7 @@ func (a *Agent) Run(ctx context.Context) (string, error) {
 	s.caller.Clock, s.caller.Patience = nil, a.Patience
 	s.cards = func() ([]string, error) { return []string{"52:54:00:77:00:09", "52:54:00:77:00:0a"}, nil }
 	s.listen, s.quick = "127.0.0.1:0", 50*time.Millisecond
+	s.patience, s.pause = cmp.Or(a.Sources, time.Minute), 10*time.Millisecond
 	s.spawn, s.say = func(task func()) { go task() }, a.note
 	s.machine = machine{
 		disk:  s.machine.disk,

@@ -20,8 +20,9 @@ const (
 	minorNeeded      = 68
 )
 
-// agentVersion is what conductors are told: that of the ironic-python-agent whose commands these are.
-const agentVersion = "9.4.0"
+// agentVersion is what conductors are told: that of the ironic-python-agent whose commands these are, and
+// that it is another one, which unpacks images.
+const agentVersion = "9.4.0+ingot"
 
 // hiddenToken is what a lookup says of a token that it has told before.
 const hiddenToken = "******"

@@ -32,6 +32,8 @@ type service struct {
 	say    func(string, ...any)
 	// quick is the interval of heartbeats that are news; 0: the default.
 	quick time.Duration
+	// patience is how long sources of an image are asked, pause the first pause between rounds.
+	patience, pause time.Duration
 
 	standing Standing
 	ends     chan ending // of one place: what a command wants to become of the machine
@@ -64,7 +66,7 @@ func newService(p Params, address net.IP, caller *Caller, disk func() choice) *s
 	caller.Patience = p.LookupTimeout
 	return &service{
 		params: p, address: address, caller: caller, cards: cards, listen: ":" + agentPort, spawn: spawn,
-		say: say, ends: make(chan ending, 1),
+		say: say, patience: sourcePatience, pause: 2 * time.Second, ends: make(chan ending, 1),
 		machine: machine{
 			disk:  once,
 			disks: func() ([]Disk, error) { return listDisks(sysBlock) },

@@ -22,6 +22,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -292,7 +293,8 @@ func TestTheAgentSaysWhoItIsAndIsCommanded(t *testing.T) {
 	a := newAPI(t)
 	c := commission(t, a, &agent.Agent{Params: agent.Params{Node: node}}, 4)
 	b := a.heartbeats()[0]
-	if !strings.HasPrefix(b.Callback, "https://127.0.0.1:") || b.Token != aToken || b.Version == "" {
+	if !strings.HasPrefix(b.Callback, "https://127.0.0.1:") || b.Token != aToken ||
+		!strings.Contains(b.Version, "ingot") {
 		t.Errorf("heartbeat %+v", b)
 	}
 	a.set(func() {
@@ -494,6 +496,37 @@ func TestTheNextSourceIsTakenWhenOneFails(t *testing.T) {
 	}
 }
 
+// A conductor that fetches the image itself says so, for longer than package image has patience.
+func TestASourceThatIsBusyIsAskedLater(t *testing.T) {
+	t.Parallel()
+	a := newAPI(t)
+	c := commission(t, a, &agent.Agent{}, 16)
+	image := newImage(11, 3)
+	var asked atomic.Int32
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		if asked.Add(1) < 5 {
+			w.WriteHeader(http.StatusServiceUnavailable)
+			return
+		}
+		w.Write(image)
+	}))
+	defer s.Close()
+	r := c.write(imageInfo(image, publishNothing(t), s.URL), nil)
+	if r.Status != "SUCCEEDED" || asked.Load() != 5 {
+		t.Errorf("after %d questions: %+v %+v", asked.Load(), r, r.Fault)
+	}
+	if !bytes.Equal(c.disk()[:3*mib], image) {
+		t.Error("the disk has not the image")
+	}
+	b := newAPI(t)
+	c = commission(t, b, &agent.Agent{Sources: time.Second}, 4)
+	begin := time.Now()
+	if r := c.write(imageInfo(image, dead(t), dead(t)), nil); r.Status != "FAILED" || r.Fault.Type !=
+		"ImageDownloadError" || time.Since(begin) < time.Second {
+		t.Errorf("nobody there for %v: %+v %+v", time.Since(begin), r, r.Fault)
+	}
+}
+
 func publishNothing(t *testing.T) string {
 	t.Helper()
 	s := httptest.NewServer(http.NotFoundHandler())
@@ -540,6 +573,41 @@ func TestWhatCannotBeWrittenIsSaid(t *testing.T) {
 	}
 	if r := c.write(imageInfo(image, url), nil); r.Status != "SUCCEEDED" {
 		t.Errorf("in the end: %+v %+v", r, r.Fault)
+	}
+}
+
+// qcow2 images are kept whole in memory where there is room for that.
+func TestAQcow2ImageIsWrittenIfItFitsIntoMemory(t *testing.T) {
+	t.Parallel()
+	a := newAPI(t)
+	c := commission(t, a, &agent.Agent{Spool: t.TempDir()}, 16)
+	image := newImage(12, 3)
+	raw, packed := filepath.Join(t.TempDir(), "raw"), filepath.Join(t.TempDir(), "qcow2")
+	if err := os.WriteFile(raw, image, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	testkit.Run(t, "qemu-img", "convert", "-f", "raw", "-O", "qcow2", "-c", raw, packed)
+	data, err := os.ReadFile(packed)
+	if err != nil {
+		t.Fatal(err)
+	}
+	info := imageInfo(data, publish(t, data))
+	info["disk_format"] = "qcow2"
+	if r := c.write(info, nil); r.Status != "SUCCEEDED" {
+		t.Errorf("%+v %+v", r, r.Fault)
+	}
+	if !bytes.Equal(c.disk()[:3*mib], image) {
+		t.Error("the disk has not the image")
+	}
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Length", strconv.Itoa(1<<50))
+		w.Write(data)
+		<-r.Context().Done()
+	}))
+	defer s.Close()
+	if r := c.write(imageInfo(data, s.URL), nil); r.Status != "FAILED" || r.Fault.Type != "ImageDownloadError" ||
+		!strings.Contains(r.Fault.Details, "deploy interface iscsi") {
+		t.Errorf("one that is too large: %+v %+v", r, r.Fault)
 	}
 }
 

@@ -135,12 +135,16 @@ func uptime() string {
 }
 
 // freeMemory is how many bytes programs could have, totalMemory how many there are.
-func freeMemory() (int64, error)  { return memoryOf("MemAvailable") }
-func totalMemory() (int64, error) { return memoryOf("MemTotal") }
+func freeMemory() (int64, error)  { return memoryOf("/proc/meminfo", "MemAvailable") }
+func totalMemory() (int64, error) { return memoryOf("/proc/meminfo", "MemTotal") }
 
-// memoryOf reads a line of /proc/meminfo, see proc(5).
-func memoryOf(name string) (int64, error) {
-	text, err := os.ReadFile("/proc/meminfo")
+// residentMemory is what this process has of it, peakMemory the most it ever had. They are for people.
+func residentMemory() int64 { n, _ := memoryOf("/proc/self/status", "VmRSS"); return n }
+func peakMemory() int64     { n, _ := memoryOf("/proc/self/status", "VmHWM"); return n }
+
+// memoryOf reads a line of a file of proc(5) that is about memory, and returns bytes.
+func memoryOf(file, name string) (int64, error) {
+	text, err := os.ReadFile(file)
 	if err != nil {
 		return 0, fmt.Errorf("read memory: %w", err)
 	}

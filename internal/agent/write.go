@@ -19,6 +19,7 @@ import (
 	"ingot/internal/configdrive"
 	"ingot/internal/deploy"
 	"ingot/internal/image"
+	"ingot/internal/ingot"
 )
 
 // Classes of errors of ironic-python-agent.
@@ -111,6 +112,7 @@ func (i ImageInfo) reference(from string, opt image.Options) (image.Reference, e
 // writeImage writes the image, and the config drive if there is one, to the disk.
 func (s *service) writeImage(ctx context.Context, args WriteArgs, job *command.Job) (string, error) {
 	defer debug.FreeOSMemory()
+	idle := residentMemory()
 	c := s.machine.disk()
 	if c.err != nil {
 		return "", command.Errorf(noDevice, "%v", c.err)
@@ -137,92 +139,114 @@ func (s *service) writeImage(ctx context.Context, args WriteArgs, job *command.J
 	s.say("writing the image to %s", c.disk)
 	r, err := s.writeFromAny(ctx, args.Image, client, disk, opt)
 	if err != nil {
-		s.say("error: %v", err)
+		s.say("error: %s", printable(err.Error()))
 		return "", err
 	}
 	s.mu.Lock()
 	s.written = &r
 	s.mu.Unlock()
-	s.say("image written and verified: %d bytes in %s", r.Read, r.Duration.Round(time.Millisecond))
+	s.say("image written and verified: %d bytes in %s, with %d MiB of memory above the idle agent", r.Read,
+		r.Duration.Round(time.Millisecond), (peakMemory()-idle)>>20)
 	return fmt.Sprintf("image (%s) written to device /dev/%s root_uuid=%s", args.Image.ID, c.disk.Name,
 		rootUUID(r)), nil
 }
 
-// aloneRetries is how often the only source there is is asked again in a row: for half a minute, in which a
-// server is restarted.
-const aloneRetries = 5
+const (
+	// sourcePatience is how long sources are asked that cannot be reached, say that they are busy, or break
+	// off. A conductor says so while it fetches the image itself.
+	sourcePatience = 3 * time.Minute
+	// longestSourcePause is the pause between two rounds that others grow to.
+	longestSourcePause = 10 * time.Second
+)
 
-// writeFromAny tries the URLs one after the other. What went wrong with the disk, or with an image
-// that does not fit, another source would not change.
+// writeFromAny tries the URLs one after the other, again and again. One that has no image, or another
+// one, is not asked again. What went wrong with the disk, or with an image that does not fit, another
+// source would not change.
 func (s *service) writeFromAny(ctx context.Context, info ImageInfo, client *http.Client,
 	disk deploy.Disk, opt deploy.Options) (deploy.Result, error) {
 	fetch := image.Options{Client: client, AllowMD5: s.standing.MD5,
-		Note: func(text string) { s.say("%s", printable(text)) }, Retries: aloneRetries}
-	rounds := 1
+		Note: func(text string) { s.say("%s", printable(text)) }}
 	if len(info.URLs) > 1 {
-		// The next one is likelier to be there than this one to come back; twice, because that may
-		// be the one that was restarted.
-		rounds, fetch.Retries = 2, 1
+		fetch.Retries = 1 // the next one is likelier to be there than this one to come back
 	}
-	var failed error
-	for at := range rounds * len(info.URLs) {
-		r, source, err := s.writeFrom(ctx, info, info.URLs[at%len(info.URLs)], fetch, disk, opt)
-		if err == nil {
-			return r, nil
+	sources, end := slices.Clone(info.URLs), time.Now().Add(s.patience)
+	for pause := s.pause; ; pause = min(pause*2, longestSourcePause) {
+		var failed sourceError
+		for i := 0; i < len(sources); {
+			r, err := s.writeFrom(ctx, info, sources[i], fetch, disk, opt)
+			if err == nil || !errors.As(err, &failed) || ctx.Err() != nil {
+				return r, err
+			}
+			if i++; !failed.again {
+				i--
+				sources = slices.Delete(sources, i, i+1)
+			}
+			if len(sources) > 0 {
+				s.say("%s; another source, or this one later", printable(failed.Details))
+			}
 		}
-		if !source || ctx.Err() != nil {
-			return deploy.Result{}, err
+		if len(sources) == 0 || time.Now().After(end) {
+			return deploy.Result{}, failed
 		}
-		if at < rounds*len(info.URLs)-1 {
-			s.say("%s; trying the next source", printable(err.Error()))
+		select {
+		case <-ctx.Done():
+			return deploy.Result{}, context.Cause(ctx)
+		case <-time.After(pause):
 		}
-		failed = err
 	}
-	return deploy.Result{}, failed
 }
 
-// writeFrom writes the image from one URL. It tells whether an error is about the source.
+// sourceError is about the source of an image.
+type sourceError struct {
+	*command.Fault
+	// again says that it may be well later.
+	again bool
+}
+
+func (e sourceError) Unwrap() error { return e.Fault }
+
+// lost has the class of an error of a source.
+func lost(err error) sourceError {
+	kind := downloadError
+	if errors.As(err, new(*image.ChecksumError)) {
+		kind = checksumError
+	}
+	return sourceError{command.Errorf(kind, "%v", err), ingot.KindOf(err) == ingot.Unavailable}
+}
+
+// writeFrom writes the image from one URL. An error is a sourceError or a *command.Fault.
 func (s *service) writeFrom(ctx context.Context, info ImageInfo, from string, fetch image.Options,
-	disk deploy.Disk, opt deploy.Options) (r deploy.Result, source bool, err error) {
+	disk deploy.Disk, opt deploy.Options) (deploy.Result, error) {
 	ref, err := info.reference(from, fetch)
 	if err != nil {
-		return deploy.Result{}, false, command.BadParams("%v", err)
+		return deploy.Result{}, command.BadParams("%v", err)
 	}
 	dir, room, undo, err := s.machine.spool()
 	if err != nil {
-		return deploy.Result{}, false, err
+		return deploy.Result{}, command.Errorf(downloadError, "%v", err)
 	}
 	defer undo()
 	fetch.SpoolDir = dir
 	img, err := image.Open(ctx, ref, fetch)
 	if errors.Is(err, image.ErrNoRoom) {
-		return deploy.Result{}, false, command.Errorf(downloadError, "the image is qcow2, which would "+
-			"have to be kept whole in the memory of this machine, and is larger than half of the free "+
-			"%d MiB. Publish it as raw (also compressed by zstd, gzip or xz), which is streamed, have "+
-			"the conductor convert it (force_raw_images), or use deploy interface iscsi", room>>19)
+		return deploy.Result{}, command.Errorf(downloadError, "the image is qcow2, which would have to "+
+			"be kept whole in the memory of this machine, and is larger than half of the free %d MiB. "+
+			"Publish it as raw (also compressed by zstd, gzip or xz), which is streamed, have the "+
+			"conductor convert it (force_raw_images), or use deploy interface iscsi", room>>19)
 	}
 	if err != nil {
-		return deploy.Result{}, true, imageFault(err)
+		return deploy.Result{}, lost(err)
 	}
 	defer img.Close()
 	w := &watched{Image: img}
-	r, err = deploy.WriteImage(ctx, disk, w, opt)
+	r, err := deploy.WriteImage(ctx, disk, w, opt)
 	switch {
 	case err == nil:
-		return r, false, nil
+		return r, nil
 	case w.failed:
-		return r, true, imageFault(err)
+		return r, lost(err)
 	}
-	return r, false, command.Errorf(writeError, "%v", err)
-}
-
-// imageFault has the class of an error of a source.
-func imageFault(err error) error {
-	var wrong *image.ChecksumError
-	if errors.As(err, &wrong) {
-		return command.Errorf(checksumError, "%v", err)
-	}
-	return command.Errorf(downloadError, "%v", err)
+	return r, command.Errorf(writeError, "%v", err)
 }
 
 // watched remembers whether it was the image that failed.

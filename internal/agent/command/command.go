@@ -98,15 +98,15 @@ type Job struct {
 
 type progress struct {
 	Bytes int64 `json:"bytes"`
-	// Total is -1 if only the end will tell.
+	// Total is 0 if only the end will tell.
 	Total int64 `json:"total"`
 }
 
-// Progress tells who polls how many bytes are done, of so many, or -1.
+// Progress tells who polls how many bytes are done, of so many, or -1 if that is unknown.
 func (j *Job) Progress(done, total int64) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	j.progress = &progress{done, total}
+	j.progress = &progress{done, max(0, total)}
 }
 
 // view is a job on the wire. Its parameters are left out, as they are in today's agents: they hold
