@@ -91,6 +91,30 @@ func TestAnILOIsUsedAlsoTwice(t *testing.T) {
 	}
 }
 
+func TestAnILOHasAFloppyDriveAndKnowsItsMachine(t *testing.T) {
+	t.Parallel()
+	for name, c := range ilos {
+		s, _, _ := start(t, sim.Options{Model: c.model, MAC: "52:54:00:00:00:01", MemoryMB: 2048})
+		s.SetQuirks(c.with)
+		tk, m := iloTask(s.URL()), iloFamily().Management()
+		const floppy = "http://192.0.2.1/media/1/a/parameters.img"
+		if err := m.InsertMedium(t.Context(), tk, driver.Floppy, floppy); err != nil ||
+			s.Inserted(sim.VirtualFloppy) != floppy || s.Inserted(sim.VirtualCD) != "" {
+			t.Errorf("%s: %v, in the drives %q and %q", name, err, s.Inserted(sim.VirtualFloppy),
+				s.Inserted(sim.VirtualCD))
+		}
+		if err := m.EjectMedium(t.Context(), tk, driver.Floppy, "/media/1/"); err != nil ||
+			s.Inserted(sim.VirtualFloppy) != "" {
+			t.Errorf("%s: eject: %v", name, err)
+		}
+		found, err := iloFamily().Inspect().Inspect(t.Context(), tk)
+		if err != nil || found.Memory.PhysicalMB != 2048 || len(found.Interfaces) != 1 ||
+			found.Interfaces[0].MAC != "52:54:00:00:00:01" || found.BMCAddress != "127.0.0.1" {
+			t.Errorf("%s: %+v, %v", name, found, err)
+		}
+	}
+}
+
 // The switches of an iLO whose firmware knows nothing but the medium to boot: the boot device need not be told.
 func TestAnILOBootsTheMediumWithoutABootDevice(t *testing.T) {
 	t.Parallel()
