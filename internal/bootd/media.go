@@ -161,7 +161,7 @@ func (s *Server) sendMedium(w http.ResponseWriter, r *http.Request, m knownMediu
 			what = "floppy"
 		}
 		s.Journal.Add(ingot.Entry{Node: r.PathValue("uuid"), Attempt: m.attempt, Source: "bmc",
-			Level: ingot.LevelInfo, Time: s.Store.Now(),
+			Level: ingot.LevelInfo, Time: s.Store.Now(), Data: ingot.Object{ingot.DataServer: s.Life},
 			Text: fmt.Sprintf("the %s of the deploy ramdisk is read by %s", what, clientOf(r))})
 	}
 	size := m.layout.Size()

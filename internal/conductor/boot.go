@@ -144,6 +144,8 @@ const (
 	// from a boot program to that.
 	graceOfAnswer = time.Second
 	graceOfFile   = 10 * time.Second
+	// graceOfMedium is that from the beginning of a medium, which BMCs read slowly.
+	graceOfMedium = 90 * time.Second
 )
 
 // retryStranded starts machines again that a server has sent to itself before it died: DHCP names one
@@ -197,26 +199,16 @@ func (c *Conductor) stranded(ctx context.Context, n *ingot.Node) (why string, er
 		n.ProvisionState != string(lifecycle.WaitCallBack) {
 		return "", nil
 	}
-	entries, err := c.o.Store.Journal(ctx, store.JournalQuery{Node: n.UUID, Last: 20})
-	if err != nil {
+	last, err := c.lostAt(ctx, n)
+	if last == nil || err != nil {
 		return "", err
-	}
-	i := lastIndex(entries, func(e ingot.Entry) bool {
-		return e.Attempt == a.ID && slices.Contains(machineSources, e.Source)
-	})
-	if i < 0 {
-		return "", nil
-	}
-	last := entries[i]
-	server, _ := last.Data[ingot.DataServer].(string)
-	members := c.members.Load()
-	if server == "" || members == nil || lives(members.all)[server] {
-		return "", nil
 	}
 	since, grace := c.o.Store.Now().Sub(last.Time), graceOfAnswer
 	switch file, _ := last.Data["file"].(string); {
 	case last.Source == "tftp":
 		grace = graceOfFile
+	case readsMedium(*last):
+		grace = graceOfMedium
 	case file == "":
 		return "", nil // an operating system, which asks nobody for a file
 	}
@@ -226,6 +218,30 @@ func (c *Conductor) stranded(ctx context.Context, n *ingot.Node) (why string, er
 	return fmt.Sprintf("the server that the machine was sent to %s ago has died (%s). Starting the "+
 		"machine into the network again", since.Round(100*time.Millisecond), last.Text), nil
 }
+
+// lostAt is the last sign of the machine of an attempt, if that had to do with a server which is no more; nil
+// otherwise.
+func (c *Conductor) lostAt(ctx context.Context, n *ingot.Node) (*ingot.Entry, error) {
+	entries, err := c.o.Store.Journal(ctx, store.JournalQuery{Node: n.UUID, Last: 20})
+	if err != nil {
+		return nil, err
+	}
+	i := lastIndex(entries, func(e ingot.Entry) bool {
+		return e.Attempt == n.Attempt.ID && (slices.Contains(machineSources, e.Source) || readsMedium(e))
+	})
+	if i < 0 {
+		return nil, nil
+	}
+	server, _ := entries[i].Data[ingot.DataServer].(string)
+	members := c.members.Load()
+	if server == "" || members == nil || lives(members.all)[server] {
+		return nil, nil
+	}
+	return &entries[i], nil
+}
+
+// readsMedium tells whether a BMC began to read a medium for its machine.
+func readsMedium(e ingot.Entry) bool { return e.Source == "bmc" && e.Data[ingot.DataServer] != nil }
 
 // lastIndex is the index of the last entry for which f is true, -1 if there is none.
 func lastIndex(entries []ingot.Entry, f func(ingot.Entry) bool) int {

@@ -201,6 +201,7 @@ func New(o Options) *Conductor {
 		newReconciler("stranded boots", o.CheckInterval, c.retryStranded),
 		newReconciler("journals", o.CheckInterval, c.recordPending),
 		newReconciler("DHCP", repointEvery, c.repoint),
+		newReconciler("virtual media", repointEvery, c.restoreMedia),
 		newReconciler("switch off", o.PowerTimeout, c.switchOff),
 		newReconciler("power recovery", o.PowerRecoveryInterval, c.recoverPower),
 	}

@@ -82,3 +82,6 @@ func Running(c *Conductor) int { return c.pool.running() }
 func Stranded(ctx context.Context, c *Conductor, n *ingot.Node) (string, error) {
 	return c.stranded(ctx, n)
 }
+
+// RestoreMedia looks once for media of servers that are gone.
+func RestoreMedia(ctx context.Context, c *Conductor) error { return c.restoreMedia(ctx) }

@@ -97,6 +97,15 @@ type Repointer interface {
 	Repoint(ctx context.Context, t *Task) error
 }
 
+// Restorer is an optional ability of Boot where a BMC reads media that a server has published. Bereft tells
+// whether the machine of a waiting node may need them, and that server lives no more. Restore publishes them anew
+// if they cannot be read any more, and has the BMC insert what it does not have; this server looks after them
+// then. With an error they are bereft still.
+type Restorer interface {
+	Bereft(n *ingot.Node) bool
+	Restore(ctx context.Context, t *Task) error
+}
+
 // Network connects a machine's ports to networks that somebody else runs (Neutron). A VIF is a port of
 // such a network that is to be had by a port of the machine; which one is recorded in the InternalInfo of
 // the port, by Ironic's names, and is on record (Task.SavePort) when a method returns. Every method may

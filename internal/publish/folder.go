@@ -29,7 +29,7 @@ var _ Store = Folder{}
 
 // Record is of Store. What makes the name unguessable is not in it.
 func (f Folder) Record(m Medium) Record {
-	return Record{Store: InFolder, Place: filepath.Join(f.Root, below), Name: m.prefix()}
+	return Record{Store: InFolder, Place: filepath.Join(f.Root, below), Name: m.prefix(), URL: f.URL + "/" + below}
 }
 
 // Put is of Store: the file appears under its name when it is complete, in the place of others of the node.
@@ -49,7 +49,7 @@ func (f Folder) Put(ctx context.Context, m Medium, content io.ReadSeeker) (strin
 	if err := removeFiles(dir, m.prefix(), m.file()); err != nil {
 		return "", err
 	}
-	return f.URL + "/" + below + "/" + m.file(), nil
+	return f.Record(m).At(m), nil
 }
 
 func (f Folder) write(ctx context.Context, dir, name string, content io.ReadSeeker) (err error) {

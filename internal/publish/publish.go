@@ -63,6 +63,7 @@ type Record struct {
 	Store string // one of the two below
 	Place string // directory, or container
 	Name  string // of the object, or what the names of the files begin with
+	URL   string // of the directory of a web server; "" for others
 }
 
 // Values of Record.Store.
@@ -71,9 +72,20 @@ const (
 	InSwift  = "swift"
 )
 
+// At is the URL of a medium that was put there; "" if only Put knows it.
+func (r Record) At(m Medium) string {
+	if r.Store != InFolder {
+		return ""
+	}
+	return r.URL + "/" + m.file()
+}
+
+// Of tells whether a medium may be what it is of.
+func (r Record) Of(m Medium) bool { return r.Name == m.prefix() || r.Name == m.object() }
+
 // Object is the record as it is with the node.
 func (r Record) Object() ingot.Object {
-	return ingot.Object{"store": r.Store, "place": r.Place, "name": r.Name}
+	return ingot.Object{"store": r.Store, "place": r.Place, "name": r.Name, "url": r.URL}
 }
 
 // ParseRecord reads what Object has made; ok is false for anything else.
@@ -82,5 +94,6 @@ func ParseRecord(v any) (r Record, ok bool) {
 	r.Store, _ = o["store"].(string)
 	r.Place, _ = o["place"].(string)
 	r.Name, _ = o["name"].(string)
+	r.URL, _ = o["url"].(string)
 	return r, r.Store != "" && r.Place != "" && r.Name != ""
 }

@@ -35,6 +35,7 @@ func (b *Boot) prepareMedium(n *ingot.Node) {
 		}
 	}
 	n.DriverInternalInfo[mediumKey] = servers[:min(len(servers), maxServers)]
+	n.DriverInternalInfo[keeperKey] = own
 	s := b.store(n)
 	if s != nil && n.Attempt.ISO.URL == "" {
 		record(n, s.Record(published(n, publish.Boot)))
@@ -193,6 +194,7 @@ func (b *Boot) eject(ctx context.Context, t *driver.Task) {
 			"the medium of the deploy ramdisk is in its virtual drive still: %v", err)})
 		return
 	}
-	delete(t.Node.DriverInternalInfo, mediumKey)
-	delete(t.Node.DriverInternalInfo, siteKey)
+	for _, key := range []string{mediumKey, siteKey, keeperKey} {
+		delete(t.Node.DriverInternalInfo, key)
+	}
 }

@@ -3,6 +3,7 @@ package pxe
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	"ingot/internal/driver"
 	"ingot/internal/ingot"
@@ -32,12 +33,21 @@ func published(n *ingot.Node, k publish.Kind) publish.Medium {
 // record notes that a medium is about to be put somewhere.
 func record(n *ingot.Node, r publish.Record) {
 	list, _ := n.DriverInternalInfo[publishedKey].([]any)
-	for _, have := range list {
-		if known, ok := publish.ParseRecord(have); ok && known == r {
-			return
-		}
+	if slices.Contains(records(n), r) {
+		return
 	}
 	n.DriverInternalInfo[publishedKey] = append(list, r.Object())
+}
+
+// records are those of the media of a node's machine.
+func records(n *ingot.Node) (list []publish.Record) {
+	stored, _ := n.DriverInternalInfo[publishedKey].([]any)
+	for _, v := range stored {
+		if r, ok := publish.ParseRecord(v); ok {
+			list = append(list, r)
+		}
+	}
+	return list
 }
 
 // publish puts the medium where the BMC reads it, which is on record, and returns its URL.
@@ -48,8 +58,7 @@ func (b *Boot) publish(ctx context.Context, t *driver.Task, k publish.Kind) (url
 	}
 	s := b.store(n)
 	if s == nil {
-		path := map[publish.Kind]string{publish.Boot: netboot.MediumPath(n), publish.Floppy: netboot.FloppyPath(n)}[k]
-		return mediumServers(n)[0] + path, nil
+		return servedAt(n, k), nil
 	}
 	m, ok := b.mediumOf(n, t.Ports, k)
 	if !ok {
@@ -70,11 +79,9 @@ func (b *Boot) publish(ctx context.Context, t *driver.Task, k publish.Kind) (url
 // unpublish removes media from where they were put. Nothing fails because they are there still: somebody
 // goes on trying, and in Swift they end.
 func (b *Boot) unpublish(ctx context.Context, t *driver.Task) {
-	list, _ := t.Node.DriverInternalInfo[publishedKey].([]any)
-	for _, v := range list {
-		r, ok := publish.ParseRecord(v)
-		if !ok || b.o.Unpublish == nil {
-			continue
+	for _, r := range records(t.Node) {
+		if b.o.Unpublish == nil {
+			break
 		}
 		if err := b.o.Unpublish(ctx, r); err != nil {
 			t.Note(ingot.Entry{Source: "step", Level: ingot.LevelWarning, Text: fmt.Sprintf(

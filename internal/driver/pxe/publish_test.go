@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"ingot/internal/driver"
 	"ingot/internal/driver/fake"
@@ -16,6 +17,7 @@ import (
 	"ingot/internal/ingot"
 	"ingot/internal/netboot"
 	"ingot/internal/publish"
+	"ingot/internal/swift"
 )
 
 // bmc has virtual drives.
@@ -204,4 +206,15 @@ func TestAMediumThatCannotBePublishedFailsTheStep(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), "[deploy] http_root") || m.cd != "" {
 		t.Errorf("%v, inserted %q", err, m.cd)
 	}
+}
+
+// anAccount is an account of Swift that takes all.
+type anAccount struct{}
+
+func (anAccount) Put(context.Context, string, string, io.ReadSeeker, time.Duration) error { return nil }
+
+func (anAccount) Delete(context.Context, string, string) error { return nil }
+
+func (anAccount) TempURL(_ context.Context, r swift.Request) (string, error) {
+	return "http://swift/" + r.Container + "/" + r.Object, nil
 }

@@ -103,6 +103,7 @@ var (
 	_ driver.DriverPassthru = (*Boot)(nil)
 	_ driver.Properties     = (*Boot)(nil)
 	_ driver.Repointer      = (*Boot)(nil)
+	_ driver.Restorer       = (*Boot)(nil)
 )
 
 // New returns the boot interface, which is all of them.

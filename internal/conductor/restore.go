@@ -1,0 +1,73 @@
+package conductor
+
+import (
+	"context"
+	"fmt"
+
+	"ingot/internal/driver"
+	"ingot/internal/ingot"
+	"ingot/internal/lifecycle"
+	"ingot/internal/store"
+)
+
+// restoreMedia takes over the media of machines that have not called, from servers that live no more (S3.5).
+func (c *Conductor) restoreMedia(ctx context.Context) error {
+	free, no := false, false
+	waiting, err := c.o.Store.Nodes(ctx, store.NodeFilter{Reserved: &free, Maintenance: &no,
+		ProvisionState: string(lifecycle.WaitCallBack)}, store.Page{})
+	if err != nil {
+		return err
+	}
+	for _, n := range c.owned(waiting) {
+		if c.restorer(n) == nil {
+			continue
+		}
+		// A machine that has begun to boot from a medium is started again if it does not come (retryStranded):
+		// another medium in its drive would not help it.
+		switch last, err := c.lostAt(ctx, n); {
+		case err != nil:
+			return err
+		case last != nil && readsMedium(*last) && last.Time.After(n.Attempt.BootedAt):
+			continue
+		}
+		free, err := c.attend(ctx, n.UUID, func(ctx context.Context, t *task) {
+			defer t.release(ctx)
+			t.restoreMedia(ctx)
+		})
+		if !free {
+			return err
+		}
+	}
+	return nil
+}
+
+func (t *task) restoreMedia(ctx context.Context) {
+	r := t.c.restorer(t.node) // only now the row cannot change any more
+	if r == nil {
+		return
+	}
+	err := r.Restore(ctx, t.dt)
+	if saveErr := t.save(ctx); saveErr != nil {
+		t.log.Error("save node failed", "error", saveErr)
+		return
+	}
+	if err != nil {
+		t.log.Warn("the server of a machine's virtual media is gone, and they could not be taken over", "error", err)
+		t.note(ingot.Entry{Source: "bmc", Level: ingot.LevelWarning, Text: fmt.Sprintf(
+			"the server of the machine's virtual media is gone, and they could not be taken over: %v", err)})
+		return
+	}
+	t.note(ingot.Entry{Source: "bmc", Text: "took over the machine's virtual media; their server is gone"})
+}
+
+// restorer is the boot interface of a node whose media are bereft; nil if they are not.
+func (c *Conductor) restorer(n *ingot.Node) driver.Restorer {
+	d, err := c.o.Table.Compose(n)
+	if err != nil || givenUp(n) {
+		return nil
+	}
+	if r, ok := d.Boot.(driver.Restorer); ok && r.Bereft(n) {
+		return r
+	}
+	return nil
+}

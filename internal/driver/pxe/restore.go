@@ -1,0 +1,123 @@
+package pxe
+
+import (
+	"context"
+	"net/http"
+	"slices"
+	"time"
+
+	"ingot/internal/driver"
+	"ingot/internal/ingot"
+	"ingot/internal/lifecycle"
+	"ingot/internal/netboot"
+	"ingot/internal/publish"
+)
+
+// keeperKey is where DriverInternalInfo has the server that looks after the media of the deployment.
+const keeperKey = "boot_medium_keeper"
+
+// Bereft tells whether a machine that has not called yet has media of which a dead server was the keeper. What
+// is in Swift needs none.
+func (b *Boot) Bereft(n *ingot.Node) bool {
+	keeper := driver.Text(n.DriverInternalInfo, keeperKey)
+	if keeper == "" || Kind(n) != MediaName || n.ProvisionState != string(lifecycle.WaitCallBack) ||
+		n.BootIntent != ingot.BootDeploy || n.Attempt == nil || n.Attempt.Target != nil {
+		return false
+	}
+	return !slices.Contains(b.serversOf(n), keeper) && !slices.ContainsFunc(records(n), func(r publish.Record) bool {
+		return r.Store == publish.InSwift
+	})
+}
+
+// Restore leaves media alone that can be read where they are: the machine may be booting from them.
+func (b *Boot) Restore(ctx context.Context, t *driver.Task) error {
+	n := t.Node
+	media, ok := t.Driver.Management.(driver.Media)
+	if !ok {
+		return ingot.Errorf(ingot.Invalid, "management interface %s inserts no virtual media", n.Interfaces["management"])
+	}
+	dead := driver.Text(n.DriverInternalInfo, keeperKey)
+	if err := b.reinsert(ctx, t, media); err == nil {
+		n.DriverInternalInfo[keeperKey] = b.o.Env.BaseURLs[0]
+		return nil
+	} else if err != errUnread {
+		return err
+	}
+	b.prepareMedium(n)
+	n.DriverInternalInfo[keeperKey] = dead // until it is done
+	if err := t.Save(ctx); err != nil {
+		return err
+	}
+	for _, k := range kindsOf(n) {
+		if err := b.insertKind(ctx, t, media, k); err != nil {
+			return err
+		}
+	}
+	n.DriverInternalInfo[keeperKey] = b.o.Env.BaseURLs[0]
+	return nil
+}
+
+// errUnread says that a medium cannot be read where it was.
+var errUnread = ingot.Errorf(ingot.Unavailable, "the medium cannot be read where it was")
+
+// reinsert has the BMC insert what it has lost, by the URLs of before. With errUnread nothing was changed.
+func (b *Boot) reinsert(ctx context.Context, t *driver.Task, media driver.Media) error {
+	urls := map[publish.Kind]string{}
+	for _, k := range kindsOf(t.Node) {
+		if urls[k] = b.present(t.Node, k); !readable(ctx, urls[k]) {
+			return errUnread
+		}
+	}
+	for k, url := range urls {
+		if err := media.InsertMedium(ctx, t, drives[k], url); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// kindsOf are the media of a node's machine that servers publish.
+func kindsOf(n *ingot.Node) (kinds []publish.Kind) {
+	iso := n.Attempt.ISO
+	if iso.URL == "" {
+		kinds = append(kinds, publish.Boot)
+	}
+	if iso.Known() {
+		kinds = append(kinds, publish.Floppy)
+	}
+	return kinds
+}
+
+// present is the URL that a medium has now, as far as that is on record.
+func (b *Boot) present(n *ingot.Node, k publish.Kind) string {
+	m := published(n, k)
+	for _, r := range slices.Backward(records(n)) {
+		if r.Store == publish.InFolder && r.Of(m) {
+			return r.At(m)
+		}
+	}
+	return servedAt(n, k)
+}
+
+// servedAt is the URL of a medium at the first of our servers.
+func servedAt(n *ingot.Node, k publish.Kind) string {
+	path := map[publish.Kind]string{publish.Boot: netboot.MediumPath(n), publish.Floppy: netboot.FloppyPath(n)}[k]
+	return mediumServers(n)[0] + path
+}
+
+// probes are requests for media of others; a BMC asks without a proxy, too.
+var probes = &http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
+
+// readable tells whether there is a medium at a URL.
+func readable(ctx context.Context, url string) bool {
+	r, err := http.NewRequestWithContext(ctx, http.MethodHead, url, nil)
+	if err != nil {
+		return false
+	}
+	resp, err := probes.Do(r)
+	if err != nil {
+		return false
+	}
+	resp.Body.Close()
+	return resp.StatusCode == http.StatusOK
+}
