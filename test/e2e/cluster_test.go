@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/gophercloud/gophercloud/v2/openstack/baremetal/v1/nodes"
 	"github.com/jackc/pgx/v5"
 
 	"ingot/internal/cli"
@@ -243,4 +244,73 @@ func (s *trio) arrives(begin time.Time) {
 	}
 	s.t.Logf("deployed and booted after %.1f s", time.Since(begin).Seconds())
 	sameBytes(s.t, s.l, s.m)
+}
+
+// The server from which a BMC reads dies while the machine boots from the medium: another one has it inserted
+// again, and starts the machine again if it has to.
+func TestS3_5_AMachineArrivesThoughTheServerOfItsMediumDies(t *testing.T) {
+	requirements(t)
+	p, err := postgres.Start()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(p.Stop)
+	s := &trio{t: t, database: p.URL}
+	s.l, s.m = startWith(t, sim.MachineSpec{Firmware: sim.UEFI, NICROM: sim.NoROM, BMC: sim.Redfish,
+		VirtualMedia: true}, lab.Options{Cache: buildDir(t, "cache"), Conductors: 3, Database: p.URL})
+	s.enrollMedia()
+	for _, server := range s.l.Servers {
+		if err := server.Lose(t.Context(), 10); err != nil {
+			t.Fatal(err)
+		}
+	}
+	begin := time.Now()
+	s.ask(func(api *cli.Client) error { return api.Provision(t.Context(), s.m.Spec().Name, "active") })
+	s.dead = s.life(s.sees(0, sign{"bmc", "the medium of the deploy ramdisk is read"}))
+	time.Sleep(time.Second) // so that a part of it was read; how much does not matter
+	if err := s.dead.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	killed := time.Now()
+	for _, server := range s.l.Servers {
+		if err := server.Lose(t.Context(), 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	e := s.sees(s.last(), sign{"agent", "the ramdisk exports its disk"})
+	t.Logf("%s was killed %.1f s after the request; %.1f s later: %s\n%s", s.dead.Host, killed.Sub(begin).Seconds(),
+		e.Time.Sub(killed).Seconds(), e.Text, texts(s.journal(0)))
+	s.arrives(begin)
+}
+
+// enrollMedia makes a node that boots by virtual media available.
+func (s *trio) enrollMedia() {
+	s.t.Helper()
+	spec, image := s.m.Spec(), s.l.Files.Image
+	s.ask(func(api *cli.Client) error {
+		_, err := api.CreateNode(s.t.Context(), nodes.CreateOpts{Name: spec.Name, Driver: "redfish",
+			BootInterface: "redfish-virtual-media", DriverInfo: map[string]any{"redfish_address": s.m.Redfish().URL(),
+				"redfish_username": spec.User, "redfish_password": spec.Password},
+			Properties: map[string]any{"capabilities": "boot_mode:uefi"}}, spec.MAC)
+		if err == nil {
+			_, err = api.SetInstance(s.t.Context(), spec.Name, map[string]any{"image_source": "file://" + image.QCOW2Path,
+				"image_os_hash_algo": "sha256", "image_os_hash_value": image.QCOW2SHA256})
+		}
+		return err
+	})
+	for _, to := range [][2]string{{"manage", "manageable"}, {"provide", "available"}} {
+		s.ask(func(api *cli.Client) error { return api.Provision(s.t.Context(), spec.Name, to[0]) })
+		for state, end := "", time.Now().Add(time.Minute); state != to[1]; time.Sleep(100 * time.Millisecond) {
+			if time.Now().After(end) {
+				s.t.Fatalf("the node is %s, not %s", state, to[1])
+			}
+			s.ask(func(api *cli.Client) error {
+				n, err := api.Node(s.t.Context(), spec.Name)
+				if err == nil {
+					state = n.ProvisionState
+				}
+				return err
+			})
+		}
+	}
 }
