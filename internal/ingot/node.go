@@ -145,6 +145,11 @@ type Attempt struct {
 	Boots int
 	// BootedAt is when it did so last; zero before, and in rows of binaries that did not count.
 	BootedAt time.Time
+	// Agent is the agent of a ramdisk that speaks Ironic's agent protocol; nil if it speaks another.
+	Agent *Agent
+	// Content is the image as conductors serve it to the agent; none if the agent fetches the image
+	// from its source.
+	Content File
 }
 
 // ISO is a medium with a deploy ramdisk that a site has made.
@@ -156,9 +161,30 @@ type ISO struct {
 // Known tells whether there is one.
 func (i ISO) Known() bool { return i.URL != "" || i.File.Known() }
 
+// Called tells whether the ramdisk of the attempt has called back.
+func (a *Attempt) Called() bool { return a.Target != nil || a.Agent != nil && a.Agent.URL != "" }
+
 // Format prints the attempt's name alone, for every verb: fmt passes over the methods of its
 // fields where the verb does not suit them, and some of them are secret.
 func (a Attempt) Format(f fmt.State, _ rune) { fmt.Fprintf(f, "attempt %s", a.ID) }
+
+// Agent is what is known of the agent in a ramdisk, for one boot of it (Ironic's agent protocol).
+type Agent struct {
+	// Token is what both sides prove with whom they talk; "" until it was given out.
+	Token Secret
+	// OnMedium tells that Token is on the medium that the machine boots from: nobody is given it by
+	// the network.
+	OnMedium bool
+	URL      string // of its API (callback_url); "" until its first heartbeat
+	CA       string // PEM of the certificate of that; "" is one that authorities vouch for
+	Version  string
+	HeardAt  time.Time // of its last heartbeat
+	// Done is how much of the image it had written when it was asked last, in bytes.
+	Done int64
+}
+
+// Format prints where the agent is without the token, for every verb, as Attempt does.
+func (a Agent) Format(f fmt.State, _ rune) { fmt.Fprintf(f, "agent %s at %s", a.Version, a.URL) }
 
 // Instance is what an instance on a partition image boots for as long as it is active: its own
 // kernel and ramdisk, from the network, with the root partition named by UUID (S1.4, S2.5). It is

@@ -26,6 +26,18 @@ type attemptRow struct {
 	NeedsLoader bool       `json:"needs_loader,omitempty"`
 	Boots       int        `json:"boots,omitempty"`
 	BootedAt    time.Time  `json:"booted_at,omitzero"`
+	Agent       *agentRow  `json:"agent,omitempty"`
+	Content     ingot.File `json:"content,omitzero"`
+}
+
+type agentRow struct {
+	Token    string    `json:"token,omitempty"`
+	OnMedium bool      `json:"on_medium,omitempty"`
+	URL      string    `json:"url,omitempty"`
+	CA       string    `json:"ca,omitempty"`
+	Version  string    `json:"version,omitempty"`
+	HeardAt  time.Time `json:"heard_at,omitzero"`
+	Done     int64     `json:"done,omitempty"`
 }
 
 type targetRow struct {
@@ -44,7 +56,11 @@ func (a attempt) Value() (driver.Value, error) {
 	}
 	row := attemptRow{ID: v.ID, Key: v.Key.Reveal(), Kernel: v.Kernel, Ramdisk: v.Ramdisk, ISO: v.ISO,
 		Completed: v.Completed, Written: v.Written, NeedsLoader: v.NeedsLoader,
-		Boots: v.Boots, BootedAt: v.BootedAt}
+		Boots: v.Boots, BootedAt: v.BootedAt, Content: v.Content}
+	if g := v.Agent; g != nil {
+		row.Agent = &agentRow{Token: g.Token.Reveal(), OnMedium: g.OnMedium, URL: g.URL, CA: g.CA,
+			Version: g.Version, HeardAt: g.HeardAt, Done: g.Done}
+	}
 	if t := v.Target; t != nil {
 		row.Target = &targetRow{Address: t.Address, Port: t.Port, IQN: t.IQN, LUN: t.LUN,
 			Username: t.Username, Password: t.Password.Reveal()}
@@ -71,7 +87,12 @@ func (a attempt) Scan(src any) error {
 	}
 	v := &ingot.Attempt{ID: row.ID, Key: ingot.Secret(row.Key), Kernel: row.Kernel,
 		Ramdisk: row.Ramdisk, ISO: row.ISO, Completed: row.Completed, Written: row.Written,
-		NeedsLoader: row.NeedsLoader, Boots: row.Boots, BootedAt: row.BootedAt}
+		NeedsLoader: row.NeedsLoader, Boots: row.Boots, BootedAt: row.BootedAt,
+		Content: row.Content}
+	if g := row.Agent; g != nil {
+		v.Agent = &ingot.Agent{Token: ingot.Secret(g.Token), OnMedium: g.OnMedium, URL: g.URL, CA: g.CA,
+			Version: g.Version, HeardAt: g.HeardAt, Done: g.Done}
+	}
 	if t := row.Target; t != nil {
 		v.Target = &ingot.ISCSITarget{Address: t.Address, Port: t.Port, IQN: t.IQN, LUN: t.LUN,
 			Username: t.Username, Password: ingot.Secret(t.Password)}
