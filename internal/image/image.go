@@ -151,6 +151,8 @@ type opener struct {
 	opt  Options
 	// checksums says that it is not an image that is opened, but a file of checksums.
 	checksums bool
+	// anyFormat lets images into the spool that could be streamed, too.
+	anyFormat bool
 	// shares lets others who read the image at the time have the same download.
 	shares bool
 }

@@ -123,7 +123,7 @@ func (o opener) download(ctx context.Context, note func(done, total int64)) erro
 	}
 	defer s.Close()
 	defer s.during(ctx)()
-	if s.format != QCOW2 {
+	if s.format != QCOW2 && !o.anyFormat {
 		return ingot.Errorf(ingot.Invalid, "the content was qcow2 and is %s now; deploy again "+
 			"when the image has been published completely", s.format)
 	}

@@ -1,0 +1,113 @@
+package image_test
+
+import (
+	"bytes"
+	"io"
+	"os"
+	"path/filepath"
+	"sync"
+	"testing"
+
+	"ingot/internal/image"
+	"ingot/internal/ingot"
+)
+
+func TestContentIsReadAnywhereWhateverItsForm(t *testing.T) {
+	t.Parallel()
+	raw := disk(3 << 20)
+	for name, file := range map[string][]byte{
+		"raw": raw, "qcow2": qcow2Of(t, raw), "packed": packed(t, raw), "packed qcow2": packed(t, qcow2Of(t, raw)),
+	} {
+		opt := here(t)
+		local := filepath.Join(opt.AllowedPaths[0], "image")
+		write(t, local, file)
+		web, requests := serve(t, file)
+		for _, source := range []string{"file://" + local, web} {
+			ref := image.Reference{Source: source, Digest: sha256Of(file)}
+			for range 2 { // the second time from the spool
+				c, err := image.OpenContent(t.Context(), ref, opt)
+				if err != nil {
+					t.Fatalf("%s at %s: %v", name, source, err)
+				}
+				got, err := io.ReadAll(io.NewSectionReader(c, 0, c.Size()))
+				if err != nil || !bytes.Equal(got, raw) {
+					t.Errorf("%s at %s: %d bytes, %v", name, source, len(got), err)
+				}
+				d, err := c.Digest(t.Context(), func(int64, int64) {})
+				if err != nil || d != sha256Of(raw) {
+					t.Errorf("%s at %s: digest %s, %v", name, source, d, err)
+				}
+				if err := c.Close(); err != nil {
+					t.Error(err)
+				}
+			}
+			f, err := image.Look(t.Context(), ref, opt)
+			if err != nil || (f.URL != "") != (source != "file://"+local) || (f.Packing != "") != (name[0] == 'p') ||
+				(f.Format == image.QCOW2) != (name[len(name)-1] == '2') || f.Digest != ref.Digest {
+				t.Errorf("%s at %s: %+v, %v", name, source, f, err)
+			}
+		}
+		if n := requests.Load(); n > 2 { // one download, one look
+			t.Errorf("%s: %d requests", name, n)
+		}
+	}
+}
+
+func TestManyFindOutTheDigestOfAContentOnce(t *testing.T) {
+	t.Parallel()
+	raw := disk(2 << 20)
+	file := qcow2Of(t, raw)
+	opt := here(t)
+	local := filepath.Join(opt.AllowedPaths[0], "image")
+	write(t, local, file)
+	var g sync.WaitGroup
+	for range 8 {
+		g.Go(func() {
+			c, err := image.OpenContent(t.Context(), image.Reference{Source: "file://" + local,
+				Digest: sha256Of(file)}, opt)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			defer c.Close()
+			if d, err := c.Digest(t.Context(), func(int64, int64) {}); err != nil || d != sha256Of(raw) {
+				t.Errorf("%s, %v", d, err)
+			}
+		})
+	}
+	g.Wait()
+}
+
+func TestContentThatIsNotThePromisedOneIsRefused(t *testing.T) {
+	t.Parallel()
+	opt := here(t)
+	local := filepath.Join(opt.AllowedPaths[0], "image")
+	write(t, local, disk(1<<20))
+	ref := image.Reference{Source: "file://" + local, Digest: sha256Of([]byte("another"))}
+	_, err := image.OpenContent(t.Context(), ref, opt)
+	mustFail(t, err, ingot.Invalid, "checksum")
+	file := qcow2Of(t, disk(1<<20))
+	web, _ := serve(t, file)
+	ref = image.Reference{Source: web, Digest: sha256Of(file), Format: image.QCOW2}
+	c, err := image.OpenContent(t.Context(), ref, opt)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.Close()
+	// What was spooled as one format is not read as another.
+	ref.Format = image.Raw
+	_, err = image.OpenContent(t.Context(), ref, opt)
+	mustFail(t, err, ingot.Invalid, "image_disk_format")
+	if err := os.Remove(local); err != nil {
+		t.Fatal(err)
+	}
+	_, err = image.OpenContent(t.Context(), image.Reference{Source: "file://" + local, Digest: ref.Digest}, opt)
+	mustFail(t, err, ingot.NotFound)
+}
+
+// here are options with a directory of images on this host.
+func here(t testing.TB) image.Options {
+	opt := options(t)
+	opt.AllowedPaths = []string{t.TempDir()}
+	return opt
+}
