@@ -17,9 +17,9 @@ import (
 	"sync"
 	"time"
 
-	"ingot/internal/configdrive"
 	"ingot/internal/deploy"
 	"ingot/internal/driver"
+	"ingot/internal/driver/source"
 	"ingot/internal/image"
 	"ingot/internal/ingot"
 	"ingot/internal/iscsi"
@@ -46,14 +46,15 @@ type Options struct {
 const (
 	defaultOutcomePort  = 10000
 	defaultLetGoTimeout = 5 * time.Minute
-	// progressEvery is the shortest time between two lines of progress in the journal.
-	progressEvery = 2 * time.Second
 	// logoutTimeout bounds the end of a session after the task was told to stop.
 	logoutTimeout = 2 * time.Second
 )
 
 // Deploy is the deploy interface iscsi.
-type Deploy struct{ o Options }
+type Deploy struct {
+	o      Options
+	source source.Source
+}
 
 var (
 	_ driver.Deploy       = (*Deploy)(nil)
@@ -72,7 +73,7 @@ func New(o Options) *Deploy {
 	if o.LetGoTimeout == 0 {
 		o.LetGoTimeout = defaultLetGoTimeout
 	}
-	return &Deploy{o}
+	return &Deploy{o, source.Source{Image: o.Image}}
 }
 
 // Names of the steps, as in Ironic.
@@ -141,68 +142,22 @@ func (d *Deploy) bootRamdisk(ctx context.Context, t *driver.Task) (driver.Outcom
 	if n.Attempt != nil && n.Attempt.Target != nil {
 		return driver.Done, nil
 	}
-	if err := d.resolveAgain(ctx, t); err != nil {
+	if err := d.source.ResolveAgain(ctx, t); err != nil {
 		return driver.Done, err
 	}
-	ref, err := image.FromInstanceInfo(n.InstanceInfo, d.o.Image)
+	ref, err := d.source.Reference(n)
 	if err != nil {
 		return driver.Done, err
 	}
 	// A wrong image is better found out now than after the machine has booted.
-	if err := d.look(ctx, t, ref); err != nil {
+	if err := d.source.Look(ctx, t, ref); err != nil {
 		return driver.Done, err
 	}
-	boots := 1
-	if n.Attempt != nil {
-		boots += n.Attempt.Boots
-	}
-	n.Attempt = driver.NewAttempt()
-	n.Attempt.Boots = boots
-	if err := t.ToProvisioning(ctx); err != nil {
+	driver.NextAttempt(n)
+	if err := t.BootRamdisk(ctx); err != nil {
 		return driver.Done, err
 	}
-	if err := t.Driver.Boot.PrepareRamdisk(ctx, t); err != nil {
-		return driver.Done, err
-	}
-	if err := t.SetPower(ctx, ingot.Rebooting); err != nil {
-		return driver.Done, err
-	}
-	n.Attempt.BootedAt = t.Time()
 	return driver.Outcome{Wait: true}, nil
-}
-
-// Preflight looks whether there is an image.
-func (d *Deploy) Preflight(ctx context.Context, t *driver.Task) error {
-	ref, err := image.FromInstanceInfo(t.Node.InstanceInfo, d.o.Image)
-	if err != nil {
-		return err
-	}
-	// Somebody waits for the answer, and may ask again.
-	opt := d.images(t)
-	opt.Retries = -1
-	return image.Check(ctx, ref, opt)
-}
-
-// images are the rules for images, with what goes on told to the node's journal.
-func (d *Deploy) images(t *driver.Task) image.Options {
-	opt := d.o.Image
-	opt.Progress = fetchProgress(t)
-	opt.Note = func(text string) { t.Note(ingot.Entry{Source: "image", Text: text}) }
-	return opt
-}
-
-// look finds out whether there is an image; for the sake of an instance that still runs, also
-// whether it is one: its beginning is read, a qcow2 image is fetched and verified.
-func (d *Deploy) look(ctx context.Context, t *driver.Task, ref image.Reference) error {
-	intent := t.Node.BootIntent
-	if intent != ingot.BootDisk && intent != ingot.BootInstance {
-		return image.Check(ctx, ref, d.images(t))
-	}
-	src, err := image.Open(ctx, ref, d.images(t))
-	if err != nil {
-		return err
-	}
-	return errors.Join(src.Verify(ctx), src.Close())
 }
 
 // writeImage writes the image to the machine's disk. Repeated, it writes all of it again,
@@ -228,24 +183,21 @@ func (d *Deploy) writeImage(ctx context.Context, t *driver.Task) error {
 }
 
 func (d *Deploy) copy(ctx context.Context, t *driver.Task) error {
-	if err := d.resolveAgain(ctx, t); err != nil {
+	if err := d.source.ResolveAgain(ctx, t); err != nil {
 		return err
 	}
-	ref, err := image.FromInstanceInfo(t.Node.InstanceInfo, d.o.Image)
+	ref, err := d.source.Reference(t.Node)
 	if err != nil {
 		return err
 	}
-	src, err := image.Open(ctx, ref, d.images(t))
+	src, err := image.Open(ctx, ref, d.source.Options(t))
 	if err != nil {
 		return err
 	}
 	defer src.Close()
-	var drive []byte
-	if c := t.Node.InstanceInfo["configdrive"]; given(c) {
-		drive, err = configdrive.Image(ctx, d.o.Image.Client, c, t.Node.UUID)
-		if err != nil {
-			return err
-		}
+	drive, err := d.source.Drive(ctx, t.Node)
+	if err != nil {
+		return err
 	}
 
 	cfg := config(t.Node.Attempt.Target)

@@ -10,6 +10,7 @@ import (
 	"ingot/internal/deploy"
 	"ingot/internal/disk"
 	"ingot/internal/driver"
+	"ingot/internal/driver/source"
 	"ingot/internal/ingot"
 )
 
@@ -38,7 +39,7 @@ func (d *Deploy) request(n *ingot.Node) (deploy.Request, error) {
 			"an image has not: use a whole-disk image, leave out boot_option:local, or set "+
 			"boot_mode:bios in the capabilities of a machine that boots by a BIOS", n.UUID)
 	}
-	r := deploy.Request{Seed: n.UUID, ConfigDrive: given(n.InstanceInfo["configdrive"]),
+	r := deploy.Request{Seed: n.UUID, ConfigDrive: source.Given(n.InstanceInfo["configdrive"]),
 		LocalBoot: local}
 	for _, size := range []struct {
 		key  string

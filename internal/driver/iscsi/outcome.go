@@ -111,22 +111,11 @@ func (d *Deploy) tell(ctx context.Context, address, line string) (sent bool, err
 	return true, fmt.Errorf("%s answered %q instead of ok", conn.RemoteAddr(), answer)
 }
 
-// sometimes passes on a call if the last one is long enough ago.
-func sometimes(every time.Duration, fn func()) func() {
-	var last time.Time
-	return func() {
-		if now := time.Now(); now.Sub(last) >= every {
-			last = now
-			fn()
-		}
-	}
-}
-
 // copyProgress writes the progress of a copy to the journal, now and then.
 func copyProgress(t *driver.Task) func(deploy.Progress) {
 	var p deploy.Progress
 	told := int64(-1)
-	note := sometimes(progressEvery, func() {
+	note := driver.Sometimes(driver.ProgressEvery, func() {
 		if p.Done == told {
 			return // a machine that does not answer is told of once, by the error
 		}
@@ -146,24 +135,6 @@ func copyProgress(t *driver.Task) func(deploy.Progress) {
 	})
 	return func(now deploy.Progress) {
 		p = now
-		note()
-	}
-}
-
-// fetchProgress does the same while an image is fetched that cannot be streamed.
-func fetchProgress(t *driver.Task) func(done, total int64) {
-	var done, total int64
-	note := sometimes(progressEvery, func() {
-		data := ingot.Object{"bytes": done}
-		text := fmt.Sprintf("%d MiB of the image fetched", done>>20)
-		if total >= 0 {
-			data["total"] = total
-			text = fmt.Sprintf("%d of %d MiB of the image fetched", done>>20, total>>20)
-		}
-		t.Note(ingot.Entry{Source: "image", Text: text, Data: data})
-	})
-	return func(d, of int64) {
-		done, total = d, of
 		note()
 	}
 }
