@@ -1,0 +1,309 @@
+// Package direct is the deploy interface `direct`: an agent in the deploy ramdisk, which speaks Ironic's
+// agent protocol, fetches the image itself and writes it to the machine's disk. The conductor tells it what
+// to fetch from where, waits for its heartbeats, and switches the machine. What the agent cannot fetch or
+// read (files of the conductor, images of Glance, qcow2) all conductors serve to it, as it is to be on the
+// disk.
+//
+// It orders power and boot through the task; what was heard of the agent is on the node when a step runs
+// (driver.Heartbeat), and package ipa is the way to it. Read Execute first, then write.go, which is the
+// dialogue about the image, then serve.go.
+package direct
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+
+	"ingot/internal/driver"
+	"ingot/internal/driver/source"
+	"ingot/internal/image"
+	"ingot/internal/ingot"
+	"ingot/internal/ipa"
+	"ingot/internal/journal"
+	"ingot/internal/ring"
+)
+
+// Name is the name of the deploy interface.
+const Name = "direct"
+
+// Options is what the deploy interface works with.
+type Options struct {
+	// Image is where images may come from and where they are spooled.
+	Image image.Options
+	// PrivateCA says that servers of images have certificates of authorities that only this host knows,
+	// and agents do not: conductors serve what is at https URLs.
+	PrivateCA bool
+	// URL is where machines reach this conductor, "http://10.77.0.1:8080"; Servers are the URLs of all that
+	// live and have a hardware type, this one included or not, in any order; nil: this one is alone.
+	URL     string
+	Servers func(driver string) []string
+	// Local says that agents may be on this host, as those of simulated machines are.
+	Local bool
+	// Silence is how long an agent that writes an image may be silent; 0 is 10 minutes. Ironic's own sends
+	// a heartbeat every 90 to 180 s.
+	Silence time.Duration
+}
+
+const (
+	defaultSilence = 10 * time.Minute
+	// maxServers are named to an agent for one image.
+	maxServers = 4
+	// unpacker is in the versions of agents that unpack what is compressed.
+	unpacker = "ingot"
+	// infoWholeDisk is a key of driver_internal_info, Ironic's.
+	infoWholeDisk = "is_whole_disk_image"
+)
+
+// Deploy is the deploy interface direct.
+type Deploy struct {
+	o      Options
+	source source.Source
+	told   journal.Hourly // which failures to reach an agent the journals were told of
+}
+
+var (
+	_ driver.Deploy    = (*Deploy)(nil)
+	_ driver.Waiter    = (*Deploy)(nil)
+	_ driver.Preflight = (*Deploy)(nil)
+	_ driver.Resolver  = (*Deploy)(nil)
+	_ driver.Listener  = (*Deploy)(nil)
+)
+
+// New returns the deploy interface.
+func New(o Options) *Deploy {
+	if o.Silence <= 0 {
+		o.Silence = defaultSilence
+	}
+	return &Deploy{o: o, source: source.Source{Image: o.Image}}
+}
+
+// Names of the steps, as in Ironic.
+const (
+	stepDeploy   = "deploy"
+	stepWrite    = "write_image"
+	stepPrepare  = "prepare_instance_boot"
+	stepTearDown = "tear_down_agent"
+	stepBoot     = "boot_instance"
+)
+
+// Steps is the plan of a deployment; priorities are Ironic's.
+func (d *Deploy) Steps(*ingot.Node) []ingot.Step {
+	return []ingot.Step{
+		{Interface: "deploy", Name: stepDeploy, Priority: 100},
+		{Interface: "deploy", Name: stepWrite, Priority: 80},
+		{Interface: "deploy", Name: stepPrepare, Priority: 60},
+		{Interface: "deploy", Name: stepTearDown, Priority: 40},
+		{Interface: "deploy", Name: stepBoot, Priority: 20},
+	}
+}
+
+// Execute runs a step.
+func (d *Deploy) Execute(ctx context.Context, t *driver.Task, s ingot.Step) (driver.Outcome, error) {
+	switch s.Name {
+	case stepDeploy:
+		return d.bootRamdisk(ctx, t)
+	case stepWrite:
+		return d.writeImage(ctx, t)
+	case stepPrepare:
+		return driver.Done, t.Driver.Boot.PrepareInstance(ctx, t)
+	case stepTearDown:
+		return driver.Done, d.tearDownAgent(ctx, t)
+	case stepBoot:
+		if err := t.ToTenant(ctx); err != nil {
+			return driver.Done, err
+		}
+		return driver.Done, t.SetPower(ctx, ingot.PowerOn)
+	}
+	return driver.Done, ingot.Errorf(ingot.Invalid, "deploy interface direct has no step %q", s.Name)
+}
+
+// WaitsFor tells what the waiting steps wait for.
+func (d *Deploy) WaitsFor(n *ingot.Node, s ingot.Step) (what, check string) {
+	if s.Name == stepWrite {
+		where := "its address"
+		if n.Attempt != nil && n.Attempt.Agent != nil {
+			where = n.Attempt.Agent.URL
+		}
+		return "the agent in the deploy ramdisk to write the image",
+			"that the conductor reaches the agent at " + where + ", and the agent the server of the " +
+				"image; and the machine's console"
+	}
+	return "the agent in the deploy ramdisk to send its first heartbeat",
+		"that the machine boots from its network card or its virtual CD (boot order, cable, DHCP on " +
+			"the provisioning network), that the ramdisk has a driver for the card and an agent that " +
+			"speaks Ironic's protocol, and the machine's console; everything that was seen is in " +
+			"'ingot node journal " + n.Label() + "'"
+}
+
+// Resolve records what Glance tells of the image.
+func (d *Deploy) Resolve(ctx context.Context, t *driver.Task) error { return d.source.Resolve(ctx, t) }
+
+// Preflight looks whether there is an image.
+func (d *Deploy) Preflight(ctx context.Context, t *driver.Task) error {
+	return d.source.Preflight(ctx, t)
+}
+
+// Validate checks instance_info: an image that can be fetched and verified, and nothing asked for that this
+// interface would silently leave undone.
+func (d *Deploy) Validate(_ context.Context, t *driver.Task) error {
+	n := t.Node
+	if driver.IsPartitionImage(n) {
+		return ingot.Errorf(ingot.Invalid, "the image of node %s is a partition image (image_type, kernel or "+
+			"ramdisk say so), and deploy interface direct writes whole-disk images only; use deploy "+
+			"interface iscsi: baremetal node set %s --deploy-interface iscsi", n.UUID, n.UUID)
+	}
+	return d.source.Validate(n)
+}
+
+// bootRamdisk starts the machine into the ramdisk. When its agent has sent a heartbeat there is nothing
+// left to do. Repeated before that, it is a new attempt: the agent of the one before has lost its token.
+func (d *Deploy) bootRamdisk(ctx context.Context, t *driver.Task) (driver.Outcome, error) {
+	n := t.Node
+	if n.Attempt != nil && n.Attempt.Called() {
+		return driver.Done, nil
+	}
+	if err := d.source.ResolveAgain(ctx, t); err != nil {
+		return driver.Done, err
+	}
+	// A wrong image is better found out now than after the machine has booted.
+	plan, err := d.plan(ctx, t)
+	if err != nil {
+		return driver.Done, err
+	}
+	driver.NextAttempt(n)
+	n.Attempt.Agent, n.Attempt.Content = &ingot.Agent{}, plan.content
+	if err := t.BootRamdisk(ctx); err != nil {
+		return driver.Done, err
+	}
+	return driver.Outcome{Wait: true}, nil
+}
+
+// plan is how an image gets to the agent.
+type plan struct {
+	urls   []string // of its source; none if conductors serve it
+	digest image.Digest
+	// content is what conductors serve; none if they do not.
+	content ingot.File
+}
+
+// plan finds out how the image of a node gets to an agent, and makes it ready where this conductor has to
+// serve it.
+func (d *Deploy) plan(ctx context.Context, t *driver.Task) (plan, error) {
+	ref, err := d.source.Reference(t.Node)
+	if err != nil {
+		return plan{}, err
+	}
+	facts, err := image.Look(ctx, ref, d.source.Options(t))
+	if err != nil {
+		return plan{}, err
+	}
+	if d.fetchable(t.Node, facts) {
+		return plan{urls: []string{facts.URL}, digest: facts.Digest}, nil
+	}
+	content, err := image.OpenContent(ctx, ref, d.source.Options(t))
+	if err != nil {
+		return plan{}, err
+	}
+	defer content.Close()
+	digest, err := content.Digest(ctx, t.FetchProgress())
+	if err != nil {
+		return plan{}, err
+	}
+	p := plan{digest: digest, content: ingot.File{Name: contentName, Size: content.Size()}}
+	if digest.Algorithm == "sha256" {
+		p.content.SHA256 = digest.Hex
+	}
+	return p, nil
+}
+
+// fetchable tells whether an agent gets the image from its source and can write it as it comes. Ironic's own
+// agent unpacks nothing, and would not notice; which one it is shows with its first heartbeat.
+func (d *Deploy) fetchable(n *ingot.Node, f image.Facts) bool {
+	u, err := url.Parse(f.URL)
+	if f.URL == "" || err != nil || f.Format != image.Raw || u.Scheme == "https" && d.o.PrivateCA {
+		return false
+	}
+	heard := n.Attempt != nil && n.Attempt.Called() && n.Attempt.Agent != nil
+	return f.Packing == "" || !heard || strings.Contains(n.Attempt.Agent.Version, unpacker)
+}
+
+// servers are the URLs of conductors that serve the content of a node's image, this one first: it has it.
+func (d *Deploy) servers(n *ingot.Node) []string {
+	urls := []string{d.o.URL}
+	if d.o.Servers != nil {
+		others := ring.Rank(n.UUID, d.o.Servers(n.Driver))
+		urls = append(urls, slices.DeleteFunc(others, func(u string) bool { return u == d.o.URL })...)
+	}
+	return urls[:min(len(urls), maxServers)]
+}
+
+// agent is the way to the agent of the attempt.
+func (d *Deploy) agent(n *ingot.Node) (*ipa.Client, error) {
+	if n.Attempt == nil || n.Attempt.Agent == nil || n.Attempt.Agent.URL == "" {
+		return nil, ingot.Errorf(ingot.Internal, "the agent of the ramdisk is not on record; undeploy the "+
+			"node and deploy it again")
+	}
+	a := n.Attempt.Agent
+	o := ipa.Options{URL: a.URL, CA: a.CA, Token: a.Token.Reveal()}
+	if !d.o.Local {
+		o.Allow = driver.Dialable
+	}
+	return ipa.New(o)
+}
+
+const (
+	syncTries = 3
+	syncPause = time.Second
+)
+
+// tearDownAgent has the agent flush what it has written, and switches the machine off. An agent that does
+// not answer has flushed the disk all the same: write_image does.
+func (d *Deploy) tearDownAgent(ctx context.Context, t *driver.Task) error {
+	a := t.Node.Attempt
+	if a == nil {
+		return ingot.Errorf(ingot.Internal, "the attempt is not on record")
+	}
+	if !a.Completed {
+		if err := d.flush(ctx, t); err != nil {
+			if ctx.Err() != nil {
+				return err
+			}
+			t.Note(ingot.Entry{Source: "agent", Level: ingot.LevelWarning, Text: fmt.Sprintf(
+				"the agent was not heard to flush the disk, which it has done after writing: %v", err)})
+		}
+		// On record before the machine is off: an agent is asked in vain then.
+		a.Completed = true
+		if err := t.Save(ctx); err != nil {
+			return err
+		}
+	}
+	if err := t.SetPower(ctx, ingot.PowerOff); err != nil {
+		return err
+	}
+	driver.ForgetAgent(t.Node)
+	return nil
+}
+
+func (d *Deploy) flush(ctx context.Context, t *driver.Task) error {
+	agent, err := d.agent(t.Node)
+	if err != nil {
+		return err
+	}
+	for try := 1; ; try++ {
+		_, err = agent.Run(ctx, "standby.sync", ingot.Object{})
+		if ingot.KindOf(err) != ingot.Unavailable || try == syncTries || !driver.Wait(ctx, syncPause) {
+			return err
+		}
+	}
+}
+
+// CleanUp forgets the attempt and what the machine was to boot.
+func (d *Deploy) CleanUp(ctx context.Context, t *driver.Task) error {
+	driver.ForgetAgent(t.Node)
+	t.Node.Attempt = nil
+	return errors.Join(t.Driver.Boot.CleanUpRamdisk(ctx, t), t.Driver.Boot.CleanUpInstance(ctx, t))
+}

@@ -1,0 +1,4 @@
+package direct
+
+// ContentPath is contentPath.
+var ContentPath = contentPath

@@ -1,0 +1,265 @@
+package direct
+
+import (
+	"bytes"
+	"compress/gzip"
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"net/url"
+	"path"
+	"strings"
+
+	"ingot/internal/driver"
+	"ingot/internal/ingot"
+	"ingot/internal/ipa"
+)
+
+// The command that writes an image: it runs a step of the agent.
+const (
+	writeCommand = "deploy.execute_deploy_step"
+	writeName    = "execute_deploy_step"
+)
+
+// writeImage has the agent write the image and waits until it has. Repeated, it finds out from the agent
+// whether it was told before: an agent lives for one attempt, and is given this command once.
+func (d *Deploy) writeImage(ctx context.Context, t *driver.Task) (driver.Outcome, error) {
+	wait := driver.Outcome{Wait: true, Timeout: d.o.Silence}
+	if a := t.Node.Attempt; a != nil && a.Written {
+		return driver.Done, nil
+	}
+	if a := t.Node.Attempt; a != nil && a.Agent != nil && !a.Called() {
+		return wait, nil // somebody has restarted the machine: another agent calls
+	}
+	agent, err := d.agent(t.Node)
+	if err != nil {
+		return driver.Done, err
+	}
+	command, err := find(ctx, agent)
+	if err == nil && command == nil {
+		command, err = d.start(ctx, t, agent)
+	}
+	switch {
+	case ctx.Err() != nil:
+		return driver.Done, context.Cause(ctx)
+	case ingot.KindOf(err) == ingot.Unavailable, ingot.KindOf(err) == ingot.Conflict:
+		// It sends heartbeats: with each it is tried again, until the time is up.
+		d.unreachable(t, err)
+		return wait, nil
+	case err != nil:
+		return driver.Done, err
+	case command.Status == ipa.Running:
+		return wait, nil
+	}
+	if err := command.Failure(); err != nil {
+		return driver.Done, err
+	}
+	written(t, command)
+	return driver.Done, nil
+}
+
+// find is the command among those that the agent was given; nil if it was not.
+func find(ctx context.Context, agent *ipa.Client) (*ipa.Command, error) {
+	all, err := agent.Commands(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for i := len(all) - 1; i >= 0; i-- {
+		if all[i].Name == writeName {
+			return &all[i], nil
+		}
+	}
+	return nil, nil
+}
+
+// start gives the agent the command. An answer that is lost, or that another command runs, says nothing of
+// whether it has begun.
+func (d *Deploy) start(ctx context.Context, t *driver.Task, agent *ipa.Client) (*ipa.Command, error) {
+	params, err := d.params(ctx, t)
+	if err != nil {
+		return nil, err
+	}
+	if err := t.Allowed(); err != nil {
+		return nil, err
+	}
+	command, err := agent.Start(ctx, writeCommand, params)
+	if kind := ingot.KindOf(err); kind == ingot.Unavailable || kind == ingot.Conflict {
+		if found, _ := find(ctx, agent); found != nil {
+			return found, nil
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	t.Note(ingot.Entry{Source: "agent", Text: "told the agent to write the image"})
+	return &command, nil
+}
+
+// written records that the image is on the disk.
+func written(t *driver.Task, command *ipa.Command) {
+	n := t.Node
+	n.Attempt.Written = true
+	if n.DriverInternalInfo == nil {
+		n.DriverInternalInfo = ingot.Object{}
+	}
+	n.DriverInternalInfo[infoWholeDisk] = true
+	text := "image written and verified by the agent"
+	var result struct {
+		Text string `json:"deploy_result"`
+	}
+	if json.Unmarshal(command.Result, &result) == nil && result.Text != "" {
+		text += ": " + clip(result.Text)
+	}
+	t.Note(ingot.Entry{Source: "image", Text: text})
+}
+
+// maxResult is what is kept of an agent's words about a success.
+const maxResult = 300
+
+func clip(s string) string {
+	return strings.Join(strings.Fields(strings.ToValidUTF8(s[:min(len(s), maxResult)], "")), " ")
+}
+
+// unreachable tells the journal, once an hour, that the agent cannot be told anything.
+func (d *Deploy) unreachable(t *driver.Task, err error) {
+	if d.told.First(t.Node.Attempt.ID) {
+		t.Note(ingot.Entry{Source: "agent", Level: ingot.LevelWarning, Text: fmt.Sprintf(
+			"trying again at the agent's next heartbeat: %v", err)})
+	}
+}
+
+// Heard looks after a heartbeat whether the step goes on: the first one is what the first step waits for,
+// and while an image is written the agent is asked how far it is.
+func (d *Deploy) Heard(ctx context.Context, t *driver.Task) driver.Heard {
+	step, a := t.Node.CurrentStep(), t.Node.Attempt
+	if step == nil || a == nil || !a.Called() {
+		return driver.Heard{}
+	}
+	agent, err := d.agent(t.Node)
+	if step.Name != stepWrite || err != nil {
+		return driver.Heard{GoOn: true} // the step tells of an error
+	}
+	command, err := find(ctx, agent)
+	switch {
+	case err != nil:
+		d.unreachable(t, err)
+		return driver.Heard{}
+	case command == nil, command.Status != ipa.Running:
+		return driver.Heard{GoOn: true}
+	case command.Progress == nil:
+		return driver.Heard{Wait: d.o.Silence}
+	case command.Progress.Bytes == a.Agent.Done:
+		return driver.Heard{} // one that does not get on has no more time than a silent one
+	}
+	p := *command.Progress
+	text, data := fmt.Sprintf("%d MiB written", p.Bytes>>20), ingot.Object{"bytes": p.Bytes}
+	if p.Total > 0 {
+		text = fmt.Sprintf("%d of %d MiB written", p.Bytes>>20, p.Total>>20)
+		data["total"] = p.Total
+	}
+	t.Note(ingot.Entry{Source: "image", Text: text, Data: data})
+	return driver.Heard{Wait: d.o.Silence, Done: p.Bytes}
+}
+
+// params are those of the command, in Ironic's form.
+func (d *Deploy) params(ctx context.Context, t *driver.Task) (ingot.Object, error) {
+	n := t.Node
+	if err := d.source.ResolveAgain(ctx, t); err != nil {
+		return nil, err
+	}
+	p, err := d.plan(ctx, t)
+	if err != nil {
+		return nil, err
+	}
+	urls := p.urls
+	if len(urls) == 0 {
+		// The image may be another one than when the machine was started.
+		n.Attempt.Content = p.content
+		if err := t.Save(ctx); err != nil {
+			return nil, err
+		}
+		for _, base := range d.servers(n) {
+			urls = append(urls, base+contentPath(n))
+		}
+	}
+	info := ingot.Object{
+		"id": imageID(n), "urls": urls, "disk_format": "raw", "container_format": "bare",
+		"image_type": "whole-disk", "stream_raw_images": true, "node_uuid": n.UUID,
+		"os_hash_algo": p.digest.Algorithm, "os_hash_value": p.digest.Hex, "checksum": p.digest.Hex,
+	}
+	drive, err := d.source.Drive(ctx, n)
+	if err != nil {
+		return nil, err
+	}
+	args := ingot.Object{"image_info": info, "configdrive": nil}
+	if drive != nil {
+		packed, err := pack(drive)
+		if err != nil {
+			return nil, err
+		}
+		info["configdrive"], args["configdrive"] = packed, packed
+	}
+	return ingot.Object{
+		"step": ingot.Object{"interface": "deploy", "step": stepWrite, "args": args},
+		"node": nodeOf(n), "ports": portsOf(t), "deploy_version": nil,
+	}, nil
+}
+
+// imageID names the image for the agent's log, without what may be secret in a URL.
+func imageID(n *ingot.Node) string {
+	href := driver.Text(n.InstanceInfo, "image_source")
+	if u, err := url.Parse(href); err == nil {
+		href = u.Path
+	}
+	return path.Base(href)
+}
+
+// pack is a config drive as Ironic hands it on: gzip in base64.
+func pack(drive []byte) (string, error) {
+	var b bytes.Buffer
+	z := gzip.NewWriter(&b)
+	_, err := z.Write(drive)
+	if err == nil {
+		err = z.Close()
+	}
+	if err != nil {
+		return "", fmt.Errorf("pack the config drive: %w", err)
+	}
+	return base64.StdEncoding.EncodeToString(b.Bytes()), nil
+}
+
+// nodeOf is what an agent is told of the node: what it finds the disk by, and nothing that is secret.
+func nodeOf(n *ingot.Node) ingot.Object {
+	return ingot.Object{"uuid": n.UUID, "name": n.Name, "driver": n.Driver, "properties": nonNil(n.Properties),
+		"instance_info": agentInfo(n.InstanceInfo), "driver_info": ingot.Object{},
+		"driver_internal_info": ingot.Object{}, "extra": nonNil(n.Extra),
+		"provision_state": n.ProvisionState, "target_provision_state": n.TargetProvisionState}
+}
+
+// agentInfo is the part of instance_info that agents look at.
+func agentInfo(info ingot.Object) ingot.Object {
+	out := ingot.Object{}
+	for _, key := range []string{"root_device", "capabilities", "traits", "image_type", "root_gb"} {
+		if v, ok := info[key]; ok {
+			out[key] = v
+		}
+	}
+	return out
+}
+
+func portsOf(t *driver.Task) []ingot.Object {
+	ports := []ingot.Object{}
+	for _, p := range t.Ports {
+		ports = append(ports, ingot.Object{"uuid": p.UUID, "address": p.Address,
+			"pxe_enabled": p.PXEEnabled, "extra": nonNil(p.Extra)})
+	}
+	return ports
+}
+
+func nonNil(o ingot.Object) ingot.Object {
+	if o == nil {
+		return ingot.Object{}
+	}
+	return o
+}
