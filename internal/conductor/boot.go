@@ -65,12 +65,18 @@ func (c *Conductor) bootDue(n *ingot.Node, now time.Time) bool {
 	switch {
 	case retry <= 0 || n.ProvisionState != string(lifecycle.WaitCallBack) || givenUp(n):
 		return false
-	case a == nil || a.Target != nil || a.BootedAt.IsZero() || a.Boots < 1 || a.Boots >= maxBoots:
+	case !boots(n) || a.BootedAt.IsZero() || a.Boots < 1 || a.Boots >= maxBoots:
 		return false
 	case now.Sub(later(a.BootedAt, c.began)) < retry<<(a.Boots-1):
 		return false
 	}
 	return n.WaitUntil == nil || n.WaitUntil.Sub(now) >= retry
+}
+
+// boots tells whether a deployment waits for its ramdisk to call for the first time: what it does then is
+// another step.
+func boots(n *ingot.Node) bool {
+	return n.Attempt != nil && !n.Attempt.Called() && n.Step == 0
 }
 
 // inLine is a machine's wait for its boot files, of which a conductor lets few load at a time
@@ -195,7 +201,7 @@ func (c *Conductor) retryStranded(ctx context.Context) error {
 // that it was sent to a server which is no more, and it should have been heard of since.
 func (c *Conductor) stranded(ctx context.Context, n *ingot.Node) (why string, err error) {
 	a := n.Attempt
-	if a == nil || a.Target != nil || a.Boots < 1 || givenUp(n) ||
+	if !boots(n) || a.Boots < 1 || givenUp(n) ||
 		n.ProvisionState != string(lifecycle.WaitCallBack) {
 		return "", nil
 	}

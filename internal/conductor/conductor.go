@@ -21,6 +21,7 @@ import (
 
 	"ingot/internal/driver"
 	"ingot/internal/ingot"
+	"ingot/internal/journal"
 	"ingot/internal/rpc"
 	"ingot/internal/store"
 )
@@ -95,6 +96,8 @@ type Options struct {
 	KeepPowerOnFailure bool
 	// AutomatedClean is the default of nodes that do not say; this version refuses to clean.
 	AutomatedClean bool
+	// LocalAgents says that agents of ramdisks may be on this host, as those of simulated machines are.
+	LocalAgents bool
 }
 
 // Conductor is one conductor.
@@ -129,6 +132,11 @@ type Conductor struct {
 	backlog atomic.Bool
 
 	repoints pace
+
+	// told are the refusals of heartbeats that journals were told of.
+	told journal.Hourly
+	// asked holds the nodes whose agents are asked something after a heartbeat, by UUID.
+	asked sync.Map
 
 	passthrus sync.Map // hardware type (string) to []driverPassthru
 

@@ -58,8 +58,10 @@ type machine struct {
 	tweak func(method string, args ingot.Object) ingot.Object
 	// loader makes it a ramdisk that installs a boot loader, with this status.
 	loader string
-	ctx    context.Context
-	cond   *conductor.Conductor // that answers now; nil while there is none
+	// ramdiskAgent is what the ramdisk is like if it speaks Ironic's agent protocol.
+	ramdiskAgent *ramdiskAgent
+	ctx          context.Context
+	cond         *conductor.Conductor // that answers now; nil while there is none
 }
 
 // metal is a world with one machine, an image, and a node n1 ready to be deployed on it.
@@ -311,6 +313,9 @@ func (m *machine) boot(ctx context.Context) {
 		return
 	}
 	switch key := keyForm.FindStringSubmatch(script); {
+	case strings.Contains(script, " agent_protocol=ipa"):
+		m.did("ramdisk")
+		m.agent(ctx)
 	case key != nil:
 		m.did("ramdisk")
 		m.ramdisk(ctx, key[1])

@@ -74,6 +74,9 @@ func (t *task) beginPower(ctx context.Context, r rpc.PowerRequest) error {
 	}
 	t.node.TargetPowerState = driver.PowerResult(r.Target)
 	t.node.LastError = ""
+	if r.Target != ingot.PowerOn {
+		driver.ForgetAgent(t.node) // before it loses its power: the next one may be quick to ask
+	}
 	t.later(ingot.Entry{Source: "power", Text: string(r.Target) + ": requested"})
 	return t.save(ctx)
 }
@@ -159,7 +162,7 @@ func (t *task) foundOff(ctx context.Context) error {
 			return err
 		}
 		return t.save(ctx)
-	case a != nil && a.Target == nil && a.Boots >= 1 && a.Boots < maxBoots && !givenUp(t.node):
+	case boots(t.node) && a.Boots >= 1 && a.Boots < maxBoots && !givenUp(t.node):
 		return t.bootAgain(ctx, fmt.Sprintf("%s. Starting it again: boot %d of at most %d", off,
 			a.Boots+1, maxBoots))
 	}

@@ -294,6 +294,10 @@ const shortlyBefore = 10 * time.Second
 
 // lastSeen tells the last sign of life of the machine in this wait or shortly before.
 func (t *task) lastSeen(ctx context.Context, since time.Time) string {
+	if a := t.node.Attempt; a != nil && a.Agent != nil && a.Agent.HeardAt.After(since.Add(-shortlyBefore)) {
+		return fmt.Sprintf("The last heartbeat of its agent came %s ago.",
+			t.c.o.Store.Now().Sub(a.Agent.HeardAt).Round(time.Second))
+	}
 	entries, err := t.c.o.Store.Journal(ctx, store.JournalQuery{Node: t.node.UUID, Last: 50})
 	if err != nil {
 		t.log.Warn("read journal for the timeout failed", "error", err)

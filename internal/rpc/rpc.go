@@ -45,6 +45,12 @@ type Conductor interface {
 	// CallNode and CallDriver run a passthru method.
 	CallNode(ctx context.Context, ident string, c Call) (Reply, error)
 	CallDriver(ctx context.Context, driver string, c Call) (Reply, error)
+	// AgentToken gives out the token of the agent in the node's ramdisk: once for each boot, later it is
+	// ingot.Masked. NotFound if none is waited for; Locked when a conductor is at work on the node.
+	AgentToken(ctx context.Context, uuid string) (string, error)
+	// Heartbeat takes what an agent says of itself. Invalid if it is not that of the node, or is another
+	// one than before; while a conductor is at work on the node it is passed over.
+	Heartbeat(ctx context.Context, uuid string, h Heartbeat) error
 }
 
 // UpdateOptions changes how UpdateNode treats interfaces.
@@ -71,6 +77,14 @@ type PowerRequest struct {
 type Validation struct {
 	Result bool   `json:"result"`
 	Reason string `json:"reason,omitempty"`
+}
+
+// Heartbeat is what an agent in a ramdisk says of itself.
+type Heartbeat struct {
+	Token   string
+	URL     string // of its API
+	Version string
+	CA      string // PEM of the certificate of that; "" if it names none
 }
 
 // BootDevice is a boot device and whether it outlasts one boot.

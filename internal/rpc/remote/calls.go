@@ -28,6 +28,10 @@ type (
 		Ident string
 		VIF   rpc.VIF
 	}
+	heartbeatArgs struct {
+		UUID      string
+		Heartbeat rpc.Heartbeat
+	}
 	passthruArgs struct {
 		Ident string // node or driver
 		Call  rpc.Call
@@ -214,6 +218,29 @@ func (r *Router) CallDriver(ctx context.Context, driver string, q rpc.Call) (out
 	return out, err
 }
 
+// AgentToken is done by the owner of the node.
+func (r *Router) AgentToken(ctx context.Context, uuid string) (out string, err error) {
+	at, err := r.ofNode(ctx, uuid)
+	if err != nil {
+		return "", err
+	}
+	err = r.call(ctx, at, "AgentToken", uuid, &out, func(c rpc.Conductor) error {
+		out, err = c.AgentToken(ctx, uuid)
+		return err
+	})
+	return out, err
+}
+
+// Heartbeat is done by the owner of the node.
+func (r *Router) Heartbeat(ctx context.Context, uuid string, h rpc.Heartbeat) error {
+	at, err := r.ofNode(ctx, uuid)
+	if err != nil {
+		return err
+	}
+	return r.call(ctx, at, "Heartbeat", heartbeatArgs{uuid, h}, nil,
+		func(c rpc.Conductor) error { return c.Heartbeat(ctx, uuid, h) })
+}
+
 // Serve answers the calls of others to this conductor until the bus is closed.
 func (r *Router) Serve() error { return r.Bus.Handle(subject(r.Host), r.handle) }
 
@@ -295,6 +322,12 @@ func (r *Router) answer(ctx context.Context, data []byte) (any, error) {
 			return nil, r.Local.AttachVIF(ctx, v.Ident, v.VIF)
 		}
 		return nil, r.Local.DetachVIF(ctx, v.Ident, v.VIF.ID)
+	case "Heartbeat":
+		v, err := arguments[heartbeatArgs](q)
+		if err != nil {
+			return nil, err
+		}
+		return nil, r.Local.Heartbeat(ctx, v.UUID, v.Heartbeat)
 	case "CallNode", "CallDriver":
 		v, err := arguments[passthruArgs](q)
 		if err != nil {
@@ -332,6 +365,9 @@ var byIdent = map[string]func(context.Context, rpc.Conductor, string) (any, erro
 	},
 	"VIFs": func(ctx context.Context, c rpc.Conductor, ident string) (any, error) {
 		return reply(c.VIFs(ctx, ident))
+	},
+	"AgentToken": func(ctx context.Context, c rpc.Conductor, ident string) (any, error) {
+		return reply(c.AgentToken(ctx, ident))
 	},
 	"NodeMethods": func(ctx context.Context, c rpc.Conductor, ident string) (any, error) {
 		return reply(c.NodeMethods(ctx, ident))

@@ -93,6 +93,14 @@ func (r *recorder) DriverMethods(_ context.Context, name string) (map[string]rpc
 func (r *recorder) CallNode(_ context.Context, ident string, q rpc.Call) (rpc.Reply, error) {
 	return rpc.Reply{Attach: true, Body: []byte("#!ipxe\x00\xff")}, r.called("CallNode", ident, q)
 }
+func (r *recorder) AgentToken(_ context.Context, uuid string) (string, error) {
+	return "a token", r.called("AgentToken", uuid)
+}
+
+func (r *recorder) Heartbeat(_ context.Context, uuid string, h rpc.Heartbeat) error {
+	return r.called("Heartbeat", uuid, h)
+}
+
 func (r *recorder) CallDriver(_ context.Context, name string, q rpc.Call) (rpc.Reply, error) {
 	return rpc.Reply{Value: map[string]any{"n": json.Number("12345678901234567890")}},
 		r.called("CallDriver", name, q)
@@ -218,11 +226,15 @@ func TestCallsReachTheOwner(t *testing.T) {
 	r, err = w.router.CallDriver(ctx, "ilo", c)
 	check("CallDriver", r, err, rpc.Reply{Value: map[string]any{
 		"n": json.Number("12345678901234567890")}}, "ilo", c)
+	token, err := w.router.AgentToken(ctx, id)
+	check("AgentToken", token, err, "a token", id)
+	h := rpc.Heartbeat{Token: "t", URL: "https://192.0.2.7:9999", Version: "1", CA: "PEM"}
+	check("Heartbeat", nil, w.router.Heartbeat(ctx, id, h), nil, id, h)
 	if calls := w.ours.names(); len(calls) > 0 {
 		t.Errorf("this one was asked %v", calls)
 	}
 	// The recorder has one method for each of the contract: a new one has to be routed here.
-	if n := reflect.TypeFor[rpc.Conductor]().NumMethod(); n != 16 {
+	if n := reflect.TypeFor[rpc.Conductor]().NumMethod(); n != 18 {
 		t.Errorf("the contract has %d methods; route the new ones and test them here", n)
 	}
 }
