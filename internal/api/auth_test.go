@@ -64,7 +64,7 @@ func TestNothingIsOpenToStrangersButWhatIsMeantToBe(t *testing.T) {
 				}
 				continue
 			}
-			if a.status == 401 == open[row] {
+			if a.status == 401 == (open[row] || ramdisks[row]) {
 				t.Errorf("%s: %d", row, a.status)
 			}
 		}

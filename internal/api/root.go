@@ -38,6 +38,11 @@ func showV1(c *call) (reply, error) {
 	for _, name := range []string{"nodes", "ports", "drivers"} {
 		body = append(body, member{name, c.links(name, "")})
 	}
+	if c.minor >= ramdiskMinor {
+		for _, name := range []string{"lookup", "heartbeat"} {
+			body = append(body, member{name, c.links(name, "")})
+		}
+	}
 	body = append(body, member{"version", c.versionDocument()})
 	if c.minor >= conductorMinor {
 		body = append(body, member{"conductors", c.links("conductors", "")})

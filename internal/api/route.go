@@ -55,7 +55,8 @@ var (
 var routes = slices.Concat(resourceRoutes, noneRoutes(), passthruRoutes())
 
 var resourceRoutes = []route{
-	{method: http.MethodGet, pattern: rootPattern, handle: showRoot, public: true},
+	{method: http.MethodGet, pattern: rootPattern, handle: showRoot, public: true,
+		machine: true}, // agents ask which versions there are
 	{method: http.MethodGet, pattern: "/v1", handle: showV1, public: true},
 
 	{method: http.MethodGet, pattern: "/v1/nodes", policy: "baremetal:node:list", object: true,
@@ -139,6 +140,11 @@ var resourceRoutes = []route{
 		handle: patchPort},
 	{method: http.MethodDelete, pattern: "/v1/ports/{port}", policy: "baremetal:port:delete", object: true,
 		handle: deletePort},
+
+	{method: http.MethodGet, pattern: "/v1/lookup", minor: ramdiskMinor, handle: lookUp, public: true,
+		machine: true, args: []arg{{"addresses", ramdiskMinor}, {"node_uuid", ramdiskMinor}}},
+	{method: http.MethodPost, pattern: "/v1/heartbeat/{ident}", minor: ramdiskMinor,
+		handle: takeHeartbeat, public: true, machine: true},
 
 	{method: http.MethodPost, pattern: "/v1/events", minor: eventMinor,
 		policy: "baremetal:events:post", handle: postEvents},

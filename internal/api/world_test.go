@@ -43,6 +43,7 @@ type recorder struct {
 	reply   rpc.Reply
 	panics  bool
 	vifs    []string
+	token   string
 
 	mu    sync.Mutex
 	calls []any // guarded by mu
@@ -151,6 +152,12 @@ func (r *recorder) CallNode(_ context.Context, _ string, c rpc.Call) (rpc.Reply,
 func (r *recorder) CallDriver(_ context.Context, _ string, c rpc.Call) (rpc.Reply, error) {
 	return r.reply, r.note(c)
 }
+
+func (r *recorder) AgentToken(_ context.Context, uuid string) (string, error) {
+	return r.token, r.note("token of " + uuid)
+}
+
+func (r *recorder) Heartbeat(_ context.Context, _ string, h rpc.Heartbeat) error { return r.note(h) }
 
 // world is an API over a real store, served over HTTP.
 type world struct {
