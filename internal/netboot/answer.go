@@ -107,6 +107,10 @@ func unknownMachine(env *Env, r Request) answer {
 	return a
 }
 
+// agentDeploy is the deploy interface whose ramdisk has an agent that speaks Ironic's protocol; ours speaks
+// the older one unless it is told.
+const agentDeploy = "direct"
+
 // boot fills in kernel, ramdisk and arguments. Seed 2 and the Liberty release of Ironic name the
 // arguments of the deploy ramdisk.
 func (a *answer) boot(n *ingot.Node, env *Env) {
@@ -133,6 +137,9 @@ func (a *answer) boot(n *ingot.Node, env *Env) {
 		"ipa-api-url="+first,
 		"boot_attempt="+word(n.Attempt.ID),
 	)
+	if n.Interfaces["deploy"] == agentDeploy {
+		a.args = append(a.args, "agent_protocol=ipa")
+	}
 	if n.BootIntent == ingot.BootInspect {
 		a.args = append(a.args, "ipa-inspection-callback-url="+first+"/v1/continue_inspection")
 	}

@@ -55,6 +55,10 @@ func told(n *ingot.Node, mac string, env Env) (kernel, ramdisk ingot.File, args 
 	var a answer
 	a.boot(n, &env)
 	args = []string{"BOOTIF=01-" + strings.ReplaceAll(mac, ":", "-")}
+	if g := n.Attempt.Agent; g != nil && g.OnMedium {
+		// It never crosses a network, unlike one that is looked up.
+		args = append(args, "ipa-agent-token="+word(g.Token.Reveal()))
+	}
 	for _, s := range netdata.Statics(n.NetworkData) {
 		if s.MAC == mac {
 			args = append(args, staticArg(s))

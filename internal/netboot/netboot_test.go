@@ -493,3 +493,34 @@ func TestNoConfigurationEndsAtAPrompt(t *testing.T) {
 		}
 	}
 }
+
+func TestTheTokenOfAnAgentIsOnAMediumAlone(t *testing.T) {
+	t.Parallel()
+	n := node(ingot.BootDeploy, "deploying")
+	n.Interfaces = map[string]string{"deploy": "direct"}
+	n.Attempt.Agent = &ingot.Agent{Token: "looked-up"}
+	args := func() string {
+		m, ok := netboot.MediumOf(n, ask.MAC, env())
+		if !ok {
+			t.Fatal("no medium")
+		}
+		return strings.Join(m.Args, " ")
+	}
+	if text := args(); strings.Contains(text, "token") || !strings.Contains(text, "agent_protocol=ipa") {
+		t.Errorf("a token that is looked up is on the medium: %s", text)
+	}
+	n.Attempt.Agent = &ingot.Agent{Token: "t0-k_en", OnMedium: true}
+	if text := args(); !strings.Contains(text, " ipa-agent-token=t0-k_en ") {
+		t.Error(text)
+	}
+	for _, l := range []netboot.Loader{netboot.IPXE, netboot.PXELINUX, netboot.GRUB} {
+		text := l.Render(n, env(), ask)
+		if strings.Contains(text, "t0-k_en") || !strings.Contains(text, "agent_protocol=ipa") {
+			t.Errorf("%s", text)
+		}
+	}
+	n.Interfaces["deploy"] = "iscsi"
+	if text := netboot.Script(n, env(), ask); strings.Contains(text, "agent_protocol") {
+		t.Error(text)
+	}
+}

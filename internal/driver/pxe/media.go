@@ -19,13 +19,17 @@ import (
 // on record because the medium must be the same at all servers.
 const mediumKey = "boot_medium_servers"
 
-// prepareMedium decides which servers are named on the medium of a node's machine, and where it is put.
+// prepareMedium decides which servers are named on the medium of a node's machine, and where it is put, and
+// makes the token of the agent that boots from it.
 func (b *Boot) prepareMedium(n *ingot.Node) {
 	if Kind(n) != MediaName {
 		return
 	}
 	if n.DriverInternalInfo == nil {
 		n.DriverInternalInfo = ingot.Object{}
+	}
+	if g := n.Attempt.Agent; g != nil && g.Token == "" {
+		g.Token, g.OnMedium = driver.NewToken(), true
 	}
 	own := b.o.Env.BaseURLs[0]
 	servers := []any{own}

@@ -385,3 +385,33 @@ func TestS0_6_TheMachineIsNotTouchedBeforeTheQuorumHoldsItsFiles(t *testing.T) {
 		t.Errorf("saved %v", w.saved)
 	}
 }
+
+// The token of an agent that boots from a medium is made with the medium, anew for each boot.
+func TestAMediumHasATokenForItsAgent(t *testing.T) {
+	t.Parallel()
+	w := newWorld(nil)
+	n := w.task.Node
+	n.Interfaces = map[string]string{"boot": pxe.MediaName, "deploy": "direct"}
+	tokens := map[ingot.Secret]bool{}
+	for range 2 {
+		n.Attempt = driver.NewAttempt()
+		n.Attempt.Agent = &ingot.Agent{}
+		// The management interface of the test inserts no media: that is found out last.
+		if err := w.boot.PrepareRamdisk(t.Context(), w.task); ingot.KindOf(err) != ingot.Invalid {
+			t.Fatal(err)
+		}
+		m, ok := w.boot.Medium(n, w.task.Ports, netboot.MediumPath(n))
+		token := n.Attempt.Agent.Token
+		if !ok || !n.Attempt.Agent.OnMedium || !slices.Contains(m.Args, "ipa-agent-token="+token.Reveal()) {
+			t.Errorf("%v, %+v", m.Args, n.Attempt.Agent)
+		}
+		tokens[token] = true
+	}
+	if len(tokens) != 2 {
+		t.Error("two boots have one token")
+	}
+	n.Interfaces["boot"], n.Attempt.Agent = pxe.Name, &ingot.Agent{}
+	if err := w.boot.PrepareRamdisk(t.Context(), w.task); err != nil || n.Attempt.Agent.Token != "" {
+		t.Errorf("%+v, %v", n.Attempt.Agent, err)
+	}
+}
