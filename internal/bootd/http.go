@@ -40,8 +40,12 @@ func (s *Server) routes() http.Handler {
 		mux.HandleFunc("GET /media/{uuid}/{tag}/boot.iso", s.serveMedium)
 		mux.HandleFunc("GET /media/{uuid}/{tag}/image.img", s.serveMedium)
 	}
+	if s.Images != nil {
+		mux.HandleFunc("GET "+s.ImagesPattern, s.serveImage)
+	}
 	if s.Machine != nil {
 		mux.Handle("/v1/", s.Machine)
+		mux.Handle("GET /{$}", s.Machine) // the versions that it speaks
 	}
 	if s.Ack != nil {
 		mux.Handle("GET /tree/{uuid}", s.Ack)
@@ -98,6 +102,17 @@ func (s *Server) serveFile(w http.ResponseWriter, r *http.Request) {
 		// it to wait.
 		refuse(w, "all places are taken")
 	}
+}
+
+// serveImage sends an image to an agent when one of the places is free.
+func (s *Server) serveImage(w http.ResponseWriter, r *http.Request) {
+	client := clientOf(r)
+	if err := s.images.enter(r.Context(), client); err != nil {
+		refuse(w, "too many images at once: "+err.Error())
+		return
+	}
+	defer s.images.leave(client)
+	s.Images.ServeHTTP(w, r)
 }
 
 // refuse tells a client to come again.

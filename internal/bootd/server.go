@@ -65,8 +65,8 @@ type Config struct {
 	Prefix6 netip.Prefix
 }
 
-// A Server is the sockets of one conductor. All fields but Machine, Boot, Ack and Servers are needed.
-// Listen opens the sockets, Run answers.
+// A Server is the sockets of one conductor. All fields but Machine, Boot, Ack, Images and Servers are
+// needed. Listen opens the sockets, Run answers.
 type Server struct {
 	Config
 	Store   *store.Store
@@ -76,6 +76,9 @@ type Server struct {
 	Boot    *pxe.Boot    // tells boot loaders what to boot; nil: no configurations
 	// Ack answers GET /tree/{uuid}, with which conductors ask for what is on disk; nil: nothing is.
 	Ack http.HandlerFunc
+	// Images serves the images of nodes to their agents, at ImagesPattern; nil: to none.
+	Images        http.Handler
+	ImagesPattern string
 	// Servers returns the URLs of all servers that live and can serve a hardware type, any if it is "",
 	// in any order; the slice is the caller's. nil: this one is alone.
 	Servers func(driver string) []string
@@ -97,6 +100,7 @@ type Server struct {
 	downloads transfers // of kernels and ramdisks
 	media     mediaMemory
 	reads     transfers // of media
+	images    transfers // of images to agents
 	loaders   transfers // of boot programs, which are small and come before all else
 
 	http     net.Listener

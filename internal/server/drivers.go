@@ -9,6 +9,7 @@ import (
 
 	"ingot/internal/config"
 	"ingot/internal/driver"
+	"ingot/internal/driver/direct"
 	"ingot/internal/driver/fake"
 	"ingot/internal/driver/ipmi"
 	"ingot/internal/driver/iscsi"
@@ -69,6 +70,10 @@ func (s *server) table(bootURL string) (*driver.Table, error) {
 	}
 	write := iscsi.New(iscsi.Options{Image: images,
 		DefaultBootMode: s.cfg.Deploy.DefaultBootMode})
+	pull := direct.New(direct.Options{Image: images, PrivateCA: s.cfg.Image.CAFile != "", URL: bootURL,
+		Servers: s.serving()})
+	s.boot.ImagesPattern = direct.ImagePattern
+	s.boot.Images = &direct.Images{Deploy: pull, Node: s.store.Node, Note: s.journal.Add, Log: s.log}
 	return &driver.Table{
 		Hardware: enabled, Network: s.networks(),
 		Power: map[string]driver.Power{
@@ -81,7 +86,7 @@ func (s *server) table(bootURL string) (*driver.Table, error) {
 		},
 		Inspect: map[string]driver.Inspect{redfish.Name: byRedfish.Inspect(), redfish.ILOName: byILO.Inspect()},
 		Boot:    bootInterfaces(s.boot.Boot),
-		Deploy:  map[string]driver.Deploy{iscsi.Name: write, fake.Name: fake.Deploy{}},
+		Deploy:  map[string]driver.Deploy{iscsi.Name: write, direct.Name: pull, fake.Name: fake.Deploy{}},
 	}, nil
 }
 

@@ -20,7 +20,7 @@ const Name = "fake"
 // Hardware is the hardware type fake-hardware.
 func Hardware() driver.Hardware {
 	return driver.Hardware{Name: "fake-hardware", Supported: map[string][]string{
-		"power": {Name}, "management": {Name}, "boot": {Name, "ipxe", "pxe"}, "deploy": {Name, "iscsi"},
+		"power": {Name}, "management": {Name}, "boot": {Name, "ipxe", "pxe"}, "deploy": {Name, "iscsi", "direct"},
 		"network": driver.Networks,
 	}}
 }

@@ -29,7 +29,7 @@ type Options = driver.BMCOptions
 // Hardware is the hardware type ipmi.
 func Hardware() driver.Hardware {
 	return driver.Hardware{Name: "ipmi", Supported: map[string][]string{
-		"power": {Name}, "management": {Name}, "boot": {"ipxe", "pxe"}, "deploy": {"iscsi"},
+		"power": {Name}, "management": {Name}, "boot": {"ipxe", "pxe"}, "deploy": {"iscsi", "direct"},
 		"network": driver.Networks,
 	}}
 }
