@@ -313,3 +313,23 @@ func TestTheTotalIsBoundedAndWaitsEndWithTheirRequest(t *testing.T) {
 		}
 	})
 }
+
+func TestAgentsFindTheirImagesAndTheVersions(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, Config{})
+	r.ImagesPattern = "/agent_images/{uuid}/{tag}/disk.raw"
+	r.Images = http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
+		fmt.Fprint(w, q.PathValue("uuid"), " ", q.PathValue("tag"))
+	})
+	r.Machine = http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) { fmt.Fprint(w, "machine ", q.URL.Path) })
+	base := serve(t, r)
+	for path, want := range map[string]string{"/agent_images/n/t/disk.raw": "n t", "/": "machine /",
+		"/v1/lookup": "machine /v1/lookup"} {
+		if resp, body := fetch(t, "GET", base+path, nil); resp.StatusCode != http.StatusOK || body != want {
+			t.Errorf("%s: %s %q", path, resp.Status, body)
+		}
+	}
+	if resp, _ := fetch(t, "GET", base+"/agent_images/n/t/other", nil); resp.StatusCode != http.StatusNotFound {
+		t.Errorf("another file: %s", resp.Status)
+	}
+}
