@@ -188,8 +188,8 @@ func TestADirectDeploymentOverTheAgentProtocol(t *testing.T) {
 	x.provision(c, "n1", "deploy")
 	x.deployed()
 	story := strings.Join(x.m.story(), ", ")
-	if !strings.Contains(story, "rebooting, ramdisk, deploy.execute_deploy_step, standby.sync, power off, "+
-		"power on, disk") {
+	if !strings.Contains(story, "rebooting, ramdisk, deploy.execute_deploy_step, standby.get_partition_uuids, "+
+		"standby.sync, power off, power on, disk") {
 		t.Errorf("the machine did: %s", story)
 	}
 	n := x.node("n1")

@@ -54,8 +54,9 @@ const (
 	maxServers = 4
 	// unpacker is in the versions of agents that unpack what is compressed.
 	unpacker = "ingot"
-	// infoWholeDisk is a key of driver_internal_info, Ironic's.
+	// Keys of driver_internal_info, Ironic's.
 	infoWholeDisk = "is_whole_disk_image"
+	infoRootID    = "root_uuid_or_disk_id"
 )
 
 // Deploy is the deploy interface direct.

@@ -59,6 +59,9 @@ func newRig(t *testing.T, change func(*direct.Options)) *rig {
 	r.Deploy = direct.New(o)
 	r.agent = ipatest.Start(t, func(_ context.Context, name string, params json.RawMessage,
 		_ func(int64, int64)) (any, error) {
+		if name == "standby.get_partition_uuids" {
+			return map[string]any{"root uuid": "0x04030201", "partitions": map[string]any{}}, nil
+		}
 		r.mu.Lock()
 		defer r.mu.Unlock()
 		r.given = nil
@@ -189,6 +192,9 @@ func TestAnAgentFetchesFromTheSourceWhatItCanReadAndTheRestFromConductors(t *tes
 			info["image_type"] != "whole-disk" || info["stream_raw_images"] != true || info["id"] != "disk.img" ||
 			info["checksum"] != info["os_hash_value"] {
 			t.Errorf("%s: %v", name, info)
+		}
+		if root := n.DriverInternalInfo["root_uuid_or_disk_id"]; root != "0x04030201" {
+			t.Errorf("%s: root %v", name, root)
 		}
 		if c.direct {
 			if len(urls) != 1 || urls[0] != n.InstanceInfo["image_source"] || info["os_hash_value"] != sumOf(c.file) ||
@@ -323,7 +329,7 @@ func TestAnAgentThatIsNotReachedIsTriedAgainWithEachHeartbeat(t *testing.T) {
 		t.Errorf("%+v", h)
 	}
 	r.write()
-	if names := r.agent.Names(); len(names) != 1 {
+	if names := r.agent.Names(); len(names) != 2 || names[0] != "execute_deploy_step" {
 		t.Errorf("%v", names)
 	}
 	r.mu.Lock()

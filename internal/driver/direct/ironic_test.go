@@ -34,7 +34,9 @@ func TestAgentsAreToldWhatIronicTellsThem(t *testing.T) {
 		if err := json.NewDecoder(r.Body).Decode(&s.Body); err != nil {
 			t.Error(err)
 		}
-		ours = append(ours, s)
+		if s.Body.(map[string]any)["name"] != "standby.get_partition_uuids" {
+			ours = append(ours, s)
+		}
 		fmt.Fprint(w, `{"command_status": "SUCCEEDED"}`)
 	}))
 	t.Cleanup(agent.Close)

@@ -56,7 +56,26 @@ func (d *Deploy) writeImage(ctx context.Context, t *driver.Task) (driver.Outcome
 		return driver.Done, err
 	}
 	written(t, command)
+	rootID(ctx, t.Node, agent)
 	return driver.Done, nil
+}
+
+// maxRootID is what a UUID or the identifier of a disk has at most, in bytes.
+const maxRootID = 64
+
+// rootID records by what the root file system or the disk is known, as Ironic does. Nothing depends on it: an
+// agent that does not tell is no failure.
+func rootID(ctx context.Context, n *ingot.Node, agent *ipa.Client) {
+	delete(n.DriverInternalInfo, infoRootID)
+	command, err := agent.Run(ctx, "standby.get_partition_uuids", ingot.Object{})
+	var result struct {
+		Root string `json:"root uuid"`
+	}
+	if err != nil || json.Unmarshal(command.Result, &result) != nil || result.Root == "" ||
+		len(result.Root) > maxRootID {
+		return
+	}
+	n.DriverInternalInfo[infoRootID] = clip(result.Root)
 }
 
 // find is the command among those that the agent was given; nil if it was not.
