@@ -66,6 +66,21 @@ func TestImagesOfGlanceArriveUnchanged(t *testing.T) {
 			if err != nil || !bytes.Equal(got, want) {
 				t.Errorf("%s: %d bytes, error %v; want %d bytes", name, len(got), err, len(want))
 			}
+			// For others than this host there is no URL; conductors serve the content.
+			if f, err := image.Look(t.Context(), ref, opt); err != nil || f.URL != "" || f.Digest.Hex == "" {
+				t.Errorf("%s: %+v, %v", name, f, err)
+			}
+			whole, err := image.OpenContent(t.Context(), ref, opt)
+			if err != nil {
+				t.Fatalf("%s: %v", name, err)
+			}
+			got, err = io.ReadAll(io.NewSectionReader(whole, 0, whole.Size()))
+			if err != nil || !bytes.Equal(got, want) {
+				t.Errorf("%s, anywhere: %d bytes, error %v", name, len(got), err)
+			}
+			if err := whole.Close(); err != nil {
+				t.Error(err)
+			}
 		}
 	}
 }
