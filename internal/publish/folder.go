@@ -13,6 +13,8 @@ import (
 	"syscall"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"ingot/internal/ingot"
 )
 
@@ -50,6 +52,22 @@ func (f Folder) Put(ctx context.Context, m Medium, content io.ReadSeeker) (strin
 		return "", err
 	}
 	return f.Record(m).At(m), nil
+}
+
+// Check tells why media cannot be written, as far as can be told without doing it.
+func (f Folder) Check() error {
+	for _, dir := range []string{filepath.Join(f.Root, below), f.Root} {
+		err := unix.Access(dir, unix.W_OK|unix.X_OK)
+		switch {
+		case err == nil:
+			return nil
+		case errors.Is(err, fs.ErrNotExist) && dir != f.Root:
+			continue
+		}
+		return ingot.Errorf(ingot.Invalid, "virtual media cannot be written into %s (%w); [deploy] http_root has to be a "+
+			"directory that ingot may write to", dir, err)
+	}
+	return nil
 }
 
 func (f Folder) write(ctx context.Context, dir, name string, content io.ReadSeeker) (err error) {

@@ -216,7 +216,13 @@ func TestAMediumThatDoesNotFitLeavesNothing(t *testing.T) {
 	if _, err := f.Put(ctx, medium(publish.Boot, "aa13"), small); !errors.Is(err, context.Canceled) {
 		t.Errorf("given up: %v", err)
 	}
+	if err := f.Check(); err != nil {
+		t.Errorf("a full disk is one to write to: %v", err)
+	}
 	f.Root = filepath.Join(f.Root, "missing")
+	if err := f.Check(); ingot.KindOf(err) != ingot.Invalid || !strings.Contains(err.Error(), "[deploy] http_root has to be") {
+		t.Errorf("check without the directory: %v", err)
+	}
 	if _, err := f.Put(t.Context(), medium(publish.Boot, "aa13"), small); err == nil ||
 		strings.Contains(err.Error(), "aa13") || !strings.Contains(err.Error(), "[deploy] http_root") {
 		t.Errorf("without the directory: %v", err)

@@ -48,11 +48,13 @@ func (m Medium) object() string {
 
 func (m Medium) prefix() string { return string(m.Kind) + "-" + m.Node + "-" }
 
-// Store is where media are put. Both methods may run twice.
+// Store is where media are put. All methods may run twice.
 type Store interface {
 	// Record is what Remove needs to know of a medium; it is on record before Put, so that nothing is
 	// left of a Put that somebody else has to clean up after.
 	Record(m Medium) Record
+	// Check tells why media cannot be put, without asking anybody else; Invalid, and what to do about it.
+	Check() error
 	// Put stores what is read from the beginning of content, and returns the URL by which it is read; with
 	// an error nothing is left of it. The URL is a secret.
 	Put(ctx context.Context, m Medium, content io.ReadSeeker) (url string, err error)

@@ -34,6 +34,16 @@ func (s Swift) Record(m Medium) Record {
 	return Record{Store: InSwift, Place: s.Container, Name: m.object()}
 }
 
+// Check is of Store.
+func (s Swift) Check() error {
+	if s.Account == nil {
+		return ingot.Errorf(ingot.Invalid, "virtual media are to be put into Swift, and none is configured: set "+
+			"[keystone_authtoken] and the swift_ options of [glance], or have a web server serve them ([redfish] use_swift, "+
+			"[ilo] use_web_server_for_images)")
+	}
+	return nil
+}
+
 // Put is of Store. The URL ends with the name of a file: BMCs look at that.
 func (s Swift) Put(ctx context.Context, m Medium, content io.ReadSeeker) (string, error) {
 	if err := s.Account.Put(ctx, s.Container, m.object(), content, s.Life); err != nil {

@@ -11,8 +11,11 @@ import (
 
 // media is where virtual media of a boot interface are put; nil is nowhere: they are read from here.
 func (s *server) media(boot string) publish.Store {
-	swift := publish.Swift{Account: s.cloud.account, Container: s.cfg.Redfish.Container,
+	swift := publish.Swift{Container: s.cfg.Redfish.Container,
 		Life: time.Duration(s.cfg.Redfish.Expiry)}
+	if s.cloud.account != nil {
+		swift.Account = s.cloud.account
+	}
 	wanted := s.cfg.Redfish.UseSwift
 	if strings.HasPrefix(boot, "ilo") {
 		swift.Container, swift.Life = s.cfg.ILO.Container, time.Duration(s.cfg.ILO.Expiry)

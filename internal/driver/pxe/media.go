@@ -119,6 +119,11 @@ func (b *Boot) validateMedium(t *driver.Task) error {
 	if err := netdata.Check(t.Node.NetworkData); err != nil {
 		return err
 	}
+	if s := b.store(t.Node); s != nil {
+		if err := s.Check(); err != nil {
+			return err
+		}
+	}
 	if iso := deployISO(t.Node); iso != "" {
 		return checkISO(iso)
 	}

@@ -206,6 +206,21 @@ func TestAMediumThatCannotBePublishedFailsTheStep(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), "[deploy] http_root") || m.cd != "" {
 		t.Errorf("%v, inserted %q", err, m.cd)
 	}
+	if err := w.boot.Validate(t.Context(), w.task); ingot.KindOf(err) != ingot.Invalid ||
+		!strings.Contains(err.Error(), "/does/not/exist") {
+		t.Errorf("validate: %v", err)
+	}
+}
+
+func TestS3_1_SwiftThatIsNotConfiguredIsToldByValidate(t *testing.T) {
+	t.Parallel()
+	w, _ := mediaWorld(func(o *pxe.Options) {
+		o.Publish = func(string) publish.Store { return publish.Swift{Container: "c"} }
+	})
+	if err := w.boot.Validate(t.Context(), w.task); ingot.KindOf(err) != ingot.Invalid ||
+		!strings.Contains(err.Error(), "into Swift, and none is configured: set") {
+		t.Errorf("validate: %v", err)
+	}
 }
 
 // anAccount is an account of Swift that takes all.
