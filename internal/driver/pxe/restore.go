@@ -21,7 +21,7 @@ const keeperKey = "boot_medium_keeper"
 func (b *Boot) Bereft(n *ingot.Node) bool {
 	keeper := driver.Text(n.DriverInternalInfo, keeperKey)
 	if keeper == "" || Kind(n) != MediaName || n.ProvisionState != string(lifecycle.WaitCallBack) ||
-		n.BootIntent != ingot.BootDeploy || n.Attempt == nil || n.Attempt.Target != nil {
+		n.BootIntent != ingot.BootDeploy || n.Attempt == nil || n.Attempt.Called() {
 		return false
 	}
 	return !slices.Contains(b.serversOf(n), keeper) && !slices.ContainsFunc(records(n), func(r publish.Record) bool {
