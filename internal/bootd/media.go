@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"os"
 	"strconv"
@@ -85,9 +86,12 @@ func (h *heldFile) give(f *os.File) { h.idle.Put(f) }
 
 // ReadAt reads it; who calls has taken it before, so it is here.
 func (h *heldFile) ReadAt(p []byte, off int64) (int, error) {
-	f, err := h.take(context.Background())
-	if err != nil {
-		return 0, err
+	f, ok := h.idle.Get().(*os.File)
+	if !ok {
+		var err error
+		if f, err = h.files.Open(h.digest); err != nil {
+			return 0, err
+		}
 	}
 	defer h.give(f)
 	return f.ReadAt(p, off)
@@ -98,7 +102,7 @@ const (
 	mediumFresh = 10 * time.Second
 	// mediumKept is for how long it is known if the database does not answer.
 	mediumKept = 10 * time.Minute
-	// maxMedia are known at a time; a layout has some 50 kB.
+	// maxMedia are known at a time; a layout has some 50 kB, a floppy 1.5 MB.
 	maxMedia = 500
 )
 
@@ -246,7 +250,14 @@ func (s *Server) medium(ctx context.Context, node, path string) (knownMedium, er
 		delete(s.media.known, path)
 		return now, err
 	}
-	if s.media.known == nil || len(s.media.known) >= maxMedia {
+	if known.tag == now.tag {
+		// The same bytes: its files are open.
+		now.layout, now.files = known.layout, known.files
+	}
+	if !ok {
+		maps.DeleteFunc(s.media.known, func(_ string, m knownMedium) bool { return time.Since(m.at) > mediumKept })
+	}
+	if s.media.known == nil || !ok && len(s.media.known) >= maxMedia {
 		s.media.known = map[string]knownMedium{}
 	}
 	s.media.known[path] = now

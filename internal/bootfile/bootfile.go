@@ -358,7 +358,10 @@ func (c *Cache) add(r io.Reader, want string) (ingot.File, error) {
 		return ingot.File{}, ingot.Errorf(ingot.Unavailable, "%w: %s", errWrongBytes, f.SHA256)
 	}
 	// The digest is a promise: on disk before anybody is told.
-	err = errors.Join(disk.Sync(), disk.Chmod(0o644), os.Rename(tmp.Name(), c.path(f.SHA256)))
+	err = errors.Join(disk.Sync(), disk.Chmod(0o644))
+	if err == nil {
+		err = os.Rename(tmp.Name(), c.path(f.SHA256))
+	}
 	if err != nil {
 		return ingot.File{}, ingot.Errorf(ingot.Internal, "%w: %w", errDisk, err)
 	}

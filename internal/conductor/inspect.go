@@ -54,6 +54,9 @@ func inspect(ctx context.Context, t *task) error {
 	if err != nil {
 		return err
 	}
+	if err := t.may(); err != nil { // it took a while
+		return err
+	}
 	if err := t.c.o.Store.SaveInventory(ctx, t.node.ID, found); err != nil {
 		return err
 	}

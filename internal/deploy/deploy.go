@@ -199,7 +199,8 @@ func (c *copier) run(ctx context.Context) error {
 		return c.read(gctx)
 	})
 	group.Go(func() error {
-		if err := blank(gctx, c.disk); err != nil {
+		// Not by gctx: an image that fails at once leaves a disk that does not boot, too.
+		if err := blank(ctx, c.disk); err != nil {
 			return err
 		}
 		for range c.workers {

@@ -342,15 +342,22 @@ func TestAFailureAtAnyOperationLeavesNothingBootableAndCanBeRepeated(t *testing.
 func TestContentThatTurnsOutWrongLeavesNothingBootable(t *testing.T) {
 	t.Parallel()
 	wrong := errors.New("checksum mismatch")
-	source := newSource(piece{length: 3 * mib})
-	source.end = wrong
-	disk := newMemDisk(8*mib, 512)
-	_, err := deploy.WriteImage(t.Context(), disk, source, deploy.Options{})
-	if !errors.Is(err, wrong) {
-		t.Fatalf("error %v, want that of the source", err)
-	}
-	if !bytes.Equal(disk.content[:head], make([]byte, head)) {
-		t.Error("the disk looks bootable")
+	for _, size := range []int{0, 3 * mib} { // also at once
+		source := newSource(piece{length: size}, piece{length: 1})
+		if size == 0 {
+			source.pieces = nil
+		}
+		source.end = wrong
+		disk := newMemDisk(8*mib, 512)
+		_, err := deploy.WriteImage(t.Context(), disk, source, deploy.Options{})
+		if !errors.Is(err, wrong) {
+			t.Fatalf("error %v, want that of the source", err)
+		}
+		const backup = 33 * 512
+		if !bytes.Equal(disk.content[:head], make([]byte, head)) ||
+			!bytes.Equal(disk.content[8*mib-backup:], make([]byte, backup)) {
+			t.Error("the disk looks bootable")
+		}
 	}
 }
 

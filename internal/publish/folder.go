@@ -37,18 +37,20 @@ func (f Folder) Record(m Medium) Record {
 // Put is of Store: the file appears under its name when it is complete, in the place of others of the node.
 func (f Folder) Put(ctx context.Context, m Medium, content io.ReadSeeker) (string, error) {
 	dir := filepath.Join(f.Root, below)
+	// Only these are removed: a conductor that has the node meanwhile may write another one beside ours.
+	before, err := named(dir, m.prefix(), m.file())
+	if err != nil {
+		return "", err
+	}
 	if err := f.write(ctx, dir, m.file(), content); err != nil {
 		if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
 			return "", ingot.Errorf(ingot.Unavailable, "no space left for virtual media in %s: make room there "+
 				"([deploy] http_root)", dir)
 		}
-		var at *fs.PathError // has the file's name, which is a secret
-		if errors.As(err, &at) {
-			err = fmt.Errorf("%s: %w", at.Op, at.Err)
-		}
-		return "", ingot.Errorf(ingot.Internal, "write a medium into %s, which is below [deploy] http_root: %w", dir, err)
+		return "", ingot.Errorf(ingot.Internal, "write a medium into %s, which is below [deploy] http_root: %w", dir,
+			nameless(err))
 	}
-	if err := removeFiles(dir, m.prefix(), m.file()); err != nil {
+	if err := removeFiles(dir, before); err != nil {
 		return "", err
 	}
 	return f.Record(m).At(m), nil
@@ -113,18 +115,38 @@ func (r reader) Read(p []byte) (int, error) {
 // partPrefix begins the names of files that are being written.
 const partPrefix = ".part-"
 
-// removeFiles removes those whose names have a prefix, but for one.
-func removeFiles(dir, prefix, but string) error {
+// nameless is an error without the names of files, which are secrets.
+func nameless(err error) error {
+	var at *fs.PathError
+	var link *os.LinkError
+	switch {
+	case errors.As(err, &at):
+		return fmt.Errorf("%s: %w", at.Op, at.Err)
+	case errors.As(err, &link):
+		return fmt.Errorf("%s: %w", link.Op, link.Err)
+	}
+	return err
+}
+
+// named are the names of files that have a prefix, but for one.
+func named(dir, prefix, but string) (names []string, err error) {
 	entries, err := os.ReadDir(dir)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("list virtual media: %w", err)
+		return nil, fmt.Errorf("list virtual media: %w", err)
 	}
 	for _, e := range entries {
-		if e.Name() == but || !strings.HasPrefix(e.Name(), prefix) {
-			continue
+		if e.Name() != but && strings.HasPrefix(e.Name(), prefix) {
+			names = append(names, e.Name())
 		}
-		if err := os.Remove(filepath.Join(dir, e.Name())); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return fmt.Errorf("remove a virtual medium: %w", err)
+	}
+	return names, nil
+}
+
+// removeFiles removes files; those that are gone are as good as removed.
+func removeFiles(dir string, names []string) error {
+	for _, name := range names {
+		if err := os.Remove(filepath.Join(dir, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("remove a virtual medium from %s: %w", dir, nameless(err))
 		}
 	}
 	return nil
@@ -161,8 +183,8 @@ func (f Folder) Sweep(needs func(node string) (bool, error)) error {
 				continue
 			}
 		}
-		if err := os.Remove(filepath.Join(dir, e.Name())); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return fmt.Errorf("remove a virtual medium: %w", err)
+		if err := removeFiles(dir, []string{e.Name()}); err != nil {
+			return err
 		}
 	}
 	return nil

@@ -58,7 +58,11 @@ func (r *Remover) remove(ctx context.Context, at Record) error {
 	defer cancel()
 	switch {
 	case at.Store == InFolder:
-		return removeFiles(at.Place, at.Name, "")
+		names, err := named(at.Place, at.Name, "")
+		if err != nil {
+			return err
+		}
+		return removeFiles(at.Place, names)
 	case at.Store == InSwift && r.Account != nil:
 		err := r.Account.Delete(ctx, at.Place, at.Name)
 		if ingot.KindOf(err) == ingot.NotFound { // the container is gone, too

@@ -14,7 +14,7 @@ import (
 type Objects interface {
 	Put(ctx context.Context, container, object string, body io.ReadSeeker, life time.Duration) error
 	Delete(ctx context.Context, container, object string) error
-	TempURL(ctx context.Context, r swift.Request) (string, error)
+	Checked(ctx context.Context, r swift.Request) (string, error)
 }
 
 var _ Objects = (*swift.Account)(nil)
@@ -49,7 +49,7 @@ func (s Swift) Put(ctx context.Context, m Medium, content io.ReadSeeker) (string
 	if err := s.Account.Put(ctx, s.Container, m.object(), content, s.Life); err != nil {
 		return "", ingot.Errorf(ingot.KindOf(err), "put a medium into Swift: %w", err)
 	}
-	url, err := s.Account.TempURL(ctx, swift.Request{Container: s.Container, Object: m.object(), Life: s.Life,
+	url, err := s.Account.Checked(ctx, swift.Request{Container: s.Container, Object: m.object(), Life: s.Life,
 		Filename: string(m.Kind) + extensions[m.Kind]})
 	if err != nil {
 		return "", fmt.Errorf("make a URL for a medium in Swift: %w", err)

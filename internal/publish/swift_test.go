@@ -90,7 +90,7 @@ func (d *down) Put(context.Context, string, string, io.ReadSeeker, time.Duration
 	return errDown
 }
 
-func (d *down) TempURL(context.Context, swift.Request) (string, error) { return "", errDown }
+func (d *down) Checked(context.Context, swift.Request) (string, error) { return "", errDown }
 
 func (d *down) Delete(_ context.Context, container, object string) error {
 	if !d.up.Load() {

@@ -183,9 +183,9 @@ func members[T any](ctx context.Context, c *Client, from link, fn func(T) error)
 
 // each calls fn with each resource of a list.
 func each[T any](ctx context.Context, c *Client, links []link, fn func(T) error) error {
-	for i, l := range links {
+	for _, l := range links[:min(len(links), maxMembers)] {
 		path := location(l.ID)
-		if path == "" || i == maxMembers {
+		if path == "" {
 			continue
 		}
 		a, err := c.get(ctx, path)
@@ -197,7 +197,7 @@ func each[T any](ctx context.Context, c *Client, links []link, fn func(T) error)
 		}
 		v, err := decode[T](a.body)
 		if err != nil {
-			return fmt.Errorf("read %s: %w", path, err)
+			continue // the others may be better
 		}
 		if err := fn(v); err != nil {
 			return err

@@ -1,6 +1,7 @@
 package redfish
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -259,8 +260,11 @@ func (c *Client) becomes(ctx context.Context, d *Drive, full bool) (is bool, err
 		if *d = *now; d.Full() == full {
 			return true, nil
 		}
-		if time.Now().After(end) || !wait(ctx, taskPause) {
-			return false, ctx.Err()
+		if time.Now().After(end) {
+			return false, nil
+		}
+		if !wait(ctx, taskPause) {
+			return false, cmp.Or(ctx.Err(), context.DeadlineExceeded)
 		}
 	}
 }

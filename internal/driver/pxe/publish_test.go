@@ -230,6 +230,6 @@ func (anAccount) Put(context.Context, string, string, io.ReadSeeker, time.Durati
 
 func (anAccount) Delete(context.Context, string, string) error { return nil }
 
-func (anAccount) TempURL(_ context.Context, r swift.Request) (string, error) {
+func (anAccount) Checked(_ context.Context, r swift.Request) (string, error) {
 	return "http://swift/" + r.Container + "/" + r.Object, nil
 }

@@ -49,7 +49,7 @@ func (f *Family) ask(ctx context.Context, t *driver.Task, what string,
 	if i.timeout > 0 {
 		f = &Family{f.For(i.timeout), f.face}
 	}
-	return f.Ask(ctx, t, i.bmc(), func(ctx context.Context, answered func()) driver.Attempt {
+	return f.Ask(ctx, t, i.turn(), func(ctx context.Context, answered func()) driver.Attempt {
 		return f.try(ctx, t, i, what, answered, fn)
 	})
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/url"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -45,14 +46,32 @@ func (m *Management) InsertMedium(ctx context.Context, t *driver.Task, kind driv
 	})
 }
 
+// secrets are what BMCs quote of URLs of media, whole or cut off: whoever has one has the medium.
+var secrets = regexp.MustCompile(`(?i)https?:(\\?/){2}[^\s"'<>]*|/media\\?/[^\s"'<>]*|\b(boot|image)-[0-9a-f]{8}-[^\s"'<>]*`)
+
+// hidden is an error without what is a secret in its text.
+type hidden struct{ error }
+
+func (h hidden) Error() string { return hide(h.error.Error()) }
+
+func (h hidden) Unwrap() error { return h.error }
+
+func hide(text string) string { return secrets.ReplaceAllString(text, "the URL") }
+
 // insert inserts a medium. What a BMC refuses is mostly what it cannot read.
 func insert(ctx context.Context, s machine, d *redfish.Drive, at string) error {
 	err := s.c.Insert(ctx, d, at)
+	if err == nil {
+		return nil
+	}
 	var refused *redfish.StatusError
-	if !errors.As(err, &refused) || gone(err) {
+	if !errors.As(err, &refused) {
+		return hidden{err}
+	}
+	refused.Text = hide(refused.Text)
+	if gone(err) {
 		return err
 	}
-	refused.Text = strings.ReplaceAll(refused.Text, at, "the URL")
 	host := "this server"
 	if u, err := url.Parse(at); err == nil {
 		host = u.Host
@@ -65,8 +84,13 @@ func insert(ctx context.Context, s machine, d *redfish.Drive, at string) error {
 func (m *Management) EjectMedium(ctx context.Context, t *driver.Task, kind driver.Drive, part string) error {
 	return m.f.change(ctx, t, "eject the virtual "+string(kind), func(ctx context.Context, s machine) error {
 		d, err := driveOf(ctx, s, kind)
-		if err != nil || d == nil || strings.Contains(d.Image, "://") && !strings.Contains(d.Image, part) {
+		switch {
+		case err != nil || d == nil:
 			return err
+		case strings.Contains(d.Image, "://") && !strings.Contains(d.Image, part):
+			t.Note(ingot.Entry{Source: "bmc", Text: "the virtual " + string(kind) + " drive has a medium of somebody " +
+				"else by now, which is left there"})
+			return nil
 		}
 		return s.c.Eject(ctx, d)
 	})

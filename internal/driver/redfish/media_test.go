@@ -1,6 +1,8 @@
 package redfish_test
 
 import (
+	"encoding/json"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"net/http/httputil"
@@ -92,5 +94,43 @@ func TestABMCWithoutDrivesHasNothingToEject(t *testing.T) {
 	}
 	if err := m.EjectMedium(t.Context(), tk, driver.CD, "/media/"); err != nil {
 		t.Errorf("eject: %v", err)
+	}
+}
+
+func TestTheURLOfAMediumIsInNoError(t *testing.T) {
+	const secret = "http://10.0.0.1:8080/media/1be26c0b-03f2-4d2e-ae87-c02d7f33c123/5f3a9c01d2/boot.iso"
+	for _, text := range []string{
+		"cannot open " + secret + ".", "cannot open " + secret[:70], "cannot open HTTP:\\/\\/10.0.0.1:8080\\/media\\/5f3a9c01d2",
+		`no "/media/1be26c0b-03f2-4d2e-ae87-c02d7f33c123/5f3a9c01d2/boot.iso" there`,
+		"no boot-1be26c0b-03f2-4d2e-ae87-c02d7f33c123-5f3a9c01d2.iso there",
+		"no https://swift/v1/AUTH_x/c/o?temp_url_sig=5f3a9c01d2&filename=boot.iso",
+	} {
+		web := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			switch {
+			case r.Method == http.MethodPost && strings.HasSuffix(r.URL.Path, "InsertMedia"):
+				w.WriteHeader(http.StatusBadRequest)
+				json.NewEncoder(w).Encode(map[string]any{"error": map[string]any{"message": text}})
+			case r.URL.Path == "/redfish/v1/":
+				io.WriteString(w, `{"Systems": {"@odata.id": "/redfish/v1/Systems"}}`)
+			case r.URL.Path == "/redfish/v1/Systems":
+				io.WriteString(w, `{"Members": [{"@odata.id": "/redfish/v1/Systems/1"}]}`)
+			case r.URL.Path == "/redfish/v1/Systems/1":
+				io.WriteString(w, `{"UUID": "`+uuidA+`", "VirtualMedia": {"@odata.id": "/redfish/v1/M"}}`)
+			case r.URL.Path == "/redfish/v1/M":
+				io.WriteString(w, `{"Members": [{"@odata.id": "/redfish/v1/M/1"}]}`)
+			case r.URL.Path == "/redfish/v1/M/1":
+				io.WriteString(w, `{"MediaTypes": ["CD"], "Actions": {"#VirtualMedia.InsertMedia": {"target": `+
+					`"/redfish/v1/M/1/InsertMedia"}}}`)
+			default:
+				http.NotFound(w, r)
+			}
+		}))
+		defer web.Close()
+		tk := task(web.URL)
+		tk.Node.DriverInfo["redfish_auth_type"] = "basic"
+		err := family(redfish.Options{Timeout: time.Second}).Management().InsertMedium(t.Context(), tk, driver.CD, secret)
+		if err == nil || strings.Contains(err.Error(), "5f3a9c01") || !strings.Contains(err.Error(), "the URL") {
+			t.Errorf("%q: %v", text, err)
+		}
 	}
 }

@@ -12,7 +12,9 @@
 package redfish
 
 import (
+	"cmp"
 	"crypto/tls"
+	"net"
 	"net/url"
 	"slices"
 	"strconv"
@@ -92,8 +94,14 @@ type info struct {
 	timeout        time.Duration // of a request; 0 is that of the configuration
 }
 
-// bmc names the BMC; one that has several systems still has one turn.
+// bmc names the BMC.
 func (i info) bmc() string { return i.address.Host }
+
+// turn names it, too, the same however it is written; one that has several systems still has one turn.
+func (i info) turn() string {
+	port := cmp.Or(i.address.Port(), map[string]string{"http": "80"}[i.address.Scheme], "443")
+	return strings.ToLower(net.JoinHostPort(i.address.Hostname(), port))
+}
 
 // properties are the keys of driver_info that are understood.
 var properties = map[string]string{
