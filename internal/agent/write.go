@@ -177,8 +177,9 @@ func (s *service) writeFromAny(ctx context.Context, info ImageInfo, client *http
 			if err == nil || !errors.As(err, &failed) || ctx.Err() != nil {
 				return r, err
 			}
-			if i++; !failed.again {
-				i--
+			if failed.again {
+				i++
+			} else {
 				sources = slices.Delete(sources, i, i+1)
 			}
 			if len(sources) > 0 {
