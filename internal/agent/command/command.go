@@ -80,13 +80,16 @@ func notFound(kind, id string) *Fault {
 type Command struct {
 	// Async lets who asks go before the command is done.
 	Async bool
-	Run   func(ctx context.Context, params json.RawMessage, job *Job) (any, error)
+	// Secret keeps the result from who asks without the token.
+	Secret bool
+	Run    func(ctx context.Context, params json.RawMessage, job *Job) (any, error)
 }
 
 // Job is a command that was asked for.
 type Job struct {
 	id, name string
 	async    bool
+	secret   bool
 	done     chan struct{} // closed when it has ended
 
 	mu       sync.Mutex
@@ -133,7 +136,7 @@ func (j *Job) view() view {
 // public is what may be told without a token: no results but those that conductors poll for.
 func (j *Job) public() view {
 	v := j.view()
-	if !j.async {
+	if !j.async || j.secret {
 		v.Result = nil
 	}
 	return v
@@ -206,8 +209,8 @@ func (r *Runner) Start(ctx context.Context, name string, params json.RawMessage)
 	if last := r.last(); last != nil && last.view().Status == Running {
 		return nil, &Fault{"AgentIsBusy", 409, "Agent is busy", "executing command " + last.name}
 	}
-	j := &Job{id: ingot.NewUUID(), name: short, async: c.Async, status: Running,
-		done: make(chan struct{})}
+	j := &Job{id: ingot.NewUUID(), name: short, async: c.Async, secret: c.Secret,
+		status: Running, done: make(chan struct{})}
 	if c.Async {
 		r.keep(j)
 		r.spawn(func() {

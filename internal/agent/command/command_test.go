@@ -11,6 +11,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -45,6 +46,10 @@ func start(t *testing.T) *agent {
 		}},
 		"test.fails": {Run: func(context.Context, json.RawMessage, *command.Job) (any, error) {
 			return nil, errors.New("it did not work")
+		}},
+		"test.secret": {Async: true, Secret: true, Run: func(context.Context, json.RawMessage,
+			*command.Job) (any, error) {
+			return "secret", nil
 		}},
 		"test.slow": {Async: true, Run: func(ctx context.Context, _ json.RawMessage,
 			job *command.Job) (any, error) {
@@ -175,6 +180,85 @@ func TestTheTokenIsAskedFor(t *testing.T) {
 	if code != 200 || len(got.Commands) != 1 || got.Commands[0].Result != nil ||
 		got.Commands[0].Status != command.Succeeded {
 		t.Errorf("without a token: %d %+v; want the state and no result", code, got)
+	}
+}
+
+func TestResultsWithSecretsAreForWhoHasTheToken(t *testing.T) {
+	t.Parallel()
+	a := start(t)
+	code, got := a.run("test.secret", "{}", "&wait=true")
+	if code != 200 || got.Result["result"] != "secret: secret" {
+		t.Fatalf("%d %+v", code, got)
+	}
+	if _, all := a.ask("GET", "/v1/commands/?agent_token="+token, ""); all.Commands[0].Result == nil {
+		t.Errorf("with the token: %+v", all)
+	}
+	_, one := a.ask("GET", "/v1/commands/"+got.ID, "")
+	_, all := a.ask("GET", "/v1/commands/", "")
+	if one.Status != command.Succeeded || one.Result != nil || all.Commands[0].Result != nil {
+		t.Errorf("without the token: %+v and %+v", one, all)
+	}
+}
+
+func TestConnectionsOfStrangersAreNotKept(t *testing.T) {
+	t.Parallel()
+	a := start(t)
+	for path, closes := range map[string]bool{
+		"/v1/status": true, "/v1/commands/": true, "/v1/commands/?agent_token=old": true, "/none": true,
+		"/v1/status?agent_token=" + token: false, "/v1/commands/?agent_token=" + token: false,
+	} {
+		response, err := a.client.Get(a.url + path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.Copy(io.Discard, response.Body); err != nil {
+			t.Error(err)
+		}
+		response.Body.Close()
+		if response.Close != closes || response.ProtoMajor != 1 {
+			t.Errorf("%s: %s, closed: %t", path, response.Proto, response.Close)
+		}
+	}
+}
+
+// Whoever holds all the connections that an address may have keeps nobody else out.
+func TestAnAddressHasNotAllConnections(t *testing.T) {
+	t.Parallel()
+	a := start(t)
+	at := strings.TrimPrefix(a.url, "https://")
+	stranger := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 2)}}
+	var held []net.Conn
+	for range 40 { // more than the server takes in all
+		c, err := stranger.DialContext(t.Context(), "tcp", at)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		held = append(held, c)
+	}
+	if code, got := a.run("test.echo", `{"text": "x"}`, ""); code != 200 {
+		t.Errorf("meanwhile: %d %+v", code, got)
+	}
+	open := 0
+	for _, c := range held {
+		if err := c.SetReadDeadline(time.Now().Add(50 * time.Millisecond)); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := c.Read(make([]byte, 1)); errors.Is(err, os.ErrDeadlineExceeded) {
+			open++
+		}
+	}
+	if open != 8 {
+		t.Errorf("%d connections of one address are open, want 8", open)
+	}
+	for _, c := range held {
+		c.Close()
+	}
+	for ended := false; !ended; { // places come back
+		c, err := tls.DialWithDialer(&stranger, "tcp", at, &tls.Config{InsecureSkipVerify: true})
+		if ended = err == nil; ended {
+			c.Close()
+		}
 	}
 }
 

@@ -20,8 +20,12 @@ import (
 const (
 	// MaxBody bounds the body of a command in bytes: a config drive of 64 MiB in base64 fits.
 	MaxBody = 96 << 20
-	// maxConns bounds the connections. One conductor asks, others try to.
-	maxConns = 32
+	// maxConns bounds the connections, maxPeerConns those from one address. One conductor asks, others
+	// try to.
+	maxConns     = 32
+	maxPeerConns = 8
+	// strangerTime is how long who has no token may take to read the answer.
+	strangerTime = 10 * time.Second
 	// linger is how long a server that ends has for answers that are being sent.
 	linger = 3 * time.Second
 )
@@ -43,8 +47,11 @@ type Server struct {
 
 // Serve answers requests until the context ends, and commands run in that. The listener is closed.
 func (s *Server) Serve(ctx context.Context, l net.Listener, certificate tls.Certificate) error {
+	var protocols http.Protocols
+	protocols.SetHTTP1(true) // ReadHeaderTimeout ends connections on which nothing is asked only then
 	h := http.Server{
-		Handler: s.Handler(ctx),
+		Handler:   s.Handler(ctx),
+		Protocols: &protocols,
 		TLSConfig: &tls.Config{
 			Certificates: []tls.Certificate{certificate}, MinVersion: tls.VersionTLS12,
 		},
@@ -63,7 +70,7 @@ func (s *Server) Serve(ctx context.Context, l net.Listener, certificate tls.Cert
 			h.Close()
 		}
 	})()
-	err := h.ServeTLS(netutil.LimitListener(l, maxConns), "", "")
+	err := h.ServeTLS(netutil.LimitListener(newFairListener(l, maxPeerConns), maxConns), "", "")
 	if ctx.Err() != nil && errors.Is(err, http.ErrServerClosed) {
 		<-stopped
 		return nil
@@ -100,7 +107,25 @@ func (s *Server) Handler(ctx context.Context) http.Handler {
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		fail(w, http.StatusNotFound, "404 Not Found: the agent has no "+r.Method+" of this path")
 	})
-	return mux
+	return s.brief(mux)
+}
+
+// brief ends the connection of a request without the right token after the answer: those of strangers
+// are not kept, or they would keep conductors out.
+func (s *Server) brief(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if !s.right(r.URL.Query().Get("agent_token")) {
+			w.Header().Set("Connection", "close")
+			// A writer without deadlines is none of a network.
+			_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(strangerTime))
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+// right tells whether the token is.
+func (s *Server) right(token string) bool {
+	return s.Token != "" && subtle.ConstantTimeCompare([]byte(token), []byte(s.Token)) == 1
 }
 
 type link struct {
@@ -156,7 +181,7 @@ func (s *Server) reader(w http.ResponseWriter, r *http.Request) (all, ok bool) {
 
 // admit tells whether the token is right. It has answered if it is not.
 func (s *Server) admit(w http.ResponseWriter, token string) bool {
-	if s.Token == "" || subtle.ConstantTimeCompare([]byte(token), []byte(s.Token)) != 1 {
+	if !s.right(token) {
 		fail(w, http.StatusUnauthorized, "401 Unauthorized: Token invalid.")
 		return false
 	}
