@@ -73,13 +73,6 @@ func (r *Remover) remove(ctx context.Context, at Record) error {
 	return nil
 }
 
-// Pending is how many are to be removed later.
-func (r *Remover) Pending() int {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return len(r.late)
-}
-
 // Run removes later what has to be, until ctx ends.
 func (r *Remover) Run(ctx context.Context) error {
 	tick := time.NewTicker(retryEvery)

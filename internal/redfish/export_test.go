@@ -1,5 +1,7 @@
 package redfish
 
+import "context"
+
 // What reads bytes of the network, for the fuzz targets.
 var (
 	DecodeError      = decodeError
@@ -31,4 +33,10 @@ func TaskEnd(body []byte) (text string) {
 		return err.Error()
 	}
 	return ""
+}
+
+// DriveFor is Choose from the drives of a system.
+func (c *Client) DriveFor(ctx context.Context, s *System, types ...string) (*Drive, error) {
+	drives, err := c.Drives(ctx, s)
+	return Choose(drives, types...), err
 }

@@ -56,14 +56,8 @@ func (d *Drive) Takes(types ...string) bool {
 	return slices.ContainsFunc(types, func(t string) bool { return slices.Contains(d.MediaTypes, t) })
 }
 
-// DriveFor is the first virtual drive of a system that takes some type of media: the first type that any
-// takes. nil if none takes one of them.
-func (c *Client) DriveFor(ctx context.Context, s *System, types ...string) (*Drive, error) {
-	drives, err := c.Drives(ctx, s)
-	return Choose(drives, types...), err
-}
-
-// Choose is DriveFor from drives that were read.
+// Choose is the first of some virtual drives that takes some type of media: the first type that any takes.
+// nil if none takes one of them.
 func Choose(drives []*Drive, types ...string) *Drive {
 	for _, t := range types {
 		for _, d := range drives {
