@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -240,7 +241,13 @@ func explain(err error, host string, reached bool) error {
 		err = wrapped.Err
 	}
 	var untrusted *tls.CertificateVerificationError
+	var invalid x509.CertificateInvalidError
 	switch {
+	case errors.As(err, &invalid) && invalid.Reason == x509.Expired: // or not valid yet
+		return fmt.Errorf("connect to %s: %w. If the certificate is good, the clock of this machine is "+
+			"wrong, which says %s: set it in the setup of its firmware or by its BMC, or append "+
+			"ipa-insecure=1 to the command line of the ramdisk", host, err,
+			time.Now().UTC().Format(time.RFC3339))
 	case errors.As(err, &untrusted):
 		return fmt.Errorf("connect to %s: %w. Append an archive with etc/ssl/certs/"+
 			"ca-certificates.crt to the ramdisk, or ipa-insecure=1 to its command line", host, err)

@@ -2,6 +2,7 @@ package agent_test
 
 import (
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"io"
@@ -17,6 +18,7 @@ import (
 	"unicode/utf8"
 
 	"ingot/internal/agent"
+	"ingot/internal/agent/command"
 )
 
 func containsLine(text, prefix string) bool {
@@ -206,6 +208,38 @@ func TestUnknownCertificateIsRefusedUnlessTheOperatorSaysSo(t *testing.T) {
 	c.Insecure = true
 	if err := c.Post(t.Context(), "pass_deploy_info", nil); err != nil {
 		t.Error(err)
+	}
+}
+
+// A machine without a battery has a clock that is years off.
+func TestACertificateOfAnotherTimeNamesTheClock(t *testing.T) {
+	t.Parallel()
+	early, _, err := command.NewCertificate(net.IPv4(127, 0, 0, 1), time.Now().AddDate(-5, 0, 0))
+	if err != nil {
+		t.Fatal(err)
+	}
+	late, _, err := command.NewCertificate(net.IPv4(127, 0, 0, 1), time.Now().AddDate(5, 0, 0))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, certificate := range []tls.Certificate{early, late} {
+		s := httptest.NewUnstartedServer(status(202, ""))
+		s.Config.ErrorLog = log.New(io.Discard, "", 0)
+		s.TLS = &tls.Config{Certificates: []tls.Certificate{certificate}}
+		s.StartTLS()
+		defer s.Close()
+		c := caller(s.URL)
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		var said string
+		c.Say = func(text string) { said = text; cancel() }
+		if err := c.Post(ctx, "pass_deploy_info", nil); err == nil {
+			t.Error("the certificate is believed")
+		}
+		if !strings.Contains(said, "clock of this machine") || !strings.Contains(said, "ipa-insecure=1") ||
+			strings.Contains(said, "ca-certificates") {
+			t.Errorf("said %q", said)
+		}
 	}
 }
 

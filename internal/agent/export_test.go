@@ -29,6 +29,22 @@ func FindDisk(ctx context.Context, dir string, hints roothint.Hints, patience,
 	return findDisk(ctx, dir, wanted{hints, patience, settle})
 }
 
+// ConflictPause is how long a look-up waits after the node was found locked so many times before.
+func ConflictPause(c *Caller, before int) time.Duration { return c.conflictPause(before) }
+
+// Patience is that with sources of images.
+type Patience struct{ patience }
+
+func NewPatience(length time.Duration) *Patience { return &Patience{patience{length: length}} }
+
+func (p *Patience) Failed(now time.Time, after int64) { p.failed(now, after) }
+func (p *Patience) Over(now time.Time) bool           { return p.over(now) }
+
+// Lend lends a disk by the kernel's target whose configfs is at root.
+func Lend(root string) error {
+	return target{root: root, iqn: "iqn.2008-10.org:x", portal: portal, disk: Disk{Name: "vda"}}.export()
+}
+
 // Settings are the writes that export a disk, as path=value relative to the group or backend.
 func Settings(disk Disk, login Credentials) map[string]string {
 	t := target{root: "/t", iqn: "iqn.2008-10.org:x", disk: disk, login: login}

@@ -47,8 +47,14 @@ type Standing struct {
 // longestLookupPause is the pause between rounds that others grow to.
 const longestLookupPause = 10 * time.Second
 
-// conflictPauses are those after a server said that the node is locked; the last one stays.
-var conflictPauses = []time.Duration{5 * time.Second, 10 * time.Second, 30 * time.Second}
+// conflictPauses are those after a server said that the node is locked, in first pauses; the last one
+// stays.
+var conflictPauses = []time.Duration{5, 10, 30}
+
+// conflictPause is that after the node was found locked so many times before.
+func (c *Caller) conflictPause(before int) time.Duration {
+	return conflictPauses[min(before, len(conflictPauses)-1)] * c.pause()
+}
 
 // Lookup asks which node this machine is, which has network cards with the given addresses, and
 // what its token is unless that is known. It goes on until a server tells, or Patience is over.
@@ -65,7 +71,7 @@ func (c *Caller) Lookup(ctx context.Context, cards []string, token string) (Stan
 		wait := pause*3/4 + rand.N(pause/2+1) // not all machines of a rack at once
 		if r := (*Refusal)(nil); errors.As(err, &r) {
 			if r.Status == http.StatusConflict {
-				wait = conflictPauses[min(locked, len(conflictPauses)-1)] * c.pause() / time.Second
+				wait = c.conflictPause(locked)
 				locked++
 			}
 			if text := r.Error(); text != past.text && ctx.Err() == nil {

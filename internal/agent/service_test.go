@@ -527,6 +527,77 @@ func TestASourceThatIsBusyIsAskedLater(t *testing.T) {
 	}
 }
 
+// What counts is how long sources fail, not how long the image took before.
+func TestPatienceBeginsWithAFailure(t *testing.T) {
+	t.Parallel()
+	at := func(minute int) time.Time { return time.Unix(1e9, 0).Add(time.Duration(minute) * time.Minute) }
+	p := agent.NewPatience(3 * time.Minute)
+	for _, f := range []struct {
+		minute int
+		after  int64
+		over   bool
+	}{
+		{60, 500, false}, // after an hour of writing
+		{62, 0, false},
+		{64, 500, true},  // not farther than before
+		{90, 501, false}, // farther
+		{92, 300, false}, {94, 300, true},
+	} {
+		p.Failed(at(f.minute), f.after)
+		if over := p.Over(at(f.minute)); over != f.over {
+			t.Errorf("minute %d, after %d bytes: over is %t", f.minute, f.after, over)
+		}
+	}
+}
+
+// An image that was there before is none that is there when another one could not be written.
+func TestAnImageIsKnownUntilTheNextIsWritten(t *testing.T) {
+	t.Parallel()
+	a := newAPI(t)
+	c := commission(t, a, &agent.Agent{}, 16)
+	image := newImage(13, 3)
+	url := publish(t, image)
+	if r := c.write(imageInfo(image, url), nil); r.Status != "SUCCEEDED" {
+		t.Fatalf("%+v %+v", r, r.Fault)
+	}
+	if r := c.run("standby.get_partition_uuids", map[string]any{}, true); r.Result["root uuid"] != "0x12345678" {
+		t.Errorf("after the image: %+v", r)
+	}
+	if r := c.write(imageInfo(newImage(14, 3), url), nil); r.Status != "FAILED" {
+		t.Fatalf("another image is written: %+v", r)
+	}
+	if r := c.run("standby.get_partition_uuids", map[string]any{}, true); r.code != 200 || len(r.Result) != 0 {
+		t.Errorf("after a failure: %+v", r)
+	}
+}
+
+// Errors are told to whoever asks, and put on the console.
+func TestErrorsShowNoSecretsOfURLs(t *testing.T) {
+	t.Parallel()
+	a := newAPI(t)
+	c := commission(t, a, &agent.Agent{}, 4)
+	image := newImage(15, 3)
+	nothing := strings.TrimPrefix(publishNothing(t), "http://")
+	for _, url := range []string{"http://reader:hush@" + nothing + "/i?sig=hush", "ftp://reader:hush@h/i?sig=hush",
+		"http://reader:hush@h:hush/i?sig=hush", "http:///i?sig=hush", "swift:hush?sig=hush", "http://h/%zz?sig=hush"} {
+		info := imageInfo(image, url)
+		r := c.write(info, nil)
+		if r.Status != "FAILED" || strings.Contains(fmt.Sprint(r, r.Fault), "hush") {
+			t.Errorf("%s: %+v %+v", url, r, r.Fault)
+		}
+		info["image_server_auth_strategy"], info["image_server_user"], info["image_server_password"] = "http_basic",
+			"reader", "hush"
+		if r := c.write(info, nil); r.Status != "FAILED" || strings.Contains(fmt.Sprint(r, r.Fault), "hush") {
+			t.Errorf("%s with a password: %+v %+v", url, r, r.Fault)
+		}
+	}
+	for _, line := range c.agent.Said() {
+		if strings.Contains(line, "hush") {
+			t.Errorf("the console has %q", line)
+		}
+	}
+}
+
 func publishNothing(t *testing.T) string {
 	t.Helper()
 	s := httptest.NewServer(http.NotFoundHandler())
@@ -711,6 +782,9 @@ func TestTheDiskIsLentWithCHAPToWhoWantsIt(t *testing.T) {
 		r.Result["chap_username"] != got[0].User {
 		t.Errorf("%+v %+v", r, got)
 	}
+	if r := c.last(); r.Name != "start_iscsi_target" || r.Status != "SUCCEEDED" || r.Value != nil {
+		t.Errorf("who has no token is told %+v", r)
+	}
 }
 
 func TestLogsComeWithoutSecrets(t *testing.T) {
@@ -817,6 +891,16 @@ func TestLookupIsRepeatedUntilTheNodeIsKnown(t *testing.T) {
 		}
 	}
 	commission(t, a, &agent.Agent{APIs: []string{dead(t), a.url}}, 4)
+}
+
+// A node is locked for as long as somebody works on it.
+func TestALockedNodeIsAskedForMoreAndMoreSeldom(t *testing.T) {
+	t.Parallel()
+	for before, want := range []time.Duration{5, 10, 30, 30} {
+		if d := agent.ConflictPause(&agent.Caller{}, before); d != want*time.Second {
+			t.Errorf("after %d times before the pause is %v, want %d s", before, d, want)
+		}
+	}
 }
 
 func TestLookupEndsWithAReason(t *testing.T) {

@@ -54,6 +54,11 @@ type setting struct {
 func (t target) backend() string { return filepath.Join(t.root, "core/iblock_0/disk") }
 func (t target) group() string   { return filepath.Join(t.root, "iscsi", t.iqn, "tpgt_1") }
 
+// lun is what initiators see, mapping its link to the back end, and listener the portal.
+func (t target) lun() string      { return filepath.Join(t.group(), "lun/lun_1") }
+func (t target) mapping() string  { return filepath.Join(t.lun(), "disk") }
+func (t target) listener() string { return filepath.Join(t.group(), "np", t.portal) }
+
 // settings lists what is written after the directories exist, in order.
 //
 // Demo mode (generate_node_acls) lets any initiator name in, so what protects the disk is CHAP
@@ -91,8 +96,16 @@ func (t target) settings() []setting {
 	)
 }
 
-// export makes the disk LUN 1 of the target and opens the portal last.
+// export makes the disk LUN 1 of the target and opens the portal last. One that fails may be repeated.
 func (t target) export() error {
+	err := t.build()
+	if err != nil {
+		t.demolish()
+	}
+	return err
+}
+
+func (t target) build() error {
 	for _, dir := range []string{t.backend(), t.group()} {
 		if err := makeDirs(t.root, dir); err != nil {
 			return err
@@ -103,16 +116,25 @@ func (t target) export() error {
 			return err
 		}
 	}
-	lun := filepath.Join(t.group(), "lun/lun_1")
-	for _, dir := range []string{lun, filepath.Join(t.group(), "np", t.portal)} {
+	for _, dir := range []string{t.lun(), t.listener()} {
 		if err := makeDirs(t.root, dir); err != nil {
 			return err
 		}
 	}
-	if err := os.Symlink(t.backend(), filepath.Join(lun, "disk")); err != nil {
+	if err := os.Symlink(t.backend(), t.mapping()); err != nil {
 		return fmt.Errorf("map LUN 1: %w", err)
 	}
 	return setting{t.group() + "/enable", "1"}.write()
+}
+
+// demolish takes away what build has made, as far as it came. The kernel takes neither a second device
+// for a back end nor a second link, so what stays here is what the next export complains of.
+func (t target) demolish() {
+	_ = t.withdraw()
+	for _, path := range []string{t.mapping(), t.lun(), t.listener(), t.group(), filepath.Dir(t.group()),
+		t.backend(), filepath.Dir(t.backend())} {
+		_ = os.Remove(path)
+	}
 }
 
 // withdraw closes the portal and every session.

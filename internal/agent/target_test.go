@@ -3,7 +3,9 @@ package agent_test
 import (
 	"net"
 	"os"
+	"path/filepath"
 	"runtime"
+	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -47,6 +49,47 @@ func TestTargetOffersDiscardOnlyIfTheDiskHasIt(t *testing.T) {
 		if _, offered := s[backend+"/attrib/emulate_tpws"]; offered != discards {
 			t.Errorf("disk with discard %t: offered %t", discards, offered)
 		}
+	}
+}
+
+// The test makes the attributes that the kernel would, but for the last one, and that later.
+func TestATargetThatFailedIsBuiltAgain(t *testing.T) {
+	t.Parallel()
+	root := t.TempDir()
+	if err := agent.Lend(root); err == nil {
+		t.Fatal("exported without attributes")
+	}
+	for _, path := range []string{"core/iblock_0", "iscsi/iqn.2008-10.org:x"} {
+		if _, err := os.Lstat(filepath.Join(root, path)); !os.IsNotExist(err) {
+			t.Errorf("%s is left: %v", path, err)
+		}
+	}
+	touch := func(path string) {
+		path = filepath.Join(root, strings.TrimPrefix(path, "/t/"))
+		err := os.MkdirAll(filepath.Dir(path), 0o755)
+		if err == nil {
+			err = os.WriteFile(path, nil, 0o600)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	for path := range agent.Settings(agent.Disk{Name: "vda"}, agent.Credentials{}) {
+		touch(path)
+	}
+	link := filepath.Join(root, "iscsi/iqn.2008-10.org:x/tpgt_1/lun/lun_1/disk")
+	if err := agent.Lend(root); err == nil || !strings.Contains(err.Error(), "tpgt_1/enable") {
+		t.Fatalf("error is %v", err)
+	}
+	if _, err := os.Lstat(link); !os.IsNotExist(err) {
+		t.Errorf("the link is left: %v", err)
+	}
+	touch(group + "/enable")
+	if err := agent.Lend(root); err != nil {
+		t.Error(err)
+	}
+	if to, err := os.Readlink(link); to != filepath.Join(root, "core/iblock_0/disk") {
+		t.Errorf("LUN 1 is %s (%v)", to, err)
 	}
 }
 

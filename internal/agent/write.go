@@ -78,9 +78,12 @@ func ParseWriteArgs(params json.RawMessage) (WriteArgs, error) {
 	}
 	for _, from := range i.URLs {
 		u, err := url.Parse(from)
-		if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
+		if err != nil { // which would show what may be secret
+			return WriteArgs{}, command.BadParams("one of the urls of the image is none")
+		}
+		if u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
 			return WriteArgs{}, command.BadParams("the image is at %.200q, but this agent reads http and "+
-				"https URLs", printable(from))
+				"https URLs", printable(place(u)))
 		}
 	}
 	if a.ConfigDrive == nil {
@@ -93,12 +96,18 @@ func ParseWriteArgs(params json.RawMessage) (WriteArgs, error) {
 	return a, nil
 }
 
+// place is a URL without what may be secret: user, query and fragment. Whoever asks how commands fare
+// sees their errors, and a signed URL is all that one needs to read an image.
+func place(u *url.URL) string {
+	return (&url.URL{Scheme: u.Scheme, Host: u.Host, Path: u.Path}).String()
+}
+
 // reference is the image at one of the URLs.
 func (i ImageInfo) reference(from string, opt image.Options) (image.Reference, error) {
 	if i.Strategy != "" {
 		u, err := url.Parse(from)
 		if err != nil {
-			return image.Reference{}, command.BadParams("%v", err)
+			return image.Reference{}, command.BadParams("one of the urls of the image is none")
 		}
 		u.User = url.UserPassword(i.User, i.Password)
 		from = u.String()
@@ -131,6 +140,9 @@ func (s *service) writeImage(ctx context.Context, args WriteArgs, job *command.J
 		}
 		opt.ConfigDrive = drive
 	}
+	s.mu.Lock()
+	s.written = nil // what is there now is overwritten, whatever comes of that
+	s.mu.Unlock()
 	disk, err := s.machine.open(c.disk)
 	if err != nil {
 		return "", command.Errorf(writeError, "%v. Is it lent by iSCSI?", err)
@@ -153,11 +165,28 @@ func (s *service) writeImage(ctx context.Context, args WriteArgs, job *command.J
 
 const (
 	// sourcePatience is how long sources are asked that cannot be reached, say that they are busy, or break
-	// off. A conductor says so while it fetches the image itself.
+	// off, from the first time on that they do. A conductor says so while it fetches the image itself.
 	sourcePatience = 3 * time.Minute
 	// longestSourcePause is the pause between two rounds that others grow to.
 	longestSourcePause = 10 * time.Second
 )
+
+// patience is what is left for sources that fail. It begins with a failure, and anew with one that comes
+// farther on in the image than all before: a source that breaks off after an hour is asked again.
+type patience struct {
+	length   time.Duration
+	end      time.Time // zero before the first failure
+	farthest int64
+}
+
+// failed hears that a source failed after so many bytes of the image.
+func (p *patience) failed(now time.Time, after int64) {
+	if p.end.IsZero() || after > p.farthest {
+		p.end, p.farthest = now.Add(p.length), max(after, p.farthest)
+	}
+}
+
+func (p *patience) over(now time.Time) bool { return now.After(p.end) }
 
 // writeFromAny tries the URLs one after the other, again and again. One that has no image, or another
 // one, is not asked again. What went wrong with the disk, or with an image that does not fit, another
@@ -169,7 +198,7 @@ func (s *service) writeFromAny(ctx context.Context, info ImageInfo, client *http
 	if len(info.URLs) > 1 {
 		fetch.Retries = 1 // the next one is likelier to be there than this one to come back
 	}
-	sources, end := slices.Clone(info.URLs), time.Now().Add(s.patience)
+	sources, left := slices.Clone(info.URLs), patience{length: s.patience}
 	for pause := s.pause; ; pause = min(pause*2, longestSourcePause) {
 		var failed sourceError
 		for i := 0; i < len(sources); {
@@ -177,6 +206,7 @@ func (s *service) writeFromAny(ctx context.Context, info ImageInfo, client *http
 			if err == nil || !errors.As(err, &failed) || ctx.Err() != nil {
 				return r, err
 			}
+			left.failed(time.Now(), failed.after)
 			if failed.again {
 				i++
 			} else {
@@ -186,7 +216,7 @@ func (s *service) writeFromAny(ctx context.Context, info ImageInfo, client *http
 				s.say("%s; another source, or this one later", printable(failed.Details))
 			}
 		}
-		if len(sources) == 0 || time.Now().After(end) {
+		if len(sources) == 0 || left.over(time.Now()) {
 			return deploy.Result{}, failed
 		}
 		select {
@@ -202,17 +232,19 @@ type sourceError struct {
 	*command.Fault
 	// again says that it may be well later.
 	again bool
+	// after is how many bytes of the image came before.
+	after int64
 }
 
 func (e sourceError) Unwrap() error { return e.Fault }
 
 // lost has the class of an error of a source.
-func lost(err error) sourceError {
+func lost(err error, after int64) sourceError {
 	kind := downloadError
 	if errors.As(err, new(*image.ChecksumError)) {
 		kind = checksumError
 	}
-	return sourceError{command.Errorf(kind, "%v", err), ingot.KindOf(err) == ingot.Unavailable}
+	return sourceError{command.Errorf(kind, "%v", err), ingot.KindOf(err) == ingot.Unavailable, after}
 }
 
 // writeFrom writes the image from one URL. An error is a sourceError or a *command.Fault.
@@ -236,7 +268,7 @@ func (s *service) writeFrom(ctx context.Context, info ImageInfo, from string, fe
 			"conductor convert it (force_raw_images), or use deploy interface iscsi", room>>19)
 	}
 	if err != nil {
-		return deploy.Result{}, lost(err)
+		return deploy.Result{}, lost(err, 0)
 	}
 	defer img.Close()
 	w := &watched{Image: img}
@@ -245,19 +277,21 @@ func (s *service) writeFrom(ctx context.Context, info ImageInfo, from string, fe
 	case err == nil:
 		return r, nil
 	case w.failed:
-		return r, lost(err)
+		return r, lost(err, w.read)
 	}
 	return r, command.Errorf(writeError, "%v", err)
 }
 
-// watched remembers whether it was the image that failed.
+// watched remembers whether it was the image that failed, and how far it was read.
 type watched struct {
 	*image.Image
 	failed bool
+	read   int64
 }
 
 func (w *watched) Next(ctx context.Context, buf []byte) (int64, bool, error) {
 	n, zero, err := w.Image.Next(ctx, buf)
+	w.read += n
 	if err != nil && !errors.Is(err, io.EOF) {
 		w.failed = true
 	}
