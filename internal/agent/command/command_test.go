@@ -228,7 +228,7 @@ func TestAnAddressHasNotAllConnections(t *testing.T) {
 	at := strings.TrimPrefix(a.url, "https://")
 	stranger := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 2)}}
 	var held []net.Conn
-	for range 40 { // more than the server takes in all
+	for range 50 { // more than the server takes in all
 		c, err := stranger.DialContext(t.Context(), "tcp", at)
 		if err != nil {
 			t.Fatal(err)
@@ -236,8 +236,9 @@ func TestAnAddressHasNotAllConnections(t *testing.T) {
 		defer c.Close()
 		held = append(held, c)
 	}
-	if code, got := a.run("test.echo", `{"text": "x"}`, ""); code != 200 {
-		t.Errorf("meanwhile: %d %+v", code, got)
+	begin := time.Now()
+	if code, got := a.run("test.echo", `{"text": "x"}`, ""); code != 200 || time.Since(begin) > 8*time.Second {
+		t.Errorf("meanwhile, after %v: %d %+v; silent connections end after 10 s", time.Since(begin), code, got)
 	}
 	open := 0
 	for _, c := range held {
