@@ -3,11 +3,13 @@ package image
 import (
 	"cmp"
 	"errors"
+	"maps"
 	"os"
 	"slices"
 	"strings"
 	"sync"
 	"syscall"
+	"time"
 
 	"ingot/internal/ingot"
 )
@@ -26,11 +28,16 @@ var ErrNoRoom = errors.New("there is not enough room for the image")
 // inUse counts who reads which image of the spool, by path. To remove one of those would make
 // no room before it is closed, and the next machine would have to fetch it again. It is package
 // state for the same reason as downloads.
-var inUse = users{count: make(map[string]int)}
+var inUse = users{count: make(map[string]int), left: make(map[string]time.Time)}
+
+// usedAgain is how long after its use an image is among the last to be removed: a machine that boots, or
+// asks for it again after a break, wants it by then.
+const usedAgain = 30 * time.Minute
 
 type users struct {
 	mu    sync.Mutex
-	count map[string]int // guarded by mu
+	count map[string]int       // guarded by mu
+	left  map[string]time.Time // guarded by mu; when the last one left, if not longer ago than usedAgain
 }
 
 // add says that the file of that path has one user more, or with -1 one less.
@@ -39,7 +46,19 @@ func (u *users) add(path string, n int) {
 	defer u.mu.Unlock()
 	if u.count[path] += n; u.count[path] == 0 {
 		delete(u.count, path)
+		u.left[path] = time.Now()
+		maps.DeleteFunc(u.left, func(_ string, t time.Time) bool { return time.Since(t) > usedAgain })
 	}
+}
+
+// used is when the file was used last, in nanoseconds; 0 is longer ago than usedAgain.
+func (u *users) used(path string) int64 {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if t, ok := u.left[path]; ok && time.Since(t) <= usedAgain {
+		return t.UnixNano()
+	}
+	return 0
 }
 
 // has tells whether someone reads the file.
@@ -50,8 +69,8 @@ func (u *users) has(path string) bool {
 }
 
 // makeRoom sees to it that size bytes can be written in dir, at the cost of the images that were
-// fetched the longest ago and that nobody reads: they can be fetched again. A size below zero is
-// unknown.
+// fetched the longest ago and that nobody reads: they can be fetched again. Those that were read a
+// short while ago come last. A size below zero is unknown.
 func makeRoom(dir string, size int64) error {
 	var fs syscall.Statfs_t
 	if err := syscall.Statfs(dir, &fs); err != nil {
@@ -86,6 +105,7 @@ type spooledImage struct {
 	path    string
 	size    int64
 	fetched int64 // moment, in nanoseconds
+	used    int64 // when it was read last, in nanoseconds; 0 if not lately
 }
 
 // spooledImages lists what makeRoom may remove.
@@ -100,16 +120,17 @@ func spooledImages(dir string) ([]spooledImage, error) {
 		if err != nil || strings.HasSuffix(path, tempMark) || inUse.has(path) {
 			continue // gone meanwhile, being written, or being read
 		}
-		images = append(images, spooledImage{path, info.Size(), info.ModTime().UnixNano()})
+		images = append(images, spooledImage{path, info.Size(), info.ModTime().UnixNano(), inUse.used(path)})
 	}
 	return images, nil
 }
 
-// oldest are the images fetched first that make up so many bytes, if all together do.
+// oldest are the images that make up so many bytes, if all together do: those fetched first, and after
+// them those that were used lately.
 func oldest(images []spooledImage, bytes int64) (paths []string, enough bool) {
 	images = slices.Clone(images)
 	slices.SortFunc(images, func(a, b spooledImage) int {
-		return cmp.Compare(a.fetched, b.fetched)
+		return cmp.Or(cmp.Compare(a.used, b.used), cmp.Compare(a.fetched, b.fetched))
 	})
 	for _, i := range images {
 		if bytes <= 0 {

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"slices"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"ingot/internal/ingot"
@@ -14,7 +15,7 @@ import (
 
 func TestRoomIsMadeByTheImagesFetchedFirst(t *testing.T) {
 	t.Parallel()
-	images := []spooledImage{{"b", 20, 2}, {"a", 10, 1}, {"c", 30, 3}}
+	images := []spooledImage{{"b", 20, 2, 0}, {"a", 10, 1, 0}, {"c", 30, 3, 0}}
 	for _, c := range []struct {
 		bytes  int64
 		want   []string
@@ -32,6 +33,39 @@ func TestRoomIsMadeByTheImagesFetchedFirst(t *testing.T) {
 			t.Errorf("%d bytes: %v %t, want %v %t", c.bytes, got, enough, c.want, c.enough)
 		}
 	}
+}
+
+// A machine that boots, or asks again after a break, finds its image as long as others make enough room.
+func TestImagesUsedLatelyAreRemovedLast(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		u := users{count: make(map[string]int), left: make(map[string]time.Time)}
+		lookAt := func(path string) {
+			u.add(path, 1)
+			u.add(path, 1)
+			u.add(path, -1)
+			u.add(path, -1)
+			time.Sleep(time.Minute)
+		}
+		lookAt("a")
+		lookAt("b")
+		lookAt("a")
+		var images []spooledImage
+		for at, path := range []string{"a", "b", "c", "d"} {
+			images = append(images, spooledImage{path, 10, int64(at + 1), u.used(path)})
+		}
+		if got, enough := oldest(images, 40); !enough || !slices.Equal(got, []string{"c", "d", "b", "a"}) {
+			t.Errorf("removed in the order %v, %t", got, enough)
+		}
+		if got, _ := oldest(images, 20); !slices.Equal(got, []string{"c", "d"}) {
+			t.Errorf("removed for less: %v", got)
+		}
+		time.Sleep(usedAgain)
+		lookAt("e")
+		if u.used("a") != 0 || len(u.left) != 1 {
+			t.Errorf("remembered for ever: %v", u.left)
+		}
+	})
 }
 
 func TestAnImageThatCannotFitCostsNoOther(t *testing.T) {
@@ -64,7 +98,7 @@ func TestDownloadsUnderWayAndFilesOfOthersAreNoImages(t *testing.T) {
 		t.Fatal(err)
 	}
 	got, err := spooledImages(dir)
-	want := []spooledImage{{path, 5, moment.UnixNano()}}
+	want := []spooledImage{{path, 5, moment.UnixNano(), 0}}
 	if err != nil || !slices.Equal(got, want) {
 		t.Errorf("images are %v (%v), want %v", got, err, want)
 	}
