@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"ingot/internal/ingot"
 	"ingot/internal/qcow2"
@@ -57,8 +58,15 @@ type Content struct {
 	digest Digest
 	known  string // under which the digest is remembered
 	disk   *qcow2.Image
-	close  func() error
+	// open counts who needs the file: the caller until Close, and who makes the digest.
+	open  atomic.Int64
+	close func() error
+	end   func() error // of the file
 }
+
+// maxContent is what the virtual size of an image may be in bytes: the size of large disks. All of it is
+// hashed and sent, and a file of a few bytes may claim much more.
+const maxContent = 16 << 40
 
 // OpenContent makes the content of an image readable at any place. Unlike Open it fetches and verifies all
 // of an image first, unless it is in the spool from before; a file:// image is used where it is. Errors are
@@ -108,13 +116,8 @@ func (o opener) contentInPlace(ctx context.Context) (*Content, error) {
 		return nil, s.Close()
 	}
 	s.hash.digester.Close() // it is hashed below, if it was not before
-	leave, err := readers.enter(ctx)
-	if err == nil {
-		err = verifyFile(ctx, s.local, o.ref.Digest, o.opt.Progress)
-		leave()
-	}
 	var c *Content
-	if err == nil {
+	if err = o.verifyInPlace(ctx, s.local); err == nil {
 		c, err = o.newContent(s.local, o.ref.Digest)
 	}
 	if err != nil {
@@ -123,20 +126,60 @@ func (o opener) contentInPlace(ctx context.Context) (*Content, error) {
 	return c, nil
 }
 
-// turns lets one at a time read all of an image: others may want the same to be found out.
+// verifyInPlace hashes f, a file that is not in the spool, if it is not known.
+func (o opener) verifyInPlace(ctx context.Context, f *os.File) error {
+	info, err := f.Stat()
+	if err != nil {
+		return fileError(err, o.key())
+	}
+	if trusted.has(f.Name(), o.ref.Digest, info) {
+		return nil
+	}
+	r := route{source: o.ref.Digest.String() + " " + f.Name()}
+	err = verifiers.read(ctx, r, o.opt.Progress, func(ctx context.Context, note func(done, total int64)) error {
+		// Its own file: who opened f may leave before others who wait for the same.
+		own, err := openAllowed(o.url.Path, o.key(), o.opt.AllowedPaths)
+		if err != nil {
+			return err
+		}
+		defer own.Close()
+		return verifyFile(ctx, own, o.ref.Digest, note)
+	})
+	if err != nil {
+		return err
+	}
+	return verifyFile(ctx, f, o.ref.Digest, o.opt.Progress) // known, unless there is another file meanwhile
+}
+
+// readings are those who read all of an image to find out its digest, once for all who want to know the
+// same. They are package state for the same reason as downloads.
+var readings = flights{going: make(map[route]*flight)}
+
+// turns bound how many of them go on at a time: others need the processors and the disk, too.
 type turns chan struct{}
 
-// readers are those who read all of an image to find out its digest. It is package state for the same
-// reason as downloads.
-var readers = make(turns, 1)
+// What a content has in bytes may be a thousand times what its file has: verifiers do not wait for digesters.
+var (
+	verifiers = make(turns, 2)
+	digesters = make(turns, 2)
+)
 
-func (t turns) enter(ctx context.Context) (leave func(), err error) {
-	select {
-	case t <- struct{}{}:
-		return func() { <-t }, nil
-	case <-ctx.Done():
-		return func() {}, context.Cause(ctx)
-	}
+// read does what takes long, to read all of an image. Who may know the outcome asks before. The work
+// goes on while anybody waits for it, so it needs what is its own.
+func (t turns) read(ctx context.Context, r route, progress func(done, total int64), run work) error {
+	return readings.do(ctx, r, func(done, total int64) {
+		if total >= 0 { // it has begun
+			progress(done, total)
+		}
+	}, func(ctx context.Context, note func(done, total int64)) error {
+		select {
+		case t <- struct{}{}:
+			defer func() { <-t }()
+			return run(ctx, note)
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	})
 }
 
 // newContent owns f, a verified file with that digest, unless it fails.
@@ -156,21 +199,27 @@ func (o opener) newContent(f *os.File, digest Digest) (*Content, error) {
 	if err := agree(o.ref.Format, found); err != nil {
 		return nil, err
 	}
-	inUse.add(f.Name(), 1)
-	c := &Content{close: sync.OnceValue(func() error {
+	c := &Content{end: func() error {
 		inUse.add(f.Name(), -1)
 		return f.Close()
-	})}
+	}}
+	c.close = sync.OnceValue(c.leave)
+	c.open.Store(1)
 	if found == Raw {
 		c.ReaderAt, c.File, c.size, c.digest = f, f, info.Size(), digest
-		return c, nil
+	} else {
+		disk, err := qcow2.Open(f, info.Size())
+		if err != nil {
+			return nil, ingot.Errorf(ingot.Invalid, "%w", err)
+		}
+		if disk.Size() > maxContent {
+			return nil, ingot.Errorf(ingot.Invalid, "the virtual size of the image is %d bytes, and no disk "+
+				"is written with more than %d; make it smaller: qemu-img resize --shrink", disk.Size(),
+				int64(maxContent))
+		}
+		c.ReaderAt, c.disk, c.size, c.known = disk, disk, disk.Size(), digest.String()
 	}
-	disk, err := qcow2.Open(f, info.Size())
-	if err != nil {
-		inUse.add(f.Name(), -1)
-		return nil, ingot.Errorf(ingot.Invalid, "%w", err)
-	}
-	c.ReaderAt, c.disk, c.size, c.known = disk, disk, disk.Size(), digest.String()
+	inUse.add(f.Name(), 1)
 	return c, nil
 }
 
@@ -180,37 +229,68 @@ func (c *Content) Size() int64 { return c.size }
 // Close ends all use of the content.
 func (c *Content) Close() error { return c.close() }
 
+// hold keeps the file open until leave, whatever Close does, unless it is closed already.
+func (c *Content) hold() bool {
+	for {
+		n := c.open.Load()
+		if n == 0 || c.open.CompareAndSwap(n, n+1) {
+			return n > 0
+		}
+	}
+}
+
+// leave closes the file if nobody else needs it.
+func (c *Content) leave() error {
+	if c.open.Add(-1) > 0 {
+		return nil
+	}
+	return c.end()
+}
+
 // contentDigests remembers the digests of contents that are laid out in another way, by those of their
 // files. It is package state for the same reason as downloads, and bounded by the images of the site.
 var contentDigests sync.Map // of string to Digest
 
 // Digest is the digest of the content. Of what is laid out in another way than it is to be on a disk, it
-// is made by reading all of it once, and remembered.
+// is made by reading all of it once, and remembered. That may take hours: it ends with ctx, or later for
+// others who want the same.
 func (c *Content) Digest(ctx context.Context, progress func(done, total int64)) (Digest, error) {
 	if c.disk == nil {
 		return c.digest, nil
 	}
-	leave, err := readers.enter(ctx)
-	if err != nil {
-		return Digest{}, err
+	for {
+		if d, ok := contentDigests.Load(c.known); ok {
+			return d.(Digest), nil
+		}
+		err := digesters.read(ctx, route{source: "content of " + c.known}, progress, c.makeDigest)
+		if err != nil && !errors.Is(err, errClosed) {
+			return Digest{}, err
+		}
 	}
-	defer leave()
-	if d, ok := contentDigests.Load(c.known); ok {
-		return d.(Digest), nil
+}
+
+// errClosed says that a content was closed before it was read for others, who have their own.
+var errClosed = errors.New("the content is closed")
+
+// makeDigest hashes the content and remembers its digest. Others may wait for it when the caller of Digest
+// has left and closed the content.
+func (c *Content) makeDigest(ctx context.Context, note func(done, total int64)) error {
+	if !c.hold() {
+		return errClosed
 	}
+	defer c.leave()
 	h := newDigester("sha256")
 	defer h.Close()
 	for off := int64(0); off < c.size; {
 		n, err := c.hash(ctx, h, off)
 		if err != nil {
-			return Digest{}, err
+			return err
 		}
 		off += n
-		progress(off, c.size)
+		note(off, c.size)
 	}
-	d := Digest{"sha256", hex.EncodeToString(h.Sum())}
-	contentDigests.Store(c.known, d)
-	return d, nil
+	contentDigests.Store(c.known, Digest{"sha256", hex.EncodeToString(h.Sum())})
+	return nil
 }
 
 // hash hashes what is of one kind at off, data or zeros, and returns how much that is.

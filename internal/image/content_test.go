@@ -2,11 +2,16 @@ package image_test
 
 import (
 	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
 	"io"
 	"os"
 	"path/filepath"
 	"sync"
 	"testing"
+	"time"
 
 	"ingot/internal/image"
 	"ingot/internal/ingot"
@@ -76,6 +81,112 @@ func TestManyFindOutTheDigestOfAContentOnce(t *testing.T) {
 		})
 	}
 	g.Wait()
+}
+
+// emptyQCOW2 makes a disk of nothing but zeros, and returns its options and reference.
+func emptyQCOW2(t *testing.T, size string) (image.Reference, image.Options) {
+	t.Helper()
+	opt := here(t)
+	local := filepath.Join(opt.AllowedPaths[0], "image")
+	qemuImg(t, "create", "-q", "-f", "qcow2", "-o", "cluster_size=2M", local, size)
+	file, err := os.ReadFile(local)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return image.Reference{Source: "file://" + local, Digest: sha256Of(file)}, opt
+}
+
+func openContent(t *testing.T, ref image.Reference, opt image.Options) *image.Content {
+	t.Helper()
+	c, err := image.OpenContent(t.Context(), ref, opt)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	return c
+}
+
+func TestContentLargerThanAnyDiskIsRefused(t *testing.T) {
+	t.Parallel()
+	ref, opt := emptyQCOW2(t, "17T")
+	_, err := image.OpenContent(t.Context(), ref, opt)
+	mustFail(t, err, ingot.Invalid, "qemu-img resize")
+	ref, opt = emptyQCOW2(t, "16T")
+	openContent(t, ref, opt)
+}
+
+// Images that take hours to be hashed are in the way of nobody who wants one that is known.
+func TestWhatIsKnownDoesNotWaitForOthers(t *testing.T) {
+	t.Parallel()
+	raw := disk(1 << 20)
+	file := qcow2Of(t, raw)
+	opt := here(t)
+	local := filepath.Join(opt.AllowedPaths[0], "image")
+	write(t, local, file)
+	ref := image.Reference{Source: "file://" + local, Digest: sha256Of(file)}
+	nothing := func(int64, int64) {}
+	if _, err := openContent(t, ref, opt).Digest(t.Context(), nothing); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	var g sync.WaitGroup
+	for _, size := range []string{"14T", "15T", "16T"} {
+		slow, opt := emptyQCOW2(t, size)
+		c := openContent(t, slow, opt)
+		g.Go(func() {
+			if _, err := c.Digest(ctx, nothing); !errors.Is(err, context.Canceled) {
+				t.Errorf("a digest that nobody waits for: %v", err)
+			}
+		})
+	}
+	for range 20 { // until the three have begun, at the latest
+		known, stop := context.WithTimeout(t.Context(), 10*time.Second)
+		c, err := image.OpenContent(known, ref, opt)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if d, err := c.Digest(known, nothing); err != nil || d != sha256Of(raw) {
+			t.Errorf("%s, %v", d, err)
+		}
+		c.Close()
+		stop()
+		time.Sleep(10 * time.Millisecond)
+	}
+	cancel()
+	g.Wait()
+}
+
+func TestADigestIsMadeForOthersWhenTheFirstHasLeft(t *testing.T) {
+	t.Parallel()
+	const size = 1 << 30
+	ref, opt := emptyQCOW2(t, "1G")
+	want := sha256.New()
+	for range size >> 20 {
+		want.Write(make([]byte, 1<<20))
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	second := make(chan error)
+	var digest image.Digest
+	c := openContent(t, ref, opt)
+	other := openContent(t, ref, opt)
+	join := sync.OnceFunc(func() {
+		go func() {
+			var err error
+			digest, err = other.Digest(t.Context(), func(int64, int64) { cancel() })
+			second <- err
+		}()
+	})
+	if _, err := c.Digest(ctx, func(int64, int64) { join() }); err != nil && !errors.Is(err, context.Canceled) {
+		t.Error(err)
+	}
+	if err := c.Close(); err != nil {
+		t.Error(err)
+	}
+	join()
+	if err := <-second; err != nil || digest.Hex != hex.EncodeToString(want.Sum(nil)) {
+		t.Errorf("%s, %v", digest, err)
+	}
 }
 
 func TestContentThatIsNotThePromisedOneIsRefused(t *testing.T) {

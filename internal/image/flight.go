@@ -22,7 +22,8 @@ type flights struct {
 // route is what those have in common who share a download. The same content from two places is
 // two downloads, because one place may fail where the other does not.
 type route struct {
-	// source is a URL, path that of the file to be. Temporary files begin with path.
+	// source is a URL, path that of the file to be. Temporary files begin with path. What writes no
+	// file has no path.
 	source, path string
 }
 
@@ -68,7 +69,9 @@ func (g *flights) join(ctx context.Context, r route, run work) (*flight, bool) {
 		f.waiters++
 		return f, true
 	}
-	g.sweep(filepath.Dir(r.path))
+	if r.path != "" {
+		g.sweep(filepath.Dir(r.path))
+	}
 	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	f := &flight{cancel: cancel, waiters: 1, done: make(chan struct{})}
 	f.total.Store(-1)
