@@ -50,6 +50,8 @@ type Options struct {
 
 const (
 	defaultSilence = 10 * time.Minute
+	// defaultDigestWithin is enough for more than a terabyte on processors of ten years ago.
+	defaultDigestWithin = time.Hour
 	// maxServers are named to an agent for one image.
 	maxServers = 4
 	// unpacker is in the versions of agents that unpack what is compressed.
@@ -64,6 +66,8 @@ type Deploy struct {
 	o      Options
 	source source.Source
 	told   journal.Hourly // which failures to reach an agent the journals were told of
+	// digestWithin bounds how long the digest of an image may take that conductors serve.
+	digestWithin time.Duration
 }
 
 var (
@@ -79,7 +83,7 @@ func New(o Options) *Deploy {
 	if o.Silence <= 0 {
 		o.Silence = defaultSilence
 	}
-	return &Deploy{o: o, source: source.Source{Image: o.Image}}
+	return &Deploy{o: o, source: source.Source{Image: o.Image}, digestWithin: defaultDigestWithin}
 }
 
 // Names of the steps, as in Ironic.
@@ -210,7 +214,7 @@ func (d *Deploy) plan(ctx context.Context, t *driver.Task) (plan, error) {
 		return plan{}, err
 	}
 	defer content.Close()
-	digest, err := content.Digest(ctx, t.FetchProgress())
+	digest, err := d.digest(ctx, t, content)
 	if err != nil {
 		return plan{}, err
 	}
@@ -219,6 +223,17 @@ func (d *Deploy) plan(ctx context.Context, t *driver.Task) (plan, error) {
 		p.content.SHA256 = digest.Hex
 	}
 	return p, nil
+}
+
+// digest finds out what the agent has to verify, within the time that is given to it: no other deadline
+// applies to the step.
+func (d *Deploy) digest(ctx context.Context, t *driver.Task, content *image.Content) (image.Digest, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, d.digestWithin, ingot.Errorf(ingot.Invalid, "the digest of the "+
+		"image was not found out within %s: all of its %d bytes are read for that, after those of at most two "+
+		"others; publish it as raw by http, which agents fetch themselves, or make it smaller: qemu-img "+
+		"resize --shrink", d.digestWithin, content.Size()))
+	defer cancel()
+	return content.Digest(ctx, t.FetchProgress())
 }
 
 // fetchable tells whether an agent gets the image from its source and can write it as it comes. Ironic's own

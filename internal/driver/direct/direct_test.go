@@ -221,6 +221,27 @@ func TestAnAgentFetchesFromTheSourceWhatItCanReadAndTheRestFromConductors(t *tes
 	}
 }
 
+// A file of a few bytes may describe a disk that takes hours to be hashed: the operator hears of it.
+func TestADigestThatTakesTooLongEndsTheDeployment(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, nil)
+	r.SetDigestWithin(50 * time.Millisecond)
+	path := filepath.Join(t.TempDir(), "disk.qcow2")
+	testkit.Run(t, "qemu-img", "create", "-q", "-f", "qcow2", "-o", "cluster_size=2M", path, "16T")
+	file, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.image(file, false)
+	for _, step := range []string{"write_image", "deploy"} {
+		_, err = r.execute(step)
+		r.task.Node.Attempt = nil // the machine is not started yet
+		if ingot.KindOf(err) != ingot.Invalid || !strings.Contains(err.Error(), "within 50ms") {
+			t.Errorf("%s: %v", step, err)
+		}
+	}
+}
+
 func TestAnAgentIsToldNoSecretsOfTheNode(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, nil)
