@@ -1,7 +1,10 @@
 package ipa
 
 import (
+	"bytes"
 	"encoding/json"
+	"errors"
+	"fmt"
 	"strings"
 
 	"ingot/internal/ingot"
@@ -22,9 +25,9 @@ type Command struct {
 	// Name is without the extension: execute_deploy_step.
 	Name   string
 	Status Status
-	// Error is why it failed, in the agent's words; "" if it did not.
+	// Error is why it failed, in the agent's words, see Words; "" if it did not.
 	Error string
-	// Result is what it returned, as it is on the wire.
+	// Result is what it returned, as it is on the wire, long texts cut off.
 	Result json.RawMessage
 	// Progress of a command that runs; nil if the agent does not tell.
 	Progress *Progress
@@ -71,18 +74,44 @@ func (w wire) command() Command {
 	return c
 }
 
+// maxCommands is how many an agent may list. It was given a handful, and a few bytes of an answer become many
+// in memory.
+const maxCommands = 1000
+
+// listed are commands of a list.
+type listed []Command
+
+// UnmarshalJSON implements json.Unmarshaler: one command after the other, and not too many.
+func (l *listed) UnmarshalJSON(data []byte) error {
+	if string(data) == "null" {
+		return nil
+	}
+	d := json.NewDecoder(bytes.NewReader(data))
+	if begin, err := d.Token(); err != nil || begin != json.Delim('[') {
+		return errors.New("it is no list")
+	}
+	*l = nil
+	for d.More() {
+		var w wire
+		if err := d.Decode(&w); err != nil {
+			return err
+		}
+		if len(*l) == maxCommands {
+			return fmt.Errorf("it has more than %d", maxCommands)
+		}
+		*l = append(*l, w.command())
+	}
+	return nil
+}
+
 func decodeCommands(data []byte) ([]Command, error) {
 	var list struct {
-		Commands []wire `json:"commands"`
+		Commands listed `json:"commands"`
 	}
 	if err := json.Unmarshal(data, &list); err != nil {
 		return nil, ingot.Errorf(ingot.Invalid, "the agent's list of commands: %w", err)
 	}
-	commands := make([]Command, len(list.Commands))
-	for i, w := range list.Commands {
-		commands[i] = w.command()
-	}
-	return commands, nil
+	return list.Commands, nil
 }
 
 func decodeCommand(data []byte) (Command, error) {
@@ -124,8 +153,4 @@ func decodeFault(data []byte) string {
 	return clip(string(data))
 }
 
-// clip makes an agent's words one line of bounded length.
-func clip(s string) string {
-	s = strings.ToValidUTF8(s[:min(len(s), maxText)], "")
-	return strings.Join(strings.Fields(s), " ")
-}
+func clip(s string) string { return Words(s, maxText) }

@@ -1,8 +1,13 @@
 package ipa
 
 import (
+	"bytes"
+	"encoding/json"
+	"io"
 	"strings"
 	"testing"
+	"testing/iotest"
+	"unicode/utf8"
 )
 
 func FuzzDecode(f *testing.F) {
@@ -37,6 +42,44 @@ func FuzzDecode(f *testing.F) {
 			if p := c.Progress; p != nil && (p.Bytes < 0 || p.Total < 0) {
 				t.Errorf("%+v", p)
 			}
+		}
+	})
+}
+
+// FuzzShortener: JSON stays JSON, and with texts that are not long it stays as it is.
+func FuzzShortener(f *testing.F) {
+	for _, seed := range []string{`{"a": "0123456789", "b": ["\\\\\\\\\\\"", "\u00e4\u00e4\u00e4"]}`, `"1234567\\"`,
+		`"1234567\u0041"`,
+		`"\u"`, `"12345678\u12"`, `"12345678\`, `[1, null]`, `"ääääääääää"`} {
+		f.Add([]byte(seed))
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		short, err := io.ReadAll(&shortener{from: iotest.HalfReader(bytes.NewReader(data)), most: 8})
+		if err != nil || json.Valid(data) && !json.Valid(short) || len(short) > len(data) {
+			t.Errorf("%q became %q, %v", data, short, err)
+		}
+		same, err := io.ReadAll(&shortener{from: iotest.OneByteReader(bytes.NewReader(data)), most: len(data)})
+		if err != nil || !bytes.Equal(same, data) {
+			t.Errorf("%q became %q, %v", data, same, err)
+		}
+	})
+}
+
+// FuzzWords: one line of bounded length, with no user of a URL and no path of an image.
+func FuzzWords(f *testing.F) {
+	for _, seed := range []string{"a http://u:p@h/x?y#z b", "url: /agent_images/1/2", `https:\/\/h\/p`,
+		"https%3a%2f%2fh", "\xff\n"} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		const most = 40
+		got := Words(text, most)
+		if len(got) > most || !utf8.ValidString(got) || strings.ContainsAny(got, "\r\n") ||
+			strings.Contains(got, "agent_images") {
+			t.Errorf("%q became %q", text, got)
+		}
+		if said := "of http://user:secret@192.0.2.1/secret " + text; strings.Contains(Words(said, most), "secret@") {
+			t.Errorf("%q became %q", said, Words(said, most))
 		}
 	})
 }

@@ -31,16 +31,18 @@ const (
 	// askTimeout bounds a question, runTimeout a command that is waited for (Ironic's command_timeout).
 	askTimeout = 15 * time.Second
 	runTimeout = time.Minute
-	// maxAnswer is how much an agent may answer, in bytes. It lists its commands with what they were
-	// given, the config drive included.
-	maxAnswer = 64 << 20
+	// maxAnswer is how much an agent may answer, in bytes. It repeats what its commands were given: a
+	// config drive of 64 MiB, twice and in base64. maxKept is how much of that may be left without the
+	// rest of long texts.
+	maxAnswer = 256 << 20
+	maxKept   = 8 << 20
 	// maxText bounds what is kept of an agent's words.
 	maxText = 2000
 )
 
 // Options is whom to talk to.
 type Options struct {
-	URL string // of the agent's API, without /v1
+	URL string // of the agent's API, see Address
 	// CA is the certificate that the agent has, or that vouches for it, in PEM; "" believes those whom
 	// this host believes.
 	CA    string
@@ -51,14 +53,35 @@ type Options struct {
 
 // Client talks to one agent. It may be used concurrently, and holds nothing open between two calls.
 type Client struct {
-	o    Options
-	http http.Client
+	at    url.URL // scheme and host
+	token string
+	http  http.Client
 }
 
-// New returns a client. Invalid if CA is no certificate.
+// Address reads the URL of an agent's API: a scheme, a host, maybe a port, and nothing else, so that nobody
+// but the client says what is asked for there. Invalid if it is something else; the error says in what way
+// and does not repeat it.
+func Address(text string) (*url.URL, error) {
+	u, err := url.Parse(text)
+	switch {
+	case err != nil:
+		return nil, ingot.Errorf(ingot.Invalid, "cannot be read")
+	case u.Scheme != "https" && u.Scheme != "http":
+		return nil, ingot.Errorf(ingot.Invalid, "is neither https nor http")
+	// An empty query or fragment shows in the text alone.
+	case u.Hostname() == "", u.User != nil, u.Path != "" && u.Path != "/", strings.ContainsAny(text, "?#"):
+		return nil, ingot.Errorf(ingot.Invalid, "has to have a host, may have a port, and has nothing else")
+	}
+	return &url.URL{Scheme: u.Scheme, Host: u.Host}, nil
+}
+
+// New returns a client. Invalid if URL or CA are not what they should be.
 func New(o Options) (*Client, error) {
-	o.URL = strings.TrimRight(o.URL, "/")
-	trust, err := trusting(o.CA)
+	at, err := Address(o.URL)
+	if err != nil {
+		return nil, ingot.Errorf(ingot.Invalid, "the URL of the agent %w", err)
+	}
+	trust, err := trusting(o.CA, at.Hostname())
 	if err != nil {
 		return nil, err
 	}
@@ -73,7 +96,7 @@ func New(o Options) (*Client, error) {
 			return nil
 		}
 	}
-	return &Client{o: o, http: http.Client{
+	return &Client{at: *at, token: o.Token, http: http.Client{
 		Transport: &http.Transport{DialContext: dialer.DialContext, TLSClientConfig: trust,
 			DisableKeepAlives: true, DisableCompression: true, TLSHandshakeTimeout: askTimeout,
 			MaxResponseHeaderBytes: 64 << 10},
@@ -84,8 +107,8 @@ func New(o Options) (*Client, error) {
 
 // trusting is the configuration that believes a certificate. An agent makes its own, whose names and times
 // are those of a machine without a clock: the very certificate is believed whatever it says. One that
-// vouches for others has to do so by the rules.
-func trusting(text string) (*tls.Config, error) {
+// vouches for others has to do so by the rules, and for the host.
+func trusting(text, host string) (*tls.Config, error) {
 	c := &tls.Config{MinVersion: tls.VersionTLS12}
 	if text == "" {
 		return c, nil
@@ -108,6 +131,7 @@ func trusting(text string) (*tls.Config, error) {
 		return nil, ingot.Errorf(ingot.Invalid, "certificate of the agent: no PEM")
 	}
 	c.InsecureSkipVerify = true // VerifyConnection does it
+	// The name in the state of a connection is empty if the host is an address.
 	c.VerifyConnection = func(s tls.ConnectionState) error {
 		leaf := s.PeerCertificates[0] // there is one: servers have to show it
 		for _, p := range pinned {
@@ -119,8 +143,7 @@ func trusting(text string) (*tls.Config, error) {
 		for _, cert := range s.PeerCertificates[1:] {
 			between.AddCert(cert)
 		}
-		_, err := leaf.Verify(x509.VerifyOptions{DNSName: s.ServerName, Roots: roots,
-			Intermediates: between})
+		_, err := leaf.Verify(x509.VerifyOptions{DNSName: host, Roots: roots, Intermediates: between})
 		if err != nil {
 			return fmt.Errorf("it has another certificate than the one of its heartbeat: %w", err)
 		}
@@ -174,11 +197,12 @@ func (c *Client) command(ctx context.Context, name string, params any, wait bool
 	return decodeCommand(data)
 }
 
-// do sends a request and returns the body of a good answer.
+// do sends a request and returns the body of a good answer, without the rest of texts that are long.
 func (c *Client) do(ctx context.Context, method string, query url.Values, body []byte) ([]byte, error) {
-	query.Set("agent_token", c.o.Token)
-	r, err := http.NewRequestWithContext(ctx, method, c.o.URL+"/v1/commands/?"+query.Encode(),
-		bytes.NewReader(body))
+	query.Set("agent_token", c.token)
+	to := c.at
+	to.Path, to.RawQuery = "/v1/commands/", query.Encode()
+	r, err := http.NewRequestWithContext(ctx, method, to.String(), bytes.NewReader(body))
 	if err != nil {
 		return nil, ingot.Errorf(ingot.Invalid, "%w", withoutURL(err))
 	}
@@ -186,15 +210,19 @@ func (c *Client) do(ctx context.Context, method string, query url.Values, body [
 	answer, err := c.http.Do(r)
 	if err != nil {
 		return nil, ingot.Errorf(ingot.Unavailable, "%s: %w; check that this host reaches the machine there",
-			c.o.URL, withoutURL(err))
+			&c.at, withoutURL(err))
 	}
 	defer answer.Body.Close()
-	data, err := io.ReadAll(io.LimitReader(answer.Body, maxAnswer+1))
+	all := &io.LimitedReader{R: answer.Body, N: maxAnswer + 1}
+	data, err := io.ReadAll(io.LimitReader(&shortener{from: all, most: maxString}, maxKept+1))
 	switch {
 	case err != nil:
-		return nil, ingot.Errorf(ingot.Unavailable, "%s: its answer broke off: %w", c.o.URL, err)
-	case len(data) > maxAnswer:
-		return nil, ingot.Errorf(ingot.Invalid, "%s: its answer has more than %d bytes", c.o.URL, maxAnswer)
+		return nil, ingot.Errorf(ingot.Unavailable, "%s: its answer broke off: %w", &c.at, err)
+	case all.N <= 0:
+		return nil, ingot.Errorf(ingot.Invalid, "%s: its answer has more than %d MiB", &c.at, maxAnswer>>20)
+	case len(data) > maxKept:
+		return nil, ingot.Errorf(ingot.Invalid, "%s: its answer has more than %d MiB besides long texts", &c.at,
+			maxKept>>20)
 	case answer.StatusCode >= 200 && answer.StatusCode < 300:
 		return data, nil
 	}
@@ -206,7 +234,7 @@ func (c *Client) do(ctx context.Context, method string, query url.Values, body [
 	case answer.StatusCode >= http.StatusInternalServerError:
 		kind = ingot.Unavailable
 	}
-	return nil, ingot.Errorf(kind, "%s answered %s: %s", c.o.URL, answer.Status, text)
+	return nil, ingot.Errorf(kind, "%s answered %s: %s", &c.at, clip(answer.Status), text)
 }
 
 // withoutURL strips the URL from an error of net/http: it has the token.
