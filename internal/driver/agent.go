@@ -8,12 +8,14 @@ import (
 	"encoding/base64"
 	"encoding/pem"
 	"fmt"
+	"net"
 	"net/netip"
-	"net/url"
+	"slices"
 	"strings"
 	"time"
 
 	"ingot/internal/ingot"
+	"ingot/internal/ipa"
 )
 
 // Listener is an optional ability of Deploy: its ramdisk has an agent that sends heartbeats (Ironic's
@@ -131,19 +133,15 @@ func checkCallback(text string, local bool) error {
 	if len(text) > maxAgentURL {
 		return foreign("is too long")
 	}
-	u, err := url.Parse(text)
-	switch {
-	case err != nil:
-		return foreign("cannot be read")
-	case u.Scheme != "https" && u.Scheme != "http":
-		return foreign("is neither https nor http")
-	case u.Hostname() == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "":
-		return foreign("has to have a host and a path, and nothing else")
+	u, err := ipa.Address(text)
+	if err != nil {
+		return foreign(err.Error())
 	}
 	host := u.Hostname()
 	address, err := netip.ParseAddr(host)
 	if err != nil {
-		if name := strings.ToLower(host); !local && (name == "localhost" || strings.HasSuffix(name, ".localhost")) {
+		name := strings.TrimSuffix(strings.ToLower(host), ".")
+		if !local && (name == "localhost" || strings.HasSuffix(name, ".localhost")) {
 			return foreign("is of the conductor itself")
 		}
 		return nil // a name; what it stands for is looked at when it is dialled
@@ -154,11 +152,19 @@ func checkCallback(text string, local bool) error {
 	return nil
 }
 
-// Dialable tells whether an agent may have an address.
+// Dialable tells whether an agent may have an address: not one that means something to this host alone, nor
+// one that this host has, whose services may trust it. If it cannot be found out, it may not.
 func Dialable(a netip.Addr) bool {
-	a = a.Unmap()
-	return !a.IsLoopback() && !a.IsUnspecified() && !a.IsMulticast() && !a.IsLinkLocalUnicast() &&
-		a != netip.AddrFrom4([4]byte{255, 255, 255, 255})
+	a = a.Unmap().WithZone("")
+	if a.IsLoopback() || a.IsUnspecified() || a.IsMulticast() || a.IsLinkLocalUnicast() ||
+		a == netip.AddrFrom4([4]byte{255, 255, 255, 255}) {
+		return false
+	}
+	ours, err := net.InterfaceAddrs()
+	return err == nil && !slices.ContainsFunc(ours, func(our net.Addr) bool {
+		prefix, ok := our.(*net.IPNet)
+		return ok && prefix.IP.Equal(a.AsSlice())
+	})
 }
 
 func checkCA(text string) error {

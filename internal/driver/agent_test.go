@@ -2,6 +2,8 @@ package driver_test
 
 import (
 	"fmt"
+	"net"
+	"net/netip"
 	"regexp"
 	"strings"
 	"testing"
@@ -24,6 +26,10 @@ func TestACallbackIsOfAMachine(t *testing.T) {
 		"http://169.254.169.254/latest": false, "https://[fe80::1%25eth0]:9999": false,
 		"https://user:pw@192.0.2.7": false, "https://192.0.2.7?x=1": false, "https://192.0.2.7#x": false,
 		"https://192.0.2.7/" + strings.Repeat("x", 300): false, "https://192.0.2.7:x": false,
+		"http://10.0.0.5:8080/any/path#": false, "http://10.0.0.5:8080/any/path?": false,
+		"http://10.0.0.5:8080#": false, "http://10.0.0.5:8080/?": false, "http://10.0.0.5:8080/any/path": false,
+		"http://10.0.0.5:8080//": false, "http://10.0.0.5:8080/%2e": false, "http://@10.0.0.5": false,
+		"http:10.0.0.5": false, "https://localhost.:9999": false,
 	} {
 		err := driver.Heartbeat{Token: "t", URL: url, Version: "1"}.Check(n, false)
 		if ok != (err == nil) || err != nil && ingot.KindOf(err) != ingot.Invalid {
@@ -42,6 +48,35 @@ func TestACallbackIsOfAMachine(t *testing.T) {
 		{Attempt: &ingot.Attempt{Agent: &ingot.Agent{}}}} {
 		if err := (driver.Heartbeat{URL: "https://192.0.2.7"}).Check(n, false); err == nil {
 			t.Errorf("%+v: heard", n.Attempt)
+		}
+	}
+}
+
+// What this host has besides the loopback is this host, too.
+func TestACallbackIsNotOfTheConductor(t *testing.T) {
+	t.Parallel()
+	n := &ingot.Node{Attempt: &ingot.Attempt{Agent: &ingot.Agent{Token: "t"}}}
+	all, err := net.InterfaceAddrs()
+	if err != nil || len(all) == 0 {
+		t.Fatalf("%v, %v", all, err)
+	}
+	for _, one := range all {
+		prefix, err := netip.ParsePrefix(one.String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		addresses := []netip.Addr{prefix.Addr()}
+		if a := prefix.Addr(); a.Is4() {
+			addresses = append(addresses, netip.AddrFrom16(a.As16())) // ::ffff:192.0.2.7
+		}
+		for _, a := range addresses {
+			h := driver.Heartbeat{Token: "t", URL: "https://" + netip.AddrPortFrom(a, 9999).String()}
+			if driver.Dialable(a) || h.Check(n, false) == nil {
+				t.Errorf("%s was taken", h.URL)
+			}
+			if err := h.Check(n, true); err != nil {
+				t.Errorf("where agents may be here: %v", err)
+			}
 		}
 	}
 }

@@ -3,6 +3,7 @@ package driver_test
 import (
 	"net/netip"
 	"net/url"
+	"strings"
 	"testing"
 
 	"ingot/internal/driver"
@@ -13,7 +14,8 @@ import (
 func FuzzHeartbeat(f *testing.F) {
 	for _, seed := range [][2]string{{"https://192.0.2.7:9999", ""}, {"https://[fe80::1%25eth0]:1", "x"},
 		{"http://[::ffff:127.0.0.1]", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"},
-		{"https://0x7f.1/", ""}, {"https://user@host", ""}, {"//host", ""}, {"https://LOCALHOST.", ""}} {
+		{"https://0x7f.1/", ""}, {"https://user@host", ""}, {"//host", ""}, {"https://LOCALHOST.", ""},
+		{"http://10.0.0.5:8080/path#", ""}, {"http://10.0.0.5:8080?", ""}, {"http://10.0.0.5//", ""}} {
 		f.Add(seed[0], seed[1])
 	}
 	n := &ingot.Node{Attempt: &ingot.Attempt{Agent: &ingot.Agent{Token: "t"}}}
@@ -26,7 +28,8 @@ func FuzzHeartbeat(f *testing.F) {
 			return
 		}
 		u, err := url.Parse(text)
-		if err != nil || u.Hostname() == "" || u.User != nil {
+		if err != nil || u.Hostname() == "" ||
+			strings.TrimSuffix(text[strings.Index(text, ":"):], "/") != "://"+u.Host {
 			t.Fatalf("%q was taken", text)
 		}
 		if a, err := netip.ParseAddr(u.Hostname()); err == nil && (a.Unmap().IsLoopback() || a.IsMulticast()) {
