@@ -8,6 +8,7 @@ import (
 	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
+	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
@@ -41,6 +42,7 @@ type rig struct {
 
 	mu    sync.Mutex
 	given map[string]any // guarded by mu; parameters of the last write
+	fails error          // guarded by mu; what comes of a write
 	notes []string       // guarded by mu
 	saves int            // guarded by mu
 }
@@ -65,6 +67,9 @@ func newRig(t *testing.T, change func(*direct.Options)) *rig {
 		r.mu.Lock()
 		defer r.mu.Unlock()
 		r.given = nil
+		if r.fails != nil {
+			return nil, r.fails
+		}
 		return map[string]any{"deploy_result": "done"}, json.Unmarshal(params, &r.given)
 	})
 	r.agent.SetToken("t0ken")
@@ -284,6 +289,24 @@ func TestAnAgentIsToldNoSecretsOfTheNode(t *testing.T) {
 	out, err := exec.Command("isoinfo", "-R", "-i", path, "-x", "/openstack/latest/meta_data.json").Output()
 	if err != nil || !strings.Contains(string(out), `"hostname":"web1"`) {
 		t.Errorf("isoinfo: %v %s", err, out)
+	}
+}
+
+// An agent that cannot fetch an image says from where, and what it says is for everybody who sees the node.
+func TestAFailureOfTheAgentTellsNoSecrets(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, nil)
+	r.image([]byte("image"), false)
+	path := direct.ContentPath(r.task.Node)
+	r.fails = fmt.Errorf("fetch %s%s: Max retries exceeded with url: %s; then http://u:secret@192.0.2.9/x?s=secret",
+		base, path, path)
+	var err error
+	for end := time.Now().Add(20 * time.Second); err == nil && time.Now().Before(end); {
+		_, err = r.execute("write_image")
+	}
+	if ingot.KindOf(err) != ingot.Invalid || !strings.Contains(err.Error(), "fetch "+base+"/...") ||
+		strings.Contains(err.Error(), "agent_images") || strings.Contains(err.Error(), "secret") {
+		t.Error(err)
 	}
 }
 

@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"net/url"
 	"path"
-	"strings"
 
 	"ingot/internal/driver"
 	"ingot/internal/ingot"
@@ -75,7 +74,7 @@ func rootID(ctx context.Context, n *ingot.Node, agent *ipa.Client) {
 		len(result.Root) > maxRootID {
 		return
 	}
-	n.DriverInternalInfo[infoRootID] = clip(result.Root)
+	n.DriverInternalInfo[infoRootID] = ipa.Words(result.Root, maxRootID)
 }
 
 // find is the command among those that the agent was given; nil if it was not.
@@ -128,17 +127,13 @@ func written(t *driver.Task, command *ipa.Command) {
 		Text string `json:"deploy_result"`
 	}
 	if json.Unmarshal(command.Result, &result) == nil && result.Text != "" {
-		text += ": " + clip(result.Text)
+		text += ": " + ipa.Words(result.Text, maxResult)
 	}
 	t.Note(ingot.Entry{Source: "image", Text: text})
 }
 
 // maxResult is what is kept of an agent's words about a success.
 const maxResult = 300
-
-func clip(s string) string {
-	return strings.Join(strings.Fields(strings.ToValidUTF8(s[:min(len(s), maxResult)], "")), " ")
-}
 
 // unreachable tells the journal, once an hour, that the agent cannot be told anything.
 func (d *Deploy) unreachable(t *driver.Task, err error) {
