@@ -46,7 +46,7 @@ func TestExitCodesAndWordsOfWrongCommands(t *testing.T) {
 		"lifecycle --format x":                                      {1, "mermaid"},
 		"lab console x":                                             {1, "ingot lab up"},
 		"lab up --machines 0":                                       {2, "1 to 50"},
-		"lab up --bmc telnet":                                       {2, "ipmi or redfish"},
+		"lab up --bmc telnet":                                       {2, "ipmi, redfish, ilo or ilo4"},
 		"lab simulate --interface lo --machines 0":                  {2, "1 to 10000"},
 		"lab simulate --interface lo --series 16777216":             {2, "0 to 16777215"},
 		"drill --running --interface lo --kill 1":                   {2, "--kill does not go with --running"},

@@ -45,7 +45,8 @@ func lookUp(c *call) (reply, error) {
 	if err != nil {
 		return reply{}, err
 	}
-	if info, _ := lifecycle.InfoOf(lifecycle.State(n.ProvisionState)); !info.Lookup {
+	if info, _ := lifecycle.InfoOf(lifecycle.State(n.ProvisionState)); !info.Lookup || n.Attempt == nil ||
+		n.Attempt.Agent == nil {
 		return reply{}, errUnknownRamdisk
 	}
 	var token any // older agents know of none, and are not heard

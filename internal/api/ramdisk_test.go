@@ -22,6 +22,7 @@ func ramdisk(t *testing.T, state string) *world {
 	w.conductor.token = "a-token"
 	n := w.addNode(func(n *ingot.Node) {
 		n.ProvisionState = state
+		n.Attempt = &ingot.Attempt{ID: "5f3a9c01", Agent: &ingot.Agent{}}
 		n.InstanceInfo = ingot.Object{"image_url": "http://secret", "root_device": ingot.Object{"name": "/dev/sda"}}
 		n.DriverInternalInfo = ingot.Object{"agent_secret_token": "s3cret", "agent_version": "1"}
 	})
@@ -71,6 +72,24 @@ func TestALookUpTellsNothingOfNodesThatAwaitNoAgent(t *testing.T) {
 		}
 	}
 	w := ramdisk(t, "wait call-back")
+	n, err := w.store.Node(t.Context(), nodeID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	awaited := n.Attempt
+	for _, attempt := range []*ingot.Attempt{nil, {ID: "5f3a9c01"}, awaited} { // of others than agents, first
+		n.Attempt = attempt
+		if err := w.store.UpdateNode(t.Context(), n); err != nil {
+			t.Fatal(err)
+		}
+		for _, version := range []string{"1.22", "1.61", "1.82"} {
+			want := 404
+			if attempt == awaited {
+				want = 200
+			}
+			w.at(version, "GET", "/v1/lookup?node_uuid="+nodeID, "").want(want)
+		}
+	}
 	for _, query := range []string{"node_uuid=99999999-2222-4333-8444-555555555555",
 		"addresses=52:54:00:00:00:99"} {
 		w.send(w.machine, "GET", "/v1/lookup?"+query, "").refused(404, unknownRamdisk)
@@ -96,7 +115,7 @@ func TestALookUpTellsNothingOfNodesThatAwaitNoAgent(t *testing.T) {
 	if err := w.store.CreateNode(t.Context(), other); err != nil {
 		t.Fatal(err)
 	}
-	err := w.store.CreatePort(t.Context(), &ingot.Port{NodeID: other.ID, Address: "52:54:00:00:00:42",
+	err = w.store.CreatePort(t.Context(), &ingot.Port{NodeID: other.ID, Address: "52:54:00:00:00:42",
 		UUID: "bbbbbbbb-bbbb-4ccc-8ddd-eeeeeeeeeeee"})
 	if err != nil {
 		t.Fatal(err)

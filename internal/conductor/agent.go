@@ -35,7 +35,7 @@ func (c *Conductor) AgentToken(ctx context.Context, uuid string) (string, error)
 	case !awaitsAgent(n):
 		return "", errNoAgent
 	case n.Attempt.Agent.Token != "":
-		return ingot.Masked, nil
+		return ingot.Masked, c.tellMasked(ctx, n)
 	}
 	if err := c.pool.enter(); err != nil {
 		return "", err
@@ -60,6 +60,22 @@ func (c *Conductor) AgentToken(ctx context.Context, uuid string) (string, error)
 		return "", ingot.Errorf(ingot.Unavailable, "the token is not on record; ask again: %w", err)
 	}
 	return token.Reveal(), nil
+}
+
+// tellMasked tells the journal, once an hour, of an agent that asks for a token which is given out and has not
+// been used: its answer was lost, or somebody else has it.
+func (c *Conductor) tellMasked(ctx context.Context, n *ingot.Node) error {
+	a := n.Attempt.Agent
+	if a.OnMedium || a.URL != "" || !c.told.First(n.UUID+n.Attempt.ID+"masked") {
+		return nil
+	}
+	t, err := c.newTask(ctx, n)
+	if err == nil {
+		t.note(ingot.Entry{Source: "agent", Level: ingot.LevelWarning, Text: "an agent asks for the token of this " +
+			"boot, which was given out before and has not been used: either that answer was lost, or another machine " +
+			"has it. The machine is started again after boot_retry_timeout"})
+	}
+	return err
 }
 
 // Heartbeat records what an agent says of itself, and looks whether the step that waits goes on. While
@@ -179,11 +195,16 @@ func (c *Conductor) heard(ctx context.Context, uuid string) error {
 	return nil
 }
 
+// sameAgent tells whether nobody has restarted the machine meanwhile.
+func sameAgent(a, b *ingot.Agent) bool {
+	return a != nil && b != nil && a.Token == b.Token && a.URL == b.URL
+}
+
 // follow does what comes of a heartbeat, if the node waits as it did before, and tells whether its step
 // goes on.
 func (t *task) follow(ctx context.Context, before *ingot.Node, h driver.Heard) bool {
 	if _, ok := t.listens(); !ok || t.node.Step != before.Step || t.node.Attempt.ID != before.Attempt.ID ||
-		t.node.Attempt.Agent == nil {
+		!sameAgent(t.node.Attempt.Agent, before.Attempt.Agent) {
 		return false
 	}
 	if h.Done > 0 {
@@ -198,7 +219,7 @@ func (t *task) follow(ctx context.Context, before *ingot.Node, h driver.Heard) b
 			t.log.Error("a step does not go on after a heartbeat", "error", err)
 			return false
 		}
-		t.node.WaitUntil, t.resumed = nil, true
+		t.resumed = true // with the time that is left, should it wait again
 	}
 	return t.save(ctx) == nil && h.GoOn
 }

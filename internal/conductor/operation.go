@@ -99,6 +99,7 @@ func (t *task) advance(ctx context.Context) {
 			return
 		}
 		t.node.Step++
+		t.node.WaitUntil = nil
 		if t.save(ctx) != nil {
 			return
 		}
@@ -194,6 +195,9 @@ func (t *task) wait(ctx context.Context, op operation, s ingot.Step, out driver.
 	timeout := out.Timeout
 	if timeout == 0 {
 		timeout = t.c.o.CallbackTimeout
+	}
+	if out.Renew {
+		t.node.WaitUntil = nil
 	}
 	now := t.c.o.Store.Now()
 	if until := t.node.WaitUntil; until != nil && until.After(now) {

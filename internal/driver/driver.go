@@ -18,8 +18,10 @@ import (
 type Outcome struct {
 	// Wait says that the step goes on when the machine calls back; the reservation is released.
 	Wait bool
-	// Timeout bounds the wait; 0 takes the configured deploy_callback_timeout.
+	// Timeout bounds the wait; 0 takes the configured deploy_callback_timeout. A step that waited before
+	// has the time that was left, unless Renew says that it got on.
 	Timeout time.Duration
+	Renew   bool
 }
 
 // Done is the outcome of a step that has ended.

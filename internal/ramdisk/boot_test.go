@@ -366,8 +366,8 @@ func TestSameInputGivesSameBytes(t *testing.T) {
 		first.Ramdisk.SHA256 != second.Ramdisk.SHA256 {
 		t.Errorf("digests differ: %v and %v", first, second)
 	}
-	if first.Ramdisk.Bytes > 3e6 {
-		t.Errorf("the cloud ramdisk has %d bytes, want at most 3 MB", first.Ramdisk.Bytes)
+	if first.Ramdisk.Bytes > 5e6 {
+		t.Errorf("the cloud ramdisk has %d bytes, want at most 5 MB", first.Ramdisk.Bytes)
 	}
 }
 

@@ -301,6 +301,7 @@ func (d *Deploy) tearDownAgent(ctx context.Context, t *driver.Task) error {
 		return err
 	}
 	driver.ForgetAgent(t.Node)
+	a.Agent, a.Content = nil, ingot.File{} // what boots now is no agent
 	return nil
 }
 

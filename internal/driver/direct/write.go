@@ -29,6 +29,7 @@ func (d *Deploy) writeImage(ctx context.Context, t *driver.Task) (driver.Outcome
 		return driver.Done, nil
 	}
 	if a := t.Node.Attempt; a != nil && a.Agent != nil && !a.Called() {
+		wait.Renew = true
 		return wait, nil // somebody has restarted the machine: another agent calls
 	}
 	agent, err := d.agent(t.Node)
@@ -49,6 +50,7 @@ func (d *Deploy) writeImage(ctx context.Context, t *driver.Task) (driver.Outcome
 	case err != nil:
 		return driver.Done, err
 	case command.Status == ipa.Running:
+		wait.Renew = true
 		return wait, nil
 	}
 	if err := command.Failure(); err != nil {
