@@ -81,6 +81,11 @@ func (c *cloud) image(ctx context.Context, format, path string) (string, error) 
 
 // call sends a request, and decodes the answer unless into is nil.
 func call(ctx context.Context, method, url, kind string, body io.Reader, into any) error {
+	return callBy(ctx, http.DefaultClient, method, url, kind, body, into)
+}
+
+// callBy does so by a client of another network.
+func callBy(ctx context.Context, client *http.Client, method, url, kind string, body io.Reader, into any) error {
 	req, err := http.NewRequestWithContext(ctx, method, url, body)
 	if err != nil {
 		return err
@@ -88,7 +93,7 @@ func call(ctx context.Context, method, url, kind string, body io.Reader, into an
 	req.Header.Set("Content-Type", kind)
 	req.Header.Set("X-OpenStack-Ironic-API-Version", "1.82")
 	req.Close = true
-	resp, err := http.DefaultClient.Do(req)
+	resp, err := client.Do(req)
 	if err != nil {
 		return err
 	}
@@ -311,7 +316,7 @@ func storedFiles(dir string) (held float64, err error) {
 
 // bootOne deploys a node, as far as its machine's fetching of the ramdisk.
 func bootOne(ctx context.Context, server string, i int, image string) error {
-	_, err := startDeploying(ctx, server, mac(i), ingot.Object{"name": fmt.Sprintf("machine-%d", i),
+	_, err := startDeploying(ctx, http.DefaultClient, server, mac(i), ingot.Object{"name": fmt.Sprintf("machine-%d", i),
 		"driver": "fake-hardware", "boot_interface": "ipxe", "deploy_interface": "iscsi", "automated_clean": false,
 		"instance_info": noImage(image)})
 	if err != nil {
@@ -328,13 +333,13 @@ func noImage(path string) ingot.Object {
 
 // startDeploying creates a node with a port and has it deployed, until it waits for its machine. It returns
 // its UUID.
-func startDeploying(ctx context.Context, server, mac string, create ingot.Object) (string, error) {
+func startDeploying(ctx context.Context, client *http.Client, server, mac string, create ingot.Object) (string, error) {
 	api := func(method, path string, body, into any) error {
 		text, err := json.Marshal(body)
 		if err != nil {
 			return err
 		}
-		return call(ctx, method, server+path, "application/json", bytes.NewReader(text), into)
+		return callBy(ctx, client, method, server+path, "application/json", bytes.NewReader(text), into)
 	}
 	var node struct {
 		UUID  string

@@ -46,6 +46,7 @@ var sections = []struct {
 	{"glance", measureGlance},
 	{"swift", measureSwift},
 	{"medium", measureMedium},
+	{"direct", measureDirect},
 }
 
 // bench is one run.

@@ -90,7 +90,7 @@ func (m *medium) start(ctx context.Context) (bmc *redfish.Service, err error) {
 	if err != nil {
 		return nil, errors.Join(err, bmc.Stop())
 	}
-	_, err = startDeploying(ctx, m.server.url, mac(1), ingot.Object{"driver": "redfish",
+	_, err = startDeploying(ctx, http.DefaultClient, m.server.url, mac(1), ingot.Object{"driver": "redfish",
 		"boot_interface": "redfish-virtual-media", "deploy_interface": "iscsi", "automated_clean": false,
 		"driver_info": ingot.Object{"redfish_address": bmc.URL(), "redfish_username": "admin",
 			"redfish_password": "secret"},
