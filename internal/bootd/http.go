@@ -24,6 +24,9 @@ const programPath = "/programs/"
 // netboot's are no longer.
 const maxFileName = 255
 
+// idleTimeout is how long a connection may ask for nothing.
+const idleTimeout = 2 * time.Minute
+
 // noteTimeout bounds the look-up of who fetched a file.
 const noteTimeout = 5 * time.Second
 
@@ -225,7 +228,7 @@ func (s *Server) httpServer() *http.Server {
 	return &http.Server{
 		Handler:           s.routes(),
 		ReadHeaderTimeout: 10 * time.Second,
-		IdleTimeout:       2 * time.Minute,
+		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    64 << 10,
 	}
 }

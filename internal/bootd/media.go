@@ -128,37 +128,51 @@ func (s *Server) MediaReady() error {
 	return nil
 }
 
+// Headers of media. They are not to be kept: what a machine boots may change under a path.
+const (
+	mediumType    = "application/octet-stream"
+	mediumCaching = "no-store"
+	// mediumLayout tells the ETags of two layouts of the same files apart.
+	mediumLayout = "2"
+)
+
 // serveMedium serves the ISO from which a machine boots its deploy ramdisk, to its BMC. It is stored nowhere:
 // its parts are read where they are, so that any server can answer each range.
 func (s *Server) serveMedium(w http.ResponseWriter, r *http.Request) {
+	if c := s.readFirst(w, r); c != nil {
+		s.readOn(c, r)
+	}
+}
+
+// readFirst answers a request; it returns the connection if it has taken it from net/http.
+func (s *Server) readFirst(w http.ResponseWriter, r *http.Request) *reader {
 	client := clientOf(r)
 	if err := s.reads.enter(r.Context(), client); err != nil {
 		refuse(w, "too many reads at once: "+err.Error())
-		return
+		return nil
 	}
 	defer s.reads.leave(client)
 	node := r.PathValue("uuid")
 	m, err := s.medium(r.Context(), node, r.URL.Path)
 	if ingot.KindOf(err) == ingot.NotFound {
 		http.Error(w, "no such medium", http.StatusNotFound)
-		return
+		return nil
 	}
+	var c *reader
 	if err == nil {
-		err = s.sendMedium(w, r, m)
+		c, err = s.sendMedium(w, r, m)
 	}
 	if err != nil {
 		// Not its path: who has that has the medium.
 		s.Log.Error("read a medium", "node", node, "error", err)
 		http.Error(w, "the medium cannot be read", http.StatusInternalServerError)
 	}
+	return c
 }
 
-// sendMedium sends what was asked for of a medium; with an error nothing was sent.
-func (s *Server) sendMedium(w http.ResponseWriter, r *http.Request, m knownMedium) error {
-	h := w.Header()
-	h.Set("Content-Type", "application/octet-stream")
-	h.Set("Cache-Control", "no-store")
-	h.Set("ETag", m.tag)
+// sendMedium sends what was asked for of a medium; with an error nothing was sent. It returns the connection if
+// it has taken it.
+func (s *Server) sendMedium(w http.ResponseWriter, r *http.Request, m knownMedium) (*reader, error) {
 	if r.Method == http.MethodGet && s.told.First(r.URL.Path) {
 		what := "medium"
 		if strings.HasSuffix(r.URL.Path, ".img") {
@@ -168,36 +182,64 @@ func (s *Server) sendMedium(w http.ResponseWriter, r *http.Request, m knownMediu
 			Level: ingot.LevelInfo, Time: s.Store.Now(), Data: ingot.Object{ingot.DataServer: s.Life},
 			Text: fmt.Sprintf("the %s of the deploy ramdisk is read by %s", what, clientOf(r))})
 	}
-	size := m.layout.Size()
-	if off, n, ok := plainRange(r, size); ok {
-		from, at, _ := m.layout.Section(off, n)
-		if file, ok := from.(*heldFile); ok {
-			return sendSection(w, r, section{file, at, n, fmt.Sprintf("bytes %d-%d/%d", off, off+n-1, size)})
+	if part, ok := m.section(r); ok {
+		f, err := part.file.take(r.Context())
+		if err != nil {
+			return nil, err
+		}
+		defer part.file.give(f)
+		if c, ok := s.takeReader(w, r); ok {
+			if c.send(f, part) != nil { // a BMC that hangs up asks again
+				c.conn.Close()
+				return nil, nil
+			}
+			return c, nil
 		}
 	}
 	for _, file := range m.files { // here they have to be
 		f, err := file.take(r.Context())
 		if err != nil {
-			return err
+			return nil, err
 		}
 		file.give(f)
 	}
-	http.ServeContent(w, r, "", time.Time{}, io.NewSectionReader(m.layout, 0, size))
-	return nil
+	h := w.Header()
+	h.Set("Content-Type", mediumType)
+	h.Set("Cache-Control", mediumCaching)
+	h.Set("ETag", m.tag)
+	http.ServeContent(w, r, "", time.Time{}, io.NewSectionReader(m.layout, 0, m.layout.Size()))
+	return nil, nil
 }
 
-// plainRange is the range that a BMC asks for: one, with both ends, and no conditions. Anything else is
-// left to net/http.
-func plainRange(r *http.Request, size int64) (off, n int64, ok bool) {
-	text, ok := strings.CutPrefix(r.Header.Get("Range"), "bytes=")
-	first, last, found := strings.Cut(text, "-")
-	if !ok || !found || r.Method != http.MethodGet || len(r.Header["Range"]) != 1 {
+// section is n bytes of a file of a medium, from some place of it.
+type section struct {
+	file  *heldFile
+	at, n int64
+	rng   string // Content-Range
+	tag   string // ETag
+}
+
+// section is what a request is for, if that is one range of the medium which is in one file.
+func (m knownMedium) section(r *http.Request) (part section, ok bool) {
+	size := m.layout.Size()
+	off, n, ok := plainRange(r.Header["Range"], size)
+	if !ok {
+		return part, false
+	}
+	from, at, _ := m.layout.Section(off, n)
+	file, ok := from.(*heldFile)
+	return section{file, at, n, fmt.Sprintf("bytes %d-%d/%d", off, off+n-1, size), m.tag}, ok
+}
+
+// plainRange is the range that a BMC asks for: one, with both ends. Anything else is left to net/http.
+func plainRange(header []string, size int64) (off, n int64, ok bool) {
+	if len(header) != 1 {
 		return 0, 0, false
 	}
-	for _, name := range []string{"If-Range", "If-Match", "If-None-Match"} {
-		if r.Header.Get(name) != "" {
-			return 0, 0, false
-		}
+	text, ok := strings.CutPrefix(header[0], "bytes=")
+	first, last, found := strings.Cut(text, "-")
+	if !ok || !found {
+		return 0, 0, false
 	}
 	from, err1 := strconv.ParseUint(first, 10, 62)
 	to, err2 := strconv.ParseUint(last, 10, 62)
@@ -205,31 +247,6 @@ func plainRange(r *http.Request, size int64) (off, n int64, ok bool) {
 		return 0, 0, false
 	}
 	return int64(from), min(int64(to)+1, size) - int64(from), true
-}
-
-// section is n bytes of a file at some place of it.
-type section struct {
-	file  *heldFile
-	at, n int64
-	rng   string // Content-Range
-}
-
-// sendSection sends it, by sendfile.
-func sendSection(w http.ResponseWriter, r *http.Request, s section) error {
-	f, err := s.file.take(r.Context())
-	if err != nil {
-		return err
-	}
-	defer s.file.give(f)
-	if _, err := f.Seek(s.at, io.SeekStart); err != nil {
-		return err
-	}
-	w.Header().Set("Accept-Ranges", "bytes")
-	w.Header().Set("Content-Range", s.rng)
-	w.Header().Set("Content-Length", strconv.FormatInt(s.n, 10))
-	w.WriteHeader(http.StatusPartialContent)
-	io.CopyN(w, f, s.n) // a BMC that hangs up asks again
-	return nil
 }
 
 // medium is the medium at a path.
@@ -314,7 +331,7 @@ func (s *Server) layOut(found netboot.Medium, attempt string) (m knownMedium, er
 	if err != nil {
 		return m, err
 	}
-	m.tag = fmt.Sprintf(`"%x"`, sha256.Sum256([]byte(strings.Join(append([]string{loaders.Digest,
+	m.tag = fmt.Sprintf(`"%x"`, sha256.Sum256([]byte(strings.Join(append([]string{mediumLayout, loaders.Digest,
 		found.Kernel.SHA256, found.Ramdisk.SHA256, found.Network}, found.Args...), " "))))
 	var parts [2]media.File
 	for i, f := range []ingot.File{found.Kernel, found.Ramdisk} {

@@ -100,6 +100,7 @@ type Server struct {
 	downloads transfers // of kernels and ramdisks
 	media     mediaMemory
 	reads     transfers // of media
+	readers   readers
 	images    transfers // of images to agents
 	loaders   transfers // of boot programs, which are small and come before all else
 
@@ -240,9 +241,15 @@ func (s *Server) runHTTP(ctx context.Context) error {
 		defer close(stopped)
 		grace, cancel := context.WithTimeout(context.Background(), 2*time.Second)
 		defer cancel()
+		readers := make(chan struct{})
+		go func() {
+			defer close(readers)
+			s.readers.stop(grace)
+		}()
 		if server.Shutdown(grace) != nil {
 			server.Close()
 		}
+		<-readers
 	})()
 	if err := server.Serve(s.http); !errors.Is(err, http.ErrServerClosed) {
 		return fmt.Errorf("serve HTTP to machines: %w", err)

@@ -65,6 +65,10 @@ type place struct {
 	number       uint16
 }
 
+// pageSectors are a page of memory. A Content begins at one, so that what is read of an image by whole pages are
+// whole pages of the file, which the kernel can send as they are.
+const pageSectors = 4096 / sectorSize
+
 // MaxSize is how many bytes the files of an image may have together.
 const MaxSize = 1<<32 - 1<<20
 
@@ -261,6 +265,9 @@ func (b *builder) lay(root *node) {
 		}
 	}
 	for _, f := range b.files {
+		if f.file.Content != nil {
+			b.next = (b.next + pageSectors - 1) / pageSectors * pageSectors
+		}
 		f.extent = b.next
 		b.next += sectors(f.file.Size)
 	}

@@ -181,6 +181,35 @@ func TestAFileThatHasBecomeShorterIsAnError(t *testing.T) {
 	}
 }
 
+// Pages of the image are pages of what it is made of.
+func TestContentBeginsAtAPage(t *testing.T) {
+	t.Parallel()
+	contents := []*strings.Reader{strings.NewReader("a"), strings.NewReader("b"), strings.NewReader("c")}
+	list := files()
+	for i, c := range contents {
+		list = append(list, iso9660.File{Path: fmt.Sprintf("content%d", i), Content: c, Size: 1})
+	}
+	image, err := iso9660.New(options, list)
+	if err != nil {
+		t.Fatal(err)
+	}
+	found := 0
+	for off := int64(0); off < image.Size(); off++ {
+		from, _, _ := image.Section(off, 1)
+		for _, c := range contents {
+			if from == io.ReaderAt(c) {
+				found++
+				if off%4096 != 0 {
+					t.Errorf("one begins at %d", off)
+				}
+			}
+		}
+	}
+	if found != len(contents) {
+		t.Errorf("%d of them are found", found)
+	}
+}
+
 func TestWhatIsNotThereIsNotBooted(t *testing.T) {
 	t.Parallel()
 	for want, o := range map[string]iso9660.Options{

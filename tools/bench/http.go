@@ -183,7 +183,9 @@ func (s *httpSide) measure(ctx context.Context, keep bool) error {
 	group, ctx := errgroup.WithContext(ctx)
 	for client := range httpClients {
 		group.Go(func() error {
-			return download(ctx, strings.TrimPrefix(s.server.url, "http://"),
+			// Each with an address of its own, as machines and BMCs have: places are for addresses.
+			own := &net.TCPAddr{IP: net.IPv4(127, 0, 1, byte(1+client))}
+			return download(ctx, own, strings.TrimPrefix(s.server.url, "http://"),
 				func(i int) string { return s.ask(client, i) }, start.Add(httpTime), &sent)
 		})
 	}
@@ -202,9 +204,9 @@ func (s *httpSide) measure(ctx context.Context, keep bool) error {
 
 // download sends requests over one connection and counts the bytes of their answers. It is no
 // http.Client: that would take more of the processors than the servers that are measured.
-func download(ctx context.Context, address string, ask func(i int) string, end time.Time,
+func download(ctx context.Context, own net.Addr, address string, ask func(i int) string, end time.Time,
 	sent *atomic.Int64) error {
-	conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", address)
+	conn, err := (&net.Dialer{LocalAddr: own}).DialContext(ctx, "tcp", address)
 	if err != nil {
 		return err
 	}

@@ -1,0 +1,260 @@
+package bootd
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"sync"
+	"syscall"
+	"time"
+)
+
+// A BMC reads a medium in thousands of small ranges, one after the other over one connection. What net/http does
+// around each of them takes longer than half of sending it, so such a connection is answered here for as long as
+// it asks for plain ranges of one medium; then it is given back (doc/decisions/media.md).
+
+// readers are the connections that were taken from net/http. The zero value is ready.
+type readers struct {
+	mu    sync.Mutex
+	conns map[net.Conn]struct{}
+	gone  chan struct{} // not nil: the server stops; closed, and told, when there are none
+	told  bool
+}
+
+func (k *readers) add(c net.Conn) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.conns == nil {
+		k.conns = map[net.Conn]struct{}{}
+	}
+	k.conns[c] = struct{}{}
+}
+
+func (k *readers) remove(c net.Conn) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	delete(k.conns, c)
+	k.tell()
+}
+
+// tell tells stop that there are none. Needs mu.
+func (k *readers) tell() {
+	if k.gone != nil && len(k.conns) == 0 && !k.told {
+		k.told = true
+		close(k.gone)
+	}
+}
+
+// wait gives a connection time for its next request; false if the server stops.
+func (k *readers) wait(c net.Conn) bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.gone == nil && c.SetReadDeadline(time.Now().Add(idleTimeout)) == nil
+}
+
+// stop ends them: those to which something is sent when they have it, or when ctx ends. To be called once.
+func (k *readers) stop(ctx context.Context) {
+	k.mu.Lock()
+	k.gone = make(chan struct{})
+	k.tell()
+	for c := range k.conns {
+		c.SetReadDeadline(time.Unix(1, 0))
+	}
+	k.mu.Unlock()
+	select {
+	case <-k.gone:
+		return
+	case <-ctx.Done():
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for c := range k.conns {
+		c.Close()
+	}
+}
+
+// reader is a connection that was taken from net/http.
+type reader struct {
+	conn tcpConn
+	in   *bufio.Reader // what it sends
+}
+
+// tcpConn is a *net.TCPConn or a *givenBack.
+type tcpConn interface {
+	net.Conn
+	io.ReaderFrom // by sendfile
+	syscall.Conn
+}
+
+// takeReader takes over the connection of a request, which has then to be answered there, and the connection to
+// be closed or given back. false: net/http has it still.
+func (s *Server) takeReader(w http.ResponseWriter, r *http.Request) (*reader, bool) {
+	if !isPlain(r) {
+		return nil, false
+	}
+	conn, buffered, err := http.NewResponseController(w).Hijack()
+	if err != nil {
+		return nil, false
+	}
+	s.readers.add(conn)
+	return &reader{conn.(tcpConn), buffered.Reader}, true // listenHTTP has no others
+}
+
+// isPlain tells whether a request has nothing that asks for a special answer, but for its range.
+func isPlain(r *http.Request) bool {
+	for _, name := range []string{"Expect", "Upgrade", "If-Range", "If-Match", "If-None-Match", "If-Modified-Since",
+		"If-Unmodified-Since"} {
+		if r.Header[name] != nil {
+			return false
+		}
+	}
+	return r.Method == http.MethodGet && r.ProtoMajor == 1 && r.ProtoMinor == 1 && r.Host != "" && !r.Close &&
+		r.ContentLength == 0 && r.TransferEncoding == nil
+}
+
+// readOn answers what comes after a request over its connection.
+func (s *Server) readOn(c *reader, r *http.Request) {
+	defer s.readers.remove(c.conn)
+	line := []byte("GET " + r.RequestURI + " HTTP/1.1\r\n")
+	for s.readers.wait(c.conn) {
+		next, length, err := c.peek(line)
+		if err != nil {
+			break
+		}
+		answered := false
+		if next != nil {
+			answered, err = s.readNext(c, r, next)
+		}
+		if err != nil {
+			break
+		}
+		if !answered {
+			s.readers.remove(c.conn)
+			c.giveBack(r)
+			return
+		}
+		c.in.Discard(length) // it was peeked at
+	}
+	c.conn.Close()
+}
+
+// readNext answers a request for the medium that r was for. false: net/http is to do so. After an error the
+// connection is of no use.
+func (s *Server) readNext(c *reader, r, next *http.Request) (answered bool, err error) {
+	client := clientOf(r)
+	if s.reads.enter(r.Context(), client) != nil {
+		return false, nil
+	}
+	defer s.reads.leave(client)
+	m, err := s.medium(r.Context(), r.PathValue("uuid"), r.URL.Path)
+	if err != nil {
+		return false, nil
+	}
+	part, ok := m.section(next)
+	if !ok {
+		return false, nil
+	}
+	f, err := part.file.take(r.Context())
+	if err != nil {
+		return false, nil
+	}
+	defer part.file.give(f)
+	return true, c.send(f, part)
+}
+
+// send answers with a section of an open file.
+func (c *reader) send(f *os.File, part section) error {
+	if _, err := f.Seek(part.at, io.SeekStart); err != nil {
+		return err
+	}
+	head := fmt.Appendf(make([]byte, 0, 512), "HTTP/1.1 206 Partial Content\r\nDate: %s\r\n"+
+		"Content-Type: %s\r\nCache-Control: %s\r\nETag: %s\r\nAccept-Ranges: bytes\r\nContent-Range: %s\r\n"+
+		"Content-Length: %d\r\n\r\n", time.Now().UTC().Format(http.TimeFormat), mediumType, mediumCaching, part.tag,
+		part.rng, part.n)
+	if _, err := c.conn.Write(head); err != nil {
+		return err
+	}
+	_, err := io.CopyN(c.conn, f, part.n)
+	return err
+}
+
+// peek waits for a request, and leaves it where it is. It is nil if it does not begin with that line or is not
+// plain; length is that of its head. The error is that of the connection before there was a whole one.
+func (c *reader) peek(line []byte) (next *http.Request, length int, err error) {
+	for {
+		seen, _ := c.in.Peek(c.in.Buffered())
+		if n := min(len(seen), len(line)); !bytes.Equal(seen[:n], line[:n]) {
+			return nil, 0, nil
+		}
+		if end := bytes.Index(seen, []byte("\r\n\r\n")); end >= 0 {
+			length = end + 4
+			break
+		}
+		if len(seen) == c.in.Size() {
+			return nil, 0, nil
+		}
+		if _, err := c.in.Peek(len(seen) + 1); err != nil {
+			return nil, 0, err
+		}
+	}
+	head, _ := c.in.Peek(length)
+	next, err = http.ReadRequest(bufio.NewReaderSize(bytes.NewReader(head), length))
+	if err != nil || !isPlain(next) {
+		return nil, 0, nil
+	}
+	return next, length, nil
+}
+
+// giveBack has net/http answer what was sent over the connection of r and not answered yet.
+func (c *reader) giveBack(r *http.Request) {
+	unread, _ := c.in.Peek(c.in.Buffered())
+	back := &givenBack{ahead: bytes.Clone(unread)}
+	switch conn := c.conn.(type) {
+	case *givenBack:
+		back.TCPConn, back.ahead = conn.TCPConn, append(back.ahead, conn.ahead...)
+	case *net.TCPConn:
+		back.TCPConn = conn
+	}
+	back.SetReadDeadline(time.Time{})
+	l := &oneConn{back}
+	// It returns when it has begun with the connection, or at once if it is shut down.
+	r.Context().Value(http.ServerContextKey).(*http.Server).Serve(l)
+	if l.conn != nil {
+		back.Close()
+	}
+}
+
+// givenBack is a connection of which net/http reads anew what was read ahead.
+type givenBack struct {
+	*net.TCPConn
+	ahead []byte
+}
+
+func (g *givenBack) Read(p []byte) (int, error) {
+	if len(g.ahead) == 0 {
+		return g.TCPConn.Read(p)
+	}
+	n := copy(p, g.ahead)
+	g.ahead = g.ahead[n:]
+	return n, nil
+}
+
+// oneConn listens for a connection that is there; conn is nil when it was accepted.
+type oneConn struct{ conn net.Conn }
+
+func (l *oneConn) Accept() (net.Conn, error) {
+	if l.conn == nil {
+		return nil, net.ErrClosed
+	}
+	conn := l.conn
+	l.conn = nil
+	return conn, nil
+}
+
+func (l *oneConn) Close() error   { return nil }
+func (l *oneConn) Addr() net.Addr { return &net.TCPAddr{} }

@@ -1,0 +1,200 @@
+package bootd
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"testing"
+
+	"ingot/internal/ingot"
+	"ingot/internal/netboot"
+	"ingot/internal/testkit"
+)
+
+// serveReaders serves the rig as the server does.
+func serveReaders(t *testing.T, r *rig) (address string) {
+	t.Helper()
+	l, err := listenHTTP(t.Context(), "127.0.0.1:0", stallTime)
+	if err != nil {
+		t.Fatal(err)
+	}
+	srv, ended := r.httpServer(), make(chan error, 1)
+	go func() { ended <- srv.Serve(l) }()
+	t.Cleanup(func() {
+		srv.Close()
+		<-ended
+	})
+	return l.Addr().String()
+}
+
+// call is a connection over which requests are sent as they are.
+type call struct {
+	net.Conn
+	in *bufio.Reader
+}
+
+func dial(t *testing.T, address string) call {
+	t.Helper()
+	conn, err := net.Dial("tcp", address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	return call{conn, bufio.NewReader(conn)}
+}
+
+// answer reads the answer to a request with a method.
+func (c call) answer(t *testing.T, method string) (*http.Response, string) {
+	t.Helper()
+	resp, err := http.ReadResponse(c.in, &http.Request{Method: method})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return resp, string(body)
+}
+
+// taken is how many connections net/http does not know of.
+func (k *readers) taken() int {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return len(k.conns)
+}
+
+// Over one connection a BMC gets its ranges, one like the other, and whatever else it asks for.
+func TestAConnectionReadsOnAndAsksForMore(t *testing.T) {
+	t.Parallel()
+	r, n := mediumRig(t, "http://192.0.2.1:8080", "http://192.0.2.1:8080")
+	address := serveReaders(t, r)
+	path := netboot.MediumPath(n)
+	_, whole := fetch(t, "GET", "http://"+address+path, nil)
+	kernel := strings.Index(whole, strings.Repeat("a", 2000))
+	ask := func(method, path string, headers ...string) string {
+		return fmt.Sprintf("%s %s HTTP/1.1\r\nHost: x\r\n%s\r\n", method, path, strings.Join(append(headers, ""), "\r\n"))
+	}
+	part := func(from, to int) string { return fmt.Sprintf("Range: bytes=%d-%d", from, to) }
+	k := kernel
+	type step struct {
+		what, request string
+		status        int
+		body          string
+		taken         int // connections that are answered by us afterwards
+	}
+	steps := []step{
+		{"a range", ask("GET", path, part(k, k+99)), 206, whole[k : k+100], 1},
+		{"another", ask("GET", path, part(k+100, k+65635)), 206, whole[k+100 : k+65636], 1},
+		{"one across files", ask("GET", path, part(k-5, k+5)), 206, whole[k-5 : k+6], 0},
+		{"one more", ask("GET", path, part(k+5, k+9)), 206, whole[k+5 : k+10], 1},
+		{"its length", ask("HEAD", path), 200, "", 0},
+		{"the rest", ask("GET", path, part(k+7, k+7), "Connection: keep-alive"), 206, whole[k+7 : k+8], 1},
+		{"two ranges", ask("GET", path, "Range: bytes=0-0,-1"), 206, "*", 0},
+		{"on", ask("GET", path, part(k, k)), 206, "a", 1},
+		{"beyond the end", ask("GET", path, part(len(whole), len(whole)+5)), 416, "*", 0},
+		{"on", ask("GET", path, part(k, k)), 206, "a", 1},
+		{"if it is another", ask("GET", path, part(k, k), `If-None-Match: "x"`), 206, "a", 0},
+		{"with a body", ask("GET", path, part(k, k), "Content-Length: 3") + "abc", 206, "a", 0},
+		{"on", ask("GET", path, part(k, k)), 206, "a", 1},
+		{"another medium", ask("GET", strings.Replace(path, "/boot.iso", "0/boot.iso", 1), part(k, k)), 404, "*", 0},
+		{"on", ask("GET", path, part(k, k)), 206, "a", 1},
+		{"nonsense", "\x00\x01\x02\r\n\r\n", 400, "*", 0},
+	}
+	c := dial(t, address)
+	for _, s := range steps {
+		if _, err := io.WriteString(c, s.request); err != nil {
+			t.Fatalf("%s: %v", s.what, err)
+		}
+		resp, body := c.answer(t, strings.Fields(s.request + " x")[0])
+		if resp.StatusCode != s.status || s.body != "*" && body != s.body {
+			t.Errorf("%s: %s, %d bytes", s.what, resp.Status, len(body))
+		}
+		if got := r.readers.taken(); got != s.taken {
+			t.Errorf("%s: %d connections are ours", s.what, got)
+		}
+	}
+	r.reads.mu.Lock()
+	defer r.reads.mu.Unlock()
+	if r.reads.running != 0 || len(r.reads.of) != 0 {
+		t.Errorf("%d places are taken by nobody", r.reads.running)
+	}
+}
+
+// Requests that come before the answers are answered in turn, also those that net/http answers.
+func TestAConnectionAsksAheadOfItsAnswers(t *testing.T) {
+	t.Parallel()
+	r, n := mediumRig(t, "http://192.0.2.1:8080", "http://192.0.2.1:8080")
+	c, path := dial(t, serveReaders(t, r)), netboot.MediumPath(n)
+	var ask, want strings.Builder
+	_, whole := fetch(t, "GET", "http://"+c.RemoteAddr().String()+path, nil)
+	kernel := strings.Index(whole, strings.Repeat("a", 2000))
+	for i := range 60 {
+		from := kernel - 3 + i%5 // some are of two files
+		fmt.Fprintf(&ask, "GET %s HTTP/1.1\r\nHost: x\r\nRange: bytes=%d-%d\r\n\r\n", path, from, from+i)
+		want.WriteString(whole[from : from+i+1])
+	}
+	if _, err := io.WriteString(c, ask.String()); err != nil {
+		t.Fatal(err)
+	}
+	var got strings.Builder
+	for range 60 {
+		_, body := c.answer(t, "GET")
+		got.WriteString(body)
+	}
+	if got.String() != want.String() {
+		t.Error("they were answered with something else")
+	}
+}
+
+// Who hangs up, whose medium is gone, and whose server stops is not waited for.
+func TestAConnectionEnds(t *testing.T) {
+	t.Parallel()
+	r, n := mediumRig(t, "http://192.0.2.1:8080", "http://192.0.2.1:8080")
+	address, path := serveReaders(t, r), netboot.MediumPath(n)
+	_, whole := fetch(t, "GET", "http://"+address+path, nil)
+	at := strings.Index(whole, strings.Repeat("a", 2000))
+	ask := fmt.Sprintf("GET %s HTTP/1.1\r\nHost: x\r\nRange: bytes=%d-%d\r\n\r\n", path, at, at+9)
+	begin := func() call {
+		c := dial(t, address)
+		io.WriteString(c, ask)
+		if resp, _ := c.answer(t, "GET"); resp.StatusCode != http.StatusPartialContent {
+			t.Fatal(resp.Status)
+		}
+		return c
+	}
+	c := begin()
+	io.WriteString(c, ask[:20])
+	c.Close()
+	testkit.Eventually(t, "nobody reads", func() bool { return r.readers.taken() == 0 })
+
+	c = begin()
+	n.BootIntent = ingot.BootDisk
+	if err := r.Store.UpdateNode(t.Context(), n); err != nil {
+		t.Fatal(err)
+	}
+	r.media.mu.Lock()
+	r.media.known = nil // as after a while
+	r.media.mu.Unlock()
+	io.WriteString(c, ask)
+	if resp, _ := c.answer(t, "GET"); resp.StatusCode != http.StatusNotFound {
+		t.Error(resp.Status)
+	}
+	n.BootIntent = ingot.BootDeploy
+	if err := r.Store.UpdateNode(t.Context(), n); err != nil {
+		t.Fatal(err)
+	}
+
+	idle, half := begin(), begin()
+	io.WriteString(half, ask[:20])
+	r.readers.stop(t.Context())
+	for _, c := range []call{idle, half} {
+		if _, err := c.in.ReadByte(); err == nil {
+			t.Error("something was sent after the stop")
+		}
+	}
+}
