@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"io"
+	"slices"
 	"strings"
 	"testing"
 	"testing/iotest"
@@ -41,6 +42,33 @@ func FuzzDecode(f *testing.F) {
 			}
 			if p := c.Progress; p != nil && (p.Bytes < 0 || p.Total < 0) {
 				t.Errorf("%+v", p)
+			}
+		}
+	})
+}
+
+// FuzzAbilities: what is kept of them is bounded, in order, and each step is found.
+func FuzzAbilities(f *testing.F) {
+	for _, seed := range []string{
+		`{"deploy_steps": {"GenericHardwareManager": [{"step": "write_image", "priority": 0, "interface": "deploy",
+			"reboot_requested": false}]}, "hardware_manager_version": {"generic_hardware_manager": "1.2"}}`,
+		`{"deploy_steps": {"a": [{"step": "s", "interface": "i"}], "b": [{"step": "s", "interface": "i"}, {}]}}`,
+		`{"deploy_steps": [], "hardware_manager_version": {"a": 1}}`, `{"deploy_steps": null}`, `null`, `[]`, "",
+	} {
+		f.Add([]byte(seed))
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		a, err := decodeAbilities(data)
+		if err != nil && (len(a.Steps) > 0 || len(a.Versions) > 0) {
+			t.Error("both abilities and an error")
+		}
+		if len(a.Steps) > maxSteps || len(a.Versions) > maxManagers || !slices.IsSorted(a.Steps) {
+			t.Errorf("%d steps, %d versions", len(a.Steps), len(a.Versions))
+		}
+		for _, s := range a.Steps {
+			iface, step, _ := strings.Cut(s, ".")
+			if len(s) > maxName || !a.Has(iface, step) {
+				t.Errorf("%q", s)
 			}
 		}
 	})

@@ -16,6 +16,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -32,6 +33,13 @@ import (
 
 const base = "http://192.0.2.1:8080"
 
+// agentSteps is what agents say of their steps.
+var agentSteps = map[string]any{
+	"deploy_steps": map[string]any{"ingot": []any{map[string]any{"step": "write_image", "interface": "deploy",
+		"priority": 0, "reboot_requested": false}}},
+	"hardware_manager_version": map[string]any{"ingot": "1"},
+}
+
 // rig is a deploy interface, an agent, and a node whose first heartbeat was heard.
 type rig struct {
 	*direct.Deploy
@@ -40,11 +48,13 @@ type rig struct {
 	agent *ipatest.Agent
 	task  *driver.Task
 
-	mu    sync.Mutex
-	given map[string]any // guarded by mu; parameters of the last write
-	fails error          // guarded by mu; what comes of a write
-	notes []string       // guarded by mu
-	saves int            // guarded by mu
+	mu     sync.Mutex
+	given  map[string]any      // guarded by mu; parameters of the last write
+	fails  error               // guarded by mu; what comes of a write
+	result any                 // guarded by mu; what it says of it
+	steps  func() (any, error) // guarded by mu; what comes of the question for steps; nil: agentSteps
+	notes  []string            // guarded by mu
+	saves  int                 // guarded by mu
 }
 
 func newRig(t *testing.T, change func(*direct.Options)) *rig {
@@ -66,11 +76,17 @@ func newRig(t *testing.T, change func(*direct.Options)) *rig {
 		}
 		r.mu.Lock()
 		defer r.mu.Unlock()
+		if name == "deploy.get_deploy_steps" {
+			if r.steps != nil {
+				return r.steps()
+			}
+			return agentSteps, nil
+		}
 		r.given = nil
 		if r.fails != nil {
 			return nil, r.fails
 		}
-		return map[string]any{"deploy_result": "done"}, json.Unmarshal(params, &r.given)
+		return map[string]any{"deploy_result": r.result}, json.Unmarshal(params, &r.given)
 	})
 	r.agent.SetToken("t0ken")
 	n := &ingot.Node{UUID: "1be26c0b-03f2-4d2e-ae87-c02d7f33c123", Driver: "ipmi",
@@ -292,6 +308,65 @@ func TestAnAgentIsToldNoSecretsOfTheNode(t *testing.T) {
 	}
 }
 
+// An agent that cannot write images is not told to, and the operator hears what it is instead of an error of
+// its Python.
+func TestAnAgentIsAskedWhetherItWritesImages(t *testing.T) {
+	t.Parallel()
+	other := map[string]any{"deploy_steps": map[string]any{
+		"raid": []any{map[string]any{"step": "apply_configuration", "interface": "raid"}},
+		"fake": []any{map[string]any{"step": "write_image", "interface": "fake"}}}}
+	for want, steps := range map[string]func() (any, error){
+		"the agent has the steps fake.write_image, raid.apply_configuration; deploy interface direct needs an agent": func() (
+			any, error) {
+			return other, nil
+		},
+		"the agent has the steps none; deploy interface direct": func() (any, error) { return nil, nil },
+		"the agent does not tell its steps: the agent's command get_deploy_steps failed: Extension with id deploy not found": func() (
+			any, error) {
+			return nil, fmt.Errorf("Extension with id deploy not found")
+		},
+		"the agent does not tell its steps: the agent's list of steps": func() (any, error) {
+			return map[string]any{"deploy_steps": "write_image"}, nil
+		},
+	} {
+		r := newRig(t, nil)
+		r.image([]byte("image"), false)
+		r.steps = steps
+		_, err := r.execute("write_image")
+		if ingot.KindOf(err) != ingot.Invalid || !strings.Contains(err.Error(), want) ||
+			!strings.Contains(err.Error(), "change deploy_ramdisk") {
+			t.Errorf("want %q: %v", want, err)
+		}
+		if names := r.agent.Names(); len(names) != 1 {
+			t.Errorf("%v", names)
+		}
+	}
+	r := newRig(t, nil)
+	r.image([]byte("image"), false)
+	r.write()
+	if v := r.given["deploy_version"]; fmt.Sprint(v) != "map[ingot:1]" {
+		t.Errorf("deploy_version %v", v)
+	}
+}
+
+// What is written is told in the words of the agent, which Ironic's own puts into another object.
+func TestTheJournalHasTheWordsOfTheAgent(t *testing.T) {
+	t.Parallel()
+	for want, result := range map[string]any{
+		"by the agent: image (1) written to device /dev/sda": "image (1) written to device /dev/sda",
+		"by the agent: prepare_image: image (1) written":     map[string]any{"result": "prepare_image: image (1) written"},
+		"image written and verified by the agent":            []int{1},
+	} {
+		r := newRig(t, nil)
+		r.image([]byte("image"), false)
+		r.result = result
+		r.write()
+		if !slices.ContainsFunc(r.notes, func(note string) bool { return strings.HasSuffix(note, want) }) {
+			t.Errorf("%q is not in %q", want, r.notes)
+		}
+	}
+}
+
 // An agent that cannot fetch an image says from where, and what it says is for everybody who sees the node.
 func TestAFailureOfTheAgentTellsNoSecrets(t *testing.T) {
 	t.Parallel()
@@ -373,8 +448,8 @@ func TestAnAgentThatIsNotReachedIsTriedAgainWithEachHeartbeat(t *testing.T) {
 		t.Errorf("%+v", h)
 	}
 	r.write()
-	if names := r.agent.Names(); len(names) != 2 || names[0] != "execute_deploy_step" {
-		t.Errorf("%v", names)
+	if names := strings.Join(r.agent.Names(), " "); names != "get_deploy_steps execute_deploy_step get_partition_uuids" {
+		t.Error(names)
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -34,10 +34,17 @@ func TestAgentsAreToldWhatIronicTellsThem(t *testing.T) {
 		if err := json.NewDecoder(r.Body).Decode(&s.Body); err != nil {
 			t.Error(err)
 		}
-		if s.Body.(map[string]any)["name"] != "standby.get_partition_uuids" {
+		name := s.Body.(map[string]any)["name"]
+		if name != "standby.get_partition_uuids" {
 			ours = append(ours, s)
 		}
-		fmt.Fprint(w, `{"command_status": "SUCCEEDED"}`)
+		answer := map[string]any{"command_status": "SUCCEEDED"}
+		if name == "deploy.get_deploy_steps" {
+			answer["command_result"] = agentSteps
+		}
+		if err := json.NewEncoder(w).Encode(answer); err != nil {
+			t.Error(err)
+		}
 	}))
 	t.Cleanup(agent.Close)
 	r := newRig(t, nil)
@@ -59,7 +66,7 @@ func TestAgentsAreToldWhatIronicTellsThem(t *testing.T) {
 		}
 		theirs = append(theirs, s)
 	}
-	if len(theirs) != len(ours) || len(ours) != 2 {
+	if len(theirs) != len(ours) || len(ours) != 3 {
 		t.Fatalf("they send %d requests, we %d", len(theirs), len(ours))
 	}
 	for i, their := range theirs {
@@ -81,8 +88,9 @@ func compare(t *testing.T, where string, theirs, ours any) {
 			t.Errorf("%s is %v, theirs an object", where, ours)
 		}
 		for k, v := range their {
-			if strings.HasPrefix(k, "agent_") && strings.HasSuffix(where, ".driver_internal_info") {
-				continue // the agent knows where it is, and its token
+			own := strings.HasPrefix(k, "agent_") || k == "hardware_manager_version"
+			if own && strings.HasSuffix(where, ".driver_internal_info") {
+				continue // the agent knows where it is, its token and its versions
 			}
 			if _, ok := our[k]; !ok {
 				t.Errorf("%s lacks %s", where, k)

@@ -2,6 +2,7 @@ package direct
 
 import (
 	"bytes"
+	"cmp"
 	"compress/gzip"
 	"context"
 	"encoding/base64"
@@ -9,6 +10,7 @@ import (
 	"fmt"
 	"net/url"
 	"path"
+	"strings"
 
 	"ingot/internal/driver"
 	"ingot/internal/ingot"
@@ -61,8 +63,12 @@ func (d *Deploy) writeImage(ctx context.Context, t *driver.Task) (driver.Outcome
 	return driver.Done, nil
 }
 
-// maxRootID is what a UUID or the identifier of a disk has at most, in bytes.
-const maxRootID = 64
+const (
+	// maxRootID is what a UUID or the identifier of a disk has at most, in bytes.
+	maxRootID = 64
+	// noDiskID is what Ironic's agent says of a disk without one: a GPT has none.
+	noDiskID = "0x00000000"
+)
 
 // rootID records by what the root file system or the disk is known, as Ironic does. Nothing depends on it: an
 // agent that does not tell is no failure.
@@ -73,7 +79,7 @@ func rootID(ctx context.Context, n *ingot.Node, agent *ipa.Client) {
 		Root string `json:"root uuid"`
 	}
 	if err != nil || json.Unmarshal(command.Result, &result) != nil || result.Root == "" ||
-		len(result.Root) > maxRootID {
+		result.Root == noDiskID || len(result.Root) > maxRootID {
 		return
 	}
 	n.DriverInternalInfo[infoRootID] = ipa.Words(result.Root, maxRootID)
@@ -96,10 +102,15 @@ func find(ctx context.Context, agent *ipa.Client) (*ipa.Command, error) {
 // start gives the agent the command. An answer that is lost, or that another command runs, says nothing of
 // whether it has begun.
 func (d *Deploy) start(ctx context.Context, t *driver.Task, agent *ipa.Client) (*ipa.Command, error) {
+	versions, err := abilities(ctx, t, agent)
+	if err != nil {
+		return nil, err
+	}
 	params, err := d.params(ctx, t)
 	if err != nil {
 		return nil, err
 	}
+	params["deploy_version"] = versions
 	if err := t.Allowed(); err != nil {
 		return nil, err
 	}
@@ -116,6 +127,24 @@ func (d *Deploy) start(ctx context.Context, t *driver.Task, agent *ipa.Client) (
 	return &command, nil
 }
 
+// abilities makes sure that the agent can write images, and returns the versions that it wants to be told with
+// each step.
+func abilities(ctx context.Context, t *driver.Task, agent *ipa.Client) (map[string]string, error) {
+	const need = "deploy interface direct needs an agent with a step write_image, as ironic-python-agent has it " +
+		"since 2021 (Wallaby) and the ramdisk of 'ingot ramdisk build'; change deploy_ramdisk"
+	can, err := agent.DeploySteps(ctx, nodeOf(t.Node), portsOf(t))
+	switch {
+	case ingot.KindOf(err) == ingot.Invalid:
+		return nil, ingot.Errorf(ingot.Invalid, "the agent does not tell its steps: %w; %s", err, need)
+	case err != nil:
+		return nil, err
+	case !can.Has("deploy", stepWrite):
+		return nil, ingot.Errorf(ingot.Invalid, "the agent has the steps %s; %s", ipa.Words(
+			cmp.Or(strings.Join(can.Steps, ", "), "none"), maxResult), need)
+	}
+	return can.Versions, nil
+}
+
 // written records that the image is on the disk.
 func written(t *driver.Task, command *ipa.Command) {
 	n := t.Node
@@ -125,13 +154,29 @@ func written(t *driver.Task, command *ipa.Command) {
 	}
 	n.DriverInternalInfo[infoWholeDisk] = true
 	text := "image written and verified by the agent"
-	var result struct {
-		Text string `json:"deploy_result"`
-	}
-	if json.Unmarshal(command.Result, &result) == nil && result.Text != "" {
-		text += ": " + ipa.Words(result.Text, maxResult)
+	if said := deployResult(command.Result); said != "" {
+		text += ": " + said
 	}
 	t.Note(ingot.Entry{Source: "image", Text: text})
+}
+
+// deployResult is what an agent says of an image that it has written: a text, or, as Ironic's own says it, an
+// object around one.
+func deployResult(result json.RawMessage) string {
+	var outer struct {
+		Result json.RawMessage `json:"deploy_result"`
+	}
+	if json.Unmarshal(result, &outer) != nil {
+		return ""
+	}
+	var text string
+	var inner struct {
+		Text string `json:"result"`
+	}
+	if json.Unmarshal(outer.Result, &text) != nil && json.Unmarshal(outer.Result, &inner) == nil {
+		text = inner.Text
+	}
+	return ipa.Words(text, maxResult)
 }
 
 // maxResult is what is kept of an agent's words about a success.
@@ -218,7 +263,7 @@ func (d *Deploy) params(ctx context.Context, t *driver.Task) (ingot.Object, erro
 	}
 	return ingot.Object{
 		"step": ingot.Object{"interface": "deploy", "step": stepWrite, "args": args},
-		"node": nodeOf(n), "ports": portsOf(t), "deploy_version": nil,
+		"node": nodeOf(n), "ports": portsOf(t),
 	}, nil
 }
 

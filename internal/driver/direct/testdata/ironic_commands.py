@@ -1,5 +1,5 @@
-"""Prints what Ironic's client sends to an agent to write an image and to flush
-the disk, one JSON object a line.
+"""Prints what Ironic's client sends to an agent to learn its steps, to write
+an image and to flush the disk, one JSON object a line.
 
     ironic_commands.py NODE ADDRESS TOKEN
 """
@@ -34,6 +34,8 @@ def post(url, params, data, **_):
 
 
 client.session.post = post
+client.get_deploy_steps(node, [port])
+node.set_driver_internal_info('hardware_manager_version', {'ingot': '1'})
 client.execute_deploy_step(
     {'interface': 'deploy', 'step': 'write_image',
      'args': {'image_info': {
