@@ -79,7 +79,8 @@ func (c *Conductor) tellMasked(ctx context.Context, n *ingot.Node) error {
 }
 
 // Heartbeat records what an agent says of itself, and looks whether the step that waits goes on. While
-// somebody is at work on the node it is passed over: the next one comes.
+// somebody is at work on the node it is not recorded, and looked after when that ends: the next one may come
+// minutes later.
 func (c *Conductor) Heartbeat(ctx context.Context, uuid string, h rpc.Heartbeat) error {
 	beat := driver.Heartbeat{Token: h.Token, URL: h.URL, Version: h.Version, CA: h.CA}
 	t, err := c.read(ctx, uuid)
@@ -93,31 +94,42 @@ func (c *Conductor) Heartbeat(ctx context.Context, uuid string, h rpc.Heartbeat)
 	if err := c.pool.enter(); err != nil {
 		return err
 	}
+	defer c.pool.leave()
+	c.asked.want(uuid)
 	t, err = c.tryReserve(ctx, uuid)
-	if err == nil {
-		err = t.takeBeat(ctx, beat)
-		t.release(ctx)
-	}
 	if k := ingot.KindOf(err); k == ingot.Locked || k == ingot.Stale {
-		c.pool.leave()
 		return nil
 	}
-	_, asks := c.asked.LoadOrStore(uuid, true)
-	if err != nil || asks {
-		if !asks {
-			c.asked.Delete(uuid)
-		}
-		c.pool.leave()
+	if err != nil {
+		c.asked.forget(uuid)
 		return err
 	}
-	// The agent is not kept waiting while it is asked something.
-	t.spawn(func(ctx context.Context) {
-		defer c.asked.Delete(uuid)
-		if err := c.heard(ctx, uuid); err != nil && ctx.Err() == nil {
-			t.log.Error("a heartbeat is not followed up", "error", err)
+	defer t.release(ctx)
+	if err := t.takeBeat(ctx, beat); err != nil {
+		c.asked.forget(uuid)
+		return err
+	}
+	return nil
+}
+
+// followUp looks after a heartbeat whether the step that waits goes on, if there was one; the node was just let
+// go. Nobody is kept waiting while the agent is asked something.
+func (c *Conductor) followUp(uuid string) {
+	if c.pool.enter() != nil {
+		return // the conductor stops; another one hears the next heartbeat
+	}
+	if !c.asked.begin(uuid) {
+		c.pool.leave()
+		return
+	}
+	ctx := c.lease.present()
+	c.pool.spawn(func() {
+		for more := true; more; more = c.asked.more(uuid) {
+			if err := c.heard(ctx, uuid); err != nil && ctx.Err() == nil {
+				c.o.Log.Error("a heartbeat is not followed up", "node", uuid, "error", err)
+			}
 		}
 	})
-	return nil
 }
 
 // checkBeat refuses a heartbeat that is not the agent's, or not what it was. One with the right token tells
@@ -171,7 +183,8 @@ func (c *Conductor) heard(ctx context.Context, uuid string) error {
 	if !ok {
 		return nil
 	}
-	h := l.Heard(ctx, before.dt)
+	var h driver.Heard
+	c.asked.one(ctx, func() { h = l.Heard(ctx, before.dt) })
 	if h == (driver.Heard{}) || ctx.Err() != nil {
 		return nil
 	}

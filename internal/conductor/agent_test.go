@@ -89,10 +89,14 @@ func (m *machine) agent(ctx context.Context) {
 	a := ipatest.Start(m.w.t, func(ctx context.Context, name string, params json.RawMessage,
 		progress func(int64, int64)) (any, error) {
 		m.did(name)
-		if name != "deploy.execute_deploy_step" {
-			return nil, nil
+		switch name {
+		case "deploy.get_deploy_steps":
+			return map[string]any{"deploy_steps": map[string]any{"generic": []any{map[string]any{
+				"step": "write_image", "interface": "deploy"}}}}, nil
+		case "deploy.execute_deploy_step":
+			return m.write(ctx, params, progress)
 		}
-		return m.write(ctx, params, progress)
+		return nil, nil
 	})
 	a.SetToken(token)
 	a.Ended(wake)
@@ -188,7 +192,8 @@ func TestADirectDeploymentOverTheAgentProtocol(t *testing.T) {
 	x.provision(c, "n1", "deploy")
 	x.deployed()
 	story := strings.Join(x.m.story(), ", ")
-	if !strings.Contains(story, "rebooting, ramdisk, deploy.execute_deploy_step, standby.get_partition_uuids, "+
+	if !strings.Contains(story, "rebooting, ramdisk, deploy.get_deploy_steps, deploy.execute_deploy_step, "+
+		"standby.get_partition_uuids, "+
 		"standby.sync, power off, power on, disk") {
 		t.Errorf("the machine did: %s", story)
 	}
@@ -487,4 +492,141 @@ func TestAHeartbeatNeverFailsForALock(t *testing.T) {
 	g.Wait()
 	close(hold)
 	x.deployed()
+}
+
+// attended is a deploy interface that shows when it asks an agent, and when it is at work.
+type attended struct {
+	*direct.Deploy
+	// heard gets a channel for each question after a heartbeat, which is answered when that is closed; told
+	// one each time that the step write_image was run.
+	heard, told chan chan struct{}
+}
+
+func (d *attended) Heard(ctx context.Context, t *driver.Task) driver.Heard {
+	h := d.Deploy.Heard(ctx, t)
+	d.hold(ctx, d.heard)
+	return h
+}
+
+func (d *attended) Execute(ctx context.Context, t *driver.Task, s ingot.Step) (driver.Outcome, error) {
+	out, err := d.Deploy.Execute(ctx, t, s)
+	if s.Name == "write_image" {
+		d.hold(ctx, d.told)
+	}
+	return out, err
+}
+
+func (d *attended) hold(ctx context.Context, in chan chan struct{}) {
+	end := make(chan struct{})
+	select {
+	case in <- end:
+	case <-ctx.Done():
+		return
+	}
+	select {
+	case <-end:
+	case <-ctx.Done():
+	}
+}
+
+// next lets what is held next go on after something was done.
+func next(t *testing.T, in chan chan struct{}, during func()) {
+	t.Helper()
+	select {
+	case end := <-in:
+		during()
+		close(end)
+	case <-time.After(20 * time.Second):
+		t.Fatal("nothing happens")
+	}
+}
+
+// Ironic's agent says once that it has written the image, and nothing more for minutes: whatever the conductor
+// does at that moment, it looks after that heartbeat.
+func TestNoHeartbeatIsLost(t *testing.T) {
+	t.Parallel()
+	x := newDirect(t)
+	d := &attended{Deploy: x.o.Table.Deploy[direct.Name].(*direct.Deploy), heard: make(chan chan struct{}),
+		told: make(chan chan struct{})}
+	x.o.Table.Deploy[direct.Name] = d
+	c, _ := x.start()
+	x.m.set(func(m *machine) { m.cond = nil }) // its agent is this test
+	x.provision(c, "n1", "deploy")
+	n := x.state("n1", "wait call-back")
+	token, err := c.AgentToken(t.Context(), n.UUID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	written := make(chan struct{})
+	ended := make(chan struct{})
+	agent := ipatest.Start(t, func(ctx context.Context, name string, _ json.RawMessage, _ func(int64, int64)) (any,
+		error) {
+		switch name {
+		case "deploy.get_deploy_steps":
+			return map[string]any{"deploy_steps": map[string]any{"generic": []any{map[string]any{
+				"step": "write_image", "interface": "deploy"}}}}, nil
+		case "deploy.execute_deploy_step":
+			select {
+			case <-written:
+			case <-ctx.Done():
+			}
+		}
+		return nil, nil
+	})
+	agent.SetToken(token)
+	agent.Ended(func() { ended <- struct{}{} })
+	beat := func() {
+		h := rpc.Heartbeat{Token: token, URL: agent.URL, Version: "9.4.0", CA: agent.CA}
+		if err := c.Heartbeat(t.Context(), n.UUID, h); err != nil {
+			t.Error(err)
+		}
+	}
+	beat()
+	next(t, d.heard, func() {})
+	<-ended // the list of its steps
+	// While the step has the node.
+	next(t, d.told, beat)
+	// While an earlier one is followed up, and the agent has told that it still writes.
+	next(t, d.heard, func() {
+		close(written)
+		<-ended
+		beat()
+		beat()
+	})
+	next(t, d.heard, func() {})
+	next(t, d.told, func() {})
+	<-ended // what the partitions are
+	go func() { <-ended }()
+	x.state("n1", "active")
+	testkit.Eventually(t, "nothing is left to do", func() bool { return conductor.Pending(c) == 0 })
+}
+
+func TestOnlySoManyAgentsAreAskedAtOnce(t *testing.T) {
+	t.Parallel()
+	a := conductor.NewAsked(2)
+	var now, most, all atomic.Int64
+	begun, goOn := make(chan struct{}, 5), make(chan struct{})
+	ctx, stop := context.WithCancel(t.Context())
+	var g sync.WaitGroup
+	for range 5 {
+		g.Go(func() {
+			a.One(ctx, func() {
+				most.Store(max(most.Load(), now.Add(1)))
+				all.Add(1)
+				begun <- struct{}{}
+				<-goOn
+				now.Add(-1)
+			})
+		})
+	}
+	<-begun
+	<-begun
+	goOn <- struct{}{} // one makes place for another
+	<-begun
+	stop() // who waits, waits no longer
+	close(goOn)
+	g.Wait()
+	if most.Load() > 2 || all.Load() < 3 {
+		t.Errorf("%d at once, %d in all", most.Load(), all.Load())
+	}
 }

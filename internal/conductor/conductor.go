@@ -134,9 +134,8 @@ type Conductor struct {
 	repoints pace
 
 	// told are the refusals of heartbeats that journals were told of.
-	told journal.Hourly
-	// asked holds the nodes whose agents are asked something after a heartbeat, by UUID.
-	asked sync.Map
+	told  journal.Hourly
+	asked *asked
 
 	passthrus sync.Map // hardware type (string) to []driverPassthru
 
@@ -190,7 +189,7 @@ func New(o Options) *Conductor {
 	o.Log = o.Log.With("conductor", o.Host)
 	c := &Conductor{
 		o: o, incarnation: cmp.Or(o.Incarnation, ingot.NewUUID()), pool: newPool(o.Workers),
-		line: newLine(o.Copies), ready: make(chan struct{}), left: make(chan struct{}), page: syncPage,
+		line: newLine(o.Copies), asked: newAsked(maxAsked), ready: make(chan struct{}), left: make(chan struct{}), page: syncPage,
 		powerBad: map[string]int{}, active: map[string]bool{}, deferred: map[string]bool{},
 		running: map[string]context.CancelCauseFunc{}, claimed: map[string]int{},
 		repoints: pace{every: o.RepointPause},

@@ -85,3 +85,19 @@ func Stranded(ctx context.Context, c *Conductor, n *ingot.Node) (string, error) 
 
 // RestoreMedia looks once for media of servers that are gone.
 func RestoreMedia(ctx context.Context, c *Conductor) error { return c.restoreMedia(ctx) }
+
+// Asked is asked.
+type Asked struct{ *asked }
+
+// NewAsked is newAsked.
+func NewAsked(most int) Asked { return Asked{newAsked(most)} }
+
+// One is one.
+func (a Asked) One(ctx context.Context, ask func()) { a.one(ctx, ask) }
+
+// Pending is for how many nodes something is left to be done.
+func Pending(c *Conductor) int {
+	c.asked.mu.Lock()
+	defer c.asked.mu.Unlock()
+	return len(c.asked.nodes)
+}

@@ -281,7 +281,9 @@ func (c *Conductor) release(ctx context.Context, n *ingot.Node) {
 		// resumeAbandoned tries again, at once: nobody else can be at work on this generation.
 		c.suspect(n)
 		c.o.Log.Error("release of the node failed", "node", n.UUID, "error", err)
+		return
 	}
+	c.followUp(n.UUID)
 }
 
 func (c *Conductor) setActive(uuid string, active bool) {
