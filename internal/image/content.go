@@ -24,6 +24,8 @@ type Facts struct {
 	Format Format
 	// Packing is what the image is compressed with, "" if it is not.
 	Packing string
+	// Wide says that unpacking it takes more than 32 MiB of memory (xz -8, zstd --long), so not in a ramdisk.
+	Wide bool
 }
 
 // Look fetches the beginning of an image, and what there is to know of it. Errors are those of [Open].
@@ -42,7 +44,7 @@ func Look(ctx context.Context, ref Reference, opt Options) (Facts, error) {
 		f.URL = o.url.String()
 	}
 	if s.packing != nil {
-		f.Packing = s.packing.name
+		f.Packing, f.Wide = s.packing.name, s.wide
 	}
 	return f, nil
 }

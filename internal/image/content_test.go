@@ -58,6 +58,32 @@ func TestContentIsReadAnywhereWhateverItsForm(t *testing.T) {
 	}
 }
 
+// The memory of a deploy ramdisk is small: what does not fit is unpacked by conductors.
+func TestWhatTakesMuchMemoryToUnpackIsKnownBefore(t *testing.T) {
+	t.Parallel()
+	raw := disk(9 << 20)
+	for _, c := range []struct {
+		command []string
+		wide    bool
+	}{
+		{[]string{"gzip"}, false},
+		{[]string{"xz", "-6"}, false},
+		{[]string{"xz", "--lzma2=preset=0,dict=32MiB"}, false},
+		{[]string{"xz", "-9"}, true},
+		{[]string{"xz", "--x86", "--lzma2=preset=0,dict=48MiB"}, true},
+		{[]string{"zstd", "-q"}, false},
+		{[]string{"zstd", "-q", "--long=25"}, false},
+		{[]string{"zstd", "-q", "--long=26"}, true},
+	} {
+		file := packedBy(t, raw, c.command[0], c.command[1:]...)
+		web, _ := serve(t, file)
+		f, err := image.Look(t.Context(), image.Reference{Source: web, Digest: sha256Of(file)}, options(t))
+		if err != nil || f.Packing == "" || f.Wide != c.wide {
+			t.Errorf("%s: %+v, %v", c.command, f, err)
+		}
+	}
+}
+
 func TestManyFindOutTheDigestOfAContentOnce(t *testing.T) {
 	t.Parallel()
 	raw := disk(2 << 20)

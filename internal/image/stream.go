@@ -40,6 +40,7 @@ type stream struct {
 	content io.Reader // unpacked; raw itself if there is nothing to unpack
 	format  Format
 	packing *packing // nil if nothing is unpacked
+	wide    bool     // unpacking takes more than windowNarrow
 }
 
 const (
@@ -70,6 +71,7 @@ func (s *stream) detect(declared Format) error {
 	}
 	s.content = s.raw
 	if s.packing = packingOf(head); s.packing != nil {
+		s.wide = s.packing.wide(head)
 		unpacked, err := s.packing.unpack(s.raw)
 		if err != nil {
 			return err

@@ -17,26 +17,29 @@ import (
 // xz -9 and zstd --ultra -21 need.
 const windowMax = 64 << 20
 
+// windowNarrow is what a decompressor may take in the memory of a machine's ramdisk, in bytes.
+const windowNarrow = windowMax / 2
+
 // packing is a way of compression that is undone while the image is read. All of them allow a
 // file to be several that follow one another.
 type packing struct {
 	name, magic string
-	open        func(io.Reader) (io.Reader, error)
+	open        func(r io.Reader, window uint32) (io.Reader, error)
 }
 
 var packings = []packing{
-	{"gzip", "\x1f\x8b", func(r io.Reader) (io.Reader, error) { return gzip.NewReader(r) }},
-	{"xz", "\xfd7zXZ\x00", func(r io.Reader) (io.Reader, error) {
-		return xz.NewReader(r, windowMax)
+	{"gzip", "\x1f\x8b", func(r io.Reader, _ uint32) (io.Reader, error) { return gzip.NewReader(r) }},
+	{"xz", "\xfd7zXZ\x00", func(r io.Reader, window uint32) (io.Reader, error) {
+		return xz.NewReader(r, window)
 	}},
 	{"zstd", "\x28\xb5\x2f\xfd", openZstd},
 	{"zstd", "\x50\x2a\x4d\x18", openZstd}, // pzstd begins with the size of a frame
 }
 
-func openZstd(r io.Reader) (io.Reader, error) {
+func openZstd(r io.Reader, window uint32) (io.Reader, error) {
 	// Concurrency of one means no goroutines, so that nothing is left to close.
 	return zstd.NewReader(r, zstd.WithDecoderConcurrency(1),
-		zstd.WithDecoderMaxWindow(windowMax), zstd.WithDecoderMaxMemory(windowMax))
+		zstd.WithDecoderMaxWindow(uint64(window)), zstd.WithDecoderMaxMemory(uint64(window)))
 }
 
 // packingOf tells how content that begins with head is compressed, nil if it is not.
@@ -51,11 +54,25 @@ func packingOf(head []byte) *packing {
 
 // unpack returns the content of r.
 func (p *packing) unpack(r io.Reader) (*bufio.Reader, error) {
-	content, err := p.open(r)
+	content, err := p.open(r, windowMax)
 	if err != nil {
 		return nil, p.explain(err)
 	}
 	return bufio.NewReaderSize(content, unpackSize), nil
+}
+
+// wide tells whether content that begins with head takes more memory than windowNarrow.
+func (p *packing) wide(head []byte) bool {
+	r, err := p.open(bytes.NewReader(head), windowNarrow)
+	if err == nil {
+		_, err = r.Read(make([]byte, 1))
+	}
+	return isTooWide(err)
+}
+
+func isTooWide(err error) bool {
+	return errors.Is(err, xz.ErrMemlimit) || errors.Is(err, zstd.ErrWindowSizeExceeded) ||
+		errors.Is(err, zstd.ErrWindowSizeTooSmall)
 }
 
 // explain tells damaged content from a transfer that broke, whose error has a kind already.
@@ -64,8 +81,7 @@ func (p *packing) explain(err error) error {
 	if errors.As(err, &known) {
 		return err
 	}
-	if errors.Is(err, xz.ErrMemlimit) || errors.Is(err, zstd.ErrWindowSizeExceeded) ||
-		errors.Is(err, zstd.ErrWindowSizeTooSmall) {
+	if isTooWide(err) {
 		return ingot.Errorf(ingot.Invalid, "unpack image: %w; more than %d MiB of memory are not "+
 			"spent on it, compress it with %s again at a lower level and without a long window",
 			err, windowMax>>20, p.name)

@@ -240,7 +240,7 @@ func (d *Deploy) digest(ctx context.Context, t *driver.Task, content *image.Cont
 // agent unpacks nothing, and would not notice; which one it is shows with its first heartbeat.
 func (d *Deploy) fetchable(n *ingot.Node, f image.Facts) bool {
 	u, err := url.Parse(f.URL)
-	if f.URL == "" || err != nil || f.Format != image.Raw || u.Scheme == "https" && d.o.PrivateCA {
+	if f.URL == "" || err != nil || f.Format != image.Raw || f.Wide || u.Scheme == "https" && d.o.PrivateCA {
 		return false
 	}
 	heard := n.Attempt != nil && n.Attempt.Called() && n.Attempt.Agent != nil

@@ -182,6 +182,18 @@ func sumOf(b []byte) string {
 	return hex.EncodeToString(sum[:])
 }
 
+// packedMost takes more memory to unpack than a ramdisk is believed to have.
+func packedMost(t *testing.T, b []byte) []byte {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), "xz", "-9", "-c")
+	cmd.Stdin = bytes.NewReader(b)
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
 func TestAnAgentFetchesFromTheSourceWhatItCanReadAndTheRestFromConductors(t *testing.T) {
 	t.Parallel()
 	raw := bytes.Repeat([]byte("content "), 1<<17)
@@ -196,6 +208,7 @@ func TestAnAgentFetchesFromTheSourceWhatItCanReadAndTheRestFromConductors(t *tes
 		"packed, web, an agent that unpacks":  {packed(raw), true, "9.4.0+ingot", true},
 		"packed, web, an agent that does not": {packed(raw), true, "9.4.0", false},
 		"packed, file":                        {packed(raw), false, "9.4.0+ingot", false},
+		"packed by xz -9, web":                {packedMost(t, raw), true, "9.4.0+ingot", false},
 	} {
 		r := newRig(t, nil)
 		r.image(c.file, c.web)
