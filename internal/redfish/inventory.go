@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
+	"strings"
 )
 
 // Inventory is what a BMC tells of its machine; zero values are what it does not tell.
@@ -92,6 +94,11 @@ func (c *Client) nics(ctx context.Context, s *System, inv *Inventory) error {
 		MAC       string `json:"MACAddress"`
 		Permanent string `json:"PermanentMACAddress"`
 		Link      string `json:"LinkStatus"`
+		Type      string `json:"EthernetInterfaceType"`
+		Links     struct {
+			// HostInterface is set for what connects the machine with its own BMC.
+			HostInterface link `json:"HostInterface"`
+		} `json:"Links"`
 		Speed     int    `json:"SpeedMbps"`
 		Status    status `json:"Status"`
 	}
@@ -101,6 +108,14 @@ func (c *Client) nics(ctx context.Context, s *System, inv *Inventory) error {
 			n.MAC = e.Permanent
 		}
 		if n.MAC == "" || e.Status.State == "Absent" || e.Status.State == "Disabled" {
+			return nil
+		}
+		// Nothing boots from those; two machines may have the same address on the way to their BMCs.
+		if e.Type == "Virtual" || e.Links.HostInterface.ID != "" {
+			return nil
+		}
+		// A VLAN has the address of its card.
+		if slices.ContainsFunc(inv.NICs, func(known NIC) bool { return strings.EqualFold(known.MAC, n.MAC) }) {
 			return nil
 		}
 		if e.Link != "" {
