@@ -99,8 +99,8 @@ func (c *Client) nics(ctx context.Context, s *System, inv *Inventory) error {
 			// HostInterface is set for what connects the machine with its own BMC.
 			HostInterface link `json:"HostInterface"`
 		} `json:"Links"`
-		Speed     int    `json:"SpeedMbps"`
-		Status    status `json:"Status"`
+		Speed  int    `json:"SpeedMbps"`
+		Status status `json:"Status"`
 	}
 	return members(ctx, c, s.EthernetInterfaces, func(e ethernet) error {
 		n := NIC{Name: e.ID, MAC: e.MAC, SpeedMbps: max(e.Speed, 0)}
