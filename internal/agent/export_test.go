@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"ingot/internal/agent/device"
+	"ingot/internal/netlink"
 	"ingot/internal/roothint"
 )
 
@@ -18,7 +19,7 @@ import (
 var (
 	ListDisks   = listDisks
 	ReadModules = readModules
-	LinkUp      = linkUp
+	LinkUp      = netlink.Up
 	AddAddress  = addAddress
 	AddDefault  = addDefaultRoute
 	Fault       = fault

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -13,6 +14,8 @@ import (
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
 	"github.com/insomniacslk/dhcp/dhcpv4/nclient4"
+
+	"ingot/internal/netlink"
 )
 
 // errNoCard and errNoLease tell what a person standing before the machine can do.
@@ -54,7 +57,7 @@ func findCard(ctx context.Context, mac net.HardwareAddr) (*net.Interface, error)
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
 	if lo, err := net.InterfaceByName("lo"); err == nil {
-		_ = linkUp(lo.Index) // nothing here needs it; the target's portal covers it
+		_ = netlink.Up(lo.Index) // nothing here needs it; the target's portal covers it
 	}
 	var found *net.Interface
 	for {
@@ -67,7 +70,7 @@ func findCard(ctx context.Context, mac net.HardwareAddr) (*net.Interface, error)
 			if card.Flags&net.FlagLoopback != 0 || len(card.HardwareAddr) != 6 || wrong {
 				continue
 			}
-			if err := linkUp(card.Index); err != nil {
+			if err := netlink.Up(card.Index); err != nil {
 				return nil, fmt.Errorf("bring up %s: %w", card.Name, err)
 			}
 			found = &cards[i]
@@ -136,6 +139,18 @@ func configure(card *net.Interface, ack *dhcpv4.DHCPv4) error {
 		}
 	}
 	return nil
+}
+
+// addAddress gives a card an IPv4 address until it is taken away.
+func addAddress(index int, ip net.IP, ones int) error {
+	a, _ := netip.AddrFromSlice(ip.To4())
+	return netlink.AddAddress(index, netip.PrefixFrom(a, ones), 0)
+}
+
+// addDefaultRoute sends everything by an IPv4 gateway.
+func addDefaultRoute(index int, gateway net.IP) error {
+	a, _ := netip.AddrFromSlice(gateway.To4())
+	return netlink.AddDefaultRoute(index, a)
 }
 
 // renew asks for the lease again each time half of it is over, so that no server gives the
