@@ -20,7 +20,7 @@ type copied struct {
 }
 
 // copiedTables are those whose rows are an installation, in an order in which a row comes after
-// those it refers to. Conductors are not: they say who is there now.
+// those it refers to. Conductors and locks are not: they say who is there now.
 func copiedTables() []copied {
 	return []copied{
 		copiedTable(&nodes, "id"), copiedTable(&ports, "id"), copiedTable(&histories, "id"),
@@ -54,7 +54,7 @@ func copiedTable[T any](t *table[T], key string) copied {
 type CopyProgress func(table string, done, total int64)
 
 // Copy writes all rows of one store into another, an empty one, with their numbers and generations;
-// conductors excepted. It is one transaction there: after an error, or a crash, the other is as
+// conductors and locks excepted. It is one transaction there: after an error, or a crash, the other is as
 // empty as before. Conflict if it is not empty, or if a conductor of either is alive; one that
 // starts meanwhile waits for the end. Who serves a file is for the caller to find out. progress is
 // called after each batch and may be nil.

@@ -77,7 +77,7 @@ func fill(t *testing.T, s *store.Store) {
 	}
 }
 
-// dump is all that a file holds, table by table, but for who serves it and when its schema was made.
+// dump is all that a file holds, table by table, but for who serves and locks it, and when its schema was made.
 func dump(t *testing.T, path string) map[string][]string {
 	t.Helper()
 	db, err := sql.Open("sqlite", path)
@@ -87,7 +87,7 @@ func dump(t *testing.T, path string) map[string][]string {
 	defer db.Close()
 	rows := map[string][]string{}
 	for _, name := range cells(t, db, `SELECT name FROM sqlite_master WHERE type = 'table'
-		AND name NOT IN ('conductors', 'schema_version')`) {
+		AND name NOT IN ('conductors', 'locks', 'schema_version')`) {
 		columns := cells(t, db, `SELECT name FROM pragma_table_info('`+name+`')`)
 		for i, c := range columns {
 			columns[i] = "quote(" + c + ")"

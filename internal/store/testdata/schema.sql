@@ -55,6 +55,10 @@ CREATE TABLE leases (
     expires_at BIGINT NOT NULL
 );
 CREATE UNIQUE INDEX leases_address ON leases (address);
+CREATE TABLE locks (
+    name   TEXT NOT NULL PRIMARY KEY,
+    holder TEXT NOT NULL
+);
 CREATE TABLE node_history (
     id         INTEGER PRIMARY KEY AUTOINCREMENT,
     uuid       TEXT NOT NULL,

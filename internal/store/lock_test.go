@@ -1,0 +1,92 @@
+package store_test
+
+import (
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"ingot/internal/ingot"
+	"ingot/internal/store"
+)
+
+// beat says that a conductor lives, in the incarnation of its name.
+func beat(t *testing.T, s *store.Store, names ...string) {
+	t.Helper()
+	for _, name := range names {
+		if err := s.Heartbeat(t.Context(), ingot.Conductor{Hostname: name, Incarnation: name}); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// has tells whether an incarnation gets a lock.
+func has(t *testing.T, s *store.Store, name, incarnation string) bool {
+	t.Helper()
+	held, err := s.Lock(t.Context(), name, incarnation)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return held
+}
+
+func TestALockIsOfOneConductorThatLives(t *testing.T) {
+	t.Parallel()
+	s := open(t)
+	if has(t, s, "l", "a") {
+		t.Error("who has never been heard of has a lock")
+	}
+	beat(t, s, "a", "b")
+	for range 2 { // who has it may ask again
+		if !has(t, s, "l", "a") {
+			t.Error("a does not have it")
+		}
+	}
+	if has(t, s, "l", "b") || !has(t, s, "other", "b") {
+		t.Error("a does not have it alone")
+	}
+	if err := s.Unlock(t.Context(), "l", "b"); err != nil || has(t, s, "l", "b") {
+		t.Errorf("another one has given it back: %v", err)
+	}
+	if err := s.Unlock(t.Context(), "l", "a"); err != nil || !has(t, s, "l", "b") || has(t, s, "l", "a") {
+		t.Errorf("given back, it is not b's: %v", err)
+	}
+	dead, err := s.Conductor(t.Context(), "b")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if done, err := s.Bury(t.Context(), dead); err != nil || !done {
+		t.Fatal(done, err)
+	}
+	if has(t, s, "l", "b") || has(t, s, "other", "b") {
+		t.Error("who was found dead has its locks still")
+	}
+	if !has(t, s, "l", "a") {
+		t.Error("the lock of a dead conductor cannot be taken")
+	}
+}
+
+// Of many who take a free lock at once, in two processes, one gets it.
+func TestOneGetsALock(t *testing.T) {
+	t.Parallel()
+	a, b := pair(t)
+	names := []string{"a", "b", "c", "d"}
+	beat(t, a, names...)
+	for _, lock := range []string{"x", "y", "z"} {
+		var got atomic.Int32
+		var all sync.WaitGroup
+		for i, name := range names {
+			all.Go(func() {
+				s := []*store.Store{a, b}[i%2]
+				if held, err := s.Lock(t.Context(), lock, name); err != nil {
+					t.Error(err)
+				} else if held {
+					got.Add(1)
+				}
+			})
+		}
+		all.Wait()
+		if got.Load() != 1 {
+			t.Errorf("%d have lock %s", got.Load(), lock)
+		}
+	}
+}
