@@ -40,6 +40,7 @@ type Machine struct {
 	power  sync.Mutex            // held during a power operation; guards the fields below
 	qemu   *qemu                 // the last life; nil before the first
 	media  map[BootDevice]string // URL of what is in a drive
+	slots  map[BootDevice]*slot  // what reads them
 	closed bool
 
 	mu    sync.Mutex // guards the field below; taken after power
@@ -281,6 +282,9 @@ func (m *Machine) close() error {
 	defer m.power.Unlock()
 	m.closed = true
 	m.cut()
+	for _, s := range m.slots {
+		errs = append(errs, s.close())
+	}
 	return errors.Join(errs...)
 }
 

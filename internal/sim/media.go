@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"time"
 
 	"ingot/internal/sim/redfish"
 )
@@ -44,13 +45,28 @@ func (m *Machine) Insert(ctx context.Context, drive BootDevice, url string) erro
 	}
 	m.power.Lock()
 	defer m.power.Unlock()
-	if m.qemu.running() {
-		if err := m.qemu.insert(ctx, drive, url); err != nil {
-			return fmt.Errorf("insert into %s: %w", drive, err)
-		}
+	at, err := m.slot(drive).show(url)
+	if err == nil && m.qemu.running() {
+		err = m.qemu.insert(ctx, drive, at)
+	}
+	if err != nil {
+		return fmt.Errorf("insert into %s: %w", drive, err)
 	}
 	m.media[drive] = url
 	return nil
+}
+
+// slot is what reads the medium of a drive. The caller holds power.
+func (m *Machine) slot(drive BootDevice) *slot {
+	if m.slots == nil {
+		m.slots = map[BootDevice]*slot{}
+	}
+	s := m.slots[drive]
+	if s == nil {
+		s = &slot{net: m.net, web: m.net.web(), persists: func() bool { return m.redfish == nil || !m.redfish.Quirks().ReadsOnce }}
+		m.slots[drive] = s
+	}
+	return s
 }
 
 // Eject empties a drive, also one that the guest has locked; an empty one is left alone.
@@ -74,30 +90,42 @@ func (m *Machine) insertAll(ctx context.Context, q *qemu) error {
 		return nil
 	}
 	for drive, url := range m.media {
-		if err := q.insert(ctx, drive, url); err != nil {
+		at, err := m.slot(drive).show(url)
+		if err == nil {
+			err = q.insert(ctx, drive, at)
+		}
+		if err != nil {
 			m.net.opts.Log.Warn("medium is lost", "node", m.spec.Name, "drive", drive, "error", err)
 		}
 	}
 	return q.monitor.run(ctx, "cont", nil)
 }
 
-// insert has a process open a URL as a medium.
+// insert has a process open the URL of a slot as a medium. A read may take as long as that tries.
 func (q *qemu) insert(ctx context.Context, drive BootDevice, url string) error {
+	file := fmt.Sprintf(`json:{"driver": "raw", "file": {"driver": "http", "url": %q, "timeout": %d}}`, url,
+		2*rereads/time.Second)
 	return q.monitor.run(ctx, "blockdev-change-medium", map[string]any{
-		"id": drive, "filename": url, "format": "raw", "read-only-mode": "read-only", "force": true,
+		"id": drive, "filename": file, "format": "raw", "read-only-mode": "read-only", "force": true,
 	})
 }
 
-// reach looks whether a medium can be read by ranges, as QEMU does when it opens one. Certificates
-// are not checked, as BMCs do not check them.
+// web reads URLs from inside the namespace as a BMC does. Certificates are not checked.
+func (n *Network) web() *http.Transport {
+	return &http.Transport{
+		TLSClientConfig:       &tls.Config{InsecureSkipVerify: true},
+		DialContext:           n.Dial,
+		ResponseHeaderTimeout: readTimeout,
+	}
+}
+
+// reach looks whether a medium can be read by ranges, as QEMU does when it opens one.
 func (n *Network) reach(ctx context.Context, url string) error {
 	ctx, cancel := context.WithTimeout(ctx, qmpTimeout)
 	defer cancel()
-	client := http.Client{Transport: &http.Transport{
-		DisableKeepAlives: true,
-		TLSClientConfig:   &tls.Config{InsecureSkipVerify: true},
-		DialContext:       n.Dial,
-	}}
+	web := n.web()
+	defer web.CloseIdleConnections()
+	client := http.Client{Transport: web}
 	req, err := http.NewRequestWithContext(ctx, http.MethodHead, url, nil)
 	if err != nil {
 		return err

@@ -31,8 +31,9 @@ type mediaServer struct {
 	url  string
 	stop func()
 
-	mu     sync.Mutex // guards the field below
+	mu     sync.Mutex // guards the fields below
 	ranges []string   // that were asked for
+	breaks int        // how many of them are broken off in the middle yet
 }
 
 // serveMedia serves files by name on the bridge of a network.
@@ -54,10 +55,17 @@ func serveMedia(t *testing.T, n *sim.Network, files map[string][]byte) *mediaSer
 			return
 		}
 		s.mu.Lock()
+		broken := false
 		if v := r.Header.Get("Range"); v != "" {
 			s.ranges = append(s.ranges, v)
+			broken = s.breaks > 0
+			s.breaks--
 		}
 		s.mu.Unlock()
+		if broken {
+			http.ServeContent(&half{w, 1000}, r, r.URL.Path, time.Time{}, bytes.NewReader(data))
+			panic(http.ErrAbortHandler)
+		}
 		if strings.HasSuffix(r.URL.Path, ".stream") { // has no ranges
 			_, _ = w.Write(data)
 			return
@@ -75,6 +83,26 @@ func serveMedia(t *testing.T, n *sim.Network, files map[string][]byte) *mediaSer
 	})
 	t.Cleanup(s.stop)
 	return s
+}
+
+// half is an answer that ends after so many bytes.
+type half struct {
+	http.ResponseWriter
+	left int
+}
+
+func (h *half) Write(p []byte) (int, error) {
+	if h.left -= len(p); h.left < 0 {
+		return 0, http.ErrAbortHandler
+	}
+	return h.ResponseWriter.Write(p)
+}
+
+// breakOff has the server break off the next ranges in the middle.
+func (s *mediaServer) breakOff(next int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.breaks = next
 }
 
 // parts is how many ranges were read.
@@ -227,6 +255,31 @@ func TestMachineBootsFromMediaThatRedfishInserts(t *testing.T) {
 	c.reset(t, redfish.ForceOff)
 	if got := m.PowerState(); got != sim.Off {
 		t.Errorf("after ForceOff the machine is %s", got)
+	}
+}
+
+// A BMC reads on where a server breaks off; one that does not has the machine see an error.
+func TestABMCReadsItsMediumAgain(t *testing.T) {
+	t.Parallel()
+	n, m := newMachine(t, sim.MachineSpec{BMC: sim.Redfish, VirtualMedia: true, NICROM: sim.NoROM})
+	web := serveMedia(t, n, map[string][]byte{
+		"boot.iso": bootISO(t, "-b", "boot.bin", append(bootSector(fromCD, thenHalt), make([]byte, 1536)...)),
+	})
+	c := redfishClient{n, m}
+	c.insert(t, redfish.VirtualCD, web.url+"boot.iso", http.StatusNoContent)
+	web.breakOff(3)
+	c.bootOnce(t, redfish.CD)
+	c.reset(t, redfish.PowerOn)
+	see(t, m, banner, fromCD)
+
+	skip(t, m)
+	m.Redfish().SetQuirks(redfish.Quirks{ReadsOnce: true})
+	web.breakOff(1000)
+	c.bootOnce(t, redfish.CD)
+	c.reset(t, redfish.ForceRestart)
+	see(t, m, banner, triesDisk)
+	if got := web.parts(); got < 5 {
+		t.Errorf("%d ranges were asked for", got)
 	}
 }
 

@@ -40,6 +40,9 @@ type Quirks struct {
 	// EjectInBoot ejects all media this long after the system has begun to boot; 0 does not. Clients are
 	// not told: the drive is empty when they look.
 	EjectInBoot time.Duration
+	// ReadsOnce has a read of a medium fail, for the machine, that its server breaks off. Others read on for some
+	// time.
+	ReadsOnce bool
 	// NoSchemaMedia has the virtual media of a [Model] without the actions of the schema.
 	NoSchemaMedia bool
 	// NoMediaActions has no actions of virtual media at all: a medium is a property that is changed.
