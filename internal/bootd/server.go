@@ -33,6 +33,9 @@ type Config struct {
 	Address netip.Addr
 	// HTTPListen is the address of boot files and machine calls, ":8080".
 	HTTPListen string
+	// Service is an address that this host has now and then, when it is its turn among several: it answers
+	// there, too, and is not known by it. Invalid: none.
+	Service netip.Addr
 	// TFTPListen is the address of boot programs, ":69". Empty: no TFTP.
 	TFTPListen string
 	// TFTPSinglePort answers transfers from TFTPListen itself, see [tftp.Server].
@@ -105,6 +108,7 @@ type Server struct {
 	loaders   transfers // of boot programs, which are small and come before all else
 
 	http     net.Listener
+	service  net.Listener // the same at Config.Service, if http does not listen at all addresses
 	tftp     net.PacketConn
 	dhcp     net.PacketConn
 	proxyFor net.PacketConn   // port 4011
@@ -128,6 +132,13 @@ func (s *Server) Listen(ctx context.Context) (err error) {
 	if s.http, err = listenHTTP(ctx, s.HTTPListen, stallTime); err != nil {
 		return ingot.Errorf(ingot.Invalid, "listen for HTTP of machines: %w; is another server "+
 			"there? Set [boot] http_listen to a free address", err)
+	}
+	if at := s.http.Addr().(*net.TCPAddr); s.Service.IsValid() && !at.IP.IsUnspecified() {
+		address := netip.AddrPortFrom(s.Service, uint16(at.Port)).String()
+		if s.service, err = listenAhead(ctx, address, stallTime); err != nil {
+			return ingot.Errorf(ingot.Invalid, "listen for HTTP of machines at boot.service_address: %w; or set [boot] "+
+				"http_listen to all addresses, such as \":8080\"", err)
+		}
 	}
 	if s.TFTPListen != "" {
 		if s.tftp, err = lc.ListenPacket(ctx, "udp", s.TFTPListen); err != nil {
@@ -177,8 +188,10 @@ func listenDHCP(ctx context.Context, iface string, port int) (net.PacketConn, er
 
 // Close closes the sockets of a Server that does not Run.
 func (s *Server) Close() {
-	if s.http != nil {
-		s.http.Close()
+	for _, l := range []net.Listener{s.http, s.service} {
+		if l != nil {
+			l.Close()
+		}
 	}
 	for _, c := range []net.PacketConn{s.tftp, s.dhcp, s.proxyFor} {
 		if c != nil {
@@ -196,6 +209,15 @@ func (s *Server) Close() {
 // URL is where machines reach our HTTP socket, "http://10.77.0.1:8080". Valid after Listen.
 func (s *Server) URL() string {
 	return fmt.Sprintf("http://%s", netip.AddrPortFrom(s.site.Address, uint16(port(s.http))))
+}
+
+// ServiceURL is where machines reach the HTTP socket of whoever has Config.Service now; "" without. Valid after
+// Listen.
+func (s *Server) ServiceURL() string {
+	if !s.Service.IsValid() {
+		return ""
+	}
+	return fmt.Sprintf("http://%s", netip.AddrPortFrom(s.Service, uint16(port(s.http))))
 }
 
 // Turn gives the machine of a node a place among those that load boot files here, or a wait. It may
@@ -251,8 +273,21 @@ func (s *Server) runHTTP(ctx context.Context) error {
 		}
 		<-readers
 	})()
-	if err := server.Serve(s.http); !errors.Is(err, http.ErrServerClosed) {
-		return fmt.Errorf("serve HTTP to machines: %w", err)
+	var g errgroup.Group
+	for _, l := range []net.Listener{s.http, s.service} {
+		if l == nil {
+			continue
+		}
+		g.Go(func() error {
+			if err := server.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+				server.Close() // or the other one would be waited for
+				return fmt.Errorf("serve HTTP to machines: %w", err)
+			}
+			return nil
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return err
 	}
 	<-stopped
 	return nil
@@ -267,7 +302,7 @@ func (s *Server) setSite() error {
 	if s.site.Lease == 0 {
 		s.site.Lease = time.Hour
 	}
-	prefixes, err := addresses(s.Interface, netip.Addr.Is4)
+	prefixes, err := addresses(s.Interface, func(a netip.Addr) bool { return a.Is4() && a != s.Service })
 	if err != nil {
 		return ingot.Errorf(ingot.Invalid, "addresses of boot.interface %q: %w; `ip -br address` "+
 			"shows those of this host", s.Interface, err)

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"container/list"
 	"context"
+	"errors"
 	"net"
 	"net/netip"
 	"sync"
@@ -222,12 +223,23 @@ func (t *transfers) finish(node string, done bool) {
 // which connections inherit. A deadline in the program would interrupt sendfile for it, and would
 // not tell slow from stalled.
 func listenHTTP(ctx context.Context, address string, stall time.Duration) (net.Listener, error) {
+	return listenWith(ctx, address, func(fd int) error {
+		return unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(stall.Milliseconds()))
+	})
+}
+
+// listenAhead is listenHTTP at an address that the host has now and then: ip(7), IP_FREEBIND.
+func listenAhead(ctx context.Context, address string, stall time.Duration) (net.Listener, error) {
+	return listenWith(ctx, address, func(fd int) error {
+		return errors.Join(unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_FREEBIND, 1),
+			unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(stall.Milliseconds())))
+	})
+}
+
+func listenWith(ctx context.Context, address string, set func(fd int) error) (net.Listener, error) {
 	lc := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
 		var err error
-		if e := c.Control(func(fd uintptr) {
-			err = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT,
-				int(stall.Milliseconds()))
-		}); e != nil {
+		if e := c.Control(func(fd uintptr) { err = set(int(fd)) }); e != nil {
 			return e
 		}
 		return err

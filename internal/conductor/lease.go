@@ -114,6 +114,21 @@ func (c *Conductor) Lease() context.Context {
 	return c.lease.present()
 }
 
+// LeaseLeft is for how long this conductor may act yet; 0 if others may take it for dead. Where the lease has no
+// end it is a long time.
+func (c *Conductor) LeaseLeft() time.Duration {
+	l := c.lease
+	if l.length <= 0 {
+		return time.Hour
+	}
+	if l.check() != nil {
+		return 0
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return max(0, time.Until(l.until))
+}
+
 // bind returns a context that ends with the present lease, too.
 func (l *lease) bind(ctx context.Context) (context.Context, context.CancelFunc) {
 	work := l.present()

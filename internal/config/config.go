@@ -190,6 +190,7 @@ type Image struct {
 type Boot struct {
 	Interface      string   `toml:"interface"`
 	Address        string   `toml:"address"`
+	ServiceAddress string   `toml:"service_address"`
 	HTTPListen     string   `toml:"http_listen"`
 	TFTPListen     string   `toml:"tftp_listen"`
 	TFTPFiles      []string `toml:"tftp_files"`
@@ -541,6 +542,13 @@ func (c *Config) Check() error {
 	}
 	if _, err := ParseAddress(c.Boot.Address); err != nil {
 		complain("boot.address is %v", err)
+	}
+	if a, err := ParseAddress(c.Boot.ServiceAddress); err != nil {
+		complain("boot.service_address is %v", err)
+	} else if a.IsValid() && (a.IsLoopback() || a.IsUnspecified() || a.IsMulticast() ||
+		c.Boot.ServiceAddress == c.Boot.Address) {
+		complain("boot.service_address is %q; write an address of the machines' network that no host has",
+			c.Boot.ServiceAddress)
 	}
 	c.checkOpenStack(complain)
 	c.checkRoots(complain)

@@ -79,6 +79,8 @@ func TestBadConfigurationSaysWhatToDo(t *testing.T) {
 			"deploy.kernel is \"/k\"; write a URL ("},
 		"kernel without ramdisk": {"[deploy]\nkernel = \"file:///k\"\n", "one is missing"},
 		"bad address":            {"[boot]\naddress = \"fd00::1\"\n", "boot.address is \"fd00::1\""},
+		"bad service address":    {"[boot]\nservice_address = \"10.0.0.5/24\"\n", "boot.service_address is"},
+		"service address of one": {"[boot]\naddress = \"10.0.0.1\"\nservice_address = \"10.0.0.1\"\n", "that no host has"},
 		"relative root":          {"[boot]\ntftp_root = \"tftp\"\n", "boot.tftp_root is \"tftp\"; write the path"},
 		"root of the host":       {"[boot]\nhttp_root = \"/srv/..\"\n", "boot.http_root is \"/srv/..\""},
 		"root within the cache": {"[boot]\nhttp_root = \"/var/lib/ingot/boot/x\"\n",

@@ -47,6 +47,9 @@ const (
 	ServiceBoot = "boot" // URL of scripts and boot files
 	ServiceBus  = "bus"  // host:port of the mesh
 	ServiceTree = "tree" // URL at which it acknowledges what its tree on disk shows; "" is no such tree
+	// ServiceMedia is the URL of virtual media at an address that one of several has at a time; "" is no
+	// such address.
+	ServiceMedia = "media"
 )
 
 // Owner returns the host name of the conductor that works on a node, "" if none can: of those that
@@ -77,6 +80,18 @@ func Serving(conductors []*Conductor, driver string) []*Conductor {
 		}
 	}
 	return able
+}
+
+// Takes tells whether a conductor shall take its turn with the address of Services[ServiceMedia]: one that is
+// drained leaves it to the others, if there are any.
+func Takes(conductors []*Conductor, hostname string) bool {
+	i := slices.IndexFunc(conductors, func(c *Conductor) bool { return c.Hostname == hostname })
+	if i < 0 || !conductors[i].Draining {
+		return true
+	}
+	return !slices.ContainsFunc(conductors, func(c *Conductor) bool {
+		return c.Alive && !c.Draining && c.Services[ServiceMedia] == conductors[i].Services[ServiceMedia]
+	})
 }
 
 // A Share is a part of the nodes of one conductor group: those with one of the drivers, in one of

@@ -49,6 +49,8 @@ type Options struct {
 	DHCPMode string
 	// BootRoot is the server's boot.tftp_root and http_root; default: none.
 	BootRoot string
+	// ServiceAddress has the servers take turns with an address of the machines' network.
+	ServiceAddress bool
 	// CallbackTimeout is the server's deploy_callback_timeout; default five minutes.
 	CallbackTimeout time.Duration
 	// BootRetry is its boot_retry_timeout; default ten minutes, so that a slow machine is let alone.
@@ -57,8 +59,10 @@ type Options struct {
 	Progress io.Writer
 }
 
-// Hosts of several conductors are numbered from above firstHost, below the machines' addresses.
+// Hosts of several conductors are numbered from above firstHost, below the machines' addresses; the address that
+// they share is below.
 const (
+	serviceHost   = 5
 	firstHost     = 10
 	maxConductors = 80
 )

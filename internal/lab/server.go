@@ -59,6 +59,7 @@ file_url_allowed_paths = ["{{.Images}}"]
 [boot]
 interface = "{{.Interface}}"
 address = "{{.Address}}"
+service_address = "{{.Service}}"
 http_listen = "{{.Address}}:{{.BootPort}}"
 cache = "{{.Cache}}"
 tftp_root = "{{.BootRoot}}"
@@ -166,13 +167,19 @@ func (s *Server) configure(kernel, ramdisk, images string, o Options) error {
 			hardware = append(hardware, h)
 		}
 	}
+	service := ""
+	if o.ServiceAddress {
+		a := s.addr.As4()
+		a[3] = serviceHost
+		service = netip.AddrFrom4(a).String()
+	}
 	var b bytes.Buffer
 	err = configuration.Execute(&b, map[string]any{
 		"Dir": s.dir, "API": APIAddress, "Kernel": kernel, "Ramdisk": ramdisk, "Images": images,
 		"Interface": s.link, "Address": s.addr, "Host": s.Host, "Database": database,
 		"Range": addresses, "CallbackTimeout": o.CallbackTimeout, "BootRetry": o.BootRetry,
 		"CheckInterval": o.CheckInterval, "Hardware": hardware,
-		"DHCPMode": o.DHCPMode, "BootPort": bootPort, "Cache": s.Cache(), "BootRoot": o.BootRoot,
+		"Service": service, "DHCPMode": o.DHCPMode, "BootPort": bootPort, "Cache": s.Cache(), "BootRoot": o.BootRoot,
 	})
 	if err != nil {
 		return fmt.Errorf("write the server's configuration: %w", err)

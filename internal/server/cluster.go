@@ -17,6 +17,8 @@ import (
 	"ingot/internal/ingot"
 	"ingot/internal/rpc"
 	"ingot/internal/rpc/remote"
+	"ingot/internal/store"
+	"ingot/internal/vip"
 )
 
 // join connects to the others that share the store, by the bus; a server that is alone with a file
@@ -152,6 +154,9 @@ func (s *server) services() (address string, services map[string]string, err err
 	if s.tree != nil {
 		services[ingot.ServiceTree] = s.boot.URL()
 	}
+	if at := s.boot.ServiceURL(); at != "" {
+		services[ingot.ServiceMedia] = at
+	}
 	if s.bus != nil && s.bus.MeshAddress() != "" {
 		_, port, err := net.SplitHostPort(s.bus.MeshAddress())
 		if err != nil {
@@ -160,6 +165,34 @@ func (s *server) services() (address string, services map[string]string, err err
 		services[ingot.ServiceBus] = net.JoinHostPort(u.Hostname(), port)
 	}
 	return u.Hostname(), services, nil
+}
+
+// turnAt is the lock of the service address.
+type turnAt struct {
+	store      *store.Store
+	name, life string
+}
+
+var _ vip.Lock = turnAt{}
+
+// Take is of vip.Lock.
+func (t turnAt) Take(ctx context.Context) (bool, error) { return t.store.Lock(ctx, t.name, t.life) }
+
+// Give is of vip.Lock.
+func (t turnAt) Give(ctx context.Context) error { return t.store.Unlock(ctx, t.name, t.life) }
+
+// share makes the holder of the service address, if there is one.
+func (s *server) share() error {
+	at := s.boot.Service
+	if !at.IsValid() {
+		return nil
+	}
+	s.shared = &vip.Holder{Address: at, Log: s.log,
+		Lock: turnAt{s.store, "address " + at.String(), s.boot.Life},
+		Left: s.conductor.LeaseLeft, Lease: s.conductor.Lease,
+		Willing: func() bool { return ingot.Takes(s.conductor.Members(), s.hostname) },
+	}
+	return s.shared.Check()
 }
 
 // changed is told of all conductors when they change.

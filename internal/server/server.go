@@ -36,6 +36,7 @@ import (
 	"ingot/internal/publish"
 	"ingot/internal/store"
 	"ingot/internal/tree"
+	"ingot/internal/vip"
 )
 
 // Run serves until ctx ends, and returns when everything has come to an end. Logs go to w.
@@ -88,6 +89,7 @@ type server struct {
 	remover   *publish.Remover
 	notifier  *nova.Notifier // nil: nobody is told of power states
 	conductor *conductor.Conductor
+	shared    *vip.Holder       // of an address that conductors take turns to have; nil: none
 	auth      api.Authenticator // nil is noauth
 	api       *api.API
 	metrics   *metrics
@@ -172,6 +174,10 @@ func (s *server) build(ctx context.Context) error {
 		GracePeriod:        time.Duration(c.GracefulShutdownTimeout),
 		KeepPowerOnFailure: !s.cfg.Deploy.PowerOffOnFailed,
 	})
+	if err := s.share(); err != nil {
+		s.boot.Close()
+		return err
+	}
 	s.metrics = newMetrics(s.store, s.journal)
 	if s.auth, err = s.authentication(); err != nil {
 		s.boot.Close()
@@ -276,6 +282,9 @@ func (s *server) sockets(files *bootfile.Cache) (*bootd.Server, error) {
 	if c.Address, err = config.ParseAddress(b.Address); err != nil {
 		return nil, ingot.Errorf(ingot.Invalid, "boot.address is %w", err)
 	}
+	if c.Service, err = config.ParseAddress(b.ServiceAddress); err != nil {
+		return nil, ingot.Errorf(ingot.Invalid, "boot.service_address is %w", err)
+	}
 	if c.Router, err = config.ParseAddress(b.DHCP.Router); err != nil {
 		return nil, ingot.Errorf(ingot.Invalid, "boot.dhcp.router is %w", err)
 	}
@@ -367,6 +376,9 @@ func (s *server) run(ctx context.Context) error {
 		s.group.Add(daemon.Task{Name: "Nova", Run: s.notifier.Run})
 	}
 	s.group.Add(daemon.Task{Name: "conductor", Run: s.conductor.Run, Ready: s.conductor.Ready()})
+	if s.shared != nil {
+		s.group.Add(daemon.Task{Name: "service address", Run: s.shared.Run})
+	}
 	s.group.Add(daemon.Task{Name: "api", Run: s.serveAPI})
 	s.log.Info("serving", "api", s.listener.Addr().String(), "boot", s.boot.URL())
 	err := s.group.Run(ctx)

@@ -18,6 +18,7 @@ import (
 	"ingot/internal/lab"
 	"ingot/internal/postgres"
 	"ingot/internal/sim"
+	"ingot/internal/sim/redfish"
 )
 
 // trio is three servers with a database, and a machine with real firmware.
@@ -281,6 +282,54 @@ func TestS3_5_AMachineArrivesThoughTheServerOfItsMediumDies(t *testing.T) {
 	t.Logf("%s was killed %.1f s after the request; %.1f s later: %s\n%s", s.dead.Host, killed.Sub(begin).Seconds(),
 		e.Time.Sub(killed).Seconds(), e.Text, texts(s.journal(0)))
 	s.arrives(begin)
+}
+
+// The server that has the service address dies while the BMC reads there: another one has the address within
+// seconds, the BMC reads on, and the machine is not started again.
+func TestABootByVirtualMediaGoesOnThoughItsServerDies(t *testing.T) {
+	requirements(t)
+	p, err := postgres.Start()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(p.Stop)
+	s := &trio{t: t, database: p.URL}
+	s.l, s.m = startWith(t, sim.MachineSpec{Firmware: sim.UEFI, NICROM: sim.NoROM, BMC: sim.Redfish,
+		VirtualMedia: true}, lab.Options{Cache: buildDir(t, "cache"), Conductors: 2, Database: p.URL,
+		ServiceAddress: true})
+	s.enrollMedia()
+	s.lose(10) // so that it takes long
+	begin := time.Now()
+	s.ask(func(api *cli.Client) error { return api.Provision(t.Context(), s.m.Spec().Name, "active") })
+	first := s.sees(0, sign{"bmc", "the medium of the deploy ramdisk is read"})
+	s.dead = s.life(first)
+	time.Sleep(time.Second) // so that a part of it was read; how much does not matter
+	if err := s.dead.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	killed, at := time.Now(), s.m.Redfish().Inserted(redfish.VirtualCD)
+	s.lose(0)
+	e := s.sees(first.Seq, sign{"bmc", "the medium of the deploy ramdisk is read"})
+	t.Logf("%s was killed %.1f s after the request; read on at another one %.1f s later", s.dead.Host,
+		killed.Sub(begin).Seconds(), e.Time.Sub(killed).Seconds())
+	s.sees(first.Seq, sign{"agent", "the ramdisk exports its disk"})
+	if now := s.m.Redfish().Inserted(redfish.VirtualCD); now != at || !strings.HasPrefix(at, "http://10.77.0.5:") {
+		t.Errorf("in the drive is %s, before %s", now, at)
+	}
+	if resets := s.m.Redfish().Resets(); !slices.Equal(resets, []redfish.ResetType{redfish.PowerOn}) {
+		t.Errorf("until the ramdisk called the machine was switched %v\n%s", resets, texts(s.journal(0)))
+	}
+	s.arrives(begin)
+}
+
+// lose makes the cables of the servers lose so many of 100 packets.
+func (s *trio) lose(percent int) {
+	s.t.Helper()
+	for _, server := range s.l.Servers {
+		if err := server.Lose(s.t.Context(), percent); err != nil {
+			s.t.Fatal(err)
+		}
+	}
 }
 
 // enrollMedia makes a node that boots by virtual media available.

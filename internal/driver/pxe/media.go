@@ -33,14 +33,20 @@ func (b *Boot) prepareMedium(n *ingot.Node) {
 	}
 	own := b.o.Env.BaseURLs[0]
 	servers := []any{own}
+	if b.o.MediaURL != "" {
+		servers = []any{b.o.MediaURL, own}
+	}
 	for _, s := range ring.Rank(n.UUID, b.serversOf(n)) {
 		if s != own {
 			servers = append(servers, s)
 		}
 	}
 	n.DriverInternalInfo[mediumKey] = servers[:min(len(servers), maxServers)]
-	n.DriverInternalInfo[keeperKey] = own
 	s := b.store(n)
+	n.DriverInternalInfo[keeperKey] = own
+	if s == nil {
+		n.DriverInternalInfo[keeperKey] = servers[0]
+	}
 	if s != nil && n.Attempt.ISO.URL == "" {
 		record(n, s.Record(published(n, publish.Boot)))
 	}

@@ -74,6 +74,9 @@ type Options struct {
 	// DefaultBootMode is that of nodes which do not say: uefi or bios; "" is uefi. The DHCP of others is
 	// told of one boot program.
 	DefaultBootMode string
+	// MediaURL is the base URL at which media are read, in place of Env's: that of whichever server lives. "" is
+	// none.
+	MediaURL string
 	// Media tells why no media can be made for machines, if none can; nil: they can.
 	Media func() error
 	// Lay makes a medium whose parts are held, to be copied.

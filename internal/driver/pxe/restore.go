@@ -17,10 +17,10 @@ import (
 const keeperKey = "boot_medium_keeper"
 
 // Bereft tells whether a machine that has not called yet has media of which a dead server was the keeper. What
-// is in Swift needs none.
+// is in Swift needs none, and what is read at the service address always has one.
 func (b *Boot) Bereft(n *ingot.Node) bool {
 	keeper := driver.Text(n.DriverInternalInfo, keeperKey)
-	if keeper == "" || Kind(n) != MediaName || n.ProvisionState != string(lifecycle.WaitCallBack) ||
+	if keeper == "" || keeper == b.o.MediaURL || Kind(n) != MediaName || n.ProvisionState != string(lifecycle.WaitCallBack) ||
 		n.BootIntent != ingot.BootDeploy || n.Attempt == nil || n.Attempt.Called() {
 		return false
 	}
@@ -38,12 +38,13 @@ func (b *Boot) Restore(ctx context.Context, t *driver.Task) error {
 	}
 	dead := driver.Text(n.DriverInternalInfo, keeperKey)
 	if err := b.reinsert(ctx, t, media); err == nil {
-		n.DriverInternalInfo[keeperKey] = b.o.Env.BaseURLs[0]
+		n.DriverInternalInfo[keeperKey] = b.o.Env.BaseURLs[0] // which can do it again
 		return nil
 	} else if err != errUnread {
 		return err
 	}
 	b.prepareMedium(n)
+	next := n.DriverInternalInfo[keeperKey]
 	n.DriverInternalInfo[keeperKey] = dead // until it is done
 	if err := t.Save(ctx); err != nil {
 		return err
@@ -53,7 +54,7 @@ func (b *Boot) Restore(ctx context.Context, t *driver.Task) error {
 			return err
 		}
 	}
-	n.DriverInternalInfo[keeperKey] = b.o.Env.BaseURLs[0]
+	n.DriverInternalInfo[keeperKey] = next
 	return nil
 }
 

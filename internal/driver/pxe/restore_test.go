@@ -144,3 +144,35 @@ func TestS3_5_MediaInSwiftNeedNobody(t *testing.T) {
 		t.Errorf("inserted %s, bereft", m.cd)
 	}
 }
+
+// What is read at an address that goes to whoever lives is bereft of nobody, and named first to the ramdisk. Once
+// nobody has that address it is as with any other server that is gone.
+func TestMediaAtTheServiceAddressNeedNoTakeOver(t *testing.T) {
+	t.Parallel()
+	const service = "http://127.0.0.1:2"
+	living := []string{deadBase, ownBase}
+	shared := func(o *pxe.Options) { o.MediaURL = service }
+	w, m := mediaWorld(at(deadBase, &living, shared))
+	n := w.task.Node
+	if err := w.boot.PrepareRamdisk(t.Context(), w.task); err != nil {
+		t.Fatal(err)
+	}
+	if m.cd != service+netboot.MediumPath(n) {
+		t.Errorf("inserted %s", m.cd)
+	}
+	found, ok := w.boot.Medium(n, w.task.Ports, netboot.MediumPath(n))
+	if want := "ipa-api-url=" + service; !ok || !slices.Contains(found.Args, want) {
+		t.Errorf("no %s in %v", want, found.Args)
+	}
+	n.ProvisionState, living = "wait call-back", []string{ownBase}
+	if heir(w, &living, shared).Bereft(n) {
+		t.Error("bereft though whoever lives has the address")
+	}
+	b := heir(w, &living, nil)
+	if !b.Bereft(n) {
+		t.Fatal("not bereft though nobody has the address any more")
+	}
+	if err := b.Restore(t.Context(), w.task); err != nil || m.cd != ownBase+netboot.MediumPath(n) || b.Bereft(n) {
+		t.Errorf("inserted %s, %v", m.cd, err)
+	}
+}
