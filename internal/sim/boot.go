@@ -19,6 +19,8 @@ const (
 	CDROM      BootDevice = "cdrom"
 	Floppy     BootDevice = "floppy"
 	Setup      BootDevice = "bios"
+	// UEFIHTTP is the network card by UEFI's own HTTP client, of which IPMI and ipmitool know nothing.
+	UEFIHTTP BootDevice = "uefihttp"
 )
 
 // A BootOverride asks for a boot device, as parameter 5 of IPMI's boot options does (IPMI 2.0
@@ -30,6 +32,8 @@ type BootOverride struct {
 	Persistent bool
 	// EFI is kept and reported. A machine has one firmware and boots with that.
 	EFI bool
+	// URI is what UEFIHTTP boots; "" leaves that to DHCP.
+	URI string
 }
 
 // A BootOrder is the order of a machine's devices. Those of virtual media go last unless named.
@@ -41,6 +45,7 @@ const (
 	NetworkFirst BootOrder = "network, disk"
 	CDFirst      BootOrder = "cdrom, disk, network"
 	FloppyFirst  BootOrder = "floppy, disk, network"
+	HTTPFirst    BootOrder = "network by HTTP, disk"
 )
 
 // The places in the boot order; lower goes first.
@@ -55,7 +60,7 @@ const (
 
 // nicIndex is the network card's place.
 func (o BootOrder) nicIndex() int {
-	if o == NetworkFirst {
+	if o == NetworkFirst || o == HTTPFirst {
 		return nicFirstIndex
 	}
 	return nicLastIndex
@@ -73,7 +78,7 @@ func (o BootOrder) removableIndex(first BootOrder, last int) int {
 // override. Its methods may be called concurrently.
 type BootFlags struct {
 	mu       sync.Mutex
-	lasting  BootDevice   // the persistent boot device
+	lasting  BootOverride // the persistent one
 	override BootOverride // as it was set last; zero when used up
 }
 
@@ -83,7 +88,7 @@ func (f *BootFlags) SetBootDevice(o BootOverride) {
 	defer f.mu.Unlock()
 	f.override = o
 	if o.Persistent {
-		f.lasting = o.Device
+		f.lasting = o
 	}
 }
 
@@ -99,22 +104,31 @@ func (f *BootFlags) BootOverride() BootOverride {
 // TakeBootOrder is the order of the boot that begins now; a device that was for one boot is used
 // up. More are the devices that the machine has besides disk and network.
 func (f *BootFlags) TakeBootOrder(more ...BootDevice) BootOrder {
+	order, _ := f.takeBoot(more...)
+	return order
+}
+
+// takeBoot is TakeBootOrder with what HTTPFirst boots.
+func (f *BootFlags) takeBoot(more ...BootDevice) (order BootOrder, uri string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	device := f.lasting
+	next := f.lasting
 	if o := f.override.Device; o == PXE || o == Disk || slices.Contains(more, o) {
-		device = o
+		next = f.override
 	}
 	if !f.override.Persistent {
 		f.override = BootOverride{}
 	}
 	switch {
-	case device == PXE:
-		return NetworkFirst
-	case device == CDROM && slices.Contains(more, device):
-		return CDFirst
-	case device == Floppy && slices.Contains(more, device):
-		return FloppyFirst
+	case next.Device == PXE:
+		return NetworkFirst, ""
+	case !slices.Contains(more, next.Device):
+	case next.Device == CDROM:
+		return CDFirst, ""
+	case next.Device == Floppy:
+		return FloppyFirst, ""
+	case next.Device == UEFIHTTP:
+		return HTTPFirst, next.URI
 	}
-	return DiskFirst
+	return DiskFirst, ""
 }

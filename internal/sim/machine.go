@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 
@@ -219,9 +220,17 @@ func (m *Machine) boot(ctx context.Context, why string) error {
 	}
 	var more []BootDevice
 	if m.spec.VirtualMedia {
-		more = drives
+		more = slices.Clone(drives)
 	}
-	order := m.TakeBootOrder(more...)
+	if m.spec.Firmware == UEFI {
+		more = append(more, UEFIHTTP)
+	}
+	order, uri := m.takeBoot(more...)
+	if uri != "" {
+		if err := bootNext(m.path(varsFile), uri); err != nil {
+			return fmt.Errorf("%s of machine %s: %w", why, m.spec.Name, err)
+		}
+	}
 	q, err := m.start(ctx, order)
 	if err != nil {
 		m.setState(Off)

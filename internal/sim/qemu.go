@@ -21,6 +21,9 @@ const (
 	secureVars = "/usr/share/OVMF/OVMF_VARS_4M.ms.fd"
 )
 
+// varsFile has the variables of a machine's firmware, below its directory.
+const varsFile = "vars.fd"
+
 // A qemu is one life of a machine, from a start of its firmware to the next or to power off.
 //
 // A reset is a new process, too. QEMU can reset a machine in place, but then SeaBIOS finds its
@@ -51,7 +54,7 @@ func (m *Machine) qemuArgs(order BootOrder) []string {
 		"-serial", "chardev:console",
 		"-netdev", "tap,id=net0,script=no,downscript=no,ifname=" + m.tap,
 		"-device", fmt.Sprintf("%s,id=nic0,netdev=net0,mac=%s,bootindex=%d%s", s.NIC, s.MAC,
-			order.nicIndex(), s.NICROM.option()),
+			order.nicIndex(), m.rom(order).option()),
 		// Unsafe caching never waits for the host's disk: what the guest wrote survives the
 		// guest and QEMU, but not a crash of the host.
 		"-drive", "if=none,id=drive0,format=raw,cache=unsafe,discard=unmap," +
@@ -64,7 +67,7 @@ func (m *Machine) qemuArgs(order BootOrder) []string {
 	default:
 		args = append(args, "-device", "virtio-blk-pci,"+disk)
 	}
-	for _, version := range s.NICROM.withoutPXE() {
+	for _, version := range m.rom(order).withoutPXE() {
 		args = append(args, "-fw_cfg", "name=opt/org.tianocore/IPv"+version+"PXESupport,string=n")
 	}
 	args = append(args, m.mediaArgs(order)...)
@@ -77,10 +80,18 @@ func (m *Machine) qemuArgs(order BootOrder) []string {
 		}
 		return append(args, "-machine", board,
 			"-drive", "if=pflash,format=raw,unit=0,readonly=on,file="+code,
-			"-drive", "if=pflash,format=raw,unit=1,file="+quote(m.path("vars.fd")))
+			"-drive", "if=pflash,format=raw,unit=1,file="+quote(m.path(varsFile)))
 	}
 	// Without graphics SeaBIOS and what it boots speak on the serial port.
 	return append(args, "-machine", "pc,graphics=off")
+}
+
+// rom is the boot program of the network card for one boot. What is told to boot by HTTP uses no other.
+func (m *Machine) rom(order BootOrder) NICROM {
+	if order == HTTPFirst {
+		return HTTPOnly
+	}
+	return m.spec.NICROM
 }
 
 // quote writes a path as a value in a comma separated QEMU option.
@@ -214,7 +225,7 @@ func (m *Machine) prepareFiles() error {
 		return fmt.Errorf("UEFI firmware for machine %s: %w; install it with scripts/packages.sh",
 			m.spec.Name, err)
 	}
-	if err := os.WriteFile(m.path("vars.fd"), vars, 0o644); err != nil {
+	if err := os.WriteFile(m.path(varsFile), vars, 0o644); err != nil {
 		return fmt.Errorf("UEFI variables of machine %s: %w", m.spec.Name, err)
 	}
 	return nil

@@ -84,6 +84,7 @@ var targets = map[redfish.Target]BootDevice{
 	redfish.CD:        CDROM,
 	redfish.Floppy:    Floppy,
 	redfish.BIOSSetup: Setup,
+	redfish.UEFIHTTP:  UEFIHTTP,
 }
 
 // Boot is of [redfish.Chassis].
@@ -107,7 +108,7 @@ func (b board) SetBoot(o redfish.Boot) {
 	b.m.SetBootDevice(BootOverride{Device: NoOverride, Persistent: true})
 	if o.Enabled != redfish.Disabled {
 		b.m.SetBootDevice(BootOverride{Device: targets[o.Target],
-			Persistent: o.Enabled == redfish.Continuous, EFI: o.Mode == redfish.UEFI})
+			Persistent: o.Enabled == redfish.Continuous, EFI: o.Mode == redfish.UEFI, URI: o.URI})
 	}
 }
 

@@ -46,6 +46,7 @@ const (
 	CD        Target = "Cd"
 	Floppy    Target = "Floppy"
 	BIOSSetup Target = "BiosSetup"
+	UEFIHTTP  Target = "UefiHttp"
 )
 
 // Enabled is for how long an override counts.
@@ -72,6 +73,8 @@ type Boot struct {
 	Target  Target
 	Enabled Enabled
 	Mode    Mode
+	// URI is what UEFIHTTP boots; "" leaves that to DHCP.
+	URI string
 }
 
 // ErrOff says that a system must run for what was asked of it.

@@ -28,10 +28,11 @@ type dialect struct {
 	schema    bool // virtual media have the actions of the schema
 	modes     bool // of booting
 	supported bool // boot targets are told by BootSourceOverrideSupported
+	uri       bool // HttpBootUri
 }
 
 var dialects = map[Model]dialect{
-	"": {resets: resetTypes, schema: true, modes: true},
+	"": {resets: resetTypes, schema: true, modes: true, uri: true},
 	ILO4: {oem: "Hp", registry: "Base.0.10.", supported: true,
 		resets: []ResetType{PowerOn, ForceOff, ForceRestart, PushPowerButton}},
 	ILO5: {oem: "Hpe", registry: "Base.1.4.", schema: true, modes: true,

@@ -43,6 +43,13 @@ type Quirks struct {
 	// ReadsOnce has a read of a medium fail, for the machine, that its server breaks off. Others read on for some
 	// time.
 	ReadsOnce bool
+	// NoUEFIHTTP has no boot target UefiHttp.
+	NoUEFIHTTP bool
+	// NoHTTPBootURI has no property HttpBootUri; RefuseHTTPBootURI refuses to change it.
+	NoHTTPBootURI     bool
+	RefuseHTTPBootURI bool
+	// SilentTargets does not tell the boot targets that there are.
+	SilentTargets bool
 	// NoSchemaMedia has the virtual media of a [Model] without the actions of the schema.
 	NoSchemaMedia bool
 	// NoMediaActions has no actions of virtual media at all: a medium is a property that is changed.

@@ -81,6 +81,7 @@ type Service struct {
 	away        time.Time // until when all are
 	post        time.Time // until when the override is locked
 	mode        Mode
+	uri         string // HttpBootUri
 	media       map[Drive]slot
 	bootOnReset bool                // from the virtual CD drive, see ilo.go
 	sessions    map[string]*session // by token

@@ -21,7 +21,7 @@ const (
 )
 
 var (
-	targets = []Target{None, PXE, HDD, CD, Floppy, BIOSSetup}
+	targets = []Target{None, PXE, HDD, CD, Floppy, BIOSSetup, UEFIHTTP}
 	lengths = []Enabled{Disabled, Once, Continuous}
 	modes   = []Mode{Legacy, UEFI}
 )
@@ -72,11 +72,19 @@ func (s *Service) bootObject() object {
 	}
 	l := s.dialect()
 	o := object{"BootSourceOverrideTarget": b.Target, "BootSourceOverrideEnabled": b.Enabled}
-	if l.supported {
-		o["BootSourceOverrideSupported"] = targets
-	} else {
-		o["BootSourceOverrideTarget@Redfish.AllowableValues"] = targets
+	switch {
+	case s.Quirks().SilentTargets:
+	case l.supported:
+		o["BootSourceOverrideSupported"] = s.targets()
+	default:
+		o["BootSourceOverrideTarget@Redfish.AllowableValues"] = s.targets()
 		o["BootSourceOverrideEnabled@Redfish.AllowableValues"] = lengths
+	}
+	if s.takesURI() {
+		o["HttpBootUri"] = nil
+		if b.URI != "" {
+			o["HttpBootUri"] = b.URI
+		}
 	}
 	if l.modes {
 		o["BootSourceOverrideMode"] = b.Mode
@@ -85,12 +93,22 @@ func (s *Service) bootObject() object {
 	return o
 }
 
-// boot is the override with the mode, which lasts.
+// targets are those that the system can boot from.
+func (s *Service) targets() []Target {
+	return slices.DeleteFunc(slices.Clone(targets), func(t Target) bool {
+		return t == UEFIHTTP && (s.Quirks().NoUEFIHTTP || !s.dialect().modes)
+	})
+}
+
+// takesURI tells whether there is the property HttpBootUri.
+func (s *Service) takesURI() bool { return s.dialect().uri && !s.Quirks().NoHTTPBootURI }
+
+// boot is the override with the mode and the URI, which last.
 func (s *Service) boot() Boot {
 	b := s.chassis.Boot()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	b.Mode = s.mode
+	b.Mode, b.URI = s.mode, s.uri
 	return b
 }
 
@@ -151,6 +169,7 @@ func (s *Service) patchSystem(r *http.Request) reply {
 			Target  *Target  `json:"BootSourceOverrideTarget"`
 			Enabled *Enabled `json:"BootSourceOverrideEnabled"`
 			Mode    *Mode    `json:"BootSourceOverrideMode"`
+			URI     *string  `json:"HttpBootUri"`
 		}
 	}
 	if err := decode(r, &change); err != nil {
@@ -166,8 +185,14 @@ func (s *Service) patchSystem(r *http.Request) reply {
 	if c.Mode != nil && !s.dialect().modes {
 		return failure(http.StatusBadRequest, "PropertyNotWritable", "BootSourceOverrideMode")
 	}
+	if c.URI != nil {
+		if !s.takesURI() || s.Quirks().RefuseHTTPBootURI {
+			return failure(http.StatusBadRequest, "PropertyNotWritable", "HttpBootUri", *c.URI)
+		}
+		b.URI = *c.URI
+	}
 	for _, refused := range []*reply{
-		choose(&b.Target, c.Target, targets, "BootSourceOverrideTarget"),
+		choose(&b.Target, c.Target, s.targets(), "BootSourceOverrideTarget"),
 		choose(&b.Enabled, c.Enabled, lengths, "BootSourceOverrideEnabled"),
 		choose(&b.Mode, c.Mode, modes, "BootSourceOverrideMode"),
 	} {
@@ -186,7 +211,7 @@ func (s *Service) patchSystem(r *http.Request) reply {
 	}
 	s.chassis.SetBoot(b)
 	s.mu.Lock()
-	s.mode = b.Mode
+	s.mode, s.uri = b.Mode, b.URI
 	s.mu.Unlock()
 	return reply{status: http.StatusOK, body: s.system()}
 }
