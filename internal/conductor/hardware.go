@@ -87,7 +87,7 @@ func (c *Conductor) BootDevice(ctx context.Context, ident string) (rpc.BootDevic
 		return rpc.BootDevice{}, err
 	}
 	d, err := t.driver().Management.BootDevice(ctx, t.dt)
-	return rpc.BootDevice(d), err
+	return rpc.BootDevice{Device: d.Device, Persistent: d.Persistent}, err
 }
 
 // SupportedBootDevices lists what can be set.
@@ -112,7 +112,7 @@ func (c *Conductor) SetBootDevice(ctx context.Context, ident string, d rpc.BootD
 	if err := t.driver().Management.Validate(ctx, t.dt); err != nil {
 		return err
 	}
-	if err := t.dt.SetBootDevice(ctx, driver.BootDevice(d)); err != nil {
+	if err := t.dt.SetBootDevice(ctx, driver.BootDevice{Device: d.Device, Persistent: d.Persistent}); err != nil {
 		t.note(ingot.Entry{Source: "bmc", Level: ingot.LevelError, Text: err.Error()})
 		return err
 	}

@@ -50,13 +50,16 @@ type Identifier interface {
 }
 
 // BootDevice is a boot device and whether it outlasts one boot. Devices: pxe, disk, cdrom,
-// bios, safe.
+// bios, safe, uefihttp.
 type BootDevice struct {
 	Device     string `json:"boot_device"`
 	Persistent bool   `json:"persistent"`
+	// URL is what uefihttp boots, where the BMC can tell the machine; it may be secret. DHCP tells it, too.
+	URL string `json:"-"`
 }
 
-// Management asks and sets what a machine boots from, through its BMC.
+// Management asks and sets what a machine boots from, through its BMC. SetBootDevice is Invalid for a device
+// that the BMC does not know.
 type Management interface {
 	Validator
 	SupportedBootDevices(ctx context.Context, t *Task) ([]string, error)

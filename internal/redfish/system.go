@@ -2,6 +2,7 @@ package redfish
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -62,6 +63,10 @@ type Boot struct {
 	Modes   []string `json:"BootSourceOverrideMode@Redfish.AllowableValues,omitempty"`
 	// Supported are the Targets of BMCs from before Redfish 1.0, such as iLO 4.
 	Supported []string `json:"BootSourceOverrideSupported,omitempty"`
+
+	// URI is what the target UefiHttp boots (ComputerSystem 1.9): a text, null, or nil if the BMC has no such
+	// property. Without one DHCP tells the machine.
+	URI json.RawMessage `json:"HttpBootUri,omitempty"`
 }
 
 // Values of Boot.
@@ -75,6 +80,19 @@ const (
 
 // KnowsMode tells whether the BMC knows modes of booting.
 func (b Boot) KnowsMode() bool { return b.Mode != "" || len(b.Modes) > 0 }
+
+// TakesURI tells whether the BMC can tell the machine what it boots by HTTP.
+func (b Boot) TakesURI() bool { return b.URI != nil }
+
+// WithURI is b with what the target UefiHttp boots.
+func (b Boot) WithURI(uri string) Boot {
+	text, err := json.Marshal(uri)
+	if err != nil {
+		panic(err) // every string has a form in JSON
+	}
+	b.URI = text
+	return b
+}
 
 // Override is the target that overrides the boot order, "" if none does.
 func (b Boot) Override() string {
@@ -232,15 +250,15 @@ func (c *Client) Reset(ctx context.Context, s *System, types ...ResetType) (Rese
 		err = c.change(ctx, request{method: http.MethodPost, path: target,
 			body: map[string]ResetType{"ResetType": t}})
 		var refused *StatusError
-		if !errors.As(err, &refused) || !refused.unknownValue() {
+		if !errors.As(err, &refused) || !refused.UnknownValue() {
 			return t, err
 		}
 	}
 	return "", err
 }
 
-// unknownValue tells whether the BMC does not know a value that it was sent.
-func (e *StatusError) unknownValue() bool {
+// UnknownValue tells whether the BMC does not know a value that it was sent.
+func (e *StatusError) UnknownValue() bool {
 	return slices.ContainsFunc([]string{"PropertyValueNotInList", "ActionParameterNotSupported",
 		"ActionParameterValueNotInList", "ActionParameterValueFormatError", "PropertyValueFormatError"}, e.says)
 }
@@ -272,7 +290,7 @@ func decodeActionInfo(body []byte) []ResetType {
 // SetBoot overrides the boot order of a system. A BMC that refuses is asked again without what is so
 // already: some do not take what would change nothing, others not the mode.
 func (c *Client) SetBoot(ctx context.Context, s *System, b Boot) error {
-	b = Boot{Target: b.Target, Enabled: b.Enabled, Mode: b.Mode}
+	b = Boot{Target: b.Target, Enabled: b.Enabled, Mode: b.Mode, URI: b.URI}
 	tries := []Boot{b}
 	if b.Mode != "" && b.Mode == s.Boot.Mode {
 		b.Mode = ""
