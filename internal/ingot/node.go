@@ -197,6 +197,8 @@ type Instance struct {
 	RootUUID string
 	// KernelArgs are appended to the command line (instance_info.kernel_append_params).
 	KernelArgs string
+	// Key makes the path of its medium unguessable; "" until it has one.
+	Key Secret `json:",omitempty"`
 }
 
 // File names boot content by its digest, so any conductor that holds it can serve it; or by its image,

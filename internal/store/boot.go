@@ -182,7 +182,7 @@ func (m *machine) rows() (*ingot.Node, *ingot.Port, error) {
 		}
 	}
 	if column := next(); column != "" {
-		if err := (document[*ingot.Instance]{v: &n.Instance}).Scan(column); err != nil {
+		if err := (instance{&n.Instance}).Scan(column); err != nil {
 			return nil, nil, err
 		}
 	}

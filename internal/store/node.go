@@ -74,9 +74,7 @@ var nodes = table[ingot.Node]{name: "nodes", label: "Node", key: "uuid", columns
 	{name: "step", at: func(n *node) any { return &n.Step }},
 	{name: "wait_until", use: nullable, at: func(n *node) any { return maybe{&n.WaitUntil} }},
 	{name: "attempt", at: func(n *node) any { return attempt{&n.Attempt} }},
-	{name: "instance", at: func(n *node) any {
-		return document[*ingot.Instance]{v: &n.Instance}
-	}},
+	{name: "instance", at: func(n *node) any { return instance{&n.Instance} }},
 	{name: "traits", at: func(n *node) any { return document[[]string]{&n.Traits, "[]"} }},
 	{name: "created_at", use: fixed | sortable, at: func(n *node) any { return moment{&n.CreatedAt} }},
 	{name: "updated_at", use: optional, at: func(n *node) any { return maybe{&n.UpdatedAt} }},

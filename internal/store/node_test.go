@@ -101,9 +101,9 @@ func TestSecretsOfAnAttemptSurviveUpdates(t *testing.T) {
 			t.Fatal(err)
 		}
 		if n.Attempt.Key.Reveal() != "secretkey" ||
-			n.Attempt.Target.Password.Reveal() != "chapsecret" {
-			t.Fatalf("key %q, password %q", n.Attempt.Key.Reveal(),
-				n.Attempt.Target.Password.Reveal())
+			n.Attempt.Target.Password.Reveal() != "chapsecret" || n.Instance.Key.Reveal() != "mediumsecret" {
+			t.Fatalf("key %q, password %q, of the medium %q", n.Attempt.Key.Reveal(),
+				n.Attempt.Target.Password.Reveal(), n.Instance.Key.Reveal())
 		}
 		if err := s.UpdateNode(t.Context(), n); err != nil {
 			t.Fatal(err)

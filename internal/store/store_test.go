@@ -102,6 +102,6 @@ func fullNode() *ingot.Node {
 			Content: ingot.File{SHA256: "ff", Name: "disk.raw", Size: 11}},
 		Instance: &ingot.Instance{Kernel: ingot.File{SHA256: "cc", Name: "vmlinuz", Size: 9},
 			Ramdisk: ingot.File{SHA256: "dd", Name: "initrd", Size: 10}, RootUUID: "ee",
-			KernelArgs: "quiet"},
+			KernelArgs: "quiet", Key: "mediumsecret"},
 	}
 }
