@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"path"
 
 	"ingot/internal/dhcp"
 	"ingot/internal/driver/pxe"
@@ -35,8 +36,18 @@ type Machine struct {
 type Boot struct {
 	File string // name for TFTP or URL
 	TFTP bool   // File lies on our TFTP server
+	// Secret tells that who knows File has a deploy key.
+	Secret bool
 	// Why is one clause for the journal: what was recognised, or why there is no file.
 	Why string
+}
+
+// shown is File for people.
+func (b Boot) shown() string {
+	if b.Secret {
+		return path.Dir(path.Dir(b.File)) + "/.../" + path.Base(b.File)
+	}
+	return b.File
 }
 
 // decide tells what a machine's firmware shall load. base is our HTTP address,
@@ -44,7 +55,11 @@ type Boot struct {
 func decide(m Machine, c dhcp.Client, base string) Boot {
 	// A node with the boot interface pxe boots the programs of that one also from an iPXE in the
 	// card's ROM, which is then no more than a PXE ROM; as in Ironic.
-	plain := m.Node != nil && pxe.Kind(m.Node) == pxe.PlainName
+	kind := ""
+	if m.Node != nil {
+		kind = pxe.Kind(m.Node)
+	}
+	plain := kind == pxe.PlainName
 	switch {
 	case c.Class == dhcp.ClassOther && !c.IPXE:
 		// An operating system renews its address. A boot file would be no harm, but there is
@@ -74,15 +89,23 @@ func decide(m Machine, c dhcp.Client, base string) Boot {
 		return Boot{Why: fmt.Sprintf("boot intent %q, no boot file", m.Node.BootIntent)}
 	}
 
-	program := netboot.Program(plain, c.Arch)
-	switch {
-	case program == "":
-		return Boot{Why: fmt.Sprintf("no boot program for architecture %d (%s)", c.Arch, c.Arch)}
-
-	case c.Class == dhcp.ClassHTTP:
+	none := Boot{Why: fmt.Sprintf("no boot program for architecture %d (%s)", c.Arch, c.Arch)}
+	if c.Class == dhcp.ClassHTTP {
 		// UEFI HTTP boot wants a URL as boot file, and drops an answer without option 60
 		// "HTTPClient" (UEFI specification 24.7.3).
-		return Boot{File: base + programPath + program, Why: "UEFI HTTP boot"}
+		if url := pxe.HTTPBootURL(m.Node, base, c.Arch); url != "" {
+			return Boot{File: url, Why: "UEFI HTTP boot", Secret: kind == pxe.HTTPName}
+		}
+		return none
+	}
+	program := netboot.Program(plain, c.Arch)
+	switch {
+	case kind == pxe.HTTPName || kind == pxe.HTTPIPXEName:
+		// Firmware that has both tries PXE first, and HTTP after that when there is no file.
+		return Boot{Why: "PXE, and boot interface " + kind + " boots by UEFI HTTP"}
+
+	case program == "":
+		return none
 
 	default:
 		// PXE of BIOS or UEFI: one file by TFTP. iPXE then asks again as iPXE, PXELINUX and GRUB

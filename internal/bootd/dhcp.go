@@ -117,7 +117,7 @@ func (s *Server) send(q *dhcpv4.DHCPv4, m Machine, o Offer) (*dhcpv4.DHCPv4, err
 	text := fmt.Sprintf("DHCP %s answered with %s: %s (%s)", q.MessageType(), o.Kind,
 		describe(r, o.Boot), o.Boot.Why)
 	s.note(m, ingot.LevelInfo, "dhcp", text, ingot.Object{"request": q.MessageType().String(),
-		"answer": o.Kind.String(), "address": addressText(o.Address), "file": o.Boot.File,
+		"answer": o.Kind.String(), "address": addressText(o.Address), "file": o.Boot.shown(),
 		ingot.DataServer: s.Life})
 	s.onRecord(m, o.Boot)
 	return r, nil

@@ -201,7 +201,7 @@ func (s *Server) note6(q *dhcp.Request6, r *dhcpv6.Message, m Machine, b Boot) {
 	if b.File == "" {
 		said += "nothing to boot"
 	} else {
-		said += b.File
+		said += b.shown()
 	}
 	level, kind := ingot.LevelInfo, q.MessageType.String()
 	if q.MessageType == dhcpv6.MessageTypeDecline {
@@ -210,7 +210,7 @@ func (s *Server) note6(q *dhcp.Request6, r *dhcpv6.Message, m Machine, b Boot) {
 	}
 	s.note(m, level, "dhcp", fmt.Sprintf("DHCPv6 %s answered with %s: %s (%s)", kind,
 		r.MessageType, said, b.Why), ingot.Object{"request": kind,
-		"answer": r.MessageType.String(), "address": address, "file": b.File})
+		"answer": r.MessageType.String(), "address": address, "file": b.shown()})
 }
 
 // setSite6 works out what DHCPv6 answers say. network is that of the interface, if configured.

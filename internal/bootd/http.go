@@ -17,8 +17,7 @@ import (
 	"ingot/internal/netboot"
 )
 
-// programPath is where boot programs are for UEFI HTTP boot.
-const programPath = "/programs/"
+const programPath = netboot.ProgramPath
 
 // maxFileName bounds the name of a boot file, which any text is good for and the journal keeps.
 // netboot's are no longer.

@@ -36,6 +36,8 @@ type knownMedium struct {
 	tag     string // ETag: another one for other bytes
 	files   []*heldFile
 	attempt string
+	what    string // for the journal
+	byHTTP  bool   // as in netboot.Medium
 	at      time.Time
 }
 
@@ -170,17 +172,20 @@ func (s *Server) readFirst(w http.ResponseWriter, r *http.Request) *reader {
 	return c
 }
 
+// typeISO tells UEFI's HTTP client that it gets a disk and no program (UEFI specification 24.7.3.2).
+const typeISO = "application/vnd.efi-iso"
+
 // sendMedium sends what was asked for of a medium; with an error nothing was sent. It returns the connection if
 // it has taken it.
 func (s *Server) sendMedium(w http.ResponseWriter, r *http.Request, m knownMedium) (*reader, error) {
 	if r.Method == http.MethodGet && s.told.First(r.URL.Path) {
-		what := "medium"
-		if strings.HasSuffix(r.URL.Path, ".img") {
-			what = "floppy"
+		source := "bmc"
+		if m.byHTTP {
+			source = "http"
 		}
-		s.Journal.Add(ingot.Entry{Node: r.PathValue("uuid"), Attempt: m.attempt, Source: "bmc",
+		s.Journal.Add(ingot.Entry{Node: r.PathValue("uuid"), Attempt: m.attempt, Source: source,
 			Level: ingot.LevelInfo, Time: s.Store.Now(), Data: ingot.Object{ingot.DataServer: s.Life},
-			Text: fmt.Sprintf("the %s of the deploy ramdisk is read by %s", what, clientOf(r))})
+			Text: fmt.Sprintf("%s is read by %s", m.what, clientOf(r))})
 	}
 	if part, ok := m.section(r); ok {
 		f, err := part.file.take(r.Context())
@@ -205,6 +210,9 @@ func (s *Server) sendMedium(w http.ResponseWriter, r *http.Request, m knownMediu
 	}
 	h := w.Header()
 	h.Set("Content-Type", mediumType)
+	if m.byHTTP {
+		h.Set("Content-Type", typeISO)
+	}
 	h.Set("Cache-Control", mediumCaching)
 	h.Set("ETag", m.tag)
 	http.ServeContent(w, r, "", time.Time{}, io.NewSectionReader(m.layout, 0, m.layout.Size()))
@@ -296,12 +304,25 @@ func (s *Server) lookUpMedium(ctx context.Context, node, path string) (m knownMe
 	if !ok {
 		return m, ingot.Errorf(ingot.NotFound, "node %s boots no such medium", node)
 	}
-	return s.layOut(found, n.Attempt.ID)
+	if m, err = s.layOut(found); err != nil {
+		return m, err
+	}
+	m.what, m.byHTTP = "the medium of the deploy ramdisk", found.ByHTTP
+	switch {
+	case n.BootIntent == ingot.BootInstance:
+		m.what = "the medium of the instance"
+	case found.Parameters != nil:
+		m.what = "the floppy of the deploy ramdisk"
+	}
+	if n.Attempt != nil {
+		m.attempt = n.Attempt.ID
+	}
+	return m, nil
 }
 
 // Lay makes a medium to be copied; its parts are here then.
 func (s *Server) Lay(ctx context.Context, found netboot.Medium) (io.ReadSeeker, error) {
-	m, err := s.layOut(found, "")
+	m, err := s.layOut(found)
 	if err != nil {
 		return nil, err
 	}
@@ -315,8 +336,8 @@ func (s *Server) Lay(ctx context.Context, found netboot.Medium) (io.ReadSeeker, 
 	return io.NewSectionReader(m.layout, 0, m.layout.Size()), nil
 }
 
-func (s *Server) layOut(found netboot.Medium, attempt string) (m knownMedium, err error) {
-	m = knownMedium{attempt: attempt, at: time.Now()}
+func (s *Server) layOut(found netboot.Medium) (m knownMedium, err error) {
+	m = knownMedium{at: time.Now()}
 	switch {
 	case found.Parameters != nil:
 		image, err := media.Floppy(found.Parameters)

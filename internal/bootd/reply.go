@@ -179,7 +179,7 @@ func describe(r *dhcpv4.DHCPv4, b Boot) string {
 		parts = append(parts, r.YourIPAddr.String())
 	}
 	if b.File != "" {
-		parts = append(parts, b.File)
+		parts = append(parts, b.shown())
 	}
 	if len(parts) == 0 {
 		return "nothing to boot"

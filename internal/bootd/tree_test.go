@@ -8,6 +8,7 @@ import (
 	"net/http/httptest"
 	"net/netip"
 	"os"
+	"path"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -215,6 +216,8 @@ var firmwares = []dhcp.Client{
 
 func TestTheBootInterfaceChoosesTheProgram(t *testing.T) {
 	t.Parallel()
+	const nodeUUID = "1be26c0b-03f2-4d2e-ae87-c02d7f33c155"
+	attempt := &ingot.Attempt{ID: "00000001", Key: "key"}
 	script := "http://x/v1/drivers/ipmi/vendor_passthru/ipxe_config?port_address=" + known
 	hw, _ := net.ParseMAC(known)
 	for boot, want := range map[string][]string{
@@ -222,14 +225,20 @@ func TestTheBootInterfaceChoosesTheProgram(t *testing.T) {
 			"http://x/programs/snponly.efi"},
 		"pxe": {"pxelinux.0", "pxelinux.0", "bootx64.efi", "bootx64.efi", "bootaa64.efi",
 			"http://x/programs/snponly.efi"},
+		// A file by TFTP would keep firmware that has both from HTTP.
+		"http-ipxe": {"", script, "", script, "", "http://x/programs/snponly.efi"},
+		"http": {"", script, "", script, "",
+			"http://x" + netboot.MediumPath(&ingot.Node{UUID: nodeUUID, Attempt: attempt})},
 	} {
 		for i, c := range firmwares {
-			n := &ingot.Node{Driver: "ipmi", BootIntent: ingot.BootDeploy,
+			n := &ingot.Node{UUID: nodeUUID, Driver: "ipmi", BootIntent: ingot.BootDeploy, Attempt: attempt,
 				Interfaces: map[string]string{"boot": boot}}
 			m := Machine{MAC: hw, Port: &ingot.Port{PXEEnabled: true}, Node: n}
 			if got := decide(m, c, "http://x"); got.File != want[i] ||
-				got.TFTP != !strings.HasPrefix(want[i], "http") {
+				got.TFTP != (want[i] != "" && !strings.HasPrefix(want[i], "http")) {
 				t.Errorf("%s, %+v: %+v, want %s", boot, c, got, want[i])
+			} else if secret := path.Base(path.Dir(got.File)); got.Secret && strings.Contains(got.shown(), secret) {
+				t.Errorf("the journal is told %s", got.shown())
 			}
 			for _, leave := range []ingot.BootIntent{ingot.BootDisk, ingot.BootNone} {
 				n.BootIntent = leave

@@ -246,8 +246,10 @@ func (c *Conductor) lostAt(ctx context.Context, n *ingot.Node) (*ingot.Entry, er
 	return &entries[i], nil
 }
 
-// readsMedium tells whether a BMC began to read a medium for its machine.
-func readsMedium(e ingot.Entry) bool { return e.Source == "bmc" && e.Data[ingot.DataServer] != nil }
+// readsMedium tells whether a BMC began to read a medium for its machine, or that machine by UEFI HTTP.
+func readsMedium(e ingot.Entry) bool {
+	return (e.Source == "bmc" || e.Source == "http") && e.Data[ingot.DataServer] != nil
+}
 
 // lastIndex is the index of the last entry for which f is true, -1 if there is none.
 func lastIndex(entries []ingot.Entry, f func(ingot.Entry) bool) int {

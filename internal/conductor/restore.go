@@ -52,12 +52,12 @@ func (t *task) restoreMedia(ctx context.Context) {
 		return
 	}
 	if err != nil {
-		t.log.Warn("the server of a machine's virtual media is gone, and they could not be taken over", "error", err)
+		t.log.Warn("the server of what a machine boots is gone, and it could not be taken over", "error", err)
 		t.note(ingot.Entry{Source: "bmc", Level: ingot.LevelWarning, Text: fmt.Sprintf(
-			"the server of the machine's virtual media is gone, and they could not be taken over: %v", err)})
+			"the server of what the machine boots is gone, and it could not be taken over: %v", err)})
 		return
 	}
-	t.note(ingot.Entry{Source: "bmc", Text: "took over the machine's virtual media; their server is gone"})
+	t.note(ingot.Entry{Source: "bmc", Text: "took over what the machine boots; its server is gone"})
 }
 
 // restorer is the boot interface of a node whose media are bereft; nil if they are not.

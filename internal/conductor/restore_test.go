@@ -68,7 +68,7 @@ func TestS3_5_MediaAreTakenOverWhileAMachineIsWaitedFor(t *testing.T) {
 	boot.set(func() { boot.bereft, boot.fails = true, true })
 	testkit.Eventually(t, "it fails", says("could not be taken over: the BMC is away"))
 	boot.set(func() { boot.fails = false })
-	testkit.Eventually(t, "it is done", says("took over the machine's virtual media"))
+	testkit.Eventually(t, "it is done", says("took over what the machine boots"))
 	x.until("n1", "it is on record", func(n *ingot.Node) bool {
 		return n.Reservation == "" && n.DriverInternalInfo["restored"] == true
 	})

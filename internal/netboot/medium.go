@@ -21,6 +21,8 @@ type Medium struct {
 	ISO ingot.File
 	// Parameters are of the floppy: name=value; clean.
 	Parameters []string
+	// ByHTTP tells that the machine itself loads it, by UEFI's HTTP client, and not its BMC.
+	ByHTTP bool
 }
 
 // StaticArg names the argument by which our agent learns the address of the card that BOOTIF names, in place of
@@ -38,6 +40,16 @@ func MediumOf(n *ingot.Node, mac string, env Env) (m Medium, ok bool) {
 	}
 	kernel, ramdisk, args := told(n, mac, env)
 	return Medium{Kernel: kernel, Ramdisk: ramdisk, Args: args, Network: netdata.Text(n.NetworkData)}, true
+}
+
+// InstanceMediumOf returns the medium that an instance boots; ok is false if it boots none now.
+func InstanceMediumOf(n *ingot.Node) (m Medium, ok bool) {
+	if d := decide(n); d.Problem != "" || d.Intent != ingot.BootInstance || n.Instance.Key == "" {
+		return m, false
+	}
+	var a answer
+	a.boot(n, &Env{})
+	return Medium{Kernel: a.kernel, Ramdisk: a.ramdisk, Args: a.args}, true
 }
 
 // FloppyOf returns the floppy that goes with the site's own ISO; ok is false if the machine boots none now.
@@ -76,18 +88,25 @@ func staticArg(s netdata.Static) string {
 	return arg
 }
 
-// MediumPath is where the medium of a deployment is at every server. The medium has the deploy key on it, so
-// the path cannot be guessed; it is another one for each boot, because BMCs keep what they have read.
+// MediumPath is where the medium of a deployment or an instance is at every server; "" if there is none. The
+// medium has the deploy key on it, so the path cannot be guessed; it is another one for each boot, because
+// BMCs keep what they have read.
 func MediumPath(n *ingot.Node) string { return mediumPath(n, "medium", "boot.iso") }
 
 // FloppyPath is where the floppy is that goes with it.
 func FloppyPath(n *ingot.Node) string { return mediumPath(n, "floppy", "image.img") }
 
 func mediumPath(n *ingot.Node, what, file string) string {
-	if n.Attempt == nil {
+	secret := ""
+	switch {
+	case n.BootIntent == ingot.BootInstance && n.Instance != nil && n.Instance.Key != "":
+		secret = "instance " + n.Instance.Key.Reveal()
+	case n.BootIntent == ingot.BootInstance || n.Attempt == nil:
 		return ""
+	default:
+		secret = n.Attempt.ID + " " + n.Attempt.Key.Reveal()
 	}
-	return "/media/" + n.UUID + "/" + unguessable(what+" "+n.Attempt.ID+" "+n.Attempt.Key.Reveal()) + "/" + file
+	return "/media/" + n.UUID + "/" + unguessable(what+" "+secret) + "/" + file
 }
 
 // MediumTag makes the name of a medium unguessable that is stored somewhere; the node has an Attempt. It is

@@ -2,6 +2,9 @@ package netboot
 
 import "github.com/insomniacslk/dhcp/iana"
 
+// ProgramPath is where boot programs are at every server, for UEFI HTTP boot.
+const ProgramPath = "/programs/"
+
 // Program names the boot program by the architecture of option 93 (RFC 4578 section 2.1, as assigned by
 // IANA); "" if there is none. plain is for the boot interface pxe, else it is for ipxe.
 //

@@ -20,7 +20,8 @@ const Name = "fake"
 // Hardware is the hardware type fake-hardware.
 func Hardware() driver.Hardware {
 	return driver.Hardware{Name: "fake-hardware", Supported: map[string][]string{
-		"power": {Name}, "management": {Name}, "boot": {Name, "ipxe", "pxe"}, "deploy": {Name, "iscsi", "direct"},
+		"power": {Name}, "management": {Name}, "boot": {Name, "ipxe", "pxe", "http-ipxe", "http"},
+		"deploy":  {Name, "iscsi", "direct"},
 		"network": driver.Networks,
 	}}
 }

@@ -29,7 +29,8 @@ type Options = driver.BMCOptions
 // Hardware is the hardware type ipmi.
 func Hardware() driver.Hardware {
 	return driver.Hardware{Name: "ipmi", Supported: map[string][]string{
-		"power": {Name}, "management": {Name}, "boot": {"ipxe", "pxe"}, "deploy": {"iscsi", "direct"},
+		"power": {Name}, "management": {Name}, "boot": {"ipxe", "pxe", "http-ipxe", "http"},
+		"deploy":  {"iscsi", "direct"},
 		"network": driver.Networks,
 	}}
 }

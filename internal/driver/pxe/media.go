@@ -1,6 +1,7 @@
 package pxe
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -22,11 +23,8 @@ const mediumKey = "boot_medium_servers"
 // prepareMedium decides which servers are named on the medium of a node's machine, and where it is put, and
 // makes the token of the agent that boots from it.
 func (b *Boot) prepareMedium(n *ingot.Node) {
-	if Kind(n) != MediaName {
+	if !b.keep(n) || !fromMedium(n) {
 		return
-	}
-	if n.DriverInternalInfo == nil {
-		n.DriverInternalInfo = ingot.Object{}
 	}
 	if g := n.Attempt.Agent; g != nil && g.Token == "" {
 		g.Token, g.OnMedium = driver.NewToken(), true
@@ -43,10 +41,6 @@ func (b *Boot) prepareMedium(n *ingot.Node) {
 	}
 	n.DriverInternalInfo[mediumKey] = servers[:min(len(servers), maxServers)]
 	s := b.store(n)
-	n.DriverInternalInfo[keeperKey] = own
-	if s == nil {
-		n.DriverInternalInfo[keeperKey] = servers[0]
-	}
 	if s != nil && n.Attempt.ISO.URL == "" {
 		record(n, s.Record(published(n, publish.Boot)))
 	}
@@ -58,21 +52,56 @@ func (b *Boot) prepareMedium(n *ingot.Node) {
 	}
 }
 
+// prepareInstanceMedium does the same for the medium that an instance boots by HTTP. The servers are not on it.
+func (b *Boot) prepareInstanceMedium(n *ingot.Node) {
+	if !b.keep(n) || Kind(n) != HTTPName {
+		return
+	}
+	n.DriverInternalInfo[mediumKey] = []any{b.front()}
+	if n.Instance.Key == "" {
+		n.Instance.Key = driver.NewAttempt().Key
+	}
+}
+
+// keep puts on record that this server looks after what a BMC is told that a node's machine boots; false if
+// BMCs are told of no server.
+func (b *Boot) keep(n *ingot.Node) bool {
+	if !fromMedium(n) && !byHTTP(n) {
+		return false
+	}
+	if n.DriverInternalInfo == nil {
+		n.DriverInternalInfo = ingot.Object{}
+	}
+	n.DriverInternalInfo[keeperKey] = b.front()
+	if b.store(n) != nil {
+		n.DriverInternalInfo[keeperKey] = b.o.Env.BaseURLs[0]
+	}
+	return true
+}
+
+// front is the server that BMCs are told of.
+func (b *Boot) front() string { return cmp.Or(b.o.MediaURL, b.o.Env.BaseURLs[0]) }
+
 // Medium returns what is on a medium of a deployment, for whoever has the path that MediumPath or FloppyPath
 // made; ok is false if there is none.
 func (b *Boot) Medium(n *ingot.Node, ports []*ingot.Port, path string) (m netboot.Medium, ok bool) {
 	switch {
-	case Kind(n) != MediaName || n.Attempt == nil:
+	case !fromMedium(n):
 		return m, false
 	case path == netboot.MediumPath(n):
-		return b.mediumOf(n, ports, publish.Boot)
-	case path == netboot.FloppyPath(n):
+		m, ok = b.mediumOf(n, ports, publish.Boot)
+		m.ByHTTP = Kind(n) == HTTPName
+		return m, ok
+	case path == netboot.FloppyPath(n) && Kind(n) == MediaName:
 		return b.mediumOf(n, ports, publish.Floppy)
 	}
 	return m, false
 }
 
 func (b *Boot) mediumOf(n *ingot.Node, ports []*ingot.Port, k publish.Kind) (m netboot.Medium, ok bool) {
+	if n.BootIntent == ingot.BootInstance {
+		return netboot.InstanceMediumOf(n)
+	}
 	env := b.o.Env
 	env.BaseURLs = mediumServers(n)
 	card := mediumCard(n, ports)
@@ -115,10 +144,10 @@ func mediumServers(n *ingot.Node) (servers []string) {
 
 // validateMedium asks for a BMC that takes media, and for what they are made of.
 func (b *Boot) validateMedium(t *driver.Task) error {
-	if Kind(t.Node) != MediaName {
+	if !fromMedium(t.Node) {
 		return nil
 	}
-	if _, ok := t.Driver.Management.(driver.Media); !ok {
+	if _, ok := t.Driver.Management.(driver.Media); !ok && Kind(t.Node) == MediaName {
 		return ingot.Errorf(ingot.Invalid, "management interface %s of node %s inserts no virtual media; use "+
 			"redfish, or boot interface ipxe", t.Node.Interfaces["management"], t.Node.UUID)
 	}
@@ -134,7 +163,7 @@ func (b *Boot) validateMedium(t *driver.Task) error {
 		return checkISO(iso)
 	}
 	if arch := driver.Text(t.Node.Properties, "cpu_arch"); arch != "" && arch != "x86_64" {
-		return ingot.Errorf(ingot.Invalid, "the boot loaders of virtual media are for x86_64, and properties.cpu_arch "+
+		return ingot.Errorf(ingot.Invalid, "the boot loaders of media are for x86_64, and properties.cpu_arch "+
 			"of node %s is %s; use boot interface ipxe", t.Node.UUID, arch)
 	}
 	if b.o.Media == nil {
@@ -149,9 +178,8 @@ func (b *Boot) insert(ctx context.Context, t *driver.Task) error {
 	if err := b.validateMedium(t); err != nil {
 		return err
 	}
-	if size := t.Node.Attempt.Kernel.Size + t.Node.Attempt.Ramdisk.Size; size > iso9660.MaxSize {
-		return ingot.Errorf(ingot.Invalid, "deploy kernel and ramdisk have %d bytes together, more than the %d of a "+
-			"medium; use boot interface ipxe", size, int64(iso9660.MaxSize))
+	if err := checkSize(t.Node.Attempt); err != nil {
+		return err
 	}
 	media := t.Driver.Management.(driver.Media)
 	if err := b.insertKind(ctx, t, media, publish.Boot); err != nil {
@@ -169,6 +197,27 @@ func (b *Boot) insert(ctx context.Context, t *driver.Task) error {
 		delete(t.Node.DriverInternalInfo, siteKey)
 	}
 	return t.SetBootDevice(ctx, driver.BootDevice{Device: "cdrom"})
+}
+
+// checkSize refuses what has no room on a medium.
+func checkSize(a *ingot.Attempt) error {
+	if size := a.Kernel.Size + a.Ramdisk.Size; size > iso9660.MaxSize {
+		return ingot.Errorf(ingot.Invalid, "deploy kernel and ramdisk have %d bytes together, more than the %d of a "+
+			"medium; use boot interface ipxe", size, int64(iso9660.MaxSize))
+	}
+	return nil
+}
+
+// checkHTTP looks again whether a machine can boot by HTTP: this conductor may not be the one that has
+// validated it.
+func (b *Boot) checkHTTP(t *driver.Task) error {
+	if err := b.validateHTTP(t.Node); err != nil || Kind(t.Node) != HTTPName {
+		return err
+	}
+	if err := b.validateMedium(t); err != nil {
+		return err
+	}
+	return checkSize(t.Node.Attempt)
 }
 
 // drives are where media go.
@@ -192,6 +241,10 @@ func (b *Boot) insertKind(ctx context.Context, t *driver.Task, media driver.Medi
 // medium is empty once the deployment is over, and the next operation tries again.
 func (b *Boot) eject(ctx context.Context, t *driver.Task) {
 	b.unpublish(ctx, t)
+	if byHTTP(t.Node) {
+		forgetMedium(t.Node)
+		return
+	}
 	media, ok := t.Driver.Management.(driver.Media)
 	if !ok || t.Node.DriverInternalInfo[mediumKey] == nil || t.Allowed() != nil {
 		return
@@ -209,7 +262,12 @@ func (b *Boot) eject(ctx context.Context, t *driver.Task) {
 			"the medium of the deploy ramdisk is in its virtual drive still: %v", err)})
 		return
 	}
+	forgetMedium(t.Node)
+}
+
+// forgetMedium notes that no BMC has anything of a server.
+func forgetMedium(n *ingot.Node) {
 	for _, key := range []string{mediumKey, siteKey, keeperKey} {
-		delete(t.Node.DriverInternalInfo, key)
+		delete(n.DriverInternalInfo, key)
 	}
 }

@@ -90,6 +90,9 @@ func (b *Boot) dhcpOptions(n *ingot.Node, base string) []driver.DHCPOption {
 	script := strings.TrimRight(base, "/") + netboot.ConfigPath(n.Driver) + "node_uuid=" + n.UUID
 	plain := Kind(n) == PlainName
 	program := netboot.Program(plain, arch)
+	if byHTTP(n) {
+		return httpOptions(n, base, script)
+	}
 	if ip, err := netip.ParseAddr(host); err == nil && ip.Is6() {
 		program = "tftp://[" + host + "]/" + program
 		if plain {
@@ -111,4 +114,25 @@ func (b *Boot) dhcpOptions(n *ingot.Node, base string) []driver.DHCPOption {
 		boot = append(boot, driver.DHCPOption{Name: name, Value: host, Version: 4})
 	}
 	return boot
+}
+
+// httpOptions are those for UEFI's HTTP client, which drops an answer without its own name in option 60.
+func httpOptions(n *ingot.Node, base, script string) []driver.DHCPOption {
+	file, no, yes, version := "67", "tag:!ipxe,", "tag:ipxe,", 4
+	u, err := url.Parse(base)
+	if err == nil {
+		if ip, err := netip.ParseAddr(u.Hostname()); err == nil && ip.Is6() {
+			file, no, yes, version = "59", "tag:!ipxe6,", "tag:ipxe6,", 6
+		}
+	}
+	boot := HTTPBootURL(n, strings.TrimRight(base, "/"), httpArch(n))
+	var options []driver.DHCPOption
+	if version == 4 {
+		options = append(options, driver.DHCPOption{Name: "60", Value: "HTTPClient", Version: 4})
+	}
+	if Kind(n) == HTTPName {
+		return append(options, driver.DHCPOption{Name: file, Value: boot, Version: version})
+	}
+	return append(options, driver.DHCPOption{Name: no + file, Value: boot, Version: version},
+		driver.DHCPOption{Name: yes + file, Value: script, Version: version})
 }

@@ -16,9 +16,10 @@ import (
 // what was put where is removed from there, whatever is configured by then.
 const publishedKey = "published_media"
 
-// store is where the media of a node's machine are put; nil is our own servers.
+// store is where the media of a node's machine are put; nil is our own servers, from which all other media are
+// loaded.
 func (b *Boot) store(n *ingot.Node) publish.Store {
-	if b.o.Publish == nil {
+	if b.o.Publish == nil || Kind(n) != MediaName {
 		return nil
 	}
 	return b.o.Publish(n.Interfaces["boot"])

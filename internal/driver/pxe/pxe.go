@@ -2,7 +2,7 @@
 // with PXELINUX (BIOS) and shim and GRUB (UEFI, Secure Boot), told by a text that is computed on
 // each request (netboot). Which of the two a node has decides the boot program that DHCP names and
 // nothing else: all of them are answered alike. With `redfish-virtual-media` (media.go) the BMC inserts
-// what they boot. It chooses kernel and ramdisk, has them
+// what they boot; with `http` and `http-ipxe` (http.go) UEFI's own HTTP client loads it. It chooses kernel and ramdisk, has them
 // held (bootfile), records the boot intent and sets the boot device; it never touches power.
 // The script goes out through the driver passthru method ipxe_config, as in the specification
 // "iPXE dynamic configuration".
@@ -166,6 +166,9 @@ func (b *Boot) Validate(_ context.Context, t *driver.Task) error {
 	if err := validateInstance(n); err != nil {
 		return err
 	}
+	if err := b.validateHTTP(n); err != nil {
+		return err
+	}
 	if err := b.validateMedium(t); err != nil {
 		return err
 	}
@@ -238,7 +241,10 @@ func (b *Boot) PrepareRamdisk(ctx context.Context, t *driver.Task) error {
 	if Kind(n) == MediaName {
 		return b.insert(ctx, t)
 	}
-	return t.SetBootDevice(ctx, driver.BootDevice{Device: "pxe", Persistent: persistent})
+	if err := b.checkHTTP(t); err != nil {
+		return err
+	}
+	return b.setNetwork(ctx, t, persistent)
 }
 
 // holdRamdisk holds what the ramdisk is loaded from.
@@ -260,7 +266,7 @@ func (b *Boot) holdRamdisk(ctx context.Context, n *ingot.Node) (err error) {
 // hold makes a file available to the machine of a node, by whatever its boot interface loads from.
 func (b *Boot) hold(ctx context.Context, n *ingot.Node, href string) (ingot.File, error) {
 	id, image := glance.ID(href)
-	if image && b.o.Swift != nil && Kind(n) == Name {
+	if image && b.o.Swift != nil && (Kind(n) == Name || Kind(n) == HTTPIPXEName) {
 		return b.o.Swift.Image(ctx, id)
 	}
 	return b.o.Files.Hold(ctx, href)
@@ -355,20 +361,22 @@ func (b *Boot) PrepareInstance(ctx context.Context, t *driver.Task) error {
 	if err != nil {
 		return err
 	}
-	device := "disk"
 	n.BootIntent = ingot.BootDisk
 	b.eject(ctx, t)
 	if driver.BootsFromNetwork(n) {
-		device = "pxe"
 		n.BootIntent = ingot.BootInstance
 		if d := netboot.Decide(n); d.Problem != "" {
 			return ingot.Errorf(ingot.Internal, "node %s: %s", n.UUID, d.Problem)
 		}
+		b.prepareInstanceMedium(n)
 	}
 	if err := b.switchTo(ctx, t); err != nil {
 		return err
 	}
-	return t.SetBootDevice(ctx, driver.BootDevice{Device: device, Persistent: persistent})
+	if n.BootIntent == ingot.BootInstance {
+		return b.setNetwork(ctx, t, persistent)
+	}
+	return t.SetBootDevice(ctx, driver.BootDevice{Device: "disk", Persistent: persistent})
 }
 
 // CleanUpInstance leaves the machine without anything of ours to boot; held files stay for others.

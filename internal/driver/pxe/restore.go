@@ -16,11 +16,13 @@ import (
 // keeperKey is where DriverInternalInfo has the server that looks after the media of the deployment.
 const keeperKey = "boot_medium_keeper"
 
-// Bereft tells whether a machine that has not called yet has media of which a dead server was the keeper. What
-// is in Swift needs none, and what is read at the service address always has one.
+// Bereft tells whether a machine that has not called yet has media of which a dead server was the keeper, or
+// was told to boot from it by HTTP. What is in Swift needs none, and what is read at the service address always
+// has one.
 func (b *Boot) Bereft(n *ingot.Node) bool {
 	keeper := driver.Text(n.DriverInternalInfo, keeperKey)
-	if keeper == "" || keeper == b.o.MediaURL || Kind(n) != MediaName || n.ProvisionState != string(lifecycle.WaitCallBack) ||
+	if keeper == "" || keeper == b.o.MediaURL || !fromMedium(n) && !byHTTP(n) ||
+		n.ProvisionState != string(lifecycle.WaitCallBack) ||
 		n.BootIntent != ingot.BootDeploy || n.Attempt == nil || n.Attempt.Called() {
 		return false
 	}
@@ -32,6 +34,9 @@ func (b *Boot) Bereft(n *ingot.Node) bool {
 // Restore leaves media alone that can be read where they are: the machine may be booting from them.
 func (b *Boot) Restore(ctx context.Context, t *driver.Task) error {
 	n := t.Node
+	if byHTTP(n) {
+		return b.restoreHTTP(ctx, t)
+	}
 	media, ok := t.Driver.Management.(driver.Media)
 	if !ok {
 		return ingot.Errorf(ingot.Invalid, "management interface %s inserts no virtual media", n.Interfaces["management"])
@@ -56,6 +61,18 @@ func (b *Boot) Restore(ctx context.Context, t *driver.Task) error {
 	}
 	n.DriverInternalInfo[keeperKey] = next
 	return nil
+}
+
+// restoreHTTP has the BMC tell the machine of this server.
+func (b *Boot) restoreHTTP(ctx context.Context, t *driver.Task) error {
+	persistent, err := b.persistent(t.Node, false)
+	if err == nil {
+		err = b.setNetwork(ctx, t, persistent)
+	}
+	if err == nil {
+		b.keep(t.Node)
+	}
+	return err
 }
 
 // errUnread says that a medium cannot be read where it was.

@@ -36,7 +36,8 @@ type Options = driver.BMCOptions
 // Hardware is the hardware type redfish.
 func Hardware() driver.Hardware {
 	return driver.Hardware{Name: Name, Supported: map[string][]string{
-		"power": {Name}, "management": {Name}, "boot": {"ipxe", "pxe", "redfish-virtual-media"}, "deploy": {"iscsi", "direct"},
+		"power": {Name}, "management": {Name}, "boot": {"ipxe", "pxe", "http-ipxe", "http", "redfish-virtual-media",
+			"redfish-https"}, "deploy": {"iscsi", "direct"},
 		"inspect": {Name, "no-inspect"}, "network": driver.Networks,
 	}}
 }
