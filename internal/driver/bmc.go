@@ -18,6 +18,10 @@ type BMCOptions struct {
 	// PollInterval is how often the power state is read while it changes, after a quicker start;
 	// 0 is one second.
 	PollInterval time.Duration
+	// Alone waits until no other conductor talks to the BMC of a node at an address, until done is called; nil:
+	// there is no other. It lets those pass at once whose BMC is no other node's: who works on those is
+	// decided by their reservation.
+	Alone func(ctx context.Context, n *ingot.Node, address string) (done func(), err error)
 	// DefaultBootMode is that of nodes which do not say: uefi or bios; "" is uefi. It decides
 	// in which mode the BMC is asked to boot.
 	DefaultBootMode string
@@ -70,7 +74,7 @@ type Attempt struct {
 // was done, it gets as long as one that was lost. try calls answered when the BMC has let it in.
 func (b *BMCs) Ask(ctx context.Context, t *Task, address string,
 	try func(ctx context.Context, answered func()) Attempt) error {
-	done, err := b.turns.take(ctx, address)
+	done, err := b.turn(ctx, t.Node, address)
 	if err != nil {
 		return err
 	}
@@ -93,7 +97,24 @@ func (b *BMCs) Ask(ctx context.Context, t *Task, address string,
 	}
 }
 
-// take waits until nobody else talks to the BMC.
+// turn waits until nobody else talks to the BMC of a node, here or elsewhere.
+func (b *BMCs) turn(ctx context.Context, n *ingot.Node, address string) (done func(), err error) {
+	here, err := b.turns.take(ctx, address)
+	if err != nil || b.Alone == nil {
+		return here, err
+	}
+	everywhere, err := b.Alone(ctx, n, address)
+	if err != nil {
+		here()
+		return nil, err
+	}
+	return func() {
+		everywhere() // first: who waits here asks the others next
+		here()
+	}, nil
+}
+
+// take waits until nobody else in this process talks to the BMC.
 func (b *turns) take(ctx context.Context, address string) (done func(), err error) {
 	b.mu.Lock()
 	token := b.turns[address]

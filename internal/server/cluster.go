@@ -17,7 +17,6 @@ import (
 	"ingot/internal/ingot"
 	"ingot/internal/rpc"
 	"ingot/internal/rpc/remote"
-	"ingot/internal/store"
 	"ingot/internal/vip"
 )
 
@@ -167,20 +166,6 @@ func (s *server) services() (address string, services map[string]string, err err
 	return u.Hostname(), services, nil
 }
 
-// turnAt is the lock of the service address.
-type turnAt struct {
-	store      *store.Store
-	name, life string
-}
-
-var _ vip.Lock = turnAt{}
-
-// Take is of vip.Lock.
-func (t turnAt) Take(ctx context.Context) (bool, error) { return t.store.Lock(ctx, t.name, t.life) }
-
-// Give is of vip.Lock.
-func (t turnAt) Give(ctx context.Context) error { return t.store.Unlock(ctx, t.name, t.life) }
-
 // share makes the holder of the service address, if there is one.
 func (s *server) share() error {
 	at := s.boot.Service
@@ -188,7 +173,7 @@ func (s *server) share() error {
 		return nil
 	}
 	s.shared = &vip.Holder{Address: at, Log: s.log,
-		Lock: turnAt{s.store, "address " + at.String(), s.boot.Life},
+		Lock: turn{s.store, "address " + at.String(), s.boot.Life},
 		Left: s.conductor.LeaseLeft, Lease: s.conductor.Lease,
 		Willing: func() bool { return ingot.Takes(s.conductor.Members(), s.hostname) },
 	}

@@ -42,7 +42,7 @@ func (s *server) table(bootURL string) (*driver.Table, error) {
 		enabled = append(enabled, hardware[i])
 	}
 	bmcs := driver.BMCOptions{DefaultBootMode: s.cfg.Deploy.DefaultBootMode,
-		Timeout: time.Duration(s.cfg.Conductor.BMCTimeout)}
+		Timeout: time.Duration(s.cfg.Conductor.BMCTimeout), Alone: s.alone()}
 	byIPMI, byRedfish := ipmi.New(bmcs), redfish.New(bmcs)
 	byILO := byRedfish.ILO(redfish.ILOOptions{Timeout: time.Duration(s.cfg.ILO.ClientTimeout),
 		Port: s.cfg.ILO.ClientPort})

@@ -119,7 +119,8 @@ CREATE TABLE nodes (
     attempt                TEXT,
     created_at             BIGINT NOT NULL,
     updated_at             BIGINT
-, instance TEXT, traits TEXT NOT NULL DEFAULT '[]');
+, instance TEXT, traits TEXT NOT NULL DEFAULT '[]', bmc TEXT NOT NULL DEFAULT '');
+CREATE INDEX nodes_bmc ON nodes (bmc) WHERE bmc <> '';
 CREATE INDEX nodes_bucket ON nodes (substr(uuid, 34), id);
 CREATE INDEX nodes_conductor_group ON nodes (conductor_group, id);
 CREATE INDEX nodes_created_at ON nodes (created_at, id);
