@@ -13,7 +13,6 @@ import (
 
 	"ingot/internal/agent/command"
 	"ingot/internal/agent/device"
-	"ingot/internal/deploy"
 )
 
 // agentPort is where conductors look for agents.
@@ -39,8 +38,8 @@ type service struct {
 	ends     chan ending // of one place: what a command wants to become of the machine
 
 	mu       sync.Mutex
-	written  *deploy.Result // guarded by mu: of the last image
-	exported *target        // guarded by mu
+	written  *written // guarded by mu: the last image
+	exported *target  // guarded by mu
 }
 
 // machine is what commands do to the machine. Tests have another one.

@@ -623,8 +623,12 @@ func TestWhatCannotBeWrittenIsSaid(t *testing.T) {
 		{imageInfo(image), "InvalidCommandParamsError", "no urls"},
 		{imageInfo(image, "file:///etc/passwd"), "InvalidCommandParamsError", "http and https"},
 		{imageInfo(image, "swift://x/y"), "InvalidCommandParamsError", "http and https"},
-		{with(imageInfo(image, url), "image_type", "partition"), "InvalidCommandParamsError", "interface iscsi"},
-		{with(imageInfo(image, url), "root_mb", 10240), "InvalidCommandParamsError", "interface iscsi"},
+		{with(imageInfo(image, url), "image_type", "partition"), "InvalidCommandParamsError", "no root_mb"},
+		{with(imageInfo(image, url), "root_mb", 10240), "InvalidCommandParamsError", "the disk has 16 MiB"},
+		{with(imageInfo(image, url), "root_mb", -1), "InvalidCommandParamsError", "no size in MiB"},
+		{with(imageInfo(image, url), "root_mb", "1e300"), "InvalidCommandParamsError", "no size in MiB"},
+		{with(imageInfo(image, url), "root_mb", "9"), "ImageWriteError", "begins with no file system"},
+		{with(imageInfo(image, url), "root_mb", 2), "ImageWriteError", "the root partition has only"},
 		{with(imageInfo(image, url), "disk_format", "vmdk"), "InvalidCommandParamsError", "qemu-img"},
 		{with(imageInfo(image, url), "disk_format", "qcow2"), "ImageDownloadError", "the content is raw"},
 		{with(imageInfo(image, url), "os_hash_value", nil), "InvalidCommandParamsError", "Missing are"},
@@ -937,6 +941,9 @@ func TestHeartbeatsGoOnAtTheirPace(t *testing.T) {
 func FuzzParseStep(f *testing.F) {
 	f.Add([]byte(`{"step": {"step": "write_image", "interface": "deploy", "args": {"image_info": {"urls": ` +
 		`["http://x/y"], "root_mb": null, "os_hash_algo": null}, "configdrive": "H4sI"}}, "deploy_version": {"ingot": "1"}}`))
+	f.Add([]byte(`{"step": {"step": "write_image", "args": {"image_info": {"urls": ["http://x/y"], "root_mb": "10", ` +
+		`"swap_mb": 1, "ephemeral_mb": 1.5, "ephemeral_format": "ext4", "preserve_ephemeral": "True", "disk_label": "gpt", ` +
+		`"image_type": "partition", "boot_option": "local", "deploy_boot_mode": "bios"}}}}`))
 	f.Add([]byte(`{"step": {"step": 5}, "deploy_version": null}`))
 	f.Add([]byte(`{"step": {"step": "x", "args": null}, "deploy_version": []}`))
 	f.Fuzz(func(t *testing.T, params []byte) {
@@ -945,8 +952,12 @@ func FuzzParseStep(f *testing.F) {
 			return
 		}
 		args, err := agent.ParseWriteArgs(step.Args)
-		if err == nil && len(args.Image.URLs) == 0 {
-			t.Errorf("%q has no URL", params)
+		if err != nil {
+			return
+		}
+		if i := args.Image; len(i.URLs) == 0 || i.RootMB < 0 || i.SwapMB < 0 || i.EphemeralMB < 0 ||
+			i.RootMB+i.SwapMB+i.EphemeralMB < 0 || i.Type == "partition" && i.RootMB == 0 {
+			t.Errorf("%q: %+v", params, i)
 		}
 	})
 }

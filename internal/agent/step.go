@@ -171,13 +171,7 @@ func (s *service) partitionUUIDs(context.Context, json.RawMessage, *command.Job)
 	if s.written == nil {
 		return map[string]any{}, nil
 	}
-	return map[string]any{"partitions": map[string]string{}, "root uuid": rootUUID(*s.written)}, nil
-}
-
-// installBootloader has nothing to do: a whole-disk image has its own, which a BIOS finds in its first
-// sector and UEFI by its default path on the EFI system partition.
-func (s *service) installBootloader(context.Context, json.RawMessage, *command.Job) (any, error) {
-	return "nothing to do: whole-disk images bring their boot loader", nil
+	return map[string]any{"partitions": s.written.partitions(), "root uuid": s.written.rootUUID()}, nil
 }
 
 // endBy ends the agent when its answer is on the way.

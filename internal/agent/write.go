@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"ingot/internal/agent/command"
+	"ingot/internal/agent/device"
 	"ingot/internal/configdrive"
 	"ingot/internal/deploy"
 	"ingot/internal/image"
@@ -38,9 +39,9 @@ type ImageInfo struct {
 	Algorithm string   `json:"os_hash_algo"`
 	Value     string   `json:"os_hash_value"`
 	Checksum  string   `json:"checksum"`
-	// Type is whole-disk or partition. Conductors up to 2023 tell by RootMB.
-	Type   string `json:"image_type"`
-	RootMB any    `json:"root_mb"`
+	// Type is whole-disk or partition. Conductors up to 2023 tell by root_mb.
+	Type string `json:"image_type"`
+	Partitions
 	// ConfigDrive is what conductors say here as well as beside.
 	ConfigDrive any            `json:"configdrive"`
 	Proxies     map[string]any `json:"proxies"`
@@ -66,15 +67,17 @@ func ParseWriteArgs(params json.RawMessage) (WriteArgs, error) {
 	switch {
 	case len(i.URLs) == 0:
 		return WriteArgs{}, command.BadParams("image_info has no urls")
-	case i.Type == "partition", i.Type == "" && i.RootMB != nil:
-		return WriteArgs{}, command.BadParams("the image is a partition image, which this agent does not " +
-			"write: use a whole-disk image, or deploy interface iscsi")
 	case i.Strategy != "" && i.Strategy != "http_basic":
 		return WriteArgs{}, command.BadParams("image_server_auth_strategy is %.40q; only http_basic is known",
 			i.Strategy)
 	case len(i.Proxies) > 0:
 		return WriteArgs{}, command.BadParams("this agent knows no proxies: publish the image where the " +
 			"machine reaches it, and remove image_http_proxy and image_https_proxy from driver_info")
+	}
+	if i.isPartition() {
+		if _, err := i.request(); err != nil {
+			return WriteArgs{}, err
+		}
 	}
 	for _, from := range i.URLs {
 		u, err := url.Parse(from)
@@ -94,6 +97,10 @@ func ParseWriteArgs(params json.RawMessage) (WriteArgs, error) {
 	}
 	a.Image.ConfigDrive = nil
 	return a, nil
+}
+
+func (i ImageInfo) isPartition() bool {
+	return i.Type == "partition" || i.Type == "" && i.RootMB > 0
 }
 
 // place is a URL without what may be secret: user, query and fragment. Whoever asks how commands fare
@@ -148,19 +155,32 @@ func (s *service) writeImage(ctx context.Context, args WriteArgs, job *command.J
 		return "", command.Errorf(writeError, "%v. Is it lent by iSCSI?", err)
 	}
 	defer disk.Close()
+	plan, err := s.planFor(args.Image, disk, opt.ConfigDrive)
+	if err != nil {
+		return "", err
+	}
 	s.say("writing the image to %s", c.disk)
-	r, err := s.writeFromAny(ctx, args.Image, client, disk, opt)
+	r, err := s.writeFromAny(ctx, client, disk, writing{args.Image, plan, opt})
 	if err != nil {
 		s.say("error: %s", printable(err.Error()))
 		return "", err
 	}
+	w := written{Result: r, plan: plan, disk: c.disk.Name,
+		local: strings.EqualFold(args.Image.BootOption, "local")}
 	s.mu.Lock()
-	s.written = &r
+	s.written = &w
 	s.mu.Unlock()
 	s.say("image written and verified: %d bytes in %s, with %d MiB of memory above the idle agent", r.Read,
 		r.Duration.Round(time.Millisecond), (peakMemory()-idle)>>20)
 	return fmt.Sprintf("image (%s) written to device /dev/%s root_uuid=%s", args.Image.ID, c.disk.Name,
-		rootUUID(r)), nil
+		w.rootUUID()), nil
+}
+
+// writing is what is written to a disk.
+type writing struct {
+	info ImageInfo
+	plan *deploy.Plan // of a partition image; nil: of a whole disk
+	opt  deploy.Options
 }
 
 const (
@@ -191,18 +211,18 @@ func (p *patience) over(now time.Time) bool { return now.After(p.end) }
 // writeFromAny tries the URLs one after the other, again and again. One that has no image, or another
 // one, is not asked again. What went wrong with the disk, or with an image that does not fit, another
 // source would not change.
-func (s *service) writeFromAny(ctx context.Context, info ImageInfo, client *http.Client,
-	disk deploy.Disk, opt deploy.Options) (deploy.Result, error) {
+func (s *service) writeFromAny(ctx context.Context, client *http.Client, disk *device.Disk,
+	job writing) (deploy.Result, error) {
 	fetch := image.Options{Client: client, AllowMD5: s.standing.MD5,
 		Note: func(text string) { s.say("%s", printable(text)) }}
-	if len(info.URLs) > 1 {
+	if len(job.info.URLs) > 1 {
 		fetch.Retries = 1 // the next one is likelier to be there than this one to come back
 	}
-	sources, left := slices.Clone(info.URLs), patience{length: s.patience}
+	sources, left := slices.Clone(job.info.URLs), patience{length: s.patience}
 	for pause := s.pause; ; pause = min(pause*2, longestSourcePause) {
 		var failed sourceError
 		for i := 0; i < len(sources); {
-			r, err := s.writeFrom(ctx, info, sources[i], fetch, disk, opt)
+			r, err := s.writeFrom(ctx, sources[i], fetch, disk, job)
 			if err == nil || !errors.As(err, &failed) || ctx.Err() != nil {
 				return r, err
 			}
@@ -248,9 +268,9 @@ func lost(err error, after int64) sourceError {
 }
 
 // writeFrom writes the image from one URL. An error is a sourceError or a *command.Fault.
-func (s *service) writeFrom(ctx context.Context, info ImageInfo, from string, fetch image.Options,
-	disk deploy.Disk, opt deploy.Options) (deploy.Result, error) {
-	ref, err := info.reference(from, fetch)
+func (s *service) writeFrom(ctx context.Context, from string, fetch image.Options, disk *device.Disk,
+	job writing) (deploy.Result, error) {
+	ref, err := job.info.reference(from, fetch)
 	if err != nil {
 		return deploy.Result{}, command.BadParams("%v", err)
 	}
@@ -272,7 +292,7 @@ func (s *service) writeFrom(ctx context.Context, info ImageInfo, from string, fe
 	}
 	defer img.Close()
 	w := &watched{Image: img}
-	r, err := deploy.WriteImage(ctx, disk, w, opt)
+	r, err := put(ctx, disk, w, job)
 	switch {
 	case err == nil:
 		return r, nil
@@ -308,15 +328,6 @@ func (s *service) imageClient() *http.Client {
 		TLSHandshakeTimeout: 10 * time.Second,
 		TLSClientConfig:     &tls.Config{InsecureSkipVerify: s.params.Insecure},
 	}}
-}
-
-// rootUUID is what conductors are told of a whole-disk image: the disk signature of an MBR, empty
-// without one.
-func rootUUID(r deploy.Result) string {
-	if r.DiskID == 0 {
-		return ""
-	}
-	return fmt.Sprintf("0x%08x", r.DiskID)
 }
 
 // eraseMetadata zeroes the ends of disks, where partition tables and RAID metadata are.

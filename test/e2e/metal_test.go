@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -64,16 +65,19 @@ func TestMachineIsDeployedBesideAForeignDHCPServer(t *testing.T) {
 // TestS1_4_APartitionImageBootsItsKernelFromTheNetwork deploys the content of a root partition. Its
 // kernel and ramdisk come from the network at each start, also from a server that was restarted.
 func TestS1_4_APartitionImageBootsItsKernelFromTheNetwork(t *testing.T) {
-	for _, firmware := range []sim.Firmware{sim.BIOS, sim.UEFI} {
-		t.Run(string(firmware), func(t *testing.T) {
-			l, m := start(t, sim.MachineSpec{Firmware: firmware, DiskSize: 4 << 30})
+	for _, c := range []struct {
+		firmware sim.Firmware
+		deploy   string
+	}{{sim.BIOS, "iscsi"}, {sim.UEFI, "iscsi"}, {sim.UEFI, "direct"}} {
+		t.Run(string(c.firmware)+" "+c.deploy, func(t *testing.T) {
+			l, m := start(t, sim.MachineSpec{Firmware: c.firmware, DiskSize: 4 << 30})
 			root, err := l.RootImage(t.Context())
 			if err != nil {
 				t.Fatal(err)
 			}
 			kernel := copyKernel(t, l)
 			enroll(t, l, m)
-			baremetal(t, l, "node", "set", m.Spec().Name,
+			baremetal(t, l, "node", "set", m.Spec().Name, "--deploy-interface", c.deploy,
 				"--instance-info", "image_source=file://"+root.Path,
 				"--instance-info", "image_os_hash_algo=sha256",
 				"--instance-info", "image_os_hash_value="+root.SHA256,
@@ -127,6 +131,14 @@ func copyKernel(t *testing.T, l *lab.Lab) string {
 // TestS1_4_APartitionImageBootsByItsOwnLoader deploys the content of a root partition that brings a
 // boot loader, away from where it was made.
 func TestS1_4_APartitionImageBootsByItsOwnLoader(t *testing.T) {
+	for _, deploy := range []string{"iscsi", "direct"} {
+		t.Run(deploy, func(t *testing.T) { bootsItsLoader(t, deploy) })
+	}
+}
+
+// bootsItsLoader is that by a deploy interface.
+func bootsItsLoader(t *testing.T, deploy string) {
+	t.Helper()
 	l, m := start(t, sim.MachineSpec{Firmware: sim.BIOS})
 	disk, err := os.ReadFile(l.Files.Image.RawPath)
 	if err != nil {
@@ -141,7 +153,7 @@ func TestS1_4_APartitionImageBootsByItsOwnLoader(t *testing.T) {
 	t.Cleanup(func() { os.Remove(path) })
 	sum := sha256.Sum256(partition)
 	enroll(t, l, m)
-	baremetal(t, l, "node", "set", m.Spec().Name,
+	baremetal(t, l, "node", "set", m.Spec().Name, "--deploy-interface", deploy,
 		"--instance-info", "image_source=file://"+path,
 		"--instance-info", "image_os_hash_algo=sha256",
 		"--instance-info", "image_os_hash_value="+hex.EncodeToString(sum[:]),
@@ -152,8 +164,14 @@ func TestS1_4_APartitionImageBootsByItsOwnLoader(t *testing.T) {
 	if err := l.Booted(t.Context(), m); err != nil {
 		t.Fatal(err)
 	}
-	inOrder(t, timeline(t, l, m), []sign{
-		{"image", "partitions: msdos: 1 swap1 16 MiB at 1 MiB, 2 root 256 MiB at 17 MiB"},
-		{"image", "image written and verified"},
-	})
+	const plan = "partitions: msdos: 1 swap1 16 MiB at 1 MiB, 2 root 256 MiB at 17 MiB"
+	signs := []sign{{"image", plan}, {"image", "image written and verified"}}
+	if deploy == "direct" { // the agent says it, on its console
+		signs = signs[1:]
+		console, err := os.ReadFile(m.Console().Path())
+		if err != nil || !bytes.Contains(console, []byte(plan)) {
+			t.Errorf("the agent does not say %q (%v)", plan, err)
+		}
+	}
+	inOrder(t, timeline(t, l, m), signs)
 }

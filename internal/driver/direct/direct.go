@@ -43,6 +43,9 @@ type Options struct {
 	Servers func(driver string) []string
 	// Local says that agents may be on this host, as those of simulated machines are.
 	Local bool
+	// DefaultBootMode is that of nodes which do not say: uefi or bios; "" is uefi. It decides about the kind of
+	// partition table of partition images.
+	DefaultBootMode string
 	// Silence is how long an agent that writes an image may be silent; 0 is 10 minutes. Ironic's own sends
 	// a heartbeat every 90 to 180 s.
 	Silence time.Duration
@@ -114,7 +117,7 @@ func (d *Deploy) Execute(ctx context.Context, t *driver.Task, s ingot.Step) (dri
 	case stepWrite:
 		return d.writeImage(ctx, t)
 	case stepPrepare:
-		return driver.Done, t.Driver.Boot.PrepareInstance(ctx, t)
+		return d.prepareBoot(ctx, t)
 	case stepTearDown:
 		return driver.Done, d.tearDownAgent(ctx, t)
 	case stepBoot:
@@ -128,14 +131,17 @@ func (d *Deploy) Execute(ctx context.Context, t *driver.Task, s ingot.Step) (dri
 
 // WaitsFor tells what the waiting steps wait for.
 func (d *Deploy) WaitsFor(n *ingot.Node, s ingot.Step) (what, check string) {
-	if s.Name == stepWrite {
+	if command, ordered := orders[s.Name]; ordered {
 		where := "its address"
 		if n.Attempt != nil && n.Attempt.Agent != nil {
 			where = n.Attempt.Agent.URL
 		}
-		return "the agent in the deploy ramdisk to write the image",
-			"that the conductor reaches the agent at " + where + ", and the agent the server of the " +
-				"image; and the machine's console"
+		what := "the agent in the deploy ramdisk to write the image"
+		if command == loaderName {
+			what = "the agent in the deploy ramdisk to install the boot loader"
+		}
+		return what, "that the conductor reaches the agent at " + where + ", and the agent the server of the " +
+			"image; and the machine's console"
 	}
 	return "the agent in the deploy ramdisk to send its first heartbeat",
 		"that the machine boots from its network card or its virtual CD (boot order, cable, DHCP on " +
@@ -155,13 +161,11 @@ func (d *Deploy) Preflight(ctx context.Context, t *driver.Task) error {
 // Validate checks instance_info: an image that can be fetched and verified, and nothing asked for that this
 // interface would silently leave undone.
 func (d *Deploy) Validate(_ context.Context, t *driver.Task) error {
-	n := t.Node
-	if driver.IsPartitionImage(n) {
-		return ingot.Errorf(ingot.Invalid, "the image of node %s is a partition image (image_type, kernel or "+
-			"ramdisk say so), and deploy interface direct writes whole-disk images only; use deploy "+
-			"interface iscsi: baremetal node set %s --deploy-interface iscsi", n.UUID, n.UUID)
+	if err := d.source.Validate(t.Node); err != nil || !driver.IsPartitionImage(t.Node) {
+		return err
 	}
-	return d.source.Validate(n)
+	_, err := source.LayoutOf(t.Node, d.o.DefaultBootMode)
+	return err
 }
 
 // bootRamdisk starts the machine into the ramdisk. When its agent has sent a heartbeat there is nothing

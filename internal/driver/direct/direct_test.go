@@ -8,6 +8,7 @@ import (
 	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -48,18 +49,21 @@ type rig struct {
 	agent *ipatest.Agent
 	task  *driver.Task
 
-	mu     sync.Mutex
-	given  map[string]any      // guarded by mu; parameters of the last write
-	fails  error               // guarded by mu; what comes of a write
-	result any                 // guarded by mu; what it says of it
-	steps  func() (any, error) // guarded by mu; what comes of the question for steps; nil: agentSteps
-	notes  []string            // guarded by mu
-	saves  int                 // guarded by mu
+	mu          sync.Mutex
+	given       map[string]any      // guarded by mu; parameters of the last write
+	fails       error               // guarded by mu; what comes of a write
+	result      any                 // guarded by mu; what it says of it
+	steps       func() (any, error) // guarded by mu; what comes of the question for steps; nil: agentSteps
+	root        string              // guarded by mu; by what the root is known
+	loader      map[string]any      // guarded by mu; parameters of the last boot loader
+	loaderFails error               // guarded by mu
+	notes       []string            // guarded by mu
+	saves       int                 // guarded by mu
 }
 
 func newRig(t *testing.T, change func(*direct.Options)) *rig {
 	t.Helper()
-	r := &rig{t: t, dir: t.TempDir()}
+	r := &rig{t: t, dir: t.TempDir(), root: "0x04030201"}
 	o := direct.Options{Local: true, URL: base, Servers: func(driver string) []string {
 		return []string{base, "http://192.0.2.2:8080", "http://192.0.2.3:8080", "http://192.0.2.4:8080",
 			"http://192.0.2.5:8080"}
@@ -71,11 +75,15 @@ func newRig(t *testing.T, change func(*direct.Options)) *rig {
 	r.Deploy = direct.New(o)
 	r.agent = ipatest.Start(t, func(_ context.Context, name string, params json.RawMessage,
 		_ func(int64, int64)) (any, error) {
-		if name == "standby.get_partition_uuids" {
-			return map[string]any{"root uuid": "0x04030201", "partitions": map[string]any{}}, nil
-		}
 		r.mu.Lock()
 		defer r.mu.Unlock()
+		switch name {
+		case "standby.get_partition_uuids":
+			return map[string]any{"root uuid": r.root, "partitions": map[string]any{}}, nil
+		case "image.install_bootloader":
+			r.loader = nil
+			return nil, errors.Join(json.Unmarshal(params, &r.loader), r.loaderFails)
+		}
 		if name == "deploy.get_deploy_steps" {
 			if r.steps != nil {
 				return r.steps()
@@ -398,21 +406,112 @@ func TestAFailureOfTheAgentTellsNoSecrets(t *testing.T) {
 	}
 }
 
-func TestPartitionImagesAreForAnotherInterface(t *testing.T) {
+// partition makes the image of the node a partition image.
+func (r *rig) partition(more ingot.Object) {
+	r.t.Helper()
+	r.image([]byte("image"), false)
+	r.root = "6f0d2a1c-58b3-4c5e-9c66-0c2b8f3f9a10"
+	r.task.Node.Instance = &ingot.Instance{}
+	for k, v := range more {
+		r.task.Node.InstanceInfo[k] = v
+	}
+	if err := r.Validate(r.t.Context(), r.task); err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+func TestAnAgentIsToldThePartitionsOfAPartitionImage(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct{ info, want ingot.Object }{
+		"from the network": {ingot.Object{"kernel": "http://k", "ramdisk": "http://r", "root_gb": 10, "swap_mb": "512",
+			"ephemeral_gb": 1.5, "preserve_ephemeral": "yes"},
+			ingot.Object{"image_type": "partition", "root_mb": 10240, "swap_mb": 512, "ephemeral_mb": 1536,
+				"ephemeral_format": "ext4", "preserve_ephemeral": true, "disk_label": "gpt", "deploy_boot_mode": "uefi",
+				"boot_option": "netboot"}},
+		"from the disk": {ingot.Object{"image_type": "partition", "root_gb": 0.0045,
+			"capabilities": "boot_option:local,boot_mode:bios"},
+			ingot.Object{"image_type": "partition", "root_mb": 5, "swap_mb": 0, "ephemeral_mb": 0,
+				"preserve_ephemeral": false, "disk_label": "msdos", "deploy_boot_mode": "bios", "boot_option": "local"}},
+	} {
+		r := newRig(t, nil)
+		r.partition(c.info)
+		told, n := r.write(), r.task.Node
+		for k, want := range c.want {
+			if fmt.Sprint(told[k]) != fmt.Sprint(want) {
+				t.Errorf("%s: %s is %v, want %v", name, k, told[k], want)
+			}
+		}
+		if n.Instance.RootUUID != r.root || n.DriverInternalInfo["root_uuid_or_disk_id"] != r.root ||
+			n.DriverInternalInfo["is_whole_disk_image"] != false {
+			t.Errorf("%s: %+v, %v", name, n.Instance, n.DriverInternalInfo)
+		}
+		for end := time.Now().Add(20 * time.Second); ; {
+			out, err := r.execute("prepare_instance_boot")
+			if err != nil || time.Now().After(end) {
+				t.Fatal(name, err)
+			}
+			if !out.Wait {
+				break
+			}
+			if h := r.Heard(t.Context(), r.task); h.Done != 0 {
+				t.Errorf("%+v", h)
+			}
+		}
+		if local := name == "from the disk"; local != (r.loader != nil) || local && (r.loader["root_uuid"] != r.root ||
+			r.loader["target_boot_mode"] != "bios") {
+			t.Errorf("%s: boot loader %v", name, r.loader)
+		}
+	}
+}
+
+func TestAPartitionImageThatWouldNotBootIsAFailure(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, nil)
+	r.partition(ingot.Object{"kernel": "http://k", "ramdisk": "http://r", "root_gb": 1})
+	r.root = ""
+	_, err := r.execute("write_image")
+	for end := time.Now().Add(20 * time.Second); err == nil && time.Now().Before(end); {
+		_, err = r.execute("write_image")
+	}
+	if ingot.KindOf(err) != ingot.Invalid || !strings.Contains(err.Error(), "UUID of the root file system") ||
+		r.task.Node.Attempt.Written {
+		t.Errorf("without a UUID: %v", err)
+	}
+	r = newRig(t, nil)
+	r.partition(ingot.Object{"image_type": "partition", "root_gb": 1, "capabilities": "boot_option:local,boot_mode:bios"})
+	r.write()
+	r.loaderFails = errors.New("no boot loader in its boot sector")
+	_, err = r.execute("prepare_instance_boot")
+	for end := time.Now().Add(20 * time.Second); err == nil && time.Now().Before(end); {
+		_, err = r.execute("prepare_instance_boot")
+	}
+	if ingot.KindOf(err) != ingot.Invalid || !strings.Contains(err.Error(), "install_bootloader failed: no boot loader in") {
+		t.Errorf("without a boot loader: %v", err)
+	}
+	if names := r.agent.Names(); slices.Index(names, "install_bootloader") != len(names)-1 {
+		t.Errorf("%v", names)
+	}
+	for want, info := range map[string]ingot.Object{
+		"root_gb":                 {"kernel": "http://k", "ramdisk": "http://r"},
+		"set kernel and ramdisk":  {"image_type": "partition", "root_gb": 1},
+		"an EFI system partition": {"image_type": "partition", "root_gb": 1, "capabilities": "boot_option:local"},
+	} {
+		r := newRig(t, nil)
+		r.image([]byte("image"), false)
+		for k, v := range info {
+			r.task.Node.InstanceInfo[k] = v
+		}
+		err := r.Validate(t.Context(), r.task)
+		if ingot.KindOf(err) != ingot.Invalid || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v: %v, want %q", info, err, want)
+		}
+	}
+}
+
+func TestAnImageNeedsAChecksum(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, nil)
 	r.image([]byte("image"), false)
-	for _, change := range []ingot.Object{{"image_type": "partition"}, {"kernel": "http://k"}} {
-		info := r.task.Node.InstanceInfo
-		for k, v := range change {
-			info[k] = v
-			err := r.Validate(t.Context(), r.task)
-			if ingot.KindOf(err) != ingot.Invalid || !strings.Contains(err.Error(), "--deploy-interface iscsi") {
-				t.Errorf("%v: %v", change, err)
-			}
-			delete(info, k)
-		}
-	}
 	delete(r.task.Node.InstanceInfo, "image_checksum")
 	if err := r.Validate(t.Context(), r.task); ingot.KindOf(err) != ingot.Invalid {
 		t.Errorf("without a checksum: %v", err)

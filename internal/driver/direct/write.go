@@ -13,6 +13,7 @@ import (
 	"strings"
 
 	"ingot/internal/driver"
+	"ingot/internal/driver/source"
 	"ingot/internal/ingot"
 	"ingot/internal/ipa"
 )
@@ -23,13 +24,27 @@ const (
 	writeName    = "execute_deploy_step"
 )
 
-// writeImage has the agent write the image and waits until it has. Repeated, it finds out from the agent
-// whether it was told before: an agent lives for one attempt, and is given this command once.
+// order is a command that takes an agent its time.
+type order struct {
+	name string // as the agent lists it
+	// start gives it to the agent.
+	start func(context.Context, *driver.Task, *ipa.Client) (*ipa.Command, error)
+	// ended puts on record what came of it; nil: nothing is.
+	ended func(context.Context, *driver.Task, *ipa.Client, *ipa.Command) error
+}
+
+// writeImage has the agent write the image and waits until it has.
 func (d *Deploy) writeImage(ctx context.Context, t *driver.Task) (driver.Outcome, error) {
-	wait := driver.Outcome{Wait: true, Timeout: d.o.Silence}
 	if a := t.Node.Attempt; a != nil && a.Written {
 		return driver.Done, nil
 	}
+	return d.carryOut(ctx, t, order{writeName, d.start, written})
+}
+
+// carryOut gives the agent an order and waits until it has carried it out. Repeated, it finds out from the
+// agent whether it was told before: an agent lives for one attempt, and is given each order once.
+func (d *Deploy) carryOut(ctx context.Context, t *driver.Task, o order) (driver.Outcome, error) {
+	wait := driver.Outcome{Wait: true, Timeout: d.o.Silence}
 	if a := t.Node.Attempt; a != nil && a.Agent != nil && !a.Called() {
 		wait.Renew = true
 		return wait, nil // somebody has restarted the machine: another agent calls
@@ -38,9 +53,25 @@ func (d *Deploy) writeImage(ctx context.Context, t *driver.Task) (driver.Outcome
 	if err != nil {
 		return driver.Done, err
 	}
-	command, err := find(ctx, agent)
+	command, err := find(ctx, agent, o.name)
 	if err == nil && command == nil {
-		command, err = d.start(ctx, t, agent)
+		command, err = o.start(ctx, t, agent)
+		// An answer that is lost, or that another command runs, says nothing of whether it has begun.
+		if kind := ingot.KindOf(err); kind == ingot.Unavailable || kind == ingot.Conflict {
+			if found, _ := find(ctx, agent, o.name); found != nil {
+				command, err = found, nil
+			}
+		}
+	}
+	if err == nil && command.Status == ipa.Running {
+		wait.Renew = true
+		return wait, nil
+	}
+	if err == nil {
+		err = command.Failure()
+	}
+	if err == nil && o.ended != nil {
+		err = o.ended(ctx, t, agent, command)
 	}
 	switch {
 	case ctx.Err() != nil:
@@ -49,18 +80,8 @@ func (d *Deploy) writeImage(ctx context.Context, t *driver.Task) (driver.Outcome
 		// It sends heartbeats: with each it is tried again, until the time is up.
 		d.unreachable(t, err)
 		return wait, nil
-	case err != nil:
-		return driver.Done, err
-	case command.Status == ipa.Running:
-		wait.Renew = true
-		return wait, nil
 	}
-	if err := command.Failure(); err != nil {
-		return driver.Done, err
-	}
-	written(t, command)
-	rootID(ctx, t.Node, agent)
-	return driver.Done, nil
+	return driver.Done, err
 }
 
 const (
@@ -70,37 +91,37 @@ const (
 	noDiskID = "0x00000000"
 )
 
-// rootID records by what the root file system or the disk is known, as Ironic does. Nothing depends on it: an
-// agent that does not tell is no failure.
-func rootID(ctx context.Context, n *ingot.Node, agent *ipa.Client) {
-	delete(n.DriverInternalInfo, infoRootID)
+// rootID is by what the root file system or the disk is known that the agent has written; "" if it does not
+// tell.
+func rootID(ctx context.Context, agent *ipa.Client) (string, error) {
 	command, err := agent.Run(ctx, "standby.get_partition_uuids", ingot.Object{})
+	if err != nil {
+		return "", err
+	}
 	var result struct {
 		Root string `json:"root uuid"`
 	}
-	if err != nil || json.Unmarshal(command.Result, &result) != nil || result.Root == "" ||
-		result.Root == noDiskID || len(result.Root) > maxRootID {
-		return
+	if json.Unmarshal(command.Result, &result) != nil || result.Root == noDiskID || len(result.Root) > maxRootID {
+		return "", nil
 	}
-	n.DriverInternalInfo[infoRootID] = ipa.Words(result.Root, maxRootID)
+	return ipa.Words(result.Root, maxRootID), nil
 }
 
-// find is the command among those that the agent was given; nil if it was not.
-func find(ctx context.Context, agent *ipa.Client) (*ipa.Command, error) {
+// find is a command among those that the agent was given; nil if it was not.
+func find(ctx context.Context, agent *ipa.Client, name string) (*ipa.Command, error) {
 	all, err := agent.Commands(ctx)
 	if err != nil {
 		return nil, err
 	}
 	for i := len(all) - 1; i >= 0; i-- {
-		if all[i].Name == writeName {
+		if all[i].Name == name {
 			return &all[i], nil
 		}
 	}
 	return nil, nil
 }
 
-// start gives the agent the command. An answer that is lost, or that another command runs, says nothing of
-// whether it has begun.
+// start tells the agent to write the image.
 func (d *Deploy) start(ctx context.Context, t *driver.Task, agent *ipa.Client) (*ipa.Command, error) {
 	versions, err := abilities(ctx, t, agent)
 	if err != nil {
@@ -115,11 +136,6 @@ func (d *Deploy) start(ctx context.Context, t *driver.Task, agent *ipa.Client) (
 		return nil, err
 	}
 	command, err := agent.Start(ctx, writeCommand, params)
-	if kind := ingot.KindOf(err); kind == ingot.Unavailable || kind == ingot.Conflict {
-		if found, _ := find(ctx, agent); found != nil {
-			return found, nil
-		}
-	}
 	if err != nil {
 		return nil, err
 	}
@@ -145,19 +161,37 @@ func abilities(ctx context.Context, t *driver.Task, agent *ipa.Client) (map[stri
 	return can.Versions, nil
 }
 
-// written records that the image is on the disk.
-func written(t *driver.Task, command *ipa.Command) {
-	n := t.Node
+// written records that the image is on the disk, and by what its root is known. A partition image is found by
+// that when it boots; for a whole disk nothing depends on it, and an agent that does not tell is no failure.
+func written(ctx context.Context, t *driver.Task, agent *ipa.Client, command *ipa.Command) error {
+	n, whole := t.Node, !driver.IsPartitionImage(t.Node)
+	root, err := rootID(ctx, agent)
+	switch {
+	case whole:
+	case err != nil:
+		return fmt.Errorf("ask the agent for the UUID of the root file system: %w", err)
+	case root == "":
+		return ingot.Errorf(ingot.Invalid, "the agent does not tell the UUID of the root file system that it has "+
+			"written, by which the machine would find it; look at its console, or use a whole-disk image")
+	}
 	n.Attempt.Written = true
 	if n.DriverInternalInfo == nil {
 		n.DriverInternalInfo = ingot.Object{}
 	}
-	n.DriverInternalInfo[infoWholeDisk] = true
+	n.DriverInternalInfo[infoWholeDisk] = whole
+	delete(n.DriverInternalInfo, infoRootID)
+	if root != "" {
+		n.DriverInternalInfo[infoRootID] = root
+	}
+	if !whole && n.Instance != nil {
+		n.Instance.RootUUID = root
+	}
 	text := "image written and verified by the agent"
 	if said := deployResult(command.Result); said != "" {
 		text += ": " + said
 	}
 	t.Note(ingot.Entry{Source: "image", Text: text})
+	return nil
 }
 
 // deployResult is what an agent says of an image that it has written: a text, or, as Ironic's own says it, an
@@ -190,6 +224,9 @@ func (d *Deploy) unreachable(t *driver.Task, err error) {
 	}
 }
 
+// orders are the steps that wait for a command of the agent, with its name.
+var orders = map[string]string{stepWrite: writeName, stepPrepare: loaderName}
+
 // Heard looks after a heartbeat whether the step goes on: the first one is what the first step waits for,
 // and while an image is written the agent is asked how far it is.
 func (d *Deploy) Heard(ctx context.Context, t *driver.Task) driver.Heard {
@@ -198,10 +235,11 @@ func (d *Deploy) Heard(ctx context.Context, t *driver.Task) driver.Heard {
 		return driver.Heard{}
 	}
 	agent, err := d.agent(t.Node)
-	if step.Name != stepWrite || err != nil {
+	order, ordered := orders[step.Name]
+	if !ordered || err != nil {
 		return driver.Heard{GoOn: true} // the step tells of an error
 	}
-	command, err := find(ctx, agent)
+	command, err := find(ctx, agent, order)
 	switch {
 	case err != nil:
 		d.unreachable(t, err)
@@ -248,6 +286,13 @@ func (d *Deploy) params(ctx context.Context, t *driver.Task) (ingot.Object, erro
 		"id": imageID(n), "urls": urls, "disk_format": "raw", "container_format": "bare",
 		"image_type": "whole-disk", "stream_raw_images": true, "node_uuid": n.UUID,
 		"os_hash_algo": p.digest.Algorithm, "os_hash_value": p.digest.Hex, "checksum": p.digest.Hex,
+	}
+	if driver.IsPartitionImage(n) {
+		layout, err := source.LayoutOf(n, d.o.DefaultBootMode)
+		if err != nil {
+			return nil, err
+		}
+		describePartitions(info, n, layout)
 	}
 	drive, err := d.source.Drive(ctx, n)
 	if err != nil {
@@ -301,7 +346,7 @@ func nodeOf(n *ingot.Node) ingot.Object {
 // agentInfo is the part of instance_info that agents look at.
 func agentInfo(info ingot.Object) ingot.Object {
 	out := ingot.Object{}
-	for _, key := range []string{"root_device", "capabilities", "traits", "image_type", "root_gb"} {
+	for _, key := range []string{"root_device", "capabilities", "traits", "image_type", "root_gb", "deploy_boot_mode"} {
 		if v, ok := info[key]; ok {
 			out[key] = v
 		}

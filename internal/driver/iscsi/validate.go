@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"ingot/internal/driver"
+	"ingot/internal/driver/source"
 )
 
 // Resolve records what Glance tells of the image.
@@ -20,6 +21,6 @@ func (d *Deploy) Validate(_ context.Context, t *driver.Task) error {
 	if err := d.source.Validate(t.Node); err != nil || !driver.IsPartitionImage(t.Node) {
 		return err
 	}
-	_, err := d.request(t.Node)
+	_, err := source.LayoutOf(t.Node, d.o.DefaultBootMode)
 	return err
 }
