@@ -64,6 +64,7 @@ type Config struct {
 	API       API       `toml:"api"`
 	Conductor Conductor `toml:"conductor"`
 	Deploy    Deploy    `toml:"deploy"`
+	Agent     Agent     `toml:"agent"`
 	Image     Image     `toml:"image"`
 	Boot      Boot      `toml:"boot"`
 	Cluster   Cluster   `toml:"cluster"`
@@ -75,6 +76,11 @@ type Config struct {
 	PXE       PXE       `toml:"pxe"`
 	Redfish   Redfish   `toml:"redfish"`
 	ILO       ILO       `toml:"ilo"`
+}
+
+// Agent says how agents of deploy interface direct work.
+type Agent struct {
+	ImageDownloadSource string `toml:"image_download_source"`
 }
 
 // IPXE says what machines with boot interface ipxe load from where.
@@ -328,6 +334,7 @@ func Default() Config {
 			DefaultBootMode:  "uefi",
 			PowerOffOnFailed: true,
 		},
+		Agent: Agent{ImageDownloadSource: "http"},
 		Image: Image{
 			Spool:        "/var/lib/ingot/spool",
 			AllowedPaths: []string{"/var/lib/ingot/images"},
@@ -492,6 +499,7 @@ func (c *Config) Check() error {
 		}
 	}
 	oneOf("deploy.default_boot_mode", c.Deploy.DefaultBootMode, "uefi", "bios")
+	oneOf("agent.image_download_source", c.Agent.ImageDownloadSource, "http", "local", "swift")
 	oneOf("api.auth_strategy", c.API.AuthStrategy, NoAuth, HTTPBasic, Tokens)
 	if c.API.AuthStrategy == HTTPBasic && c.API.UserFile == "" {
 		complain("api.http_basic_auth_user_file is empty, which auth_strategy http_basic needs")

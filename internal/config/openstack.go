@@ -83,6 +83,10 @@ func (c *Config) checkOpenStack(complain func(string, ...any)) {
 		complain("ipxe.use_swift needs a cloud: set [keystone_authtoken], or [glance] auth_type and " +
 			"endpoint_override")
 	}
+	if c.Agent.ImageDownloadSource == "swift" && !c.signsIn() {
+		complain("agent.image_download_source is swift, which needs a cloud: set [keystone_authtoken], or [glance] " +
+			"auth_type and endpoint_override")
+	}
 	if c.UsesSwift() && (c.Boot.TFTPRoot != "" || c.Web().Root != "") {
 		complain("ipxe.use_swift and boot.tftp_root or http_root: pages on a disk cannot have URLs that end; " +
 			"leave one of them out")

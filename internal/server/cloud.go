@@ -24,6 +24,8 @@ type cloud struct {
 	neutron *neutron.Client
 	// images are those of Glance in Swift; nil if machines do not fetch from there.
 	images *swift.Images
+	// objects are the same, for agents; nil without Glance.
+	objects *swift.Images
 	// account is the one in Swift that has those images, and virtual media; nil if nobody signs in.
 	account *swift.Account
 	// nova is nil if nobody is told of power states.
@@ -65,12 +67,15 @@ func newCloud(c config.Config) (cloud, error) {
 	}
 	made.account = swift.New(session, swift.Options{URL: g.SwiftURL, Account: g.SwiftAccount,
 		Prefix: g.SwiftAccountPrefix, Version: g.SwiftVersion, Key: g.TempURLKey})
-	if c.UsesSwift() {
-		made.images = &swift.Images{
+	if made.glance != nil {
+		made.objects = &swift.Images{
 			Account:   made.account,
 			Container: g.SwiftContainer, Seed: g.ContainerSeed, Life: time.Duration(g.TempURLDuration),
 			Reuse: g.TempURLCache, StartDelay: time.Duration(g.DownloadStartDelay),
 		}
+	}
+	if c.UsesSwift() {
+		made.images = made.objects
 	}
 	return made, nil
 }
@@ -96,6 +101,16 @@ func (c cloud) Image(ctx context.Context, id string) (ingot.File, error) {
 
 // URL makes a temporary URL of an image.
 func (c cloud) URL(ctx context.Context, id string) (string, error) { return c.images.URL(ctx, id) }
+
+// swiftURL makes temporary URLs for agents, which Swift has accepted; nil without a cloud.
+func (c cloud) swiftURL() func(context.Context, string) (string, error) {
+	if c.objects == nil {
+		return nil
+	}
+	return func(ctx context.Context, id string) (string, error) {
+		return c.objects.Account.Checked(ctx, c.objects.Request(id))
+	}
+}
 
 // teach makes a transport fetch images of Glance, too.
 func (c cloud) teach(t *http.Transport) {

@@ -71,7 +71,8 @@ func (s *server) table(bootURL string) (*driver.Table, error) {
 	write := iscsi.New(iscsi.Options{Image: images,
 		DefaultBootMode: s.cfg.Deploy.DefaultBootMode})
 	pull := direct.New(direct.Options{Image: images, PrivateCA: s.cfg.Image.CAFile != "", URL: bootURL,
-		Servers: s.serving(), DefaultBootMode: s.cfg.Deploy.DefaultBootMode})
+		Servers: s.serving(), DefaultBootMode: s.cfg.Deploy.DefaultBootMode,
+		DownloadSource: s.cfg.Agent.ImageDownloadSource, SwiftURL: s.cloud.swiftURL()})
 	s.boot.ImagesPattern = direct.ImagePattern
 	s.boot.Images = &direct.Images{Deploy: pull, Node: s.store.Node, Note: s.journal.Add, Log: s.log}
 	return &driver.Table{

@@ -13,9 +13,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/url"
 	"slices"
-	"strings"
 	"time"
 
 	"ingot/internal/driver"
@@ -37,6 +35,10 @@ type Options struct {
 	// PrivateCA says that servers of images have certificates of authorities that only this host knows,
 	// and agents do not: conductors serve what is at https URLs.
 	PrivateCA bool
+	// DownloadSource is from where agents fetch images whose nodes do not say, FromHTTP by default.
+	DownloadSource string
+	// SwiftURL makes a temporary URL of an image of Glance; nil: there is no Swift.
+	SwiftURL func(ctx context.Context, id string) (string, error)
 	// URL is where machines reach this conductor, "http://10.77.0.1:8080"; Servers are the URLs of all that
 	// live and have a hardware type, this one included or not, in any order; nil: this one is alone.
 	URL     string
@@ -161,6 +163,9 @@ func (d *Deploy) Preflight(ctx context.Context, t *driver.Task) error {
 // Validate checks instance_info: an image that can be fetched and verified, and nothing asked for that this
 // interface would silently leave undone.
 func (d *Deploy) Validate(_ context.Context, t *driver.Task) error {
+	if _, err := d.downloadSource(t.Node); err != nil {
+		return err
+	}
 	if err := d.source.Validate(t.Node); err != nil || !driver.IsPartitionImage(t.Node) {
 		return err
 	}
@@ -210,8 +215,12 @@ func (d *Deploy) plan(ctx context.Context, t *driver.Task) (plan, error) {
 	if err != nil {
 		return plan{}, err
 	}
-	if d.fetchable(t.Node, facts) {
-		return plan{urls: []string{facts.URL}, digest: facts.Digest}, nil
+	from, err := d.route(ctx, t.Node, ref, facts)
+	if err != nil {
+		return plan{}, err
+	}
+	if from != "" {
+		return plan{urls: []string{from}, digest: facts.Digest}, nil
 	}
 	content, err := image.OpenContent(ctx, ref, d.source.Options(t))
 	if err != nil {
@@ -238,17 +247,6 @@ func (d *Deploy) digest(ctx context.Context, t *driver.Task, content *image.Cont
 		"resize --shrink", d.digestWithin, content.Size()))
 	defer cancel()
 	return content.Digest(ctx, t.FetchProgress())
-}
-
-// fetchable tells whether an agent gets the image from its source and can write it as it comes. Ironic's own
-// agent unpacks nothing, and would not notice; which one it is shows with its first heartbeat.
-func (d *Deploy) fetchable(n *ingot.Node, f image.Facts) bool {
-	u, err := url.Parse(f.URL)
-	if f.URL == "" || err != nil || f.Format != image.Raw || f.Wide || u.Scheme == "https" && d.o.PrivateCA {
-		return false
-	}
-	heard := n.Attempt != nil && n.Attempt.Called() && n.Attempt.Agent != nil
-	return f.Packing == "" || !heard || strings.Contains(n.Attempt.Agent.Version, unpacker)
 }
 
 // servers are the URLs of conductors that serve the content of a node's image, this one first: it has it.

@@ -263,6 +263,59 @@ func TestAnAgentFetchesFromTheSourceWhatItCanReadAndTheRestFromConductors(t *tes
 	}
 }
 
+// From where it comes, the node says, and else the site.
+func TestTheSourceOfADownloadCanBeChosen(t *testing.T) {
+	t.Parallel()
+	raw := bytes.Repeat([]byte("content "), 1<<10)
+	for name, c := range map[string]struct {
+		site, driverInfo string
+		instanceInfo     any
+		conductors       bool
+		refused          string
+	}{
+		"by default":                 {"", "", nil, false, ""},
+		"site":                       {"local", "", nil, true, ""},
+		"driver_info":                {"http", "local", nil, true, ""},
+		"instance_info":              {"http", "local", "http", false, ""},
+		"swift, which is for Glance": {"swift", "", nil, false, ""},
+		"another":                    {"", "", "ftp", false, "known are http, local and swift"},
+		"a number":                   {"", "", 7, false, "known are http, local and swift"},
+	} {
+		r := newRig(t, func(o *direct.Options) {
+			o.DownloadSource = c.site
+			o.SwiftURL = func(context.Context, string) (string, error) { return "", errors.New("not of Glance") }
+		})
+		r.image(raw, true)
+		n := r.task.Node
+		if c.driverInfo != "" {
+			n.DriverInfo["image_download_source"] = c.driverInfo
+		}
+		if c.instanceInfo != nil {
+			n.InstanceInfo["image_download_source"] = c.instanceInfo
+		}
+		err := r.Validate(t.Context(), r.task)
+		if c.refused != "" {
+			if ingot.KindOf(err) != ingot.Invalid || !strings.Contains(err.Error(), c.refused) {
+				t.Errorf("%s: %v", name, err)
+			}
+			continue
+		}
+		if err != nil {
+			t.Fatal(name, err)
+		}
+		urls := r.write()["urls"].([]any)
+		if strings.HasPrefix(urls[0].(string), base) != c.conductors {
+			t.Errorf("%s: %v", name, urls)
+		}
+	}
+	r := newRig(t, func(o *direct.Options) { o.DownloadSource = "swift" })
+	r.image(raw, true)
+	if err := r.Validate(t.Context(), r.task); ingot.KindOf(err) != ingot.Invalid ||
+		!strings.Contains(err.Error(), "no Swift is configured") {
+		t.Errorf("without Swift: %v", err)
+	}
+}
+
 // A file of a few bytes may describe a disk that takes hours to be hashed: the operator hears of it.
 func TestADigestThatTakesTooLongEndsTheDeployment(t *testing.T) {
 	t.Parallel()
