@@ -68,6 +68,60 @@ func setPowerState(c *call) (reply, error) {
 	return accepted(n), nil
 }
 
+// firmwareMinor is the first microversion in which boot mode and Secure Boot can be set.
+const firmwareMinor = 76
+
+func setBootMode(c *call) (reply, error) {
+	n, target, err := c.firmwareTarget()
+	if err != nil {
+		return reply{}, err
+	}
+	mode, _ := target.(string)
+	if mode != "uefi" && mode != "bios" {
+		return reply{}, invalid("Invalid boot mode %s specified; target is 'uefi' or 'bios'", pythonText(target))
+	}
+	if err := c.api.o.Conductor.SetBootMode(c.Context(), n.UUID, mode); err != nil {
+		return reply{}, err
+	}
+	return accepted(n), nil
+}
+
+func setSecureBoot(c *call) (reply, error) {
+	n, target, err := c.firmwareTarget()
+	if err != nil {
+		return reply{}, err
+	}
+	on, err := boolean("target", target)
+	if err != nil {
+		return reply{}, err
+	}
+	if err := c.api.o.Conductor.SetSecureBoot(c.Context(), n.UUID, on.(bool)); err != nil {
+		return reply{}, err
+	}
+	return accepted(n), nil
+}
+
+// firmwareTarget reads what the firmware of a machine is to be. On the way from one state to another it is left
+// alone.
+func (c *call) firmwareTarget() (*node, any, error) {
+	args, err := c.decodeArgs("target")
+	if err != nil {
+		return nil, nil, err
+	}
+	n, err := c.pathNode()
+	if err != nil {
+		return nil, nil, err
+	}
+	if args["target"] == nil {
+		return nil, nil, invalid("Missing mandatory parameter: target")
+	}
+	if !lifecycle.Rests(lifecycle.State(n.ProvisionState)) {
+		return nil, nil, ingot.Errorf(ingot.Conflict, "Node %s is in state %s: how its firmware boots is not changed "+
+			"on the way. Try again when it is over.", n.UUID, n.ProvisionState)
+	}
+	return n, args["target"], nil
+}
+
 // maxTimeout bounds the time a caller may ask a conductor to wait for a power action.
 const maxTimeout = 24 * time.Hour
 

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"flag"
+	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
@@ -127,6 +128,14 @@ func (r *recorder) SetBootDevice(_ context.Context, _ string, d rpc.BootDevice) 
 
 func (r *recorder) SupportedBootDevices(context.Context, string) ([]string, error) {
 	return []string{"pxe", "disk"}, r.note("supported")
+}
+
+func (r *recorder) SetBootMode(_ context.Context, _, mode string) error {
+	return r.note("boot mode " + mode)
+}
+
+func (r *recorder) SetSecureBoot(_ context.Context, _ string, on bool) error {
+	return r.note(fmt.Sprint("secure boot ", on))
 }
 
 func (r *recorder) VIFs(context.Context, string) ([]string, error) {

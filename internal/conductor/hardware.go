@@ -36,7 +36,7 @@ func (c *Conductor) Validate(ctx context.Context, ident string) (map[string]rpc.
 		}
 	}
 	out := map[string]rpc.Validation{}
-	if err := cmp.Or(t.resolve(ctx), checkTraits(n)); composed == nil && err != nil {
+	if err := cmp.Or(t.resolve(ctx), checkTraits(n), d.CheckFirmware(n)); composed == nil && err != nil {
 		built["deploy"] = refused{err}
 	}
 	for _, kind := range driver.Kinds {

@@ -232,7 +232,7 @@ func verify(ctx context.Context, t *task) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, t.c.o.PowerTimeout)
 	defer cancel()
-	state, err := t.driver().Power.PowerState(ctx, t.dt)
+	seen, err := t.dt.Observe(ctx)
 	if err != nil {
 		return err
 	}
@@ -241,8 +241,9 @@ func verify(ctx context.Context, t *task) error {
 			return err
 		}
 	}
-	t.node.PowerState = state
-	t.later(ingot.Entry{Source: "power", Text: "the machine is " + string(state)})
+	t.node.PowerState = seen.Power
+	t.later(ingot.Entry{Source: "power", Text: "the machine is " + string(seen.Power)})
+	t.recordFirmware(seen)
 	return nil
 }
 
@@ -293,7 +294,7 @@ func tearDown(ctx context.Context, t *task) error {
 		return err
 	}
 	t.node.TargetPowerState = ""
-	return errors.Join(t.driver().Deploy.CleanUp(ctx, t.dt), t.disconnect(ctx))
+	return errors.Join(t.dt.EndSecureBoot(ctx), t.driver().Deploy.CleanUp(ctx, t.dt), t.disconnect(ctx))
 }
 
 // forgetInstance drops what belongs to the instance. It happens also when tear-down failed: the

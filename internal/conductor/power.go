@@ -35,31 +35,10 @@ func (c *Conductor) SetPower(ctx context.Context, ident string, r rpc.PowerReque
 		return ingot.Errorf(ingot.Invalid, "Cannot change node power state: target %q is not one "+
 			"of power on, power off, rebooting, soft power off, soft rebooting.", r.Target)
 	}
-	if err := c.pool.enter(); err != nil {
-		return err
-	}
-	if !c.pool.hire() {
-		c.pool.leave()
-		return ingot.Errorf(ingot.Unavailable, "Requested action cannot be performed due to lack "+
-			"of free conductor workers (all %d are busy); try again later.", c.o.Workers)
-	}
-	t, err := c.reserve(ctx, ident)
-	if err == nil {
-		if err = t.beginPower(ctx, r); err != nil {
-			t.release(ctx)
-		}
-	}
-	if err != nil {
-		c.dismiss()
-		c.pool.leave()
-		return err
-	}
-	t.spawn(func(ctx context.Context) {
-		defer c.dismiss()
-		defer t.release(ctx)
-		t.power(ctx, r.Target)
+	return c.work(ctx, ident, action{
+		begin: func(ctx context.Context, t *task) error { return t.beginPower(ctx, r) },
+		do:    func(ctx context.Context, t *task) { t.power(ctx, r.Target) },
 	})
-	return nil
 }
 
 func (t *task) beginPower(ctx context.Context, r rpc.PowerRequest) error {
@@ -126,8 +105,8 @@ func (c *Conductor) watchNode(ctx context.Context, n *ingot.Node) {
 	if n.PowerState != ingot.PowerOn || n.TargetPowerState != "" {
 		return
 	}
-	state, err := c.askPower(ctx, n)
-	if err != nil || state != ingot.PowerOff {
+	seen, err := c.observe(ctx, n)
+	if err != nil || seen.Power != ingot.PowerOff {
 		return
 	}
 	_, err = c.attend(ctx, n.UUID, func(ctx context.Context, t *task) {
@@ -226,7 +205,7 @@ func (c *Conductor) recoverPower(ctx context.Context) error {
 	free, yes := false, true
 	return c.eachNode(ctx, store.NodeFilter{Reserved: &free, Maintenance: &yes,
 		Fault: string(ingot.FaultPower)}, func(n *ingot.Node) {
-		state, err := c.askPower(ctx, n)
+		seen, err := c.observe(ctx, n)
 		if err != nil {
 			return
 		}
@@ -235,9 +214,10 @@ func (c *Conductor) recoverPower(ctx context.Context) error {
 				return
 			}
 			t.node.Maintenance, t.node.MaintenanceReason, t.node.Fault = false, "", ""
-			t.node.PowerState = state
+			t.node.PowerState = seen.Power
+			t.recordFirmware(seen)
 			t.later(ingot.Entry{Source: "power",
-				Text: "the BMC answers again; maintenance ended, the machine is " + string(state)})
+				Text: "the BMC answers again; maintenance ended, the machine is " + string(seen.Power)})
 		})
 	})
 }
@@ -284,27 +264,27 @@ func (c *Conductor) eachOf(ctx context.Context, f store.NodeFilter, fn func(*ing
 	return nil
 }
 
-// askPower reads the power state of the machine without reserving the node.
-func (c *Conductor) askPower(ctx context.Context, n *ingot.Node) (ingot.PowerState, error) {
+// observe reads the power state of the machine, and what its BMC tells besides, without reserving the node.
+func (c *Conductor) observe(ctx context.Context, n *ingot.Node) (driver.Observation, error) {
 	t, err := c.newTask(ctx, n)
 	if err != nil {
-		return "", err
+		return driver.Observation{}, err
 	}
 	if err := t.compose(); err != nil {
-		return "", err
+		return driver.Observation{}, err
 	}
 	if err := t.driver().Power.Validate(ctx, t.dt); err != nil {
-		return "", err
+		return driver.Observation{}, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, c.o.PowerTimeout)
 	defer cancel()
-	return t.driver().Power.PowerState(ctx, t.dt)
+	return t.dt.Observe(ctx)
 }
 
 // syncNode compares one node with its machine. The machine is asked before the node is
 // reserved, so nobody waits for a slow BMC; a change in between is found by the generation.
 func (c *Conductor) syncNode(ctx context.Context, n *ingot.Node) {
-	state, err := c.askPower(ctx, n)
+	seen, err := c.observe(ctx, n)
 	if ctx.Err() != nil {
 		return
 	}
@@ -315,23 +295,29 @@ func (c *Conductor) syncNode(ctx context.Context, n *ingot.Node) {
 	c.powerMu.Lock()
 	delete(c.powerBad, n.UUID)
 	c.powerMu.Unlock()
-	if n.PowerState == state && n.TargetPowerState == "" {
+	if n.PowerState == seen.Power && n.TargetPowerState == "" && seen.SameFirmware(n) {
 		return
 	}
-	c.change(ctx, n, func(t *task) { t.correctPower(ctx, n, state) })
+	c.change(ctx, n, func(t *task) {
+		if t.node.Generation != n.Generation+1 { // + 1 for the reservation
+			return
+		}
+		t.recordFirmware(seen)
+		t.correctPower(ctx, seen.Power)
+	})
 }
 
-// correctPower brings row and machine together. n is the row with which state was compared.
-func (t *task) correctPower(ctx context.Context, n *ingot.Node, state ingot.PowerState) {
-	if t.node.Generation != n.Generation+1 { // + 1 for the reservation
-		return
-	}
+// correctPower brings row and machine together.
+func (t *task) correctPower(ctx context.Context, state ingot.PowerState) {
 	if t.node.TargetPowerState != "" { // left by another conductor, which died
 		t.interruptPower()
 		t.node.PowerState = state
 		return
 	}
 	was := t.node.PowerState
+	if was == state {
+		return
+	}
 	text := fmt.Sprintf("the machine is %s but was on record as %s", short(state), short(was))
 	if !t.c.o.ForcePower || was == "" || was == ingot.PowerError {
 		t.node.PowerState = state

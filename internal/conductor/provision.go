@@ -196,7 +196,7 @@ func prepareDeploy(ctx context.Context, t *task, r rpc.ProvisionRequest) error {
 		{"power", d.Power.Validate(ctx, t.dt)},
 		{"management", d.Management.Validate(ctx, t.dt)},
 		{"boot", d.Boot.Validate(ctx, t.dt)},
-		{"deploy", cmp.Or(d.Deploy.Validate(ctx, t.dt), checkTraits(n))},
+		{"deploy", cmp.Or(d.Deploy.Validate(ctx, t.dt), checkTraits(n), d.CheckFirmware(n))},
 	}
 	if d.Network != nil {
 		ctx, cancel := context.WithTimeout(ctx, preflightTimeout)

@@ -131,7 +131,7 @@ func (c *Conductor) newTask(ctx context.Context, n *ingot.Node) (*task, error) {
 		t.attempt = n.Attempt.ID
 	}
 	t.dt = &driver.Task{
-		Node: n, Ports: ports, Log: t.log, PowerTimeout: c.o.PowerTimeout,
+		Node: n, Ports: ports, Log: t.log, PowerTimeout: c.o.PowerTimeout, FirmwareTimeout: c.o.FirmwareTimeout,
 		Now: c.o.Store.Now,
 		Save: func(context.Context) error {
 			return ingot.Errorf(ingot.Internal, "node %s was changed without reservation", n.UUID)
@@ -334,6 +334,7 @@ const (
 	aboutProvisioning = "provisioning"
 	aboutPower        = "power"
 	aboutMonitoring   = "monitoring"
+	aboutManagement   = "management"
 )
 
 // setError records why something failed, cut to what is kept. What is on record already, because

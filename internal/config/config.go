@@ -368,8 +368,9 @@ func Default() Config {
 		},
 		Neutron: Neutron{AuthType: AuthKeystone, SecurityGroups: []string{}, FailOnBinding: true,
 			RequestTimeout: Duration(45 * time.Second), UpdatesPerSecond: 20},
-		Nova:    Nova{Notify: true},
-		Redfish: Redfish{Container: "ironic_redfish_container", Expiry: Duration(15 * time.Minute)},
+		Nova: Nova{Notify: true},
+		Redfish: Redfish{Container: "ironic_redfish_container", Expiry: Duration(15 * time.Minute),
+			BootModeTimeout: Duration(15 * time.Minute)},
 		ILO: ILO{ClientTimeout: Duration(time.Minute), ClientPort: 443, Container: "ironic_ilo_container",
 			Expiry: Duration(15 * time.Minute)},
 	}

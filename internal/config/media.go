@@ -10,8 +10,11 @@ import (
 	"time"
 )
 
-// Redfish says where virtual media of hardware type redfish are published.
+// Redfish says where virtual media of hardware type redfish are published, and how BMCs are waited for.
 type Redfish struct {
+	// BootModeTimeout is for all BMCs that speak Redfish; 0 does not wait.
+	BootModeTimeout Duration `toml:"boot_mode_config_timeout"`
+
 	UseSwift  bool     `toml:"use_swift"`
 	Container string   `toml:"swift_container"`
 	Expiry    Duration `toml:"swift_object_expiry_timeout"`

@@ -196,6 +196,9 @@ func (t *Task) BootRamdisk(ctx context.Context) error {
 	if err := t.ToProvisioning(ctx); err != nil {
 		return err
 	}
+	if err := t.prepareFirmware(ctx); err != nil {
+		return err
+	}
 	if err := t.Driver.Boot.PrepareRamdisk(ctx, t); err != nil {
 		return err
 	}

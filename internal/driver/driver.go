@@ -49,6 +49,11 @@ type Identifier interface {
 	Identify(ctx context.Context, t *Task) error
 }
 
+// Observer is an optional ability of Power: what the BMC tells besides the power state, in one breath.
+type Observer interface {
+	Observe(ctx context.Context, t *Task) (Observation, error)
+}
+
 // BootDevice is a boot device and whether it outlasts one boot. Devices: pxe, disk, cdrom,
 // bios, safe, uefihttp.
 type BootDevice struct {
@@ -65,6 +70,15 @@ type Management interface {
 	SupportedBootDevices(ctx context.Context, t *Task) ([]string, error)
 	BootDevice(ctx context.Context, t *Task) (BootDevice, error)
 	SetBootDevice(ctx context.Context, t *Task, d BootDevice) error
+}
+
+// Firmware is an optional ability of Management: how the firmware of the machine boots. Both may run twice,
+// and are done when the BMC has taken it: it may count from the next start of the machine on, or after some
+// minutes of that, which Observe tells then. ErrUnsupported if it cannot be, on this machine.
+type Firmware interface {
+	// SetBootMode is for UEFI or BIOS.
+	SetBootMode(ctx context.Context, t *Task, mode string) error
+	SetSecureBoot(ctx context.Context, t *Task, on bool) error
 }
 
 // Drive is a virtual drive of a machine.

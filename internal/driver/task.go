@@ -35,6 +35,9 @@ type Task struct {
 	May func() error
 	// Now is the time that all conductors agree upon, for what is put on record; nil: this host's.
 	Now func() time.Time
+	// FirmwareTimeout is how long a change of how the firmware boots may take to count, once the machine has
+	// been started for it; 0 is DefaultFirmwareTimeout, less does not wait.
+	FirmwareTimeout time.Duration
 	// PowerTimeout bounds a change of the power state, in the steps of an operation twice of it; 0 is
 	// DefaultPowerTimeout.
 	PowerTimeout time.Duration
@@ -89,11 +92,7 @@ func (t *Task) ToProvisioning(ctx context.Context) error {
 	if n == nil {
 		return nil
 	}
-	// That the instance is given up has to be on record before it is.
-	if err := t.Save(ctx); err != nil {
-		return err
-	}
-	if err := t.SetPower(ctx, ingot.PowerOff); err != nil {
+	if err := t.giveUpMachine(ctx); err != nil {
 		return err
 	}
 	if err := n.UnconfigureTenant(ctx, t); err != nil {
@@ -103,6 +102,14 @@ func (t *Task) ToProvisioning(ctx context.Context) error {
 		return fmt.Errorf("connect to the provisioning network: %w", err)
 	}
 	return nil
+}
+
+// giveUpMachine switches the machine off. That its instance is given up has to be on record before it is.
+func (t *Task) giveUpMachine(ctx context.Context) error {
+	if err := t.Save(ctx); err != nil {
+		return err
+	}
+	return t.SetPower(ctx, ingot.PowerOff)
 }
 
 // ToTenant switches the machine off and connects it to the networks of its VIFs.
@@ -160,15 +167,11 @@ const (
 	UEFI = "uefi"
 )
 
-// BootMode is the mode in which a node shall boot, in Ironic's order: what the instance asks
-// for, what the node's properties say, what the machine was seen to use, the fallback
-// (configured; bios or uefi).
+// BootMode is the mode in which a node shall boot, in Ironic's order: what is asked for, what the machine
+// was seen to use, the fallback (configured; bios or uefi).
 func BootMode(n *ingot.Node, fallback string) string {
-	for _, mode := range []string{
-		Capability(n.InstanceInfo, "boot_mode"), Capability(n.Properties, "boot_mode"),
-		n.BootMode, fallback,
-	} {
-		if mode = strings.ToLower(mode); mode == BIOS || mode == UEFI {
+	for _, mode := range []string{AskedBootMode(n), n.BootMode, strings.ToLower(fallback)} {
+		if mode == BIOS || mode == UEFI {
 			return mode
 		}
 	}
@@ -180,8 +183,7 @@ func BootMode(n *ingot.Node, fallback string) string {
 func Capability(o ingot.Object, key string) string {
 	switch c := o["capabilities"].(type) {
 	case ingot.Object:
-		v, _ := c[key].(string)
-		return v
+		return Text(c, key)
 	case string:
 		for pair := range strings.SplitSeq(c, ",") {
 			if k, v, ok := strings.Cut(pair, ":"); ok && strings.TrimSpace(k) == key {

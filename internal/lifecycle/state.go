@@ -148,6 +148,12 @@ func KindOf(s State) Kind {
 	return i.Kind
 }
 
+// Rests tells whether nothing goes on with a node in the state, and nothing is waited for.
+func Rests(s State) bool {
+	k := KindOf(s)
+	return k == Stable || k == Failed
+}
+
 // Target returns the target that is recorded when the state is entered, "" for stable states.
 // Enter knows about targets that are kept instead.
 func Target(s State) State {

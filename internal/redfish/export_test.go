@@ -8,6 +8,7 @@ var (
 	DecodeMembers    = decodeMembers
 	DecodeActionInfo = decodeActionInfo
 	DecodeSystem     = decode[System]
+	DecodeSecureBoot = decode[SecureBoot]
 	Location         = location
 )
 

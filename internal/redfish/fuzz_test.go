@@ -15,7 +15,9 @@ func FuzzBody(f *testing.F) {
 	for _, body := range []string{systemBody, errorBody, `{"Members": [{"@odata.id": "/a"}, 7, null]}`,
 		`{"TaskState": "Exception", "Messages": {"Message": "no\nway"}}`, `null`, "\xef\xbb\xbf{}", `[`,
 		`{"Oem": {"Hp": {"Actions": {"#HpiLOVirtualMedia.1.1.0.InsertVirtualMedia": {"target": "/x"}, "a": 7},
-			"BootOnNextServerReset": "yes"}, "Hpe": null}, "MediaTypes": "CD"}`} {
+			"BootOnNextServerReset": "yes"}, "Hpe": null}, "MediaTypes": "CD"}`,
+		`{"SecureBootEnable": "on", "SecureBootMode": 7, "Actions": {"#SecureBoot.ResetKeys": {"target": "https://x/y",
+			"ResetKeysType@Redfish.AllowableValues": ["ResetAllKeysToDefault"]}}}`} {
 		f.Add([]byte(body))
 	}
 	f.Fuzz(func(t *testing.T, body []byte) {
@@ -35,6 +37,10 @@ func FuzzBody(f *testing.F) {
 		at := redfish.Insertions(body)
 		if len(at) == 0 || slices.ContainsFunc(at, func(p string) bool { return !strings.HasPrefix(p, "/") }) {
 			t.Errorf("media are sent to %q", at)
+		}
+		if b, _ := redfish.DecodeSecureBoot(body); b.TakesDefaultKeys() &&
+			!strings.HasPrefix(redfish.Location(b.Actions.ResetKeys.Path), "/") {
+			t.Errorf("keys are reset at %q", b.Actions.ResetKeys.Path)
 		}
 		s, _ := redfish.DecodeSystem(body)
 		if s.Boot.Override() == "None" {

@@ -47,3 +47,15 @@ func (c *Client) BootOnReset(ctx context.Context, d *Drive) (known bool, err err
 	change := map[string]any{"Oem": map[string]any{name: map[string]any{"BootOnNextServerReset": true}}}
 	return true, c.tagged(ctx, d.change(change))
 }
+
+// hpeSystem is HPE's part of a system. Their iLO 4 names there what the schema knows by now.
+type hpeSystem struct {
+	Hp  hpeLinks `json:"Hp"`
+	Hpe hpeLinks `json:"Hpe"`
+}
+
+type hpeLinks struct {
+	Links struct {
+		SecureBoot link `json:"SecureBoot"`
+	} `json:"Links"`
+}

@@ -25,6 +25,7 @@ type System struct {
 	Boot       Boot   `json:"Boot"`
 	// VirtualMedia has the virtual drives, see Drives.
 	VirtualMedia link `json:"VirtualMedia"`
+	SecureBootAt link `json:"SecureBoot"`
 	Links        struct {
 		ManagedBy []link `json:"ManagedBy"`
 	} `json:"Links"`
@@ -48,6 +49,8 @@ type System struct {
 	EthernetInterfaces link `json:"EthernetInterfaces"`
 	Storage            link `json:"Storage"`
 	SimpleStorage      link `json:"SimpleStorage"`
+	// OEM is HPE's part.
+	OEM hpeSystem `json:"Oem"`
 	// ETag is that of the resource as it was read.
 	ETag string `json:"@odata.etag"`
 }

@@ -25,6 +25,11 @@ type Conductor interface {
 	Provision(ctx context.Context, r ProvisionRequest) error
 	// SetPower starts a power action; target_power_state is on record when it returns.
 	SetPower(ctx context.Context, ident string, r PowerRequest) error
+	// SetBootMode starts a change of the mode in which the machine boots: uefi or bios. It is over when the
+	// node is not reserved any more; the node tells what became of it.
+	SetBootMode(ctx context.Context, ident, mode string) error
+	// SetSecureBoot is the same for Secure Boot.
+	SetSecureBoot(ctx context.Context, ident string, on bool) error
 	// Validate returns a result for every interface kind; it never changes the node.
 	Validate(ctx context.Context, ident string) (map[string]Validation, error)
 	// BootDevice asks the BMC. Waits for it.

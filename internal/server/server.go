@@ -171,6 +171,7 @@ func (s *server) build(ctx context.Context) error {
 		PowerSyncInterval:  time.Duration(c.SyncPowerStateInterval),
 		ForcePower:         c.ForcePowerStateDuringSync,
 		PowerTimeout:       time.Duration(c.PowerStateChangeTimeout),
+		FirmwareTimeout:    cmp.Or(time.Duration(s.cfg.Redfish.BootModeTimeout), -1),
 		GracePeriod:        time.Duration(c.GracefulShutdownTimeout),
 		KeepPowerOnFailure: !s.cfg.Deploy.PowerOffOnFailed,
 	})

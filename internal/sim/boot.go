@@ -30,7 +30,7 @@ type BootOverride struct {
 	// Persistent: for all boots to come. Otherwise for the next one only, whether the BMC or
 	// the guest begins it; after that the last persistent device counts again.
 	Persistent bool
-	// EFI is kept and reported. A machine has one firmware and boots with that.
+	// EFI is kept and reported. A machine boots with its firmware, see [Machine.SetFirmware].
 	EFI bool
 	// URI is what UEFIHTTP boots; "" leaves that to DHCP.
 	URI string

@@ -44,8 +44,10 @@ type Machine struct {
 	slots  map[BootDevice]*slot  // what reads them
 	closed bool
 
-	mu    sync.Mutex // guards the field below; taken after power
-	state PowerState // on also for the moment between two lives
+	mu     sync.Mutex // guards the fields below; taken after power
+	state  PowerState // on also for the moment between two lives
+	kind   Firmware   // that of the next start
+	secure bool       // it checks signatures then
 
 	BootFlags
 }
@@ -75,6 +77,7 @@ func (n *Network) AddMachine(ctx context.Context, spec MachineSpec) (*Machine, e
 		tap:   fmt.Sprintf("tap%d", len(n.machines)),
 		media: map[BootDevice]string{},
 		state: Off,
+		kind:  spec.Firmware, secure: spec.SecureBoot,
 	}
 	m.console = OpenConsole(m.path("console.log"))
 	if err := m.prepareFiles(); err != nil {
@@ -222,12 +225,15 @@ func (m *Machine) boot(ctx context.Context, why string) error {
 	if m.spec.VirtualMedia {
 		more = slices.Clone(drives)
 	}
-	if m.spec.Firmware == UEFI {
+	if kind, _ := m.firmware(); kind == UEFI {
 		more = append(more, UEFIHTTP)
+	}
+	if err := m.prepareVariables(); err != nil {
+		return err
 	}
 	order, uri := m.takeBoot(more...)
 	if uri != "" {
-		if err := bootNext(m.path(varsFile), uri); err != nil {
+		if err := bootNext(m.variables(), uri); err != nil {
 			return fmt.Errorf("%s of machine %s: %w", why, m.spec.Name, err)
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -21,8 +22,11 @@ const (
 	secureVars = "/usr/share/OVMF/OVMF_VARS_4M.ms.fd"
 )
 
-// varsFile has the variables of a machine's firmware, below its directory.
-const varsFile = "vars.fd"
+// The variables of a machine's UEFI firmware, below its directory: without and with the keys of Secure Boot.
+const (
+	varsFile       = "vars.fd"
+	secureVarsFile = "vars-secure.fd"
+)
 
 // A qemu is one life of a machine, from a start of its firmware to the next or to power off.
 //
@@ -71,16 +75,16 @@ func (m *Machine) qemuArgs(order BootOrder) []string {
 		args = append(args, "-fw_cfg", "name=opt/org.tianocore/IPv"+version+"PXESupport,string=n")
 	}
 	args = append(args, m.mediaArgs(order)...)
-	if s.Firmware == UEFI {
+	if kind, secure := m.firmware(); kind == UEFI {
 		code, board := ovmfCode, "q35"
-		if s.SecureBoot {
+		if secure {
 			// Only code in system management mode may write to the variables.
 			code, board = secureCode, "q35,smm=on"
 			args = append(args, "-global", "driver=cfi.pflash01,property=secure,value=on")
 		}
 		return append(args, "-machine", board,
 			"-drive", "if=pflash,format=raw,unit=0,readonly=on,file="+code,
-			"-drive", "if=pflash,format=raw,unit=1,file="+quote(m.path(varsFile)))
+			"-drive", "if=pflash,format=raw,unit=1,file="+quote(m.variables()))
 	}
 	// Without graphics SeaBIOS and what it boots speak on the serial port.
 	return append(args, "-machine", "pc,graphics=off")
@@ -213,22 +217,59 @@ func (m *Machine) prepareFiles() error {
 	if err := os.WriteFile(m.path("console.log"), nil, 0o644); err != nil {
 		return fmt.Errorf("make console of machine %s: %w", m.spec.Name, err)
 	}
-	if m.spec.Firmware != UEFI {
+	for _, name := range []string{varsFile, secureVarsFile} { // of a machine of that name before
+		if err := os.Remove(m.path(name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("UEFI variables of machine %s: %w", m.spec.Name, err)
+		}
+	}
+	return m.prepareVariables()
+}
+
+// prepareVariables makes the variables of the firmware with which the machine starts next, unless it has
+// started with that before.
+func (m *Machine) prepareVariables() error {
+	kind, secure := m.firmware()
+	if kind != UEFI {
 		return nil
 	}
-	source := ovmfVars
-	if m.spec.SecureBoot {
+	source, to := ovmfVars, m.variables()
+	if secure {
 		source = secureVars
+	}
+	if _, err := os.Stat(to); err == nil {
+		return nil
 	}
 	vars, err := os.ReadFile(source)
 	if err != nil {
 		return fmt.Errorf("UEFI firmware for machine %s: %w; install it with scripts/packages.sh",
 			m.spec.Name, err)
 	}
-	if err := os.WriteFile(m.path(varsFile), vars, 0o644); err != nil {
+	if err := os.WriteFile(to, vars, 0o644); err != nil {
 		return fmt.Errorf("UEFI variables of machine %s: %w", m.spec.Name, err)
 	}
 	return nil
+}
+
+// variables is the file with those of the firmware with which the machine starts next.
+func (m *Machine) variables() string {
+	if _, secure := m.firmware(); secure {
+		return m.path(secureVarsFile)
+	}
+	return m.path(varsFile)
+}
+
+// SetFirmware has the machine start with another firmware from its next start on; secure is for UEFI.
+func (m *Machine) SetFirmware(kind Firmware, secure bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.kind, m.secure = kind, secure && kind == UEFI
+}
+
+// firmware is what the machine starts with next.
+func (m *Machine) firmware() (kind Firmware, secure bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.kind, m.secure
 }
 
 // path is a file of the machine.

@@ -17,8 +17,9 @@ type board struct{ m *Machine }
 type boardWithDrives struct{ board }
 
 var (
-	_ redfish.Chassis = board{}
-	_ redfish.Media   = boardWithDrives{}
+	_ redfish.Chassis  = board{}
+	_ redfish.Firmware = board{}
+	_ redfish.Media    = boardWithDrives{}
 )
 
 // newRedfish makes the machine's Redfish service, which does not listen yet.
@@ -26,7 +27,7 @@ func (m *Machine) newRedfish(addr netip.AddrPort) *redfish.Service {
 	s := m.spec
 	o := redfish.Options{
 		Name: s.Name, UUID: s.UUID, Model: models[s.BMC], User: s.User, Password: s.Password, Addr: addr,
-		Listen: m.net.listenTCP, TLS: s.BMCTLS, Mode: redfish.Legacy, MAC: s.MAC,
+		Listen: m.net.listenTCP, TLS: s.BMCTLS, Mode: redfish.Legacy, SecureBoot: s.SecureBoot, MAC: s.MAC,
 		MemoryMB: s.MemoryMB, CPUs: 1, DiskBytes: []int64{s.DiskSize}, Log: m.net.opts.Log,
 	}
 	if s.Firmware == UEFI {
@@ -110,6 +111,15 @@ func (b board) SetBoot(o redfish.Boot) {
 		b.m.SetBootDevice(BootOverride{Device: targets[o.Target],
 			Persistent: o.Enabled == redfish.Continuous, EFI: o.Mode == redfish.UEFI, URI: o.URI})
 	}
+}
+
+// SetFirmware is of [redfish.Firmware].
+func (b board) SetFirmware(mode redfish.Mode, secure bool) {
+	kind := BIOS
+	if mode == redfish.UEFI {
+		kind = UEFI
+	}
+	b.m.SetFirmware(kind, secure)
 }
 
 // driveDevices are the drives in the words of Redfish.

@@ -123,10 +123,7 @@ func (d *Deploy) Execute(ctx context.Context, t *driver.Task, s ingot.Step) (dri
 	case stepTearDown:
 		return driver.Done, d.tearDownAgent(ctx, t)
 	case stepBoot:
-		if err := t.ToTenant(ctx); err != nil {
-			return driver.Done, err
-		}
-		return driver.Done, t.SetPower(ctx, ingot.PowerOn)
+		return driver.Done, t.BootInstance(ctx, ingot.PowerOn)
 	}
 	return driver.Done, ingot.Errorf(ingot.Invalid, "deploy interface direct has no step %q", s.Name)
 }

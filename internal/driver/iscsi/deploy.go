@@ -112,11 +112,8 @@ func (d *Deploy) Execute(ctx context.Context, t *driver.Task, s ingot.Step) (dri
 	case stepTearDown:
 		return d.tearDownAgent(ctx, t)
 	case stepBoot:
-		if err := t.ToTenant(ctx); err != nil {
-			return driver.Done, err
-		}
 		// The ramdisk does not restart by itself: it has said Completed and waits (S2.9).
-		return driver.Done, t.SetPower(ctx, ingot.Rebooting)
+		return driver.Done, t.BootInstance(ctx, ingot.Rebooting)
 	}
 	return driver.Done, ingot.Errorf(ingot.Invalid, "deploy interface iscsi has no step %q", s.Name)
 }

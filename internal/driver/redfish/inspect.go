@@ -29,7 +29,7 @@ func (i *Inspect) Inspect(ctx context.Context, t *driver.Task) (found ingot.Inve
 		inv, err := m.c.Inventory(ctx, m.System)
 		if err == nil {
 			found = inventory(inv)
-			found.Boot.Mode = map[string]string{redfish.UEFI: driver.UEFI, redfish.Legacy: driver.BIOS}[m.Boot.Mode]
+			found.Boot.Mode = m.mode()
 		}
 		return err
 	})

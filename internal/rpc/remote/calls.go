@@ -24,6 +24,11 @@ type (
 		Ident  string
 		Device rpc.BootDevice
 	}
+	firmwareArgs struct {
+		Ident      string
+		BootMode   string
+		SecureBoot bool
+	}
 	vifArgs struct {
 		Ident string
 		VIF   rpc.VIF
@@ -121,6 +126,26 @@ func (r *Router) SetBootDevice(ctx context.Context, ident string, d rpc.BootDevi
 	}
 	return r.call(ctx, at, "SetBootDevice", deviceArgs{ident, d}, nil,
 		func(c rpc.Conductor) error { return c.SetBootDevice(ctx, ident, d) })
+}
+
+// SetBootMode is done by the owner of the node.
+func (r *Router) SetBootMode(ctx context.Context, ident, mode string) error {
+	at, err := r.ofNode(ctx, ident)
+	if err != nil {
+		return err
+	}
+	return r.call(ctx, at, "SetBootMode", firmwareArgs{Ident: ident, BootMode: mode}, nil,
+		func(c rpc.Conductor) error { return c.SetBootMode(ctx, ident, mode) })
+}
+
+// SetSecureBoot is done by the owner of the node.
+func (r *Router) SetSecureBoot(ctx context.Context, ident string, on bool) error {
+	at, err := r.ofNode(ctx, ident)
+	if err != nil {
+		return err
+	}
+	return r.call(ctx, at, "SetSecureBoot", firmwareArgs{Ident: ident, SecureBoot: on}, nil,
+		func(c rpc.Conductor) error { return c.SetSecureBoot(ctx, ident, on) })
 }
 
 // VIFs is done by the owner of the node.
@@ -313,6 +338,15 @@ func (r *Router) answer(ctx context.Context, data []byte) (any, error) {
 			return nil, err
 		}
 		return nil, r.Local.SetBootDevice(ctx, v.Ident, v.Device)
+	case "SetBootMode", "SetSecureBoot":
+		v, err := arguments[firmwareArgs](q)
+		if err != nil {
+			return nil, err
+		}
+		if q.Method == "SetBootMode" {
+			return nil, r.Local.SetBootMode(ctx, v.Ident, v.BootMode)
+		}
+		return nil, r.Local.SetSecureBoot(ctx, v.Ident, v.SecureBoot)
 	case "AttachVIF", "DetachVIF":
 		v, err := arguments[vifArgs](q)
 		if err != nil {

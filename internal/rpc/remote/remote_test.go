@@ -72,6 +72,12 @@ func (r *recorder) BootDevice(_ context.Context, ident string) (rpc.BootDevice, 
 func (r *recorder) SetBootDevice(_ context.Context, ident string, d rpc.BootDevice) error {
 	return r.called("SetBootDevice", ident, d)
 }
+func (r *recorder) SetBootMode(_ context.Context, ident, mode string) error {
+	return r.called("SetBootMode", ident, mode)
+}
+func (r *recorder) SetSecureBoot(_ context.Context, ident string, on bool) error {
+	return r.called("SetSecureBoot", ident, on)
+}
 func (r *recorder) SupportedBootDevices(_ context.Context, ident string) ([]string, error) {
 	return []string{"pxe", "disk"}, r.called("SupportedBootDevices", ident)
 }
@@ -209,6 +215,8 @@ func TestCallsReachTheOwner(t *testing.T) {
 	d, err := w.router.BootDevice(ctx, id)
 	check("BootDevice", d, err, rpc.BootDevice{Device: "pxe", Persistent: true}, id)
 	check("SetBootDevice", nil, w.router.SetBootDevice(ctx, id, d), nil, id, d)
+	check("SetBootMode", nil, w.router.SetBootMode(ctx, id, "uefi"), nil, id, "uefi")
+	check("SetSecureBoot", nil, w.router.SetSecureBoot(ctx, id, true), nil, id, true)
 	l, err := w.router.SupportedBootDevices(ctx, id)
 	check("SupportedBootDevices", l, err, []string{"pxe", "disk"}, id)
 	l, err = w.router.VIFs(ctx, id)
@@ -234,7 +242,7 @@ func TestCallsReachTheOwner(t *testing.T) {
 		t.Errorf("this one was asked %v", calls)
 	}
 	// The recorder has one method for each of the contract: a new one has to be routed here.
-	if n := reflect.TypeFor[rpc.Conductor]().NumMethod(); n != 18 {
+	if n := reflect.TypeFor[rpc.Conductor]().NumMethod(); n != 20 {
 		t.Errorf("the contract has %d methods; route the new ones and test them here", n)
 	}
 }

@@ -102,11 +102,17 @@ type Board struct {
 	state PowerState
 	boot  Boot
 	boots []Target
+	// firmware is that of the next start, starts those there were.
+	firmware Start
+	starts   []Start
 
 	Tray
 }
 
-var _ Chassis = (*Board)(nil)
+var (
+	_ Chassis  = (*Board)(nil)
+	_ Firmware = (*Board)(nil)
+)
 
 // Obey has the board switch itself off when it is asked to.
 func (b *Board) Obey() {
@@ -149,7 +155,7 @@ func (b *Board) Switch(_ context.Context, how ResetType) error {
 		return ErrOff
 	default:
 		b.state = On
-		b.boots = append(b.boots, b.override().Target)
+		b.boots, b.starts = append(b.boots, b.override().Target), append(b.starts, b.firmware)
 		if b.boot.Enabled == Once {
 			b.boot = Boot{}
 		}

@@ -12,7 +12,9 @@ var messages = map[string]string{
 	"ActionParameterUnknown":      "The action %s was submitted with the invalid parameter %s.",
 	maxMedia: "No more Virtual Media connections are available, because the maximum number of connections are " +
 		"already established.",
-	inPOST:                   "The value for the property %s cannot be changed while the computer system BIOS is in POST.",
+	inPOST: "The value for the property %s cannot be changed while the computer system BIOS is in POST.",
+	"PropertyValueConflict": "The property '%s' could not be written because its value would conflict with the " +
+		"value of the '%s' property.",
 	"PropertyNotWritable":    "The property %s is a read only property and cannot be assigned a value.",
 	"InternalError":          "The request failed due to an internal service error.  The service is still operational.",
 	"MalformedJSON":          "The request body submitted was malformed JSON and could not be parsed by the receiving service.",

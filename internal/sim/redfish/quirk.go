@@ -20,6 +20,12 @@ type Quirks struct {
 	AwayAfterPowerOn time.Duration
 	// LockedInPOST is for how long, after the system has begun to boot, its boot override cannot be changed.
 	LockedInPOST time.Duration
+	// FirmwareNeedsOff refuses to change boot mode and Secure Boot while the system is on.
+	FirmwareNeedsOff bool
+	// FirmwareAtStart takes such changes, and reads and uses what was before until the next start.
+	FirmwareAtStart bool
+	// NoSecureBoot has no such resource.
+	NoSecureBoot bool
 	// NoMoreSessions has the limit of sessions reached, whoever has them.
 	NoMoreSessions bool
 	// NeedIfMatch answers 428 to a change without If-Match.

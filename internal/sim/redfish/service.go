@@ -46,6 +46,10 @@ type Options struct {
 	TLS bool
 	// Mode is the boot mode that the system has at first; default UEFI.
 	Mode Mode
+	// SecureBoot has it on at first.
+	SecureBoot bool
+	// NoKeys has a system without any to check signatures with.
+	NoKeys bool
 	// MAC and MemoryMB are what an inventory tells; default: nothing.
 	MAC      string
 	MemoryMB int
@@ -80,8 +84,9 @@ type Service struct {
 	busy        int       // requests that are still answered with 503
 	away        time.Time // until when all are
 	post        time.Time // until when the override is locked
-	mode        Mode
-	uri         string // HttpBootUri
+	uri         string    // HttpBootUri
+	firmware    firmware
+	pending     *firmware // what counts from the next start on; nil is the same
 	media       map[Drive]slot
 	bootOnReset bool                // from the virtual CD drive, see ilo.go
 	sessions    map[string]*session // by token
@@ -106,8 +111,9 @@ func New(c Chassis, o Options) *Service {
 	o.SessionTimeout = cmp.Or(o.SessionTimeout, 30*time.Minute)
 	o.Log = cmp.Or(o.Log, slog.New(slog.DiscardHandler))
 	drives, _ := c.(Media)
-	return &Service{chassis: c, drives: drives, o: o, addr: o.Addr, password: o.Password, mode: o.Mode,
-		media: map[Drive]slot{}, sessions: map[string]*session{}, running: map[string]*task{}}
+	return &Service{chassis: c, drives: drives, o: o, addr: o.Addr, password: o.Password,
+		firmware: firmware{o.Mode, o.SecureBoot, !o.NoKeys},
+		media:    map[Drive]slot{}, sessions: map[string]*session{}, running: map[string]*task{}}
 }
 
 // Start makes the service listen; one that listens is left alone. It listens where it did before a
@@ -261,6 +267,7 @@ func (s *Service) routes() []route {
 			return failure(http.StatusNotFound, "ResourceMissingAtURI", r.URL.Path)
 		}},
 	}
+	routes = append(routes, s.secureBootRoutes()...)
 	for i := range s.o.DiskBytes {
 		routes = append(routes, read(drivePath(i), func() object { return s.disk(i) }))
 	}

@@ -43,6 +43,21 @@ func TestSushyUsesTheService(t *testing.T) {
 	}
 }
 
+func TestSushyChangesTheFirmware(t *testing.T) {
+	t.Parallel()
+	for when, quirks := range map[string]redfish.Quirks{"at-once": {}, "at-start": {FirmwareAtStart: true}} {
+		t.Run(when, func(t *testing.T) {
+			t.Parallel()
+			s, b := serve(t, redfish.Options{Mode: redfish.Legacy, NoKeys: true})
+			s.SetQuirks(quirks)
+			testkit.Run(t, python, "testdata/firmware.py", s.URL(), when)
+			if starts := b.Starts(); when == "at-start" && len(starts) != 3 {
+				t.Errorf("started as %v", starts)
+			}
+		})
+	}
+}
+
 func TestSushyUsesAnILO(t *testing.T) {
 	t.Parallel()
 	for _, model := range []redfish.Model{redfish.ILO4, redfish.ILO5} {

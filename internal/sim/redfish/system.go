@@ -48,6 +48,7 @@ func (s *Service) system() object {
 			"ResetType@Redfish.AllowableValues": s.dialect().resets,
 		}},
 	}
+	s.linkSecureBoot(body)
 	if s.o.MAC != "" {
 		body["EthernetInterfaces"] = link(interfacesPath)
 	}
@@ -106,9 +107,10 @@ func (s *Service) takesURI() bool { return s.dialect().uri && !s.Quirks().NoHTTP
 // boot is the override with the mode and the URI, which last.
 func (s *Service) boot() Boot {
 	b := s.chassis.Boot()
+	b.Mode = s.firmwareNow().mode
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	b.Mode, b.URI = s.mode, s.uri
+	b.URI = s.uri
 	return b
 }
 
@@ -181,7 +183,8 @@ func (s *Service) patchSystem(r *http.Request) reply {
 	if s.inPOST() {
 		return failure(http.StatusBadRequest, inPOST, "Boot")
 	}
-	b, c := s.boot(), change.Boot
+	b, c, f := s.boot(), change.Boot, s.firmwareNext()
+	b.Mode = f.mode
 	if c.Mode != nil && !s.dialect().modes {
 		return failure(http.StatusBadRequest, "PropertyNotWritable", "BootSourceOverrideMode")
 	}
@@ -209,9 +212,13 @@ func (s *Service) patchSystem(r *http.Request) reply {
 	if s.Quirks().CDOverrideNeedsMedium && b.Target == CD && s.Inserted(VirtualCD) == "" {
 		return failure(http.StatusInternalServerError, "InternalError")
 	}
+	f.mode = b.Mode
+	if refused := s.changeFirmware(f, "BootSourceOverrideMode"); refused != nil {
+		return *refused
+	}
 	s.chassis.SetBoot(b)
 	s.mu.Lock()
-	s.mode, s.uri = b.Mode, b.URI
+	s.uri = b.URI
 	s.mu.Unlock()
 	return reply{status: http.StatusOK, body: s.system()}
 }
@@ -289,6 +296,7 @@ func (s *Service) doReset(ctx context.Context, how ResetType) reply {
 	}
 	again := func() {}
 	if boots(how, before) {
+		s.applyFirmware()
 		again = s.takeBootOnReset()
 	}
 	err := s.chassis.Switch(ctx, plain(how, before))
