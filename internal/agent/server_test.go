@@ -49,10 +49,11 @@ func (m *machine) SetPower(ctx context.Context, t *driver.Task, target ingot.Pow
 		m.stop = nil
 	}
 	if driver.PowerResult(target) == ingot.PowerOn && t.Node.BootIntent != ingot.BootDisk {
+		uuid := t.Node.UUID
 		var boot context.Context
 		boot, m.stop = context.WithCancel(context.Background())
 		m.runs.Go(func() {
-			a := &agent.Agent{Params: agent.Params{Node: t.Node.UUID}, APIs: []string{m.api}, Disk: m.disk,
+			a := &agent.Agent{Params: agent.Params{Node: uuid}, APIs: []string{m.api}, Disk: m.disk,
 				Patience: 20 * time.Second, Spool: filepath.Dir(m.disk)}
 			if _, err := a.Run(boot); err != nil && boot.Err() == nil {
 				m.Error(err)
