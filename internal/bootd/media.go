@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"ingot/internal/bootfile"
@@ -39,6 +40,7 @@ type knownMedium struct {
 	what    string // for the journal
 	byHTTP  bool   // as in netboot.Medium
 	at      time.Time
+	reads   *mediumReads // of its path
 }
 
 // layout is what a medium has where.
@@ -178,15 +180,6 @@ const typeISO = "application/vnd.efi-iso"
 // sendMedium sends what was asked for of a medium; with an error nothing was sent. It returns the connection if
 // it has taken it.
 func (s *Server) sendMedium(w http.ResponseWriter, r *http.Request, m knownMedium) (*reader, error) {
-	if r.Method == http.MethodGet && s.told.First(r.URL.Path) {
-		source := "bmc"
-		if m.byHTTP {
-			source = "http"
-		}
-		s.Journal.Add(ingot.Entry{Node: r.PathValue("uuid"), Attempt: m.attempt, Source: source,
-			Level: ingot.LevelInfo, Time: s.Store.Now(), Data: ingot.Object{ingot.DataServer: s.Life},
-			Text: fmt.Sprintf("%s is read by %s", m.what, clientOf(r))})
-	}
 	if part, ok := m.section(r); ok {
 		f, err := part.file.take(r.Context())
 		if err != nil {
@@ -194,8 +187,9 @@ func (s *Server) sendMedium(w http.ResponseWriter, r *http.Request, m knownMediu
 		}
 		defer part.file.give(f)
 		if c, ok := s.takeReader(w, r); ok {
+			s.noteRead(r, m, part.n)
 			if c.send(f, part) != nil { // a BMC that hangs up asks again
-				c.conn.Close()
+				s.end(c)
 				return nil, nil
 			}
 			return c, nil
@@ -215,8 +209,41 @@ func (s *Server) sendMedium(w http.ResponseWriter, r *http.Request, m knownMediu
 	}
 	h.Set("Cache-Control", mediumCaching)
 	h.Set("ETag", m.tag)
-	http.ServeContent(w, r, "", time.Time{}, io.NewSectionReader(m.layout, 0, m.layout.Size()))
+	if r.Method == http.MethodGet {
+		s.noteRead(r, m, 0)
+	}
+	meter := &meter{ResponseWriter: w}
+	http.ServeContent(meter, r, "", time.Time{}, io.NewSectionReader(m.layout, 0, m.layout.Size()))
+	m.reads.bytes.Add(meter.bytes)
 	return nil, nil
+}
+
+// mediumNews is how often the journal is told that a medium is read. Conductors go by it: a machine whose medium
+// was last read from a server that is no more is started again after three times that.
+const mediumNews = 30 * time.Second
+
+// mediumReads is what was read of a medium here.
+type mediumReads struct {
+	bytes atomic.Int64
+	told  atomic.Int64 // UnixNano of when the journal was told last; 0 is never
+}
+
+// noteRead counts n bytes that are about to be sent of a medium, and tells the journal now and then.
+func (s *Server) noteRead(r *http.Request, m knownMedium, n int64) {
+	total, last, now := m.reads.bytes.Add(n)-n, m.reads.told.Load(), time.Now().UnixNano()
+	if last != 0 && now-last < int64(mediumNews) || !m.reads.told.CompareAndSwap(last, now) {
+		return
+	}
+	source := "bmc"
+	if m.byHTTP {
+		source = "http"
+	}
+	text := fmt.Sprintf("%s is read by %s", m.what, clientOf(r))
+	if last != 0 {
+		text += fmt.Sprintf(", %d MiB until now", total>>20)
+	}
+	s.Journal.Add(ingot.Entry{Node: r.PathValue("uuid"), Attempt: m.attempt, Source: source, Level: ingot.LevelInfo,
+		Time: s.Store.Now(), Data: ingot.Object{ingot.DataServer: s.Life}, Text: text})
 }
 
 // section is n bytes of a file of a medium, from some place of it.
@@ -278,6 +305,9 @@ func (s *Server) medium(ctx context.Context, node, path string) (knownMedium, er
 	if known.tag == now.tag {
 		// The same bytes: its files are open.
 		now.layout, now.files = known.layout, known.files
+	}
+	if now.reads = s.media.known[path].reads; now.reads == nil {
+		now.reads = &mediumReads{}
 	}
 	if !ok {
 		maps.DeleteFunc(s.media.known, func(_ string, m knownMedium) bool { return time.Since(m.at) > mediumKept })

@@ -91,6 +91,12 @@ type tcpConn interface {
 	syscall.Conn
 }
 
+// end closes a connection that was taken.
+func (s *Server) end(c *reader) {
+	c.conn.Close()
+	s.readers.remove(c.conn)
+}
+
 // takeReader takes over the connection of a request, which has then to be answered there, and the connection to
 // be closed or given back. false: net/http has it still.
 func (s *Server) takeReader(w http.ResponseWriter, r *http.Request) (*reader, bool) {
@@ -119,7 +125,6 @@ func isPlain(r *http.Request) bool {
 
 // readOn answers what comes after a request over its connection.
 func (s *Server) readOn(c *reader, r *http.Request) {
-	defer s.readers.remove(c.conn)
 	line := []byte("GET " + r.RequestURI + " HTTP/1.1\r\n")
 	for s.readers.wait(c.conn) {
 		next, length, err := c.peek(line)
@@ -140,14 +145,14 @@ func (s *Server) readOn(c *reader, r *http.Request) {
 		}
 		c.in.Discard(length) // it was peeked at
 	}
-	c.conn.Close()
+	s.end(c)
 }
 
 // readNext answers a request for the medium that r was for. false: net/http is to do so. After an error the
 // connection is of no use.
 func (s *Server) readNext(c *reader, r, next *http.Request) (answered bool, err error) {
 	client := clientOf(r)
-	if s.reads.enter(r.Context(), client) != nil {
+	if !s.reads.pass(client) { // net/http notices who hangs up in line
 		return false, nil
 	}
 	defer s.reads.leave(client)
@@ -164,6 +169,7 @@ func (s *Server) readNext(c *reader, r, next *http.Request) (answered bool, err 
 		return false, nil
 	}
 	defer part.file.give(f)
+	s.noteRead(r, m, part.n)
 	return true, c.send(f, part)
 }
 
@@ -203,8 +209,9 @@ func (c *reader) peek(line []byte) (next *http.Request, length int, err error) {
 		}
 	}
 	head, _ := c.in.Peek(length)
-	next, err = http.ReadRequest(bufio.NewReaderSize(bytes.NewReader(head), length))
-	if err != nil || !isPlain(next) {
+	whole := bufio.NewReaderSize(bytes.NewReader(head), length)
+	next, err = http.ReadRequest(whole)
+	if err != nil || !isPlain(next) || whole.Buffered() > 0 { // lines may end without \r: those would be two
 		return nil, 0, nil
 	}
 	return next, length, nil

@@ -6,6 +6,8 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"os"
+	"slices"
 	"strings"
 	"testing"
 
@@ -103,6 +105,9 @@ func TestAConnectionReadsOnAndAsksForMore(t *testing.T) {
 		{"on", ask("GET", path, part(k, k)), 206, "a", 1},
 		{"another medium", ask("GET", strings.Replace(path, "/boot.iso", "0/boot.iso", 1), part(k, k)), 404, "*", 0},
 		{"on", ask("GET", path, part(k, k)), 206, "a", 1},
+		{"two whose lines end otherwise", fmt.Sprintf("GET %s HTTP/1.1\r\nHost: x\nRange: bytes=%d-%d\n\n", path, k, k) +
+			ask("GET", path, part(k+1, k+2)), 206, "a", 1},
+		{"the second of them", "", 206, "aa", 1},
 		{"nonsense", "\x00\x01\x02\r\n\r\n", 400, "*", 0},
 	}
 	c := dial(t, address)
@@ -189,6 +194,27 @@ func TestAConnectionEnds(t *testing.T) {
 		t.Fatal(err)
 	}
 
+	// What is shorter than it was cannot be sent, and is not waited for.
+	f, err := r.Files.Open(n.Attempt.Kernel.SHA256)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if err := os.Truncate(f.Name(), 5); err != nil {
+		t.Fatal(err)
+	}
+	c = dial(t, address)
+	io.WriteString(c, ask)
+	if resp, err := http.ReadResponse(c.in, nil); err == nil {
+		if body, err := io.ReadAll(resp.Body); err == nil {
+			t.Errorf("%s, %d bytes", resp.Status, len(body))
+		}
+	}
+	testkit.Eventually(t, "it is let go", func() bool { return r.readers.taken() == 0 })
+	if err := os.Truncate(f.Name(), 300_000); err != nil {
+		t.Fatal(err)
+	}
+
 	idle, half := begin(), begin()
 	io.WriteString(half, ask[:20])
 	r.readers.stop(t.Context())
@@ -196,5 +222,27 @@ func TestAConnectionEnds(t *testing.T) {
 		if _, err := c.in.ReadByte(); err == nil {
 			t.Error("something was sent after the stop")
 		}
+	}
+}
+
+// The journal has that a medium is read still, whichever server it is now read from: who is not heard of there is
+// started again.
+func TestTheJournalHasThatAMediumIsReadOn(t *testing.T) {
+	t.Parallel()
+	r, n := mediumRig(t, "http://192.0.2.1:8080", "http://192.0.2.1:8080")
+	path := netboot.MediumPath(n)
+	url := "http://" + serveReaders(t, r) + path
+	for i := range 6 {
+		fetch(t, "GET", url, map[string]string{"Range": fmt.Sprintf("bytes=%d-%d", i<<18, (i+1)<<18-1)})
+		if i == 4 { // after a while
+			r.media.mu.Lock()
+			r.media.known[path].reads.told.Add(-int64(mediumNews))
+			r.media.mu.Unlock()
+		}
+	}
+	want := []string{"the medium of the deploy ramdisk is read by 127.0.0.1",
+		"the medium of the deploy ramdisk is read by 127.0.0.1, 1 MiB until now"}
+	if told := r.journal.texts(ingot.LevelInfo); !slices.Equal(told, want) {
+		t.Errorf("the journal says %q", told)
 	}
 }

@@ -150,7 +150,7 @@ const (
 	// from a boot program to that.
 	graceOfAnswer = time.Second
 	graceOfFile   = 10 * time.Second
-	// graceOfMedium is that from the beginning of a medium, which BMCs read slowly.
+	// graceOfMedium is that from the death of a medium's server: bootd tells of reads three times in it.
 	graceOfMedium = 90 * time.Second
 )
 
@@ -209,12 +209,14 @@ func (c *Conductor) stranded(ctx context.Context, n *ingot.Node) (why string, er
 	if last == nil || err != nil {
 		return "", err
 	}
-	since, grace := c.o.Store.Now().Sub(last.Time), graceOfAnswer
+	now := c.o.Store.Now()
+	since, grace := now.Sub(last.Time), graceOfAnswer
 	switch file, _ := last.Data["file"].(string); {
 	case last.Source == "tftp":
 		grace = graceOfFile
 	case readsMedium(*last):
-		grace = graceOfMedium
+		// It may have been read to its end, or be read on from whoever has the service address now.
+		since, grace = now.Sub(later(last.Time, time.UnixMicro(c.bereaved.Load()))), graceOfMedium
 	case file == "":
 		return "", nil // an operating system, which asks nobody for a file
 	}

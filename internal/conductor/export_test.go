@@ -78,6 +78,9 @@ func (l Lease) Stop()                    { l.l.stop() }
 // Running is how many tasks are at work.
 func Running(c *Conductor) int { return c.pool.running() }
 
+// Bereave has a conductor believe that another one died at a time.
+func Bereave(c *Conductor, at time.Time) { c.bereaved.Store(at.UnixMicro()) }
+
 // Stranded is stranded.
 func Stranded(ctx context.Context, c *Conductor, n *ingot.Node) (string, error) {
 	return c.stranded(ctx, n)

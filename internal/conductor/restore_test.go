@@ -79,11 +79,16 @@ func TestS3_5_MediaAreTakenOverWhileAMachineIsWaitedFor(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	for age, again := range map[time.Duration]bool{30 * time.Second: false, 2 * time.Minute: true} {
+	for _, age := range []time.Duration{30 * time.Second, 2 * time.Minute} {
+		again := age > time.Minute
 		read(age)
 		if why, err := conductor.Stranded(t.Context(), c, n); err != nil || (why != "") != again {
 			t.Errorf("read %s ago: started again because %q, %v", age, why, err)
 		}
+	}
+	conductor.Bereave(c, x.store.Now().Add(-30*time.Second)) // of a medium that was read to its end before
+	if why, err := conductor.Stranded(t.Context(), c, n); err != nil || why != "" {
+		t.Errorf("30 s after the death of the server: started again because %q, %v", why, err)
 	}
 	read(-time.Second) // after its start
 	before := 0
