@@ -15,7 +15,7 @@ func TestTheInventoryOfANodeIsShown(t *testing.T) {
 	})
 	const path = "/v1/nodes/" + nodeID + "/inventory"
 	w.do("GET", path, "").refused(404, "Inspection data for node "+nodeID+" not found.")
-	if err := w.store.SaveInventory(w.Context(), n.ID, ingot.Inventory{
+	if err := w.store.SaveInventory(w.Context(), n, ingot.Inventory{
 		Interfaces: []ingot.InventoryInterface{{Name: "1", MAC: "52:54:00:00:00:01"}},
 		CPU:        ingot.InventoryCPU{Count: 4, Architecture: "x86_64"}, Disks: []ingot.InventoryDisk{}}); err != nil {
 		t.Fatal(err)

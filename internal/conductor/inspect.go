@@ -57,7 +57,7 @@ func inspect(ctx context.Context, t *task) error {
 	if err := t.may(); err != nil { // it took a while
 		return err
 	}
-	if err := t.c.o.Store.SaveInventory(ctx, t.node.ID, found); err != nil {
+	if err := t.c.o.Store.SaveInventory(ctx, t.node, found); err != nil {
 		return err
 	}
 	fillProperties(t.node, found)
@@ -138,7 +138,7 @@ func (t *task) addPort(ctx context.Context, address string) (made bool, err erro
 	}
 	p := &ingot.Port{UUID: ingot.NewUUID(), NodeID: t.node.ID, NodeUUID: t.node.UUID, Address: mac.String(),
 		PXEEnabled: true}
-	err = t.c.o.Store.CreatePort(ctx, p)
+	err = t.c.o.Store.AddPort(ctx, t.node, p)
 	if ingot.KindOf(err) == ingot.Conflict {
 		t.note(ingot.Entry{Source: "inspect", Level: ingot.LevelWarning, Text: fmt.Sprintf(
 			"no port is made for the network card %s: %v", mac, err)})

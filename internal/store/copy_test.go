@@ -44,7 +44,7 @@ func fill(t *testing.T, s *store.Store) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := s.SaveInventory(ctx, n.ID, ingot.Inventory{Disks: []ingot.InventoryDisk{{Name: "sda", Size: 1 << 40}}}); err != nil {
+	if err := s.SaveInventory(ctx, n, ingot.Inventory{Disks: []ingot.InventoryDisk{{Name: "sda", Size: 1 << 40}}}); err != nil {
 		t.Fatal(err)
 	}
 	create(t, s, newNode(2)) // with NULLs

@@ -26,7 +26,7 @@ func TestTheLastInventoryOfANodeIsKept(t *testing.T) {
 		{Vendor: ingot.InventoryVendor{Product: "with\x00null"}},
 		{CPU: ingot.InventoryCPU{Count: 4}, Disks: []ingot.InventoryDisk{{Name: "sda", Size: 1, Rotational: &yes}}},
 	} {
-		if err := s.SaveInventory(t.Context(), n.ID, want); err != nil {
+		if err := s.SaveInventory(t.Context(), n, want); err != nil {
 			t.Fatal(err)
 		}
 		got, err := s.Inventory(t.Context(), n.ID)
@@ -34,7 +34,7 @@ func TestTheLastInventoryOfANodeIsKept(t *testing.T) {
 			t.Errorf("%v %s", err, diff)
 		}
 	}
-	if err := s.SaveInventory(t.Context(), 12345, ingot.Inventory{}); err == nil {
+	if err := s.SaveInventory(t.Context(), &ingot.Node{ID: 12345}, ingot.Inventory{}); err == nil {
 		t.Error("a node that is not there has an inventory")
 	}
 	if err := s.DeleteNode(t.Context(), n); err != nil {
@@ -42,5 +42,42 @@ func TestTheLastInventoryOfANodeIsKept(t *testing.T) {
 	}
 	if _, err := s.Inventory(t.Context(), n.ID); ingot.KindOf(err) != ingot.NotFound {
 		t.Errorf("of a node that was deleted: %v", err)
+	}
+}
+
+// Who has lost a node to another one writes nothing of what it has found in the machine.
+func TestWhatWasFoundInAMachineIsWrittenByWhoeverHasTheNode(t *testing.T) {
+	t.Parallel()
+	s := open(t)
+	n := create(t, s, newNode(1))
+	read, err := s.Node(t.Context(), n.UUID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Reserve(t.Context(), n.UUID, "other"); err != nil {
+		t.Fatal(err)
+	}
+	port := func() *ingot.Port {
+		return &ingot.Port{UUID: uuid(50), NodeID: n.ID, NodeUUID: n.UUID, Address: "52:54:00:00:00:01"}
+	}
+	if err := s.SaveInventory(t.Context(), read, ingot.Inventory{}); ingot.KindOf(err) != ingot.Stale {
+		t.Errorf("the inventory of a node that another one has: %v", err)
+	}
+	if err := s.AddPort(t.Context(), read, port()); ingot.KindOf(err) != ingot.Stale {
+		t.Errorf("a port of a node that another one has: %v", err)
+	}
+	if _, err := s.Inventory(t.Context(), n.ID); ingot.KindOf(err) != ingot.NotFound {
+		t.Errorf("there is an inventory: %v", err)
+	}
+	now, err := s.Node(t.Context(), n.UUID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := port()
+	if err := s.AddPort(t.Context(), now, p); err != nil || p.ID == 0 || p.Generation != 1 {
+		t.Errorf("who has the node gets port %+v, %v", p, err)
+	}
+	if again, err := s.Node(t.Context(), n.UUID); err != nil || again.Generation != now.Generation {
+		t.Errorf("the node was changed: %v", err)
 	}
 }

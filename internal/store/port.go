@@ -80,6 +80,19 @@ func (s *Store) CreatePort(ctx context.Context, p *ingot.Port) error {
 	return s.stored(ctx, p, created, err)
 }
 
+// AddPort is CreatePort by whoever has reserved n, the port's node: Stale if that is not as it was read.
+func (s *Store) AddPort(ctx context.Context, n *ingot.Node, p *ingot.Port) error {
+	var created ingot.Port
+	err := s.write(ctx, "create port "+p.UUID, func(tx *tx) error {
+		created = *p
+		if err := hold(ctx, tx, n); err != nil {
+			return err
+		}
+		return createPort(ctx, tx, &created)
+	})
+	return s.stored(ctx, p, created, err)
+}
+
 func createPort(ctx context.Context, tx *tx, p *ingot.Port) (err error) {
 	if err := fillPort(ctx, tx, p); err != nil {
 		return err
@@ -185,20 +198,24 @@ func (s *Store) UpdatePort(ctx context.Context, p *ingot.Port) error {
 	return s.stored(ctx, p, updated, err)
 }
 
+// hold has a transaction begin only if a node is as it was read, Stale if not; its row is locked until the end.
+func hold(ctx context.Context, tx *tx, n *ingot.Node) error {
+	read := asRead(n)
+	cond, args := read.clause(nil)
+	tx.node = n.ID
+	count, err := changed(tx.ExecContext(ctx, `UPDATE nodes SET reservation = reservation`+cond, args...))
+	if err == nil && count == 0 {
+		err = lostNode(ctx, tx, n)
+	}
+	return err
+}
+
 // SavePort is UpdatePort by whoever has reserved n, the port's node: Stale if that is not as it was read.
 func (s *Store) SavePort(ctx context.Context, n *ingot.Node, p *ingot.Port) error {
 	var updated ingot.Port
 	err := s.write(ctx, "update port "+p.UUID, func(tx *tx) error {
 		updated = *p
-		read := asRead(n)
-		cond, args := read.clause(nil)
-		tx.node = n.ID
-		// The node's row is locked for as long as the port is written.
-		count, err := changed(tx.ExecContext(ctx, `UPDATE nodes SET reservation = reservation`+cond, args...))
-		if err == nil && count == 0 {
-			err = lostNode(ctx, tx, n)
-		}
-		if err != nil {
+		if err := hold(ctx, tx, n); err != nil {
 			return err
 		}
 		var mine where
