@@ -43,7 +43,7 @@ func (f Folder) Put(ctx context.Context, m Medium, content io.ReadSeeker) (strin
 		return "", err
 	}
 	if err := f.write(ctx, dir, m.file(), content); err != nil {
-		if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
+		if noSpace(err) {
 			return "", ingot.Errorf(ingot.Unavailable, "no space left for virtual media in %s: make room there "+
 				"([deploy] http_root)", dir)
 		}
@@ -55,6 +55,8 @@ func (f Folder) Put(ctx context.Context, m Medium, content io.ReadSeeker) (strin
 	}
 	return f.Record(m).At(m), nil
 }
+
+func noSpace(err error) bool { return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) }
 
 // Check tells why media cannot be written, as far as can be told without doing it.
 func (f Folder) Check() error {
@@ -93,10 +95,29 @@ func (f Folder) write(ctx context.Context, dir, name string, content io.ReadSeek
 	if err == nil {
 		err = part.Chmod(0o644)
 	}
+	if err == nil {
+		err = part.Sync() // or a machine may boot what a power failure has made of it
+	}
 	if err = errors.Join(err, part.Close()); err != nil {
 		return err
 	}
-	return os.Rename(part.Name(), filepath.Join(dir, name))
+	if err := os.Rename(part.Name(), filepath.Join(dir, name)); err != nil {
+		return err
+	}
+	return flush(dir)
+}
+
+// flush has the names in a directory survive a power failure. File systems that cannot are as good as they are.
+func flush(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	if err := d.Sync(); err != nil && !errors.Is(err, syscall.EINVAL) {
+		return err
+	}
+	return nil
 }
 
 // reader ends with its context.

@@ -60,6 +60,11 @@ type Store interface {
 	Put(ctx context.Context, m Medium, content io.ReadSeeker) (url string, err error)
 }
 
+// Prober is an optional ability of Store: Probe finds out, within seconds, what Check cannot. It leaves nothing.
+type Prober interface {
+	Probe(ctx context.Context) error
+}
+
 // Record says where a medium was put. It is no secret: readers of the node see it.
 type Record struct {
 	Store string // one of the two below

@@ -2,8 +2,12 @@ package publish
 
 import (
 	"context"
+	"errors"
+	"io/fs"
 	"log/slog"
 	"maps"
+	"os"
+	"path/filepath"
 	"sync"
 	"time"
 
@@ -58,6 +62,10 @@ func (r *Remover) remove(ctx context.Context, at Record) error {
 	defer cancel()
 	switch {
 	case at.Store == InFolder:
+		if _, err := os.Stat(filepath.Dir(at.Place)); errors.Is(err, fs.ErrNotExist) {
+			return ingot.Errorf(ingot.NotFound, "this host has no such directory; the server that has put it there removes "+
+				"it within the hour")
+		}
 		names, err := named(at.Place, at.Name, "")
 		if err != nil {
 			return err
