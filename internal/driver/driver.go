@@ -92,10 +92,13 @@ const (
 
 // Media is an optional ability of Management. InsertMedium puts what is at a URL into a virtual drive of the
 // machine, in place of what is there; Invalid if it has none. EjectMedium takes it out, but leaves what is
-// known to come from URLs without a part; no drive and an empty one are success. Both may run twice.
+// known to come from URLs without a part; no drive and an empty one are success. HoldsMedium tells whether there is
+// a medium that may come from a URL with a part: not all BMCs tell the URL that they were given. All may run
+// twice.
 type Media interface {
 	InsertMedium(ctx context.Context, t *Task, d Drive, url string) error
 	EjectMedium(ctx context.Context, t *Task, d Drive, part string) error
+	HoldsMedium(ctx context.Context, t *Task, d Drive, part string) (bool, error)
 }
 
 // Boot makes a machine boot the deploy ramdisk or the instance: it prepares content (fetches

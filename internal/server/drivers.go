@@ -53,7 +53,8 @@ func (s *server) table(bootURL string) (*driver.Table, error) {
 		},
 		DefaultBootMode: s.cfg.Deploy.DefaultBootMode,
 		Servers:         s.serving(), Door: s.boot, Switched: s.turn.Await,
-		MediaURL: s.boot.ServiceURL(), Media: s.boot.MediaReady, Lay: s.boot.Lay, Publish: s.media, Unpublish: s.remover.Remove,
+		MediaURL: s.boot.ServiceURL(), Reach: s.reach, Media: s.boot.MediaReady, Lay: s.boot.Lay,
+		Publish: s.media, Unpublish: s.remover.Remove,
 		Kernel: s.cfg.Deploy.Kernel, Ramdisk: s.cfg.Deploy.Ramdisk,
 		Log: s.log, Note: s.journal.Add,
 	}

@@ -2,7 +2,11 @@ package server
 
 import (
 	"context"
+	"errors"
+	"net"
+	"net/url"
 	"strings"
+	"syscall"
 	"time"
 
 	"ingot/internal/ingot"
@@ -28,6 +32,25 @@ func (s *server) media(boot string) publish.Store {
 		return *f
 	}
 	return nil
+}
+
+// reach tells why no BMC can read at a base URL of this server: nobody listens there. Addresses that are reached
+// from outside alone (NAT) answer nothing here, which says nothing.
+func (s *server) reach(ctx context.Context, base string) error {
+	u, err := url.Parse(base)
+	if err != nil {
+		return nil
+	}
+	d := net.Dialer{Timeout: 2 * time.Second}
+	conn, err := d.DialContext(ctx, "tcp", u.Host)
+	if err == nil {
+		conn.Close()
+	}
+	if !errors.Is(err, syscall.ECONNREFUSED) {
+		return nil
+	}
+	return ingot.Errorf(ingot.Unavailable, "nobody listens at %s, where BMCs are to read virtual media; [boot] http_listen "+
+		"(%s) has to have the address that machines are told ([boot] address)", base, s.cfg.Boot.HTTPListen)
 }
 
 // folder is that of another web server; nil if there is none.

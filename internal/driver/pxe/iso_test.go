@@ -3,6 +3,8 @@ package pxe_test
 import (
 	"context"
 	"io"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -19,7 +21,9 @@ import (
 func TestS3_4_ParametersOfASitesISOAreOnAFloppy(t *testing.T) {
 	t.Parallel()
 	root := t.TempDir()
-	folder := publish.Folder{Root: root, URL: "http://web"}
+	web := httptest.NewServer(http.FileServer(http.Dir(root)))
+	defer web.Close()
+	folder := publish.Folder{Root: root, URL: web.URL}
 	for name, c := range map[string]struct {
 		key, iso   string
 		store      publish.Store
@@ -30,10 +34,10 @@ func TestS3_4_ParametersOfASitesISOAreOnAFloppy(t *testing.T) {
 			"http://10.0.0.1:8080/media/" + uuid + "/", 0},
 		"served here": {"ilo_deploy_iso", "file:///srv/ipa.iso", nil, "http://10.0.0.1:8080/media/" + uuid + "/",
 			"http://10.0.0.1:8080/media/" + uuid + "/", 0},
-		"stored": {"deploy_iso", "file:///srv/ipa.iso", folder, "http://web/redfish/boot-" + uuid + "-",
-			"http://web/redfish/image-" + uuid + "-", 2},
+		"stored": {"deploy_iso", "file:///srv/ipa.iso", folder, web.URL + "/redfish/boot-" + uuid + "-",
+			web.URL + "/redfish/image-" + uuid + "-", 2},
 		"floppy stored": {"redfish_deploy_iso", "https://site/ipa.iso", folder, "https://site/ipa.iso",
-			"http://web/redfish/image-" + uuid + "-", 1},
+			web.URL + "/redfish/image-" + uuid + "-", 1},
 	} {
 		w, m := mediaWorld(func(o *pxe.Options) {
 			o.Kernel, o.Ramdisk = "", "" // nobody needs them

@@ -154,10 +154,12 @@ func (b *Boot) validateMedium(t *driver.Task) error {
 	if err := netdata.Check(t.Node.NetworkData); err != nil {
 		return err
 	}
+	check := func() error { return b.checkURL(t.Node) }
 	if s := b.store(t.Node); s != nil {
-		if err := s.Check(); err != nil {
-			return err
-		}
+		check = s.Check
+	}
+	if err := check(); err != nil {
+		return err
 	}
 	if iso := deployISO(t.Node); iso != "" {
 		return checkISO(iso)

@@ -24,11 +24,15 @@ import (
 type bmc struct {
 	fake.Management
 	cd, floppy string // URLs of what is in them
+	inserts    int
+	// tells is the URL that the BMC tells of what is in its drives; "": the right one.
+	tells string
 	// refuse is the error of the next commands.
 	refuse error
 }
 
 func (m *bmc) InsertMedium(_ context.Context, _ *driver.Task, d driver.Drive, url string) error {
+	m.inserts++
 	switch {
 	case m.refuse != nil:
 	case d == driver.CD:
@@ -37,6 +41,14 @@ func (m *bmc) InsertMedium(_ context.Context, _ *driver.Task, d driver.Drive, ur
 		m.floppy = url
 	}
 	return m.refuse
+}
+
+func (m *bmc) HoldsMedium(_ context.Context, _ *driver.Task, d driver.Drive, part string) (bool, error) {
+	at := map[driver.Drive]string{driver.CD: m.cd, driver.Floppy: m.floppy}[d]
+	if at != "" && m.tells != "" {
+		at = m.tells
+	}
+	return at != "" && (strings.Contains(at, part) || !strings.Contains(at, "://")), m.refuse
 }
 
 func (m *bmc) EjectMedium(_ context.Context, _ *driver.Task, d driver.Drive, part string) error {

@@ -77,6 +77,8 @@ type Options struct {
 	// MediaURL is the base URL at which media are read, in place of Env's: that of whichever server lives. "" is
 	// none.
 	MediaURL string
+	// Reach tells why nobody can read at a base URL of ours, if that is certain; nil: it is not asked.
+	Reach func(ctx context.Context, url string) error
 	// Media tells why no media can be made for machines, if none can; nil: they can.
 	Media func() error
 	// Lay makes a medium whose parts are held, to be copied.
@@ -142,7 +144,7 @@ func (b *Boot) sources(n *ingot.Node) (kernel, ramdisk string) {
 }
 
 // Validate asks for a port that boots from the network, kernel and ramdisk.
-func (b *Boot) Validate(_ context.Context, t *driver.Task) error {
+func (b *Boot) Validate(ctx context.Context, t *driver.Task) error {
 	n := t.Node
 	if !slices.ContainsFunc(t.Ports, func(p *ingot.Port) bool { return p.PXEEnabled }) {
 		return ingot.Errorf(ingot.Invalid, "Node %s does not have any port associated with it; "+
@@ -170,6 +172,9 @@ func (b *Boot) Validate(_ context.Context, t *driver.Task) error {
 		return err
 	}
 	if err := b.validateMedium(t); err != nil {
+		return err
+	}
+	if err := b.probe(ctx, n); err != nil {
 		return err
 	}
 	_, err := b.persistent(n, false)

@@ -3,7 +3,9 @@ package pxe
 import (
 	"context"
 	"net/http"
+	"path"
 	"slices"
+	"strings"
 	"time"
 
 	"ingot/internal/driver"
@@ -87,11 +89,25 @@ func (b *Boot) reinsert(ctx context.Context, t *driver.Task, media driver.Media)
 		}
 	}
 	for k, url := range urls {
-		if err := media.InsertMedium(ctx, t, drives[k], url); err != nil {
+		// To insert what a BMC calls otherwise than we do would end the boot of a machine that reads it.
+		holds, err := media.HoldsMedium(ctx, t, drives[k], secretOf(url))
+		if err == nil && !holds {
+			err = media.InsertMedium(ctx, t, drives[k], url)
+		}
+		if err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// secretOf is what is unguessable of a URL of ours: the name of a file, or of the directory that it is in.
+func secretOf(url string) string {
+	dir, file := path.Split(url)
+	if _, of, ok := strings.Cut(dir, "/media/"); ok {
+		return "/media/" + of
+	}
+	return file
 }
 
 // kindsOf are the media of a node's machine that servers publish.

@@ -176,3 +176,31 @@ func TestMediaAtTheServiceAddressNeedNoTakeOver(t *testing.T) {
 		t.Errorf("inserted %s, %v", m.cd, err)
 	}
 }
+
+// A BMC that tells another URL than it was given, or no URL, has the medium still: it is left alone.
+func TestAMediumIsNotInsertedAgainWhereTheBMCCallsItOtherwise(t *testing.T) {
+	t.Parallel()
+	root := t.TempDir()
+	web := httptest.NewServer(http.FileServer(http.Dir(root)))
+	defer web.Close()
+	living := []string{deadBase, ownBase}
+	shared := func(o *pxe.Options) {
+		o.Publish = func(string) publish.Store { return publish.Folder{Root: root, URL: web.URL} }
+	}
+	w, m := mediaWorld(at(deadBase, &living, shared))
+	n := w.task.Node
+	if err := w.boot.PrepareRamdisk(t.Context(), w.task); err != nil {
+		t.Fatal(err)
+	}
+	n.ProvisionState, living = "wait call-back", nil
+	given, keeper := m.cd, n.DriverInternalInfo["boot_medium_keeper"]
+	for told, inserts := range map[string]int{
+		strings.Replace(given, "http://", "http://user@", 1): 0, given[strings.LastIndex(given, "/")+1:]: 0, "cd0": 0,
+		"http://elsewhere/other.iso": 1,
+	} {
+		m.tells, m.inserts, n.DriverInternalInfo["boot_medium_keeper"] = told, 0, keeper
+		if err := heir(w, &living, shared).Restore(t.Context(), w.task); err != nil || m.inserts != inserts {
+			t.Errorf("the BMC tells %s: inserted %d times, %v", told, m.inserts, err)
+		}
+	}
+}

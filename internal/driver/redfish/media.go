@@ -72,12 +72,15 @@ func insert(ctx context.Context, s machine, d *redfish.Drive, at string) error {
 	if gone(err) {
 		return err
 	}
-	host := "this server"
+	host, trust := "this server", ""
 	if u, err := url.Parse(at); err == nil {
 		host = u.Host
+		if u.Scheme == "https" {
+			trust = ", that it trusts the certificate there or checks none"
+		}
 	}
 	return ingot.Errorf(ingot.Unavailable, "the BMC refused the medium (%w); check that it reaches %s over its own "+
-		"network, and that it has a licence for virtual media", refused, host)
+		"network%s, and that it has a licence for virtual media", refused, host, trust)
 }
 
 // EjectMedium empties a drive, unless what is in it is known to be from elsewhere.
@@ -87,13 +90,30 @@ func (m *Management) EjectMedium(ctx context.Context, t *driver.Task, kind drive
 		switch {
 		case err != nil || d == nil:
 			return err
-		case strings.Contains(d.Image, "://") && !strings.Contains(d.Image, part):
+		case !mayBe(d, part):
 			t.Note(ingot.Entry{Source: "bmc", Text: "the virtual " + string(kind) + " drive has a medium of somebody " +
 				"else by now, which is left there"})
 			return nil
 		}
 		return s.c.Eject(ctx, d)
 	})
+}
+
+// mayBe tells whether what is in a drive may come from a URL with a part: BMCs tell the URL, the name of a file, or
+// nothing.
+func mayBe(d *redfish.Drive, part string) bool {
+	return !strings.Contains(d.Image, "://") || strings.Contains(d.Image, part)
+}
+
+// HoldsMedium is of driver.Media.
+func (m *Management) HoldsMedium(ctx context.Context, t *driver.Task, kind driver.Drive, part string) (holds bool,
+	err error) {
+	err = m.f.ask(ctx, t, "tell what is in the virtual "+string(kind), func(ctx context.Context, s machine) error {
+		d, err := driveOf(ctx, s, kind)
+		holds = err == nil && d != nil && d.Full() && mayBe(d, part)
+		return err
+	})
+	return holds, err
 }
 
 // driveOf is the drive of a kind; nil if there is none. The one for CDs is no floppy drive, whatever it takes.
