@@ -102,7 +102,7 @@ func newRig(t testing.TB, c Config) *rig {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { r.http.Close() })
-	r.site = Site{Mode: c.Mode, Address: netip.MustParseAddr("10.77.0.1"),
+	r.site = Site{Mode: c.Mode, Address: netip.MustParseAddr("10.77.0.1"), Service: c.Service,
 		Lease: time.Hour, Networks: append([]Network{{Pool: c.Pool, Router: c.Router, DNS: c.DNS,
 			Prefix: netip.MustParsePrefix("10.77.0.0/24")}}, c.Relayed...)}
 	r.leases = &leases{store: st, site: r.site}

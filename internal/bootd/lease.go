@@ -222,8 +222,8 @@ func (l *leases) choose(ctx context.Context, w want) (a netip.Addr, seen time.Ti
 	}
 	now := l.store.Now()
 	usable := func(a netip.Addr) bool {
-		return w.network.Pool.Contains(a) && a != l.site.Address && a != w.network.Router &&
-			l.reserved[a] == ""
+		return w.network.Pool.Contains(a) && a != l.site.Address && a != l.site.Service &&
+			a != w.network.Router && l.reserved[a] == ""
 	}
 	mac := w.MAC.String()
 	had, _ := netip.ParseAddr(old.Address)

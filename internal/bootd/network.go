@@ -25,6 +25,7 @@ type Network struct {
 type Site struct {
 	Mode    Mode
 	Address netip.Addr // ours, IPv4: server identifier and next server
+	Service netip.Addr // that of Config, which is no machine's either
 	Lease   time.Duration
 	// Networks are those we give addresses of; the first one is that of our interface.
 	Networks []Network

@@ -295,7 +295,7 @@ func (s *Server) runHTTP(ctx context.Context) error {
 
 // setSite works out what DHCP answers say, from the configuration and the interface.
 func (s *Server) setSite() error {
-	s.site = Site{Mode: s.Mode, Lease: s.Lease, Address: s.Address}
+	s.site = Site{Mode: s.Mode, Lease: s.Lease, Address: s.Address, Service: s.Service}
 	if s.site.Mode == "" {
 		s.site.Mode = ModeOff
 	}

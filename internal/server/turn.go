@@ -3,6 +3,8 @@ package server
 import (
 	"context"
 	"log/slog"
+	"maps"
+	"sync"
 	"time"
 
 	"ingot/internal/driver"
@@ -28,7 +30,9 @@ func (t turn) Give(ctx context.Context) error { return t.store.Unlock(ctx, t.nam
 const (
 	// turnPause is how often a BMC is asked for that another conductor talks to, turnPauseMax later on.
 	turnPause    = 50 * time.Millisecond
-	turnPauseMax = time.Second
+	turnPauseMax = 200 * time.Millisecond
+	// turnRest is how long this process leaves a BMC alone after a turn, so that those who ask find it free.
+	turnRest = 300 * time.Millisecond
 	// giveTimeout bounds the end of a turn. One that does not end in the store is this process's still, and
 	// ends with its next one.
 	giveTimeout = 5 * time.Second
@@ -40,6 +44,7 @@ func (s *server) alone() func(ctx context.Context, n *ingot.Node, address string
 	if !s.store.Shared() {
 		return nil
 	}
+	r := &rests{until: map[string]time.Time{}}
 	return func(ctx context.Context, n *ingot.Node, address string) (func(), error) {
 		shares, err := s.store.SharesBMC(ctx, n.ID, address)
 		if err != nil && ctx.Err() == nil {
@@ -49,8 +54,35 @@ func (s *server) alone() func(ctx context.Context, n *ingot.Node, address string
 		if !shares || err != nil {
 			return func() {}, nil
 		}
-		return wait(ctx, turn{s.store, "bmc " + address, s.boot.Life}, address, s.log)
+		driver.Wait(ctx, r.left(address)) // wait tells whether time is up
+		done, err := wait(ctx, turn{s.store, "bmc " + address, s.boot.Life}, address, s.log)
+		if err != nil {
+			return nil, err
+		}
+		return func() {
+			done()
+			r.begin(address)
+		}, nil
 	}
+}
+
+// rests are until when BMCs that several nodes have are left to others, by address.
+type rests struct {
+	mu    sync.Mutex // guards until
+	until map[string]time.Time
+}
+
+func (r *rests) left(address string) time.Duration {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return time.Until(r.until[address])
+}
+
+func (r *rests) begin(address string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	maps.DeleteFunc(r.until, func(_ string, until time.Time) bool { return time.Now().After(until) })
+	r.until[address] = time.Now().Add(turnRest)
 }
 
 // wait takes a BMC's turn.

@@ -26,7 +26,7 @@ const (
 	pace = time.Second
 	// life is for how long the kernel keeps it without being told. Two times in a row may be late.
 	life = 3 * time.Second
-	// late is by how much the kernel may be late.
+	// late is by how much the kernel may be late to remove it.
 	late = time.Second
 	// announced is for how long a new holder tells all each second: who had it before may answer, too,
 	// until its kernel has removed it, and whoever asks in between has to be told again.
@@ -116,7 +116,7 @@ func (h *Holder) look(ctx context.Context) {
 		h.give(ctx)
 		return
 	}
-	stay := min(life, h.Left()-late).Truncate(time.Second)
+	stay := min(life, h.Left()).Truncate(time.Second)
 	if stay <= 0 {
 		h.drop("the lease of this conductor is about to end")
 		return
