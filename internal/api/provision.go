@@ -1,7 +1,9 @@
 package api
 
 import (
+	"encoding/json"
 	"slices"
+	"strconv"
 	"strings"
 
 	"ingot/internal/ingot"
@@ -54,8 +56,12 @@ func setProvisionState(c *call) (reply, error) {
 	if c.minor < verb.VersionIn(lifecycle.State(n.ProvisionState)) {
 		return reply{}, notAcceptable()
 	}
+	steps, err := deploySteps(args["deploy_steps"])
+	if err != nil {
+		return reply{}, err
+	}
 	err = c.api.o.Conductor.Provision(c.Context(), rpc.ProvisionRequest{Ident: n.UUID,
-		Event: string(verb.Event), ConfigDrive: args["configdrive"]})
+		Event: string(verb.Event), ConfigDrive: args["configdrive"], DeploySteps: steps})
 	if err != nil {
 		return reply{}, err
 	}
@@ -120,12 +126,40 @@ func (c *call) checkExtras(args ingot.Object, verb lifecycle.Verb) error {
 			return notAcceptable()
 		}
 	}
-	if !empty(args["deploy_steps"]) {
-		// Dropping them silently would deploy something else than what was asked for.
-		return invalid(`"deploy_steps" can not be given: the steps of a deployment are fixed here; ` +
-			`leave the member out`)
-	}
 	return checkRequired(args, verb)
+}
+
+// maxSteps bounds those that a request may have.
+const maxSteps = 64
+
+// deploySteps reads steps of a deployment. Those of BIOS settings can be asked for; to drop others silently would
+// deploy something else than what was asked for.
+func deploySteps(v any) ([]ingot.Step, error) {
+	if empty(v) {
+		return nil, nil
+	}
+	list, ok := v.([]any)
+	if !ok || len(list) > maxSteps {
+		return nil, invalid(`"deploy_steps" is no list of at most %d steps`, maxSteps)
+	}
+	steps := make([]ingot.Step, len(list))
+	for i, v := range list {
+		o, _ := v.(ingot.Object)
+		if o["interface"] != "bios" {
+			return nil, invalid(`"deploy_steps" can not be given: the steps of a deployment are fixed here; ` +
+				`leave the member out`)
+		}
+		name, named := o["step"].(string)
+		args, hasArgs := o["args"].(ingot.Object)
+		number, _ := o["priority"].(json.Number)
+		priority, err := strconv.Atoi(string(number))
+		if len(o) != 4 || !named || !hasArgs || err != nil || priority < 0 {
+			return nil, invalid("deploy step %s is not valid: it has an interface, a step, args and a priority of 0 or "+
+				"more, and nothing else", pythonText(v))
+		}
+		steps[i] = ingot.Step{Interface: "bios", Name: name, Args: args, Priority: priority}
+	}
+	return steps, nil
 }
 
 // checkRequired refuses a verb without its steps or password.

@@ -34,6 +34,9 @@ func (c *Conductor) Validate(ctx context.Context, ident string) (map[string]rpc.
 		if d.Inspect != nil {
 			built["inspect"] = d.Inspect
 		}
+		if d.BIOS != nil {
+			built["bios"] = d.BIOS
+		}
 	}
 	out := map[string]rpc.Validation{}
 	if err := cmp.Or(t.resolve(ctx), checkTraits(n), d.CheckFirmware(n)); composed == nil && err != nil {

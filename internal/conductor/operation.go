@@ -34,6 +34,9 @@ var ownSteps = map[string]func(ctx context.Context, t *task) error{
 	"power.verify":     verify,
 	"deploy.tear_down": tearDown,
 	"inspect.inspect":  inspect,
+
+	"bios.apply_configuration": applyBIOS,
+	"bios.factory_reset":       resetBIOS,
 }
 
 var (
@@ -244,6 +247,7 @@ func verify(ctx context.Context, t *task) error {
 	t.node.PowerState = seen.Power
 	t.later(ingot.Entry{Source: "power", Text: "the machine is " + string(seen.Power)})
 	t.recordFirmware(seen)
+	t.cacheBIOS(ctx)
 	return nil
 }
 

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"ingot/internal/driver"
@@ -216,7 +217,11 @@ func prepareDeploy(ctx context.Context, t *task, r rpc.ProvisionRequest) error {
 		return ingot.Errorf(ingot.Internal, "deploy interface %s has no steps",
 			n.Interfaces["deploy"])
 	}
-	t.plan(steps...)
+	own, err := t.biosSteps(r.DeploySteps)
+	if err != nil {
+		return err
+	}
+	t.plan(slices.Concat(own, steps)...)
 	return nil
 }
 

@@ -81,6 +81,16 @@ type Firmware interface {
 	SetSecureBoot(ctx context.Context, t *Task, on bool) error
 }
 
+// Setup is the settings of a machine's firmware (interface bios). ErrUnsupported if its BMC tells none, or cannot do it.
+type Setup interface {
+	Validator
+	Settings(ctx context.Context, t *Task) ([]ingot.BIOSSetting, error)
+	// Apply changes some of them, and Reset makes all those of the factory: both count from the machine's next
+	// start on, or after some minutes of that, which Settings tells. Both may run twice.
+	Apply(ctx context.Context, t *Task, values map[string]any) error
+	Reset(ctx context.Context, t *Task) error
+}
+
 // Drive is a virtual drive of a machine.
 type Drive string
 

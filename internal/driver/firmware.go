@@ -190,18 +190,20 @@ func (t *Task) await(ctx context.Context, what string, reached func(Observation)
 	}
 	ctx, cancel := context.WithTimeout(ctx, max(timeout, 0))
 	defer cancel()
+	seen := ""
 	for pause := minFirmwarePause; timeout > 0; pause = min(2*pause, maxFirmwarePause) {
 		o, err := t.Observe(ctx)
-		if err == nil && reached(o) {
+		switch {
+		case err == nil && reached(o):
 			o.RecordFirmware(t.Node)
 			return nil
+		case err == nil:
+			seen = fmt.Sprintf("the BMC tells boot mode %s, Secure Boot %s", word(o.BootMode), Words(o.SecureBoot))
+		case seen == "":
+			seen = err.Error()
 		}
 		if Wait(ctx, pause) {
 			continue
-		}
-		seen := fmt.Sprintf("the BMC tells boot mode %s, Secure Boot %s", word(o.BootMode), Words(o.SecureBoot))
-		if err != nil {
-			seen = err.Error()
 		}
 		return ingot.Errorf(ingot.Unavailable, "%s does not count within %s of the start of the machine (%s); look "+
 			"at its console, and at the log and the jobs of its BMC", what, timeout, seen)
@@ -230,7 +232,7 @@ func (t *Task) prepareFirmware(ctx context.Context) error {
 			"does not tell of: %w; remove the capability", ErrUnsupported)
 	}
 	if AsksSecureBoot(n) && *o.SecureBoot {
-		if err := t.giveUpMachine(ctx); err != nil {
+		if err := t.GiveUpMachine(ctx); err != nil {
 			return err
 		}
 		if err := t.SetSecureBoot(ctx, false); err != nil {
@@ -246,7 +248,7 @@ func (t *Task) syncBootMode(ctx context.Context, o Observation) error {
 	if asked == "" || asked == o.BootMode {
 		return nil
 	}
-	if err := t.giveUpMachine(ctx); err != nil {
+	if err := t.GiveUpMachine(ctx); err != nil {
 		return err
 	}
 	err := t.SetBootMode(ctx, asked)

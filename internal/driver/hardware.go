@@ -37,6 +37,7 @@ type Table struct {
 	Boot       map[string]Boot
 	Deploy     map[string]Deploy
 	Inspect    map[string]Inspect
+	BIOS       map[string]Setup
 	// Network has those that are enabled, noop as nil; nil is noop alone.
 	Network map[string]Network
 }
@@ -48,6 +49,7 @@ type Driver struct {
 	Boot       Boot
 	Deploy     Deploy
 	Inspect    Inspect // nil is no-inspect
+	BIOS       Setup   // nil is no-bios
 	Network    Network // nil is noop: there is none that we could connect it to
 }
 
@@ -77,6 +79,10 @@ func (t *Table) has(kind, name string) bool {
 		return t.Deploy[name] != nil
 	case "inspect":
 		if t.Inspect[name] != nil {
+			return true
+		}
+	case "bios":
+		if t.BIOS[name] != nil {
 			return true
 		}
 	case "network":
@@ -147,12 +153,14 @@ func (t *Table) Compose(n *ingot.Node) (Driver, error) {
 		Boot:       t.Boot[n.Interfaces["boot"]],
 		Deploy:     t.Deploy[n.Interfaces["deploy"]],
 		Inspect:    t.Inspect[n.Interfaces["inspect"]],
+		BIOS:       t.BIOS[n.Interfaces["bios"]],
 		Network:    t.Network[n.Interfaces["network"]],
 	}
 	for kind, missing := range map[string]bool{
 		"power": d.Power == nil, "management": d.Management == nil,
 		"boot": d.Boot == nil, "deploy": d.Deploy == nil,
 		"inspect": n.Interfaces["inspect"] != "" && !t.has("inspect", n.Interfaces["inspect"]),
+		"bios":    n.Interfaces["bios"] != "" && !t.has("bios", n.Interfaces["bios"]),
 		"network": !t.has("network", n.Interfaces["network"]),
 	} {
 		if missing {
@@ -222,6 +230,8 @@ func (t *Table) implementation(kind, name string) any {
 		return t.Deploy[name]
 	case "inspect":
 		return t.Inspect[name]
+	case "bios":
+		return t.BIOS[name]
 	case "network":
 		return t.Network[name]
 	}

@@ -92,7 +92,7 @@ func (t *Task) ToProvisioning(ctx context.Context) error {
 	if n == nil {
 		return nil
 	}
-	if err := t.giveUpMachine(ctx); err != nil {
+	if err := t.GiveUpMachine(ctx); err != nil {
 		return err
 	}
 	if err := n.UnconfigureTenant(ctx, t); err != nil {
@@ -104,8 +104,8 @@ func (t *Task) ToProvisioning(ctx context.Context) error {
 	return nil
 }
 
-// giveUpMachine switches the machine off. That its instance is given up has to be on record before it is.
-func (t *Task) giveUpMachine(ctx context.Context) error {
+// GiveUpMachine switches the machine off. That its instance is given up has to be on record before it is.
+func (t *Task) GiveUpMachine(ctx context.Context) error {
 	if err := t.Save(ctx); err != nil {
 		return err
 	}

@@ -9,6 +9,9 @@ var (
 	DecodeActionInfo = decodeActionInfo
 	DecodeSystem     = decode[System]
 	DecodeSecureBoot = decode[SecureBoot]
+	DecodeBIOS       = decode[BIOS]
+	DecodeRegistry   = decodeRegistry
+	RegistryFile     = decodeRegistryFile
 	Location         = location
 )
 

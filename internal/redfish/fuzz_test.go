@@ -17,7 +17,12 @@ func FuzzBody(f *testing.F) {
 		`{"Oem": {"Hp": {"Actions": {"#HpiLOVirtualMedia.1.1.0.InsertVirtualMedia": {"target": "/x"}, "a": 7},
 			"BootOnNextServerReset": "yes"}, "Hpe": null}, "MediaTypes": "CD"}`,
 		`{"SecureBootEnable": "on", "SecureBootMode": 7, "Actions": {"#SecureBoot.ResetKeys": {"target": "https://x/y",
-			"ResetKeysType@Redfish.AllowableValues": ["ResetAllKeysToDefault"]}}}`} {
+			"ResetKeysType@Redfish.AllowableValues": ["ResetAllKeysToDefault"]}}}`,
+		`{"Attributes": {"a": 1, "b": [], "c": null}, "AttributeRegistry": "r", "Actions": {"#Bios.ResetBios":
+			{"target": "/r"}}, "@Redfish.Settings": {"SettingsObject": {"@odata.id": "/s"}}}`,
+		`{"Id": "r", "Location": [{"Language": "de", "Uri": "/de"}, {"Language": "en", "Uri": "https://h/en"}]}`,
+		`{"RegistryEntries": {"Attributes": [{"AttributeName": "a", "Type": 7, "UpperBound": 1e300, "Value":
+			[{"ValueName": "x"}, 7]}, null, {"AttributeName": "b", "DefaultValue": {}}]}}`} {
 		f.Add([]byte(body))
 	}
 	f.Fuzz(func(t *testing.T, body []byte) {
@@ -41,6 +46,18 @@ func FuzzBody(f *testing.F) {
 		if b, _ := redfish.DecodeSecureBoot(body); b.TakesDefaultKeys() &&
 			!strings.HasPrefix(redfish.Location(b.Actions.ResetKeys.Path), "/") {
 			t.Errorf("keys are reset at %q", b.Actions.ResetKeys.Path)
+		}
+		if b, _ := redfish.DecodeBIOS(body); b.Resets() && redfish.Location(b.Actions.Reset.Path) == "" {
+			t.Errorf("the BIOS is reset at %q", b.Actions.Reset.Path)
+		}
+		for name, a := range redfish.DecodeRegistry(body) {
+			if name == "" || name != a.Name || len(a.Allowed()) != len(a.Values) {
+				t.Errorf("%q is %+v", name, a)
+			}
+			redfish.Whole(a.UpperBound)
+		}
+		if at := redfish.RegistryFile(body, "r"); at != "" && !strings.HasPrefix(at, "/") {
+			t.Errorf("the registry is at %q", at)
 		}
 		s, _ := redfish.DecodeSystem(body)
 		if s.Boot.Override() == "None" {

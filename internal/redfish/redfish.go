@@ -65,8 +65,9 @@ type Client struct {
 
 // root is what we want of the service root.
 type root struct {
-	Systems link `json:"Systems"`
-	Links   struct {
+	Systems    link `json:"Systems"`
+	Registries link `json:"Registries"`
+	Links      struct {
 		Sessions link `json:"Sessions"`
 	} `json:"Links"`
 }

@@ -26,6 +26,7 @@ type System struct {
 	// VirtualMedia has the virtual drives, see Drives.
 	VirtualMedia link `json:"VirtualMedia"`
 	SecureBootAt link `json:"SecureBoot"`
+	BIOSAt       link `json:"Bios"`
 	Links        struct {
 		ManagedBy []link `json:"ManagedBy"`
 	} `json:"Links"`

@@ -70,6 +70,8 @@ type ProvisionRequest struct {
 	Event string // lifecycle.Event: deploy, delete, manage...
 	// ConfigDrive is what deploy and rebuild were given: an object, a string or nil.
 	ConfigDrive any
+	// DeploySteps are those that deploy and rebuild were given besides their own.
+	DeploySteps []ingot.Step
 }
 
 // PowerRequest asks for a power action.

@@ -86,6 +86,7 @@ func (s *server) table(bootURL string) (*driver.Table, error) {
 			ipmi.Name: byIPMI.Management(), redfish.Name: byRedfish.Management(),
 			redfish.ILOName: byILO.Management(), fake.Name: fake.Management{},
 		},
+		BIOS:    map[string]driver.Setup{redfish.Name: byRedfish.BIOS(), redfish.ILOName: byILO.BIOS()},
 		Inspect: map[string]driver.Inspect{redfish.Name: byRedfish.Inspect(), redfish.ILOName: byILO.Inspect()},
 		Boot:    bootInterfaces(s.boot.Boot),
 		Deploy:  map[string]driver.Deploy{iscsi.Name: write, direct.Name: pull, fake.Name: fake.Deploy{}},

@@ -71,3 +71,19 @@ func TestTheBaremetalClientChangesTheFirmware(t *testing.T) {
 		t.Errorf("the machine has started as %v", starts)
 	}
 }
+
+func TestTheBaremetalClientShowsBIOSSettings(t *testing.T) {
+	t.Parallel()
+	s := start(t)
+	s.bmc(sim.Options{})
+	for command, want := range map[string]string{
+		"node bios setting list n1 -f csv":                                                  `"ProcVirtualization","Enabled"`,
+		"node bios setting list n1 --long -f csv":                                           `"QuietBoot","True","Boolean"`,
+		"node bios setting show n1 CoresPerSocket -f value -c name -c value -c upper_bound": "CoresPerSocket\n64\n0",
+		"node show n1 -f value -c bios_interface":                                           "redfish",
+	} {
+		if out := s.baremetal(command); !strings.Contains(out, want) {
+			t.Errorf("%s has no %q:\n%s", command, want, out)
+		}
+	}
+}

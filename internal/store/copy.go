@@ -28,6 +28,8 @@ func copiedTables() []copied {
 		copiedTable(&pending, "id"), copiedTable(&bootFiles, "id"),
 		{name: "inventories", key: "node_id", columns: []string{"node_id", "inventory", "updated_at"},
 			flags: []bool{false, false, false}},
+		{name: "bios_settings", key: "node_id", columns: []string{"node_id", "settings", "updated_at"},
+			flags: []bool{false, false, false}},
 		{name: "settings", key: "name", columns: []string{"name", "value"},
 			flags: []bool{false, false}},
 	}

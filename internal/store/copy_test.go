@@ -44,6 +44,9 @@ func fill(t *testing.T, s *store.Store) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if err := s.SaveBIOS(ctx, n, []ingot.BIOSSetting{{Name: "a", Value: 1.0}}); err != nil {
+		t.Fatal(err)
+	}
 	if err := s.SaveInventory(ctx, n, ingot.Inventory{Disks: []ingot.InventoryDisk{{Name: "sda", Size: 1 << 40}}}); err != nil {
 		t.Fatal(err)
 	}
@@ -147,7 +150,7 @@ func TestACopyHasAllRowsAndGoesOn(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := map[string]int64{"nodes": 2, "ports": 1, "node_history": 3, "leases": 1, "journal": 1200,
-		"journal_pending": 3, "boot_files": 1, "inventories": 1, "settings": 1}
+		"journal_pending": 3, "boot_files": 1, "inventories": 1, "bios_settings": 1, "settings": 1}
 	if d := cmp.Diff(want, told); d != "" {
 		t.Errorf("progress: %s", d)
 	}

@@ -23,7 +23,7 @@ func HardwareILO() driver.Hardware {
 	h.Name = ILOName
 	h.Supported = maps.Clone(h.Supported)
 	h.Supported["power"], h.Supported["management"] = []string{ILOName}, []string{ILOName}
-	h.Supported["inspect"] = []string{ILOName, "no-inspect"}
+	h.Supported["inspect"], h.Supported["bios"] = []string{ILOName, "no-inspect"}, []string{ILOName, "no-bios"}
 	h.Supported["boot"] = []string{"ilo-virtual-media", "ilo-ipxe", "ilo-pxe", "ipxe", "pxe"}
 	return h
 }

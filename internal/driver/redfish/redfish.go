@@ -38,7 +38,7 @@ func Hardware() driver.Hardware {
 	return driver.Hardware{Name: Name, Supported: map[string][]string{
 		"power": {Name}, "management": {Name}, "boot": {"ipxe", "pxe", "http-ipxe", "http", "redfish-virtual-media",
 			"redfish-https"}, "deploy": {"iscsi", "direct"},
-		"inspect": {Name, "no-inspect"}, "network": driver.Networks,
+		"inspect": {Name, "no-inspect"}, "bios": {Name, "no-bios"}, "network": driver.Networks,
 	}}
 }
 

@@ -15,6 +15,7 @@ var messages = map[string]string{
 	inPOST: "The value for the property %s cannot be changed while the computer system BIOS is in POST.",
 	"PropertyValueConflict": "The property '%s' could not be written because its value would conflict with the " +
 		"value of the '%s' property.",
+	"PropertyUnknown":        "The property %s is not in the list of valid properties for the resource.",
 	"PropertyNotWritable":    "The property %s is a read only property and cannot be assigned a value.",
 	"InternalError":          "The request failed due to an internal service error.  The service is still operational.",
 	"MalformedJSON":          "The request body submitted was malformed JSON and could not be parsed by the receiving service.",

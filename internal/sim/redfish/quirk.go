@@ -26,6 +26,10 @@ type Quirks struct {
 	FirmwareAtStart bool
 	// NoSecureBoot has no such resource.
 	NoSecureBoot bool
+	// NoBIOS has no settings of the firmware.
+	NoBIOS bool
+	// BIOSForgets takes such settings, and drops them at the next start.
+	BIOSForgets bool
 	// NoMoreSessions has the limit of sessions reached, whoever has them.
 	NoMoreSessions bool
 	// NeedIfMatch answers 428 to a change without If-Match.

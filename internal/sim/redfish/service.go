@@ -86,7 +86,9 @@ type Service struct {
 	post        time.Time // until when the override is locked
 	uri         string    // HttpBootUri
 	firmware    firmware
-	pending     *firmware // what counts from the next start on; nil is the same
+	settings    map[string]any // of the firmware
+	wanted      map[string]any // those that count from the next start on; nil is none
+	pending     *firmware      // what counts from the next start on; nil is the same
 	media       map[Drive]slot
 	bootOnReset bool                // from the virtual CD drive, see ilo.go
 	sessions    map[string]*session // by token
@@ -112,8 +114,8 @@ func New(c Chassis, o Options) *Service {
 	o.Log = cmp.Or(o.Log, slog.New(slog.DiscardHandler))
 	drives, _ := c.(Media)
 	return &Service{chassis: c, drives: drives, o: o, addr: o.Addr, password: o.Password,
-		firmware: firmware{o.Mode, o.SecureBoot, !o.NoKeys},
-		media:    map[Drive]slot{}, sessions: map[string]*session{}, running: map[string]*task{}}
+		firmware: firmware{o.Mode, o.SecureBoot, !o.NoKeys}, settings: factoryBIOS(),
+		media: map[Drive]slot{}, sessions: map[string]*session{}, running: map[string]*task{}}
 }
 
 // Start makes the service listen; one that listens is left alone. It listens where it did before a
@@ -268,6 +270,7 @@ func (s *Service) routes() []route {
 		}},
 	}
 	routes = append(routes, s.secureBootRoutes()...)
+	routes = append(routes, s.biosRoutes()...)
 	for i := range s.o.DiskBytes {
 		routes = append(routes, read(drivePath(i), func() object { return s.disk(i) }))
 	}
@@ -360,6 +363,7 @@ func (s *Service) root() object {
 		"Vendor":         "ingot",
 		"Systems":        link(Root + "Systems"),
 		"Managers":       link(Root + "Managers"),
+		"Registries":     link(registriesPath),
 		"SessionService": link(servicePath),
 		"Tasks":          link(Root + "TaskService"),
 		"Links":          object{"Sessions": link(sessionsPath)},

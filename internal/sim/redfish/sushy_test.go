@@ -58,6 +58,17 @@ func TestSushyChangesTheFirmware(t *testing.T) {
 	}
 }
 
+func TestSushyChangesBIOSSettings(t *testing.T) {
+	t.Parallel()
+	for _, model := range []redfish.Model{"", redfish.ILO5} {
+		t.Run("model "+string(model), func(t *testing.T) {
+			t.Parallel()
+			s, _ := serve(t, redfish.Options{Model: model})
+			testkit.Run(t, python, "testdata/bios.py", s.URL())
+		})
+	}
+}
+
 func TestSushyUsesAnILO(t *testing.T) {
 	t.Parallel()
 	for _, model := range []redfish.Model{redfish.ILO4, redfish.ILO5} {

@@ -49,6 +49,9 @@ func (s *Service) system() object {
 		}},
 	}
 	s.linkSecureBoot(body)
+	if s.o.Model != ILO4 && !s.Quirks().NoBIOS {
+		body["Bios"] = link(biosPath)
+	}
 	if s.o.MAC != "" {
 		body["EthernetInterfaces"] = link(interfacesPath)
 	}
@@ -297,6 +300,7 @@ func (s *Service) doReset(ctx context.Context, how ResetType) reply {
 	again := func() {}
 	if boots(how, before) {
 		s.applyFirmware()
+		s.applyBIOS()
 		again = s.takeBootOnReset()
 	}
 	err := s.chassis.Switch(ctx, plain(how, before))

@@ -1,3 +1,8 @@
+CREATE TABLE bios_settings (
+    node_id    BIGINT PRIMARY KEY REFERENCES nodes (id) ON DELETE CASCADE,
+    settings   TEXT NOT NULL,
+    updated_at BIGINT NOT NULL
+);
 CREATE TABLE boot_files (
     id          INTEGER PRIMARY KEY AUTOINCREMENT,
     source      TEXT NOT NULL,

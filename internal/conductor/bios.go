@@ -1,0 +1,275 @@
+package conductor
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"ingot/internal/driver"
+	"ingot/internal/ingot"
+)
+
+// cacheBIOS puts the settings of the firmware on record. That they cannot be read is told, and costs nothing else.
+func (t *task) cacheBIOS(ctx context.Context) {
+	b := t.driver().BIOS
+	if b == nil {
+		return
+	}
+	all, err := b.Settings(ctx, t.dt)
+	if err == nil {
+		err = t.saveBIOS(ctx, all)
+	}
+	if err != nil && ctx.Err() == nil {
+		level := ingot.LevelWarning
+		if errors.Is(err, driver.ErrUnsupported) {
+			level = ingot.LevelInfo
+		}
+		t.later(ingot.Entry{Source: "bmc", Level: level, Text: fmt.Sprintf("BIOS settings are not on record: %v", err)})
+	}
+}
+
+func (t *task) saveBIOS(ctx context.Context, all []ingot.BIOSSetting) error {
+	return t.c.o.Store.SaveBIOS(ctx, t.node, all)
+}
+
+// biosSteps are the steps of BIOS settings that a deployment begins with, the most urgent first; 0 is none, as in
+// Ironic.
+func (t *task) biosSteps(asked []ingot.Step) ([]ingot.Step, error) {
+	var steps []ingot.Step
+	for _, s := range asked {
+		switch {
+		case ownSteps[s.Interface+"."+s.Name] == nil || s.Interface != "bios":
+			return nil, ingot.Errorf(ingot.Invalid, "deploy step %s.%s is none that can be asked for; those are "+
+				"bios.apply_configuration and bios.factory_reset", s.Interface, s.Name)
+		case t.driver().BIOS == nil:
+			return nil, ingot.Errorf(ingot.Invalid, "Driver %s does not support bios (disabled or not implemented): "+
+				"deploy step %s is for nodes with another bios_interface than %s.", t.node.Driver, s.Name,
+				t.node.Interfaces["bios"])
+		case s.Priority > 0:
+			steps = append(steps, s)
+		}
+		if _, err := biosValues(s); err != nil {
+			return nil, err
+		}
+	}
+	slices.SortStableFunc(steps, func(a, b ingot.Step) int { return b.Priority - a.Priority })
+	return steps, nil
+}
+
+// biosValues are the settings that a step asks for, by name; none for a reset.
+func biosValues(s ingot.Step) (map[string]any, error) {
+	wrong := func(format string, args ...any) (map[string]any, error) {
+		return nil, ingot.Errorf(ingot.Invalid, "deploy step bios."+s.Name+": "+format, args...)
+	}
+	for name := range s.Args {
+		if s.Name != "apply_configuration" || name != "settings" {
+			return wrong("there is no argument %s", name)
+		}
+	}
+	if s.Name != "apply_configuration" {
+		return nil, nil
+	}
+	list, _ := s.Args["settings"].([]any)
+	if len(list) == 0 {
+		return wrong(`the argument settings is missing; it is a list of {"name": ..., "value": ...}`)
+	}
+	values := map[string]any{}
+	for _, v := range list {
+		o, _ := v.(ingot.Object)
+		name, _ := o["name"].(string)
+		value, there := o["value"]
+		switch value.(type) {
+		case nil, string, bool, json.Number, float64:
+		default:
+			there = false
+		}
+		if _, twice := values[name]; name == "" || !there || len(o) != 2 || twice {
+			return wrong(`settings has %v; each is {"name": ..., "value": ...} with a text, a number or a boolean, `+
+				`and named once`, v)
+		}
+		values[name] = value
+	}
+	return values, nil
+}
+
+// fitting is a value in the type that a setting has now: clients and people write numbers as texts.
+func fitting(now, want any) any {
+	text := fmt.Sprint(want)
+	if want == nil {
+		return nil
+	}
+	switch now.(type) {
+	case float64:
+		if f, err := strconv.ParseFloat(text, 64); err == nil {
+			return f
+		}
+	case bool:
+		if b, err := strconv.ParseBool(strings.ToLower(text)); err == nil {
+			return b
+		}
+	case string:
+		return text
+	}
+	if n, ok := want.(json.Number); ok {
+		f, _ := n.Float64()
+		return f
+	}
+	return want
+}
+
+// unlike are the settings, of those that are wanted, that are not so; Invalid if one cannot be.
+func unlike(now []ingot.BIOSSetting, want map[string]any) (map[string]any, error) {
+	known := map[string]ingot.BIOSSetting{}
+	for _, s := range now {
+		known[s.Name] = s
+	}
+	out := map[string]any{}
+	for name, value := range want {
+		s, there := known[name]
+		if !there {
+			return nil, ingot.Errorf(ingot.Invalid, "the machine has no BIOS setting %q; look at baremetal node bios "+
+				"setting list", name)
+		}
+		if value = fitting(s.Value, value); value == s.Value {
+			continue
+		}
+		if s.ReadOnly != nil && *s.ReadOnly {
+			return nil, ingot.Errorf(ingot.Invalid, "BIOS setting %s is %v and cannot be changed", name, s.Value)
+		}
+		if text, ok := value.(string); ok && len(s.Allowed) > 0 && !slices.Contains(s.Allowed, text) {
+			return nil, ingot.Errorf(ingot.Invalid, "BIOS setting %s cannot be %q; it is one of %s", name, text,
+				strings.Join(s.Allowed, ", "))
+		}
+		out[name] = value
+	}
+	return out, nil
+}
+
+// applyBIOS makes settings what the step asks for: with a start of the machine, after which they are looked at.
+// What is so already costs nothing, so it may run twice.
+func applyBIOS(ctx context.Context, t *task) error {
+	want, err := biosValues(*t.node.CurrentStep())
+	if err != nil {
+		return err
+	}
+	b := t.driver().BIOS
+	now, err := b.Settings(ctx, t.dt)
+	if err != nil {
+		return err
+	}
+	change, err := unlike(now, want)
+	if err != nil || len(change) == 0 {
+		return err
+	}
+	return t.changeBIOS(ctx, fmt.Sprintf("BIOS settings %v", names(change)),
+		func(ctx context.Context) error { return b.Apply(ctx, t.dt, change) },
+		func(now []ingot.BIOSSetting) []string { left, _ := unlike(now, want); return names(left) })
+}
+
+func names(values map[string]any) []string {
+	out := []string{}
+	for name := range values {
+		out = append(out, name)
+	}
+	slices.Sort(out)
+	return out
+}
+
+// foreign are the settings that are not those of the factory, as far as the BMC tells which those are.
+func foreign(now []ingot.BIOSSetting) []string {
+	var out []string
+	for _, s := range now {
+		fixed := s.ReadOnly != nil && *s.ReadOnly || s.Unique != nil && *s.Unique
+		if s.Default != nil && s.Default != s.Value && !fixed {
+			out = append(out, s.Name)
+		}
+	}
+	return out
+}
+
+// resetBIOS makes all settings those of the factory. Some stay otherwise on many machines, so it is done when
+// there are fewer of them than before; where the BMC does not tell which those are, when the machine has started.
+func resetBIOS(ctx context.Context, t *task) error {
+	b := t.driver().BIOS
+	now, err := b.Settings(ctx, t.dt)
+	if err != nil {
+		return err
+	}
+	before := foreign(now)
+	return t.changeBIOS(ctx, "the factory's BIOS settings",
+		func(ctx context.Context) error { return b.Reset(ctx, t.dt) },
+		func(now []ingot.BIOSSetting) []string {
+			if left := foreign(now); len(before) > 0 && len(left) >= len(before) {
+				return left
+			}
+			return nil
+		})
+}
+
+// changeBIOS switches the machine off, has the BMC take a change, starts the machine for it, waits until nothing is
+// left to change, and switches it off again. What is there then is on record.
+func (t *task) changeBIOS(ctx context.Context, what string, tell func(context.Context) error,
+	left func([]ingot.BIOSSetting) []string) error {
+	t.node.BootIntent = ingot.BootNone // an instance that is to be rebuilt is given up
+	if err := t.dt.GiveUpMachine(ctx); err != nil {
+		return err
+	}
+	if err := t.dt.Allowed(); err != nil {
+		return err
+	}
+	if err := tell(ctx); err != nil {
+		return err
+	}
+	t.note(ingot.Entry{Source: "bmc", Text: what + ": the machine is started for it"})
+	if err := t.dt.SetPower(ctx, ingot.PowerOn); err != nil {
+		return err
+	}
+	now, err := t.awaitBIOS(ctx, what, left)
+	if err != nil {
+		return err
+	}
+	if err := t.dt.SetPower(ctx, ingot.PowerOff); err != nil {
+		return err
+	}
+	t.note(ingot.Entry{Source: "bmc", Text: what + ": done"})
+	return t.saveBIOS(ctx, now)
+}
+
+// The pauses between two looks, as for the boot mode.
+const (
+	minBIOSPause = 100 * time.Millisecond
+	maxBIOSPause = 10 * time.Second
+)
+
+// awaitBIOS looks at the settings until nothing is left to change.
+func (t *task) awaitBIOS(ctx context.Context, what string, left func([]ingot.BIOSSetting) []string) (
+	now []ingot.BIOSSetting, err error) {
+	timeout := t.c.o.FirmwareTimeout
+	if timeout == 0 {
+		timeout = driver.DefaultFirmwareTimeout
+	}
+	within, cancel := context.WithTimeout(ctx, max(timeout, time.Second))
+	defer cancel()
+	var seen []string // what was left when the BMC answered last
+	for pause := minBIOSPause; ; pause = min(2*pause, maxBIOSPause) {
+		now, err = t.driver().BIOS.Settings(within, t.dt)
+		if err == nil {
+			if seen = left(now); len(seen) == 0 {
+				return now, nil
+			}
+		}
+		if driver.Wait(within, pause) {
+			continue
+		}
+		if len(seen) == 0 {
+			return nil, err
+		}
+		return nil, ingot.Errorf(ingot.Unavailable, "%s: %s is still as it was %s after the machine was started for it; "+
+			"look at its console, and at the log and the jobs of its BMC", what, strings.Join(seen, ", "), timeout)
+	}
+}

@@ -1,0 +1,144 @@
+package redfish
+
+import (
+	"maps"
+	"net/http"
+)
+
+const (
+	biosPath         = SystemPath + "/Bios"
+	biosSettingsPath = biosPath + "/Settings"
+	resetBIOSPath    = biosPath + "/Actions/Bios.ResetBios"
+	registriesPath   = Root + "Registries"
+	// registryName is that of what describes the settings, registryText where it is.
+	registryName = "BiosAttributeRegistry.v1_0_0"
+	registryText = Root + "Schemas/" + registryName + ".json"
+)
+
+// biosAttributes are the settings of the machine's firmware, which change nothing in it.
+var biosAttributes = []object{
+	{"AttributeName": "ProcVirtualization", "Type": "Enumeration", "DefaultValue": "Enabled", "ReadOnly": false,
+		"ResetRequired": true, "IsSystemUniqueProperty": false, "Value": []object{{"ValueName": "Enabled"},
+			{"ValueName": "Disabled"}}},
+	{"AttributeName": "QuietBoot", "Type": "Boolean", "DefaultValue": true, "ReadOnly": false, "ResetRequired": false},
+	{"AttributeName": "CoresPerSocket", "Type": "Integer", "DefaultValue": 0, "LowerBound": 0, "UpperBound": 64,
+		"ReadOnly": false, "ResetRequired": true},
+	{"AttributeName": "AssetTag", "Type": "String", "DefaultValue": "", "MinLength": 0, "MaxLength": 32,
+		"ReadOnly": false, "IsSystemUniqueProperty": true},
+	{"AttributeName": "SystemBiosVersion", "Type": "String", "ReadOnly": true},
+}
+
+// factoryBIOS are the values of a machine that is new.
+func factoryBIOS() object {
+	all := object{"SystemBiosVersion": "1.0"}
+	for _, a := range biosAttributes {
+		if v, ok := a["DefaultValue"]; ok {
+			all[a["AttributeName"].(string)] = v
+		}
+	}
+	return all
+}
+
+// BIOS are the settings now.
+func (s *Service) BIOS() map[string]any {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return maps.Clone(s.settings)
+}
+
+func (s *Service) bios() object {
+	return object{"@odata.id": biosPath, "@odata.type": "#Bios.v1_1_0.Bios", "Id": "BIOS", "Name": "BIOS settings",
+		"AttributeRegistry": registryName, "Attributes": s.BIOS(),
+		"@Redfish.Settings": object{"@odata.type": "#Settings.v1_3_0.Settings", "SettingsObject": link(biosSettingsPath)},
+		"Actions":           object{"#Bios.ResetBios": object{"target": resetBIOSPath}}}
+}
+
+// biosSettings is what counts from the next start on.
+func (s *Service) biosSettings() object {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	pending := object{}
+	maps.Copy(pending, s.wanted)
+	return object{"@odata.id": biosSettingsPath, "@odata.type": "#Bios.v1_1_0.Bios", "Id": "Settings",
+		"Name": "pending BIOS settings", "AttributeRegistry": registryName, "Attributes": pending,
+		"@Redfish.SettingsApplyTime": object{"@odata.type": "#Settings.v1_3_0.PreferredApplyTime",
+			"ApplyTime@Redfish.AllowableValues": []string{"OnReset"}}}
+}
+
+// biosRoutes are the settings and what describes them; an iLO 4 has them elsewhere, and not here.
+func (s *Service) biosRoutes() []route {
+	if s.o.Model == ILO4 {
+		return nil
+	}
+	offered := func(do func(*http.Request) reply) func(*http.Request) reply {
+		return func(r *http.Request) reply {
+			if s.Quirks().NoBIOS {
+				return failure(http.StatusNotFound, "ResourceMissingAtURI", r.URL.Path)
+			}
+			return do(r)
+		}
+	}
+	file := object{"@odata.id": registriesPath + "/" + registryName, "Id": registryName,
+		"@odata.type": "#MessageRegistryFile.v1_1_0.MessageRegistryFile", "Name": registryName, "Registry": registryName,
+		"Languages": []string{"en"}, "Location": []object{{"Language": "en", "Uri": registryText}}}
+	text := object{"@odata.type": "#AttributeRegistry.v1_3_0.AttributeRegistry", "Id": registryName, "Language": "en",
+		"Name": registryName, "OwningEntity": "ingot", "RegistryVersion": "1.0.0",
+		"RegistryEntries": object{"Attributes": biosAttributes}}
+	return []route{
+		{"GET " + biosPath, false, offered(resource(s.bios))},
+		{"GET " + biosSettingsPath, false, offered(resource(s.biosSettings))},
+		{"PATCH " + biosSettingsPath, false, offered(s.patchBIOS)},
+		{"POST " + resetBIOSPath, false, offered(s.resetBIOS)},
+		{"GET " + registriesPath, false, resource(collection("MessageRegistryFile", registriesPath,
+			registriesPath+"/"+registryName))},
+		{"GET " + registriesPath + "/" + registryName, false, resource(func() object { return file })},
+		{"GET " + registryText, false, resource(func() object { return text })},
+	}
+}
+
+// patchBIOS takes settings for the next start.
+func (s *Service) patchBIOS(r *http.Request) reply {
+	s.changing.Lock()
+	defer s.changing.Unlock()
+	if refused := s.precondition(r, s.biosSettings()); refused != nil {
+		return *refused
+	}
+	var change struct{ Attributes map[string]any }
+	if err := decode(r, &change); err != nil {
+		return failure(http.StatusBadRequest, "MalformedJSON")
+	}
+	now := s.BIOS()
+	for name := range change.Attributes {
+		if _, known := now[name]; !known {
+			return failure(http.StatusBadRequest, "PropertyUnknown", name)
+		}
+		if name == "SystemBiosVersion" {
+			return failure(http.StatusBadRequest, "PropertyNotWritable", name)
+		}
+	}
+	s.mu.Lock()
+	if s.wanted == nil {
+		s.wanted = object{}
+	}
+	maps.Copy(s.wanted, change.Attributes)
+	s.mu.Unlock()
+	return reply{status: http.StatusOK, body: s.biosSettings()}
+}
+
+// resetBIOS has the settings of the factory count from the next start on.
+func (s *Service) resetBIOS(*http.Request) reply {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.wanted = factoryBIOS()
+	return reply{status: http.StatusNoContent}
+}
+
+// applyBIOS has what is pending count, at a start.
+func (s *Service) applyBIOS() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.quirks.BIOSForgets {
+		maps.Copy(s.settings, s.wanted)
+	}
+	s.wanted = nil
+}
