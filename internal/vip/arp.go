@@ -23,9 +23,9 @@ func announce(link *net.Interface, a netip.Addr) error {
 		return nil // loopback has nobody to tell
 	}
 	protocol := binary.NativeEndian.Uint16(binary.BigEndian.AppendUint16(nil, unix.ETH_P_ARP))
-	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	fd, err := packetSocket()
 	if err != nil {
-		return fmt.Errorf("open a packet socket: %w", err)
+		return err
 	}
 	defer unix.Close(fd)
 	all := unix.SockaddrLinklayer{Protocol: protocol, Ifindex: link.Index, Halen: 6,
@@ -36,6 +36,27 @@ func announce(link *net.Interface, a netip.Addr) error {
 		}
 	}
 	return nil
+}
+
+// announcing tells why announce cannot, as far as can be told beforehand.
+func announcing(link *net.Interface) error {
+	if len(link.HardwareAddr) != 6 {
+		return nil
+	}
+	fd, err := packetSocket()
+	if err == nil {
+		unix.Close(fd)
+	}
+	return err
+}
+
+// packetSocket sends and receives nothing by itself. It takes CAP_NET_RAW.
+func packetSocket() (fd int, err error) {
+	fd, err = unix.Socket(unix.AF_PACKET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return fd, fmt.Errorf("open a packet socket: %w", err)
+	}
+	return fd, nil
 }
 
 // arp is a packet that says where an address is.
