@@ -48,7 +48,7 @@ const (
 	ServiceBus  = "bus"  // host:port of the mesh
 	ServiceTree = "tree" // URL at which it acknowledges what its tree on disk shows; "" is no such tree
 	// ServiceMedia is the URL of virtual media at an address that one of several has at a time; "" is no
-	// such address.
+	// such address, or that it cannot make media.
 	ServiceMedia = "media"
 )
 
@@ -82,15 +82,15 @@ func Serving(conductors []*Conductor, driver string) []*Conductor {
 	return able
 }
 
-// Takes tells whether a conductor shall take its turn with the address of Services[ServiceMedia]: one that is
-// drained leaves it to the others, if there are any.
-func Takes(conductors []*Conductor, hostname string) bool {
+// Takes tells whether a conductor shall take its turn with the address of the media URL: one that is drained, or
+// that cannot make media and so has no such service, leaves it to the others, if there are any.
+func Takes(conductors []*Conductor, hostname, media string) bool {
 	i := slices.IndexFunc(conductors, func(c *Conductor) bool { return c.Hostname == hostname })
-	if i < 0 || !conductors[i].Draining {
+	if i < 0 || !conductors[i].Draining && conductors[i].Services[ServiceMedia] == media {
 		return true
 	}
 	return !slices.ContainsFunc(conductors, func(c *Conductor) bool {
-		return c.Alive && !c.Draining && c.Services[ServiceMedia] == conductors[i].Services[ServiceMedia]
+		return c.Alive && !c.Draining && c.Services[ServiceMedia] == media
 	})
 }
 

@@ -153,7 +153,7 @@ func (s *server) services() (address string, services map[string]string, err err
 	if s.tree != nil {
 		services[ingot.ServiceTree] = s.boot.URL()
 	}
-	if at := s.boot.ServiceURL(); at != "" {
+	if at := s.boot.ServiceURL(); at != "" && s.boot.MediaReady() == nil {
 		services[ingot.ServiceMedia] = at
 	}
 	if s.bus != nil && s.bus.MeshAddress() != "" {
@@ -172,10 +172,13 @@ func (s *server) share() error {
 	if !at.IsValid() {
 		return nil
 	}
-	s.shared = &vip.Holder{Address: at, Log: s.log,
+	if err := s.boot.MediaReady(); err != nil {
+		s.log.Warn("the service address is left to conductors that can make media, if there are any", "error", err)
+	}
+	s.shared = &vip.Holder{Address: at, Interface: s.cfg.Boot.Interface, Log: s.log,
 		Lock: turn{s.store, "address " + at.String(), s.boot.Life},
 		Left: s.conductor.LeaseLeft, Lease: s.conductor.Lease,
-		Willing: func() bool { return ingot.Takes(s.conductor.Members(), s.hostname) },
+		Willing: func() bool { return ingot.Takes(s.conductor.Members(), s.hostname, s.boot.ServiceURL()) },
 	}
 	return s.shared.Check()
 }
