@@ -303,6 +303,10 @@ const (
 	AuthNone     = "none"
 )
 
+// minTurn is the least HeartbeatTimeout with a service address, which the kernel keeps for whole seconds, of which
+// it may be late by one, and which is renewed each second: shorter leases end in between.
+const minTurn = 4 * time.Second
+
 // Default is the configuration of an empty file.
 func Default() Config {
 	return Config{
@@ -558,6 +562,9 @@ func (c *Config) Check() error {
 		c.Boot.ServiceAddress == c.Boot.Address) {
 		complain("boot.service_address is %q; write an address of the machines' network that no host has",
 			c.Boot.ServiceAddress)
+	} else if a.IsValid() && c.Conductor.HeartbeatTimeout < Duration(minTurn) {
+		complain("conductor.heartbeat_timeout is %s; with boot.service_address at least %s, since the address is held for "+
+			"some seconds at a time", time.Duration(c.Conductor.HeartbeatTimeout), minTurn)
 	}
 	c.checkOpenStack(complain)
 	c.checkRoots(complain)

@@ -81,8 +81,10 @@ func TestBadConfigurationSaysWhatToDo(t *testing.T) {
 		"bad address":            {"[boot]\naddress = \"fd00::1\"\n", "boot.address is \"fd00::1\""},
 		"bad service address":    {"[boot]\nservice_address = \"10.0.0.5/24\"\n", "boot.service_address is"},
 		"service address of one": {"[boot]\naddress = \"10.0.0.1\"\nservice_address = \"10.0.0.1\"\n", "that no host has"},
-		"relative root":          {"[boot]\ntftp_root = \"tftp\"\n", "boot.tftp_root is \"tftp\"; write the path"},
-		"root of the host":       {"[boot]\nhttp_root = \"/srv/..\"\n", "boot.http_root is \"/srv/..\""},
+		"service address of short leases": {"[boot]\nservice_address = \"10.0.0.5\"\n[conductor]\nheartbeat_timeout = \"3s\"\n" +
+			"heartbeat_interval = \"1s\"\n", "conductor.heartbeat_timeout is 3s; with boot.service_address at least 4s"},
+		"relative root":    {"[boot]\ntftp_root = \"tftp\"\n", "boot.tftp_root is \"tftp\"; write the path"},
+		"root of the host": {"[boot]\nhttp_root = \"/srv/..\"\n", "boot.http_root is \"/srv/..\""},
 		"root within the cache": {"[boot]\nhttp_root = \"/var/lib/ingot/boot/x\"\n",
 			"boot.http_root /var/lib/ingot/boot/x and boot.cache"},
 		"cache within the root": {"[boot]\ntftp_root = \"/var/lib/ingot\"\n", "lie within one another"},
