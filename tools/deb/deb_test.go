@@ -59,7 +59,68 @@ func TestTheDebianPackage(t *testing.T) {
 	testkit.Long(t) // it builds the program
 	name, dir := unpacked(t)
 	t.Run("has what a host needs", func(t *testing.T) { holds(t, name, dir) })
-	t.Run("starts with the capabilities of its unit", func(t *testing.T) { starts(t, dir) })
+	more := dropIn(t)
+	t.Run("lets the drop-in for a service address add rights", func(t *testing.T) { adds(t, dir, more) })
+	t.Run("starts with the capabilities of its unit", func(t *testing.T) {
+		starts(t, dir, "", "", `msg="machines are answered"`)
+	})
+	t.Run("holds a service address with those of the drop-in", func(t *testing.T) {
+		starts(t, dir, more, "service_address = \"10.9.9.9\"", `msg="holding the service address"`)
+	})
+}
+
+// dropIn is what doc/cluster.md has added to the unit for a service address.
+func dropIn(t *testing.T) string {
+	t.Helper()
+	text, err := os.ReadFile(root + "/doc/cluster.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := regexp.MustCompile(`(?m)^    # systemctl edit ingot.*\n((?:    .*\n)+)`).FindSubmatch(text)
+	if m == nil {
+		t.Fatal("doc/cluster.md shows no drop-in")
+	}
+	return regexp.MustCompile(`(?m)^    `).ReplaceAllString(string(m[1]), "")
+}
+
+// adds tests that systemd adds the rights of a drop-in to those of the unit.
+func adds(t *testing.T, dir, more string) {
+	here := t.TempDir()
+	if err := os.Mkdir(here+"/ingot.service.d", 0o700); err != nil {
+		t.Fatal(err)
+	}
+	unit, err := os.ReadFile(dir + "/lib/systemd/system/ingot.service")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, text := range map[string]string{"ingot.service": string(unit), "ingot.service.d/more.conf": more} {
+		if err := os.WriteFile(here+"/"+name, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	report := output(t, exec.CommandContext(t.Context(), "systemd-analyze", "security", "--offline=true", "--no-pager",
+		here+"/ingot.service"))
+	for _, want := range []string{"Service may allocate packet sockets", "Service may allocate Internet sockets",
+		"Service may allocate netlink sockets", "Service has network configuration privileges"} {
+		if !strings.Contains(report, want) {
+			t.Errorf("no %q in\n%s", want, report)
+		}
+	}
+}
+
+// ambient are the capabilities that units give a service.
+func ambient(t *testing.T, units string) string {
+	t.Helper()
+	caps := "-all"
+	for _, m := range regexp.MustCompile(`(?m)^AmbientCapabilities=(.*)$`).FindAllStringSubmatch(units, -1) {
+		for name := range strings.FieldsSeq(m[1]) {
+			caps += ",+" + strings.ToLower(strings.TrimPrefix(name, "CAP_"))
+		}
+	}
+	if caps == "-all" {
+		t.Fatal("the unit names no capabilities")
+	}
+	return caps
 }
 
 func holds(t *testing.T, name, dir string) {
@@ -109,31 +170,24 @@ func holds(t *testing.T, name, dir string) {
 	}
 }
 
-// starts tests that the rights of the unit are enough to give addresses, to advertise as a router
-// and to serve TFTP.
-func starts(t *testing.T, dir string) {
+// starts tests that the rights of the unit and a drop-in are enough to give addresses, to advertise as a router
+// and to serve TFTP, and for a line more in [boot], until the log has said something.
+func starts(t *testing.T, dir, more, line, until string) {
 	unit, err := os.ReadFile(dir + "/lib/systemd/system/ingot.service")
 	if err != nil {
 		t.Fatal(err)
 	}
-	m := regexp.MustCompile(`(?m)^AmbientCapabilities=(.*)$`).FindSubmatch(unit)
-	if m == nil {
-		t.Fatal("the unit names no capabilities")
-	}
-	caps := "-all"
-	for name := range strings.FieldsSeq(string(m[1])) {
-		caps += ",+" + strings.ToLower(strings.TrimPrefix(name, "CAP_"))
-	}
+	caps := ambient(t, string(unit)+"\n"+more)
 	const nobody = 65534
-	data := dir + "/var"
-	if err := os.Mkdir(data, 0o700); err != nil {
+	data, err := os.MkdirTemp(dir, "var")
+	if err != nil {
 		t.Fatal(err)
 	}
 	if err := os.Chown(data, nobody, nobody); err != nil {
 		t.Fatal(err)
 	}
-	file := dir + "/test.toml"
-	text := strings.NewReplacer("DATA", data).Replace(`
+	file := data + ".toml"
+	text := strings.NewReplacer("DATA", data, "LINE", line).Replace(`
 [store]
 path = "DATA/ingot.db"
 [image]
@@ -141,6 +195,7 @@ spool = "DATA/spool"
 [boot]
 interface = "eth0"
 cache = "DATA/boot"
+LINE
 [boot.dhcp]
 mode = "server"
 range = "10.9.9.10-10.9.9.20"
@@ -170,7 +225,7 @@ exec setpriv --reuid=65534 --regid=65534 --clear-groups --no-new-privs --boundin
 	answered := false
 	for lines := bufio.NewScanner(said); lines.Scan(); {
 		log.WriteString(lines.Text() + "\n")
-		if strings.Contains(lines.Text(), `msg="machines are answered"`) {
+		if !answered && strings.Contains(lines.Text(), until) {
 			answered = true
 			if err := cmd.Process.Signal(os.Interrupt); err != nil {
 				t.Error(err)
@@ -178,6 +233,6 @@ exec setpriv --reuid=65534 --regid=65534 --clear-groups --no-new-privs --boundin
 		}
 	}
 	if err := cmd.Wait(); err != nil || !answered || strings.Contains(log.String(), "CAP_NET") {
-		t.Errorf("it ended with %v; answered machines: %v\n%s", err, answered, &log)
+		t.Errorf("it ended with %v; %s: %v\n%s", err, until, answered, &log)
 	}
 }
