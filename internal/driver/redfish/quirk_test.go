@@ -65,6 +65,45 @@ func TestABMCThatRefusesTheURLIsSaidToWithoutIt(t *testing.T) {
 	}
 }
 
+// A BMC that refuses a medium at an https URL may not trust the certificate there.
+func TestABMCThatMayNotTrustAWebServerIsSaidSo(t *testing.T) {
+	t.Parallel()
+	for at, want := range map[string]bool{medium: false, strings.Replace(medium, "http:", "https:", 1): true} {
+		_, b, tk, f := faulty(t, "", sim.Quirks{})
+		b.Refuse(sim.ErrUnreachable)
+		err := f.Management().InsertMedium(t.Context(), tk, driver.CD, at)
+		if err == nil || strings.Contains(err.Error(), "that it trusts the certificate there") != want {
+			t.Errorf("%s: %v", at, err)
+		}
+	}
+}
+
+// What is in a drive is ours unless the BMC tells the URL of something else.
+func TestWhatIsInADriveMayBeOurs(t *testing.T) {
+	t.Parallel()
+	for name, model := range kinds {
+		_, _, tk, f := faulty(t, model, sim.Quirks{})
+		m := f.Management()
+		holds := func(part string) bool {
+			t.Helper()
+			yes, err := m.HoldsMedium(t.Context(), tk, driver.CD, part)
+			if err != nil {
+				t.Errorf("%s: %v", name, err)
+			}
+			return yes
+		}
+		if holds("c2VjcmV0") {
+			t.Errorf("%s: an empty drive holds it", name)
+		}
+		if err := m.InsertMedium(t.Context(), tk, driver.CD, medium); err != nil {
+			t.Fatal(err)
+		}
+		if !holds("c2VjcmV0") || holds("other") {
+			t.Errorf("%s: it is not told whose it is", name)
+		}
+	}
+}
+
 // A reboot is off, then on, and so none to a BMC that loses the medium at a reset.
 func TestAMediumIsThereAfterARebootOfABMCThatLosesItAtAReset(t *testing.T) {
 	t.Parallel()
