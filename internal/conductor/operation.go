@@ -247,6 +247,7 @@ func verify(ctx context.Context, t *task) error {
 	t.node.PowerState = seen.Power
 	t.later(ingot.Entry{Source: "power", Text: "the machine is " + string(seen.Power)})
 	t.recordFirmware(seen)
+	t.recordHealth(seen)
 	t.cacheBIOS(ctx)
 	return nil
 }

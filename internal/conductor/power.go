@@ -295,7 +295,7 @@ func (c *Conductor) syncNode(ctx context.Context, n *ingot.Node) {
 	c.powerMu.Lock()
 	delete(c.powerBad, n.UUID)
 	c.powerMu.Unlock()
-	if n.PowerState == seen.Power && n.TargetPowerState == "" && seen.SameFirmware(n) {
+	if n.PowerState == seen.Power && n.TargetPowerState == "" && seen.SameFirmware(n) && sameHealth(n, seen) {
 		return
 	}
 	c.change(ctx, n, func(t *task) {
@@ -303,6 +303,7 @@ func (c *Conductor) syncNode(ctx context.Context, n *ingot.Node) {
 			return
 		}
 		t.recordFirmware(seen)
+		t.recordHealth(seen)
 		t.correctPower(ctx, seen.Power)
 	})
 }

@@ -15,6 +15,8 @@ type Observation struct {
 	Power ingot.PowerState
 	// BootMode is UEFI or BIOS; "" if it is not told.
 	BootMode string
+	// Health is the worst that the machine and its parts are: OK, Warning or Critical; "" if it is not told.
+	Health string
 	// SecureBoot tells whether it is on, or will be at the next start; nil if the machine does not know it.
 	SecureBoot *bool
 }

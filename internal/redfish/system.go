@@ -25,6 +25,11 @@ type System struct {
 	Boot       Boot   `json:"Boot"`
 	// VirtualMedia has the virtual drives, see Drives.
 	VirtualMedia link `json:"VirtualMedia"`
+	// Status has the health of the machine, and of all that is in it.
+	Status struct {
+		Health string `json:"Health"`
+		Rollup string `json:"HealthRollup"`
+	} `json:"Status"`
 	SecureBootAt link `json:"SecureBoot"`
 	BIOSAt       link `json:"Bios"`
 	Links        struct {
@@ -104,6 +109,16 @@ func (b Boot) Override() string {
 		return ""
 	}
 	return b.Target
+}
+
+// Health is the worst that a machine and its parts are, as far as it is told: OK, Warning, Critical or "".
+func (s *System) Health() string {
+	for _, h := range []string{"Critical", "Warning", "OK"} {
+		if s.Status.Health == h || s.Status.Rollup == h {
+			return h
+		}
+	}
+	return ""
 }
 
 // NoSystemError says that a system that was named is not there, or that none was named and there is more

@@ -36,7 +36,7 @@ func (p *Power) Observe(ctx context.Context, t *driver.Task) (driver.Observation
 		if err != nil {
 			return err
 		}
-		out = driver.Observation{Power: state, BootMode: m.mode(), SecureBoot: t.Node.SecureBoot}
+		out = driver.Observation{Power: state, BootMode: m.mode(), SecureBoot: t.Node.SecureBoot, Health: m.Health()}
 		b, err := m.c.SecureBoot(ctx, m.System)
 		if err != nil {
 			t.Log.Debug("Secure Boot not read", "error", err)

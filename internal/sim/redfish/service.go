@@ -86,6 +86,7 @@ type Service struct {
 	post        time.Time // until when the override is locked
 	uri         string    // HttpBootUri
 	firmware    firmware
+	health      string         // of the system and its parts; "" is not told
 	settings    map[string]any // of the firmware
 	wanted      map[string]any // those that count from the next start on; nil is none
 	pending     *firmware      // what counts from the next start on; nil is the same
@@ -114,7 +115,7 @@ func New(c Chassis, o Options) *Service {
 	o.Log = cmp.Or(o.Log, slog.New(slog.DiscardHandler))
 	drives, _ := c.(Media)
 	return &Service{chassis: c, drives: drives, o: o, addr: o.Addr, password: o.Password,
-		firmware: firmware{o.Mode, o.SecureBoot, !o.NoKeys}, settings: factoryBIOS(),
+		firmware: firmware{o.Mode, o.SecureBoot, !o.NoKeys}, settings: factoryBIOS(), health: "OK",
 		media: map[Drive]slot{}, sessions: map[string]*session{}, running: map[string]*task{}}
 }
 
@@ -191,6 +192,24 @@ func (s *Service) Silence() { s.setSilent(true) }
 
 // Speak ends a Silence, for requests to come.
 func (s *Service) Speak() { s.setSilent(false) }
+
+// SetHealth changes the health of the system's parts, of which the system tells: OK, Warning, Critical; "" is not
+// told.
+func (s *Service) SetHealth(health string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.health = health
+}
+
+// status is that of the system.
+func (s *Service) status() object {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.health == "" {
+		return object{"State": "Enabled"}
+	}
+	return object{"State": "Enabled", "Health": "OK", "HealthRollup": s.health}
+}
 
 func (s *Service) setSilent(silent bool) {
 	s.mu.Lock()

@@ -39,7 +39,7 @@ func (s *Service) system() object {
 		"Model":         "simulated machine",
 		"SerialNumber":  s.o.UUID,
 		"PowerState":    s.chassis.PowerState(),
-		"Status":        object{"State": "Enabled", "Health": "OK"},
+		"Status":        s.status(),
 		"Boot":          s.bootObject(),
 		"MemorySummary": object{"TotalSystemMemoryGiB": float64(s.o.MemoryMB) / 1024},
 		"Links":         object{"ManagedBy": []object{link(ManagerPath)}},
