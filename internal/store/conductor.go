@@ -58,7 +58,7 @@ func (s *Store) Heartbeat(ctx context.Context, c ingot.Conductor) error {
 				drivers = excluded.drivers, incarnation = excluded.incarnation,
 				address = excluded.address, services = excluded.services,
 				version = excluded.version, boot_tree = excluded.boot_tree,
-				load = excluded.load, updated_at = excluded.updated_at
+				load = excluded.load, updated_at = excluded.updated_at, lease_of = ''
 			WHERE conductors.incarnation = excluded.incarnation OR conductors.updated_at <= $10
 				AND conductors.incarnation <> $12`,
 			c.Hostname, c.Group, document[[]ingot.Driver]{&c.Drivers, "[]"}, c.Incarnation,
@@ -113,11 +113,13 @@ func (s *Store) Bury(ctx context.Context, c *ingot.Conductor) (done bool, err er
 // TakeName gives the name of a conductor to another process, whose heartbeats are the ones that count
 // from then on. The row's last heartbeat stays that of the one before, so that others take the name for
 // dead when the lease of that one has ended; its services go, for when that one has ended nobody
-// listens there, which says nothing of the new one. NotFound if there is none of that name.
+// listens there, which says nothing of the new one. Locks of the one before are its own for as long, and the new
+// one gets none. NotFound if there is none of that name.
 func (s *Store) TakeName(ctx context.Context, hostname, incarnation, address string) error {
 	return s.writeBeside(ctx, "take the name "+hostname, func(tx *tx) error {
-		count, err := changed(tx.ExecContext(ctx, `UPDATE conductors SET incarnation = $1,
-			address = $2, services = '{}' WHERE hostname = $3`, incarnation, address, hostname))
+		count, err := changed(tx.ExecContext(ctx, `UPDATE conductors SET
+			lease_of = CASE lease_of WHEN '' THEN incarnation ELSE lease_of END,
+			incarnation = $1, address = $2, services = '{}' WHERE hostname = $3`, incarnation, address, hostname))
 		if err == nil && count == 0 {
 			return conductors.notFound(hostname)
 		}

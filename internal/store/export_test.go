@@ -89,3 +89,12 @@ func HoldJournal(ctx context.Context, s *Store, held chan<- struct{}, still <-ch
 
 // OldestSchema is oldestSchema.
 const OldestSchema = oldestSchema
+
+// Age has the lease of a conductor be over.
+func Age(ctx context.Context, s *Store, hostname string) error {
+	return s.writeBeside(ctx, "age "+hostname, func(tx *tx) error {
+		_, err := tx.ExecContext(ctx, `UPDATE conductors SET updated_at = $1 WHERE hostname = $2`,
+			tx.now.Add(-s.lease).UnixMicro(), hostname)
+		return err
+	})
+}

@@ -1,6 +1,7 @@
 package store_test
 
 import (
+	"cmp"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -62,6 +63,42 @@ func TestALockIsOfOneConductorThatLives(t *testing.T) {
 	}
 	if !has(t, s, "l", "a") {
 		t.Error("the lock of a dead conductor cannot be taken")
+	}
+}
+
+// Who takes a name by force waits until the lease of the one before is over, which has its locks until then: it goes
+// on, and nobody has told it.
+func TestALockOutlivesItsHoldersName(t *testing.T) {
+	t.Parallel()
+	a, b := pair(t)
+	for engine, stores := range map[string][2]*store.Store{"SQLite": {open(t)}, "PostgreSQL": {a, b}} {
+		s, other := stores[0], cmp.Or(stores[1], stores[0])
+		beat(t, s, "h", "c")
+		if !has(t, s, "l", "h") {
+			t.Fatalf("%s: h does not have it", engine)
+		}
+		for _, next := range []string{"h2", "h3"} { // and by force once more
+			if err := other.TakeName(t.Context(), "h", next, "10.0.0.2"); err != nil {
+				t.Fatal(err)
+			}
+			if has(t, s, "l", "c") || has(t, other, "l", next) || has(t, other, "free", next) {
+				t.Errorf("%s: another one has it", engine)
+			}
+			if !has(t, s, "l", "h") {
+				t.Errorf("%s: h has it no more", engine)
+			}
+		}
+		// Its lease ends, and the new one begins.
+		if err := store.Age(t.Context(), s, "h"); err != nil {
+			t.Fatal(err)
+		}
+		err := s.Heartbeat(t.Context(), ingot.Conductor{Hostname: "h", Incarnation: "h3"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if has(t, s, "l", "h") || !has(t, other, "free", "h3") || !has(t, s, "l", "c") {
+			t.Errorf("%s: with the lease of h its lock has not ended", engine)
+		}
 	}
 }
 

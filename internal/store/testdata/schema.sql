@@ -23,7 +23,7 @@ CREATE TABLE conductors (
     drivers         TEXT NOT NULL,
     created_at      BIGINT NOT NULL,
     updated_at      BIGINT
-, incarnation TEXT NOT NULL DEFAULT '', address TEXT NOT NULL DEFAULT '', services TEXT NOT NULL DEFAULT '{}', version TEXT NOT NULL DEFAULT '', boot_tree TEXT NOT NULL DEFAULT '', draining BOOLEAN NOT NULL DEFAULT FALSE, load TEXT NOT NULL DEFAULT '{}');
+, incarnation TEXT NOT NULL DEFAULT '', address TEXT NOT NULL DEFAULT '', services TEXT NOT NULL DEFAULT '{}', version TEXT NOT NULL DEFAULT '', boot_tree TEXT NOT NULL DEFAULT '', draining BOOLEAN NOT NULL DEFAULT FALSE, load TEXT NOT NULL DEFAULT '{}', lease_of TEXT NOT NULL DEFAULT '');
 CREATE UNIQUE INDEX conductors_hostname ON conductors (hostname);
 CREATE TABLE inventories (
     node_id    BIGINT PRIMARY KEY REFERENCES nodes (id) ON DELETE CASCADE,
