@@ -319,6 +319,8 @@ func (m *machine) boot(ctx context.Context) {
 	case key != nil:
 		m.did("ramdisk")
 		m.ramdisk(ctx, key[1])
+	case strings.Contains(script, " root=/dev/ram0 "):
+		m.did("instance")
 	case strings.Contains(script, "sanboot"):
 		m.did("disk")
 	default:

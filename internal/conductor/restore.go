@@ -3,6 +3,7 @@ package conductor
 import (
 	"context"
 	"fmt"
+	"maps"
 
 	"ingot/internal/driver"
 	"ingot/internal/ingot"
@@ -10,7 +11,8 @@ import (
 	"ingot/internal/store"
 )
 
-// restoreMedia takes over the media of machines that have not called, from servers that live no more (S3.5).
+// restoreMedia takes over the media of machines that have not called, and of those that boot them at each start,
+// from servers that live no more (S3.5).
 func (c *Conductor) restoreMedia(ctx context.Context) error {
 	free, no := false, false
 	waiting, err := c.o.Store.Nodes(ctx, store.NodeFilter{Reserved: &free, Maintenance: &no,
@@ -38,7 +40,44 @@ func (c *Conductor) restoreMedia(ctx context.Context) error {
 			return err
 		}
 	}
-	return nil
+	return c.eachNode(ctx, store.NodeFilter{Reserved: &free, Netboots: true}, func(n *ingot.Node) {
+		if n.Maintenance || n.ProvisionState != string(lifecycle.Active) || c.restorer(n) == nil {
+			return
+		}
+		c.change(ctx, n, (*task).restoreRunning)
+	})
+}
+
+// restoreRunning is restoreMedia for a machine in use, which needs it when it starts again. What fails is tried
+// again each time, and told once an hour.
+func (t *task) restoreRunning() {
+	r := t.c.restorer(t.node)
+	if r == nil {
+		return
+	}
+	before := maps.Clone(t.node.DriverInternalInfo)
+	if err := r.Restore(t.work, t.dt); err != nil {
+		t.node.DriverInternalInfo = before // whoever changes a node saves it
+		t.untaken(err)
+		return
+	}
+	t.later(takenOver)
+	if err := t.save(t.work); err != nil {
+		t.log.Error("save node failed", "error", err)
+	}
+}
+
+// takenOver tells that the machine boots from another server.
+var takenOver = ingot.Entry{Source: "bmc", Text: "took over what the machine boots; its server is gone"}
+
+// untaken tells why it does not.
+func (t *task) untaken(err error) {
+	if !t.c.told.First("media of " + t.node.UUID) {
+		return
+	}
+	t.log.Warn("the server of what a machine boots is gone, and it could not be taken over", "error", err)
+	t.note(ingot.Entry{Source: "bmc", Level: ingot.LevelWarning, Text: fmt.Sprintf(
+		"the server of what the machine boots is gone, and it could not be taken over: %v", err)})
 }
 
 func (t *task) restoreMedia(ctx context.Context) {
@@ -57,7 +96,7 @@ func (t *task) restoreMedia(ctx context.Context) {
 			"the server of what the machine boots is gone, and it could not be taken over: %v", err)})
 		return
 	}
-	t.note(ingot.Entry{Source: "bmc", Text: "took over what the machine boots; its server is gone"})
+	t.note(takenOver)
 }
 
 // restorer is the boot interface of a node whose media are bereft; nil if they are not.

@@ -26,7 +26,7 @@ type restoring struct {
 func (r *restoring) Bereft(n *ingot.Node) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.bereft && n.ProvisionState == "wait call-back"
+	return r.bereft && (n.ProvisionState == "wait call-back" || n.ProvisionState == "active")
 }
 
 func (r *restoring) Restore(_ context.Context, t *driver.Task) error {
@@ -101,4 +101,38 @@ func TestS3_5_MediaAreTakenOverWhileAMachineIsWaitedFor(t *testing.T) {
 			t.Error("another medium is inserted while the machine boots from the first")
 		}
 	})
+}
+
+// A machine that boots from a server at each start is told of another one, also after years.
+func TestWhatMachinesInUseBootIsTakenOver(t *testing.T) {
+	t.Parallel()
+	x := newMetal(t)
+	boot := &restoring{Boot: x.o.Table.Boot["ipxe"], bereft: true, fails: true}
+	x.o.Table.Boot["ipxe"] = boot
+	n := x.node("n1")
+	n.ProvisionState, n.BootIntent = "active", ingot.BootInstance
+	if err := x.store.UpdateNode(t.Context(), n); err != nil {
+		t.Fatal(err)
+	}
+	c, _ := x.start()
+	tried := func(times int) func() bool {
+		return func() (done bool) {
+			c.Wake()
+			boot.set(func() { done = boot.restored >= times })
+			return done
+		}
+	}
+	testkit.Eventually(t, "it is tried again", tried(2))
+	boot.set(func() { boot.fails = false })
+	x.until("n1", "it is on record", func(n *ingot.Node) bool {
+		c.Wake()
+		return n.Reservation == "" && n.DriverInternalInfo["restored"] == true
+	})
+	told := x.journal("n1")
+	if n := strings.Count(told, "could not be taken over: the BMC is away"); n != 1 {
+		t.Errorf("the journal tells %d times of the failure:\n%s", n, told)
+	}
+	if !strings.Contains(told, "took over what the machine boots") {
+		t.Errorf("the journal does not tell of it:\n%s", told)
+	}
 }

@@ -122,6 +122,14 @@ type Boot interface {
 	CleanUpInstance(ctx context.Context, t *Task) error
 }
 
+// InstanceHolder is what Boot does beside that for an instance which boots without a disk, at each start (Ironic's
+// capability ramdisk_boot). HoldInstance fetches what the instance boots and puts it on Node; nothing is done to
+// the machine, and with an error Node is as it was.
+type InstanceHolder interface {
+	Boot
+	HoldInstance(ctx context.Context, t *Task) error
+}
+
 // Repointer is an optional ability of Boot where the DHCP of others names a server. Lost tells whether that
 // lives no more; Repoint has one named that does, on the networks on which the machine is now.
 type Repointer interface {

@@ -66,10 +66,27 @@ func IsPartitionImage(n *ingot.Node) bool {
 	return InstanceKernel(n) != "" || InstanceRamdisk(n) != ""
 }
 
+// RamdiskDeploy is the deploy interface of instances without a disk.
+const RamdiskDeploy = "ramdisk"
+
+// Diskless tells whether the instance boots what instance_info names at each start, and has nothing on a disk.
+func Diskless(n *ingot.Node) bool { return n.Interfaces["deploy"] == RamdiskDeploy }
+
+// BootISO is the ISO that a diskless instance boots; "" is a kernel and a ramdisk.
+func BootISO(n *ingot.Node) string {
+	if !Diskless(n) {
+		return ""
+	}
+	return Text(n.InstanceInfo, "boot_iso")
+}
+
 // BootsFromNetwork tells whether the instance boots its own kernel and ramdisk over the network
 // for as long as it is active: a partition image that brings a kernel does, unless its
-// boot_option is local (S1.4). A whole-disk image has a boot loader of its own.
+// boot_option is local (S1.4), and one without a disk. A whole-disk image has a boot loader of its own.
 func BootsFromNetwork(n *ingot.Node) bool {
+	if Diskless(n) {
+		return true
+	}
 	return IsPartitionImage(n) && InstanceKernel(n) != "" && !asksLocal(n)
 }
 

@@ -152,7 +152,7 @@ type Attempt struct {
 	Content File
 }
 
-// ISO is a medium with a deploy ramdisk that a site has made.
+// ISO is a medium that a site has made.
 type ISO struct {
 	File File   // held by the conductors; none if BMCs read it from URL
 	URL  string `json:",omitempty"`
@@ -187,8 +187,8 @@ type Agent struct {
 func (a Agent) Format(f fmt.State, _ rune) { fmt.Fprintf(f, "agent %s at %s", a.Version, a.URL) }
 
 // Instance is what an instance on a partition image boots for as long as it is active: its own
-// kernel and ramdisk, from the network, with the root partition named by UUID (S1.4, S2.5). It is
-// stored with the node and never on the wire.
+// kernel and ramdisk, from the network, with the root partition named by UUID (S1.4, S2.5); or what one
+// without a disk does. It is stored with the node and never on the wire.
 type Instance struct {
 	Kernel  File
 	Ramdisk File
@@ -199,6 +199,10 @@ type Instance struct {
 	KernelArgs string
 	// Key makes the path of its medium unguessable; "" until it has one.
 	Key Secret `json:",omitempty"`
+	// Diskless tells that there is no root partition.
+	Diskless bool `json:",omitempty"`
+	// ISO is booted in place of kernel and ramdisk.
+	ISO ISO `json:",omitzero"`
 }
 
 // File names boot content by its digest, so any conductor that holds it can serve it; or by its image,

@@ -20,6 +20,7 @@ const (
 	endStop             // power off
 	endDisk             // boot the local disk
 	endBoot             // boot kernel and ramdisk
+	endISO              // boot an ISO
 	endWait             // ask again when there is a place to load them
 )
 
@@ -35,8 +36,9 @@ type answer struct {
 	seed   string   // makes the pauses of one machine differ from those of another
 	mac    string   // as in Request
 	turn   Turn
-	// For endBoot.
+	// For endBoot, and for endISO.
 	kernel, ramdisk ingot.File
+	iso             ingot.ISO
 	urls            map[string]string // as in Request
 	args            []string          // clean
 }
@@ -118,8 +120,16 @@ func (a *answer) boot(n *ingot.Node, env *Env) {
 	if n.BootIntent == ingot.BootInstance {
 		i := n.Instance
 		a.title = "instance"
+		if i.ISO.Known() {
+			a.end, a.iso = endISO, i.ISO
+			return
+		}
 		a.kernel, a.ramdisk = i.Kernel, i.Ramdisk
-		a.args = kernelWords(append(a.args, "root=UUID="+word(i.RootUUID), "ro"), i.KernelArgs)
+		root := []string{"root=UUID=" + word(i.RootUUID), "ro"}
+		if i.Diskless {
+			root = []string{"root=/dev/ram0", "text"}
+		}
+		a.args = kernelWords(append(a.args, root...), i.KernelArgs)
 		return
 	}
 	a.title = string(n.BootIntent) + " ramdisk"

@@ -53,6 +53,8 @@ func (a *answer) ipxe(env *Env) string {
 	switch a.end {
 	case endBoot:
 		s.boot(a)
+	case endISO:
+		s.iso(a)
 	case endDisk:
 		s.disk()
 	case endStop:
@@ -108,6 +110,28 @@ func (s *script) boot(a *answer) {
 			base = "Swift"
 		}
 		s.line("echo ingot: no boot from ", base)
+	}
+	s.askAgain()
+}
+
+// iso boots an ISO as a disk that is read over the network: from a server that has it, or from where the site has
+// it. The boot program on it finds nothing else of it than what firmware reads.
+func (s *script) iso(a *answer) {
+	s.pauses(a)
+	s.line(":again")
+	var urls []string
+	if a.iso.URL != "" {
+		urls = []string{foreign(a.iso.URL)}
+	} else {
+		for _, base := range s.env.BaseURLs {
+			urls = append(urls, server(base)+filePath(a.iso.File))
+		}
+	}
+	for i, url := range urls {
+		next := "server" + strconv.Itoa(i+1)
+		s.line("sanboot --no-describe ", url, " || goto ", next)
+		s.line(":", next)
+		s.line("echo ingot: no boot from ", url)
 	}
 	s.askAgain()
 }

@@ -25,6 +25,9 @@ func (l Loader) Render(n *ingot.Node, env Env, r Request) string {
 		a = a.problem("kernel and ramdisk are in Swift, from where only iPXE fetches; boot iPXE, or set the " +
 			"boot interface to pxe and deploy again")
 	}
+	if !l.Waits && a.end == endISO {
+		a = a.problem("the instance boots an ISO, which only iPXE reads from the network; boot iPXE")
+	}
 	return l.write(&a, &env)
 }
 

@@ -47,6 +47,9 @@ func InstanceMediumOf(n *ingot.Node) (m Medium, ok bool) {
 	if d := decide(n); d.Problem != "" || d.Intent != ingot.BootInstance || n.Instance.Key == "" {
 		return m, false
 	}
+	if iso := n.Instance.ISO; iso.Known() {
+		return Medium{ISO: iso.File}, iso.File.Known()
+	}
 	var a answer
 	a.boot(n, &Env{})
 	return Medium{Kernel: a.kernel, Ramdisk: a.ramdisk, Args: a.args}, true

@@ -102,10 +102,10 @@ func (d Decision) Loads() bool {
 	return false
 }
 
-// Files returns what a node's machine loads now; ok is false if it loads nothing.
+// Files returns what a node's machine loads now; ok is false if it loads nothing, or reads an ISO.
 func Files(n *ingot.Node) (kernel, ramdisk ingot.File, ok bool) {
 	switch d := Decide(n); {
-	case !d.Loads():
+	case !d.Loads() || d.Intent == ingot.BootInstance && n.Instance.ISO.Known():
 		return kernel, ramdisk, false
 	case d.Intent == ingot.BootInstance:
 		return n.Instance.Kernel, n.Instance.Ramdisk, true
@@ -212,10 +212,11 @@ func decide(n *ingot.Node) Decision {
 func decideInstance(n *ingot.Node) Decision {
 	i := n.Instance
 	switch {
+	case i != nil && i.Diskless && i.ISO.Known():
 	case i == nil || !i.Kernel.Known() || !i.Ramdisk.Known():
 		return Decision{ingot.BootNone, "the instance boots from the network, but its kernel or " +
 			"ramdisk is not on record; rebuild the node"}
-	case i.RootUUID == "":
+	case i.RootUUID == "" && !i.Diskless:
 		return Decision{ingot.BootNone, "the instance boots from the network, but its root " +
 			"partition is not on record; rebuild the node"}
 	}

@@ -79,6 +79,8 @@ func TestScriptsAreThoseOnRecord(t *testing.T) {
 	noFiles.Attempt = nil
 	noRoot := node(ingot.BootInstance, "active")
 	noRoot.Instance.RootUUID = ""
+	diskless := node(ingot.BootInstance, "active")
+	diskless.Instance.Diskless, diskless.Instance.RootUUID = true, ""
 	oneServer := env()
 	oneServer.BaseURLs = oneServer.BaseURLs[:1]
 	oneServer.APIURLs = []string{"http://10.77.0.1:6385", "http://10.77.0.2:6385"}
@@ -101,6 +103,9 @@ func TestScriptsAreThoseOnRecord(t *testing.T) {
 		"deploy-own-args":       netboot.Script(own, oneServer, ask),
 		"deploy-no-files":       netboot.Script(noFiles, env(), ask),
 		"instance-no-root":      netboot.Script(noRoot, env(), ask),
+		"instance-diskless":     netboot.Script(diskless, env(), ask),
+		"instance-iso":          netboot.Script(isoNode(ingot.ISO{File: diskless.Instance.Kernel}), env(), ask),
+		"instance-iso-of-site":  netboot.Script(isoNode(ingot.ISO{URL: "http://site/a.iso?b=1&c=2"}), env(), ask),
 		"unknown-state":         netboot.Script(node(ingot.BootDeploy, "dreaming"), env(), ask),
 		"unknown-intent":        netboot.Script(node("odd", "active"), env(), ask),
 		"unknown-machine":       netboot.Script(nil, env(), ask),
@@ -114,6 +119,13 @@ func TestScriptsAreThoseOnRecord(t *testing.T) {
 			golden(t, name+".ipxe", script)
 		})
 	}
+}
+
+// isoNode is a node whose instance boots an ISO.
+func isoNode(iso ingot.ISO) *ingot.Node {
+	n := node(ingot.BootInstance, "active")
+	n.Instance = &ingot.Instance{Diskless: true, ISO: iso}
+	return n
 }
 
 // occurs are the boot intents that a node can have in each provision state, with the command that

@@ -40,6 +40,13 @@ func NodeTree(n *ingot.Node, macs []string, env Env) Tree {
 		t.file(dir+"rescue_kernel", n.Attempt.Kernel)
 		t.file(dir+"rescue_ramdisk", n.Attempt.Ramdisk)
 	case ingot.BootInstance:
+		if iso := n.Instance.ISO.File; iso.Known() {
+			t.file(dir+"boot_iso", iso)
+			break
+		}
+		if n.Instance.ISO.URL != "" {
+			break
+		}
 		t.file(dir+"kernel", n.Instance.Kernel)
 		t.file(dir+"ramdisk", n.Instance.Ramdisk)
 	default:

@@ -121,6 +121,8 @@ func TestNoPathOfAScriptEndsAtAPrompt(t *testing.T) {
 	scripts := map[string]string{
 		"boot.ipxe":         netboot.BootIPXE(env()),
 		"boot.ipxe on disk": netboot.CommonTree()["boot.ipxe"],
+		"ISO":               netboot.Script(isoNode(ingot.ISO{File: ingot.File{SHA256: "aa", Name: "a.iso"}}), env(), ask),
+		"ISO of a site":     netboot.Script(isoNode(ingot.ISO{URL: "http://site/a.iso"}), env(), ask),
 		"problem":           netboot.IPXE.Problem("n", "p", ask),
 		"unknown":           netboot.Script(nil, env(), ask),
 		"unknown retry":     netboot.Script(nil, retry, ask),

@@ -15,6 +15,7 @@ import (
 	"ingot/internal/driver/iscsi"
 	"ingot/internal/driver/network"
 	"ingot/internal/driver/pxe"
+	"ingot/internal/driver/ramdisk"
 	"ingot/internal/driver/redfish"
 	"ingot/internal/image"
 	"ingot/internal/ingot"
@@ -55,7 +56,7 @@ func (s *server) table(bootURL string) (*driver.Table, error) {
 		Servers:         s.serving(), Door: s.boot, Switched: s.turn.Await,
 		MediaURL: s.boot.ServiceURL(), Reach: s.reach, Media: s.boot.MediaReady, Lay: s.boot.Lay,
 		Publish: s.media, Unpublish: s.remover.Remove,
-		Kernel: s.cfg.Deploy.Kernel, Ramdisk: s.cfg.Deploy.Ramdisk,
+		Kernel: s.cfg.Deploy.Kernel, Ramdisk: s.cfg.Deploy.Ramdisk, Open: s.boot.Files.Fetch,
 		Log: s.log, Note: s.journal.Add,
 	}
 	if s.cloud.images != nil {
@@ -89,7 +90,8 @@ func (s *server) table(bootURL string) (*driver.Table, error) {
 		BIOS:    map[string]driver.Setup{redfish.Name: byRedfish.BIOS(), redfish.ILOName: byILO.BIOS()},
 		Inspect: map[string]driver.Inspect{redfish.Name: byRedfish.Inspect(), redfish.ILOName: byILO.Inspect()},
 		Boot:    bootInterfaces(s.boot.Boot),
-		Deploy:  map[string]driver.Deploy{iscsi.Name: write, direct.Name: pull, fake.Name: fake.Deploy{}},
+		Deploy: map[string]driver.Deploy{iscsi.Name: write, direct.Name: pull,
+			ramdisk.Name: ramdisk.New(images), fake.Name: fake.Deploy{}},
 	}, nil
 }
 

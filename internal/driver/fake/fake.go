@@ -21,7 +21,7 @@ const Name = "fake"
 func Hardware() driver.Hardware {
 	return driver.Hardware{Name: "fake-hardware", Supported: map[string][]string{
 		"power": {Name}, "management": {Name}, "boot": {Name, "ipxe", "pxe", "http-ipxe", "http"},
-		"deploy":  {Name, "iscsi", "direct"},
+		"deploy":  {Name, "iscsi", "direct", "ramdisk"},
 		"network": driver.Networks,
 	}}
 }

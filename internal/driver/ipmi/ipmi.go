@@ -30,7 +30,7 @@ type Options = driver.BMCOptions
 func Hardware() driver.Hardware {
 	return driver.Hardware{Name: "ipmi", Supported: map[string][]string{
 		"power": {Name}, "management": {Name}, "boot": {"ipxe", "pxe", "http-ipxe", "http"},
-		"deploy":  {"iscsi", "direct"},
+		"deploy":  {"iscsi", "direct", "ramdisk"},
 		"network": driver.Networks,
 	}}
 }

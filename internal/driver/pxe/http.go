@@ -52,7 +52,7 @@ func (b *Boot) setNetwork(ctx context.Context, t *driver.Task, persistent bool) 
 	if !byHTTP(n) {
 		return t.SetBootDevice(ctx, driver.BootDevice{Device: "pxe", Persistent: persistent})
 	}
-	url := HTTPBootURL(n, b.front(), httpArch(n))
+	url := HTTPBootURL(n, b.mediaURL(), httpArch(n))
 	err := t.SetBootDevice(ctx, driver.BootDevice{Device: "uefihttp", Persistent: persistent, URL: url})
 	if ingot.KindOf(err) != ingot.Invalid || n.Interfaces["boot"] == strictHTTPName {
 		return err

@@ -20,7 +20,7 @@ var isoKeys = []string{"deploy_iso", "redfish_deploy_iso", "ilo_deploy_iso"}
 
 // deployISO is the site's own medium; "" is none: ours.
 func deployISO(n *ingot.Node) string {
-	if Kind(n) != MediaName {
+	if Kind(n) != MediaName || driver.Diskless(n) {
 		return ""
 	}
 	var names []string
@@ -62,9 +62,9 @@ func (b *Boot) holdISO(ctx context.Context, n *ingot.Node, iso string) error {
 	return nil
 }
 
-// siteMedium is what tells the URL of the medium from those of others; it is no secret.
-func siteMedium(n *ingot.Node) string {
-	if u, err := url.Parse(n.Attempt.ISO.URL); err == nil && u.Host != "" {
+// siteMedium is what tells the URL of the medium from those of others, iso if it is not ours; it is no secret.
+func siteMedium(n *ingot.Node, iso string) string {
+	if u, err := url.Parse(iso); err == nil && u.Host != "" {
 		return u.Host + u.EscapedPath()
 	}
 	return n.UUID

@@ -1,7 +1,6 @@
 package pxe
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -45,19 +44,23 @@ func (b *Boot) prepareMedium(n *ingot.Node) {
 		record(n, s.Record(published(n, publish.Boot)))
 	}
 	if iso := n.Attempt.ISO; iso.Known() {
-		n.DriverInternalInfo[siteKey] = siteMedium(n)
+		n.DriverInternalInfo[siteKey] = siteMedium(n, n.Attempt.ISO.URL)
 		if s != nil {
 			record(n, s.Record(published(n, publish.Floppy)))
 		}
 	}
 }
 
-// prepareInstanceMedium does the same for the medium that an instance boots by HTTP. The servers are not on it.
+// prepareInstanceMedium does the same for the medium that an instance boots. The servers are not on it.
 func (b *Boot) prepareInstanceMedium(n *ingot.Node) {
-	if !b.keep(n) || Kind(n) != HTTPName {
+	if Kind(n) == MediaName && !driver.Diskless(n) || !b.keep(n) || !fromMedium(n) {
 		return
 	}
-	n.DriverInternalInfo[mediumKey] = []any{b.front()}
+	if iso := n.Instance.ISO.URL; iso != "" { // nobody of ours
+		delete(n.DriverInternalInfo, keeperKey)
+		n.DriverInternalInfo[siteKey] = siteMedium(n, iso)
+	}
+	n.DriverInternalInfo[mediumKey] = []any{b.mediaURL()}
 	if n.Instance.Key == "" {
 		n.Instance.Key = driver.NewAttempt().Key
 	}
@@ -72,15 +75,13 @@ func (b *Boot) keep(n *ingot.Node) bool {
 	if n.DriverInternalInfo == nil {
 		n.DriverInternalInfo = ingot.Object{}
 	}
-	n.DriverInternalInfo[keeperKey] = b.front()
+	n.DriverInternalInfo[keeperKey] = b.mediaURL()
 	if b.store(n) != nil {
 		n.DriverInternalInfo[keeperKey] = b.o.Env.BaseURLs[0]
 	}
 	return true
 }
 
-// front is the server that BMCs are told of.
-func (b *Boot) front() string { return cmp.Or(b.o.MediaURL, b.o.Env.BaseURLs[0]) }
 
 // Medium returns what is on a medium of a deployment, for whoever has the path that MediumPath or FloppyPath
 // made; ok is false if there is none.
@@ -151,6 +152,12 @@ func (b *Boot) validateMedium(t *driver.Task) error {
 		return ingot.Errorf(ingot.Invalid, "management interface %s of node %s inserts no virtual media; use "+
 			"redfish, or boot interface ipxe", t.Node.Interfaces["management"], t.Node.UUID)
 	}
+	if driver.Diskless(t.Node) {
+		if driver.BootISO(t.Node) != "" {
+			return nil
+		}
+		return b.validateLoaders(t.Node)
+	}
 	if err := netdata.Check(t.Node.NetworkData); err != nil {
 		return err
 	}
@@ -164,9 +171,14 @@ func (b *Boot) validateMedium(t *driver.Task) error {
 	if iso := deployISO(t.Node); iso != "" {
 		return checkISO(iso)
 	}
-	if arch := driver.Text(t.Node.Properties, "cpu_arch"); arch != "" && arch != "x86_64" {
+	return b.validateLoaders(t.Node)
+}
+
+// validateLoaders asks for what boots our media.
+func (b *Boot) validateLoaders(n *ingot.Node) error {
+	if arch := driver.Text(n.Properties, "cpu_arch"); arch != "" && arch != "x86_64" {
 		return ingot.Errorf(ingot.Invalid, "the boot loaders of media are for x86_64, and properties.cpu_arch "+
-			"of node %s is %s; use boot interface ipxe", t.Node.UUID, arch)
+			"of node %s is %s; use boot interface ipxe", n.UUID, arch)
 	}
 	if b.o.Media == nil {
 		return nil

@@ -19,7 +19,7 @@ const publishedKey = "published_media"
 // store is where the media of a node's machine are put; nil is our own servers, from which all other media are
 // loaded.
 func (b *Boot) store(n *ingot.Node) publish.Store {
-	if b.o.Publish == nil || Kind(n) != MediaName {
+	if b.o.Publish == nil || Kind(n) != MediaName || n.BootIntent == ingot.BootInstance {
 		return nil
 	}
 	return b.o.Publish(n.Interfaces["boot"])

@@ -15,6 +15,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"os"
 	"slices"
 	"strings"
 
@@ -81,6 +82,8 @@ type Options struct {
 	Reach func(ctx context.Context, url string) error
 	// Media tells why no media can be made for machines, if none can; nil: they can.
 	Media func() error
+	// Open opens a file that is held by some conductor; nil: what is held is not looked at.
+	Open func(ctx context.Context, digest string) (*os.File, error)
 	// Lay makes a medium whose parts are held, to be copied.
 	Lay func(ctx context.Context, m netboot.Medium) (io.ReadSeeker, error)
 	// Publish is where media of a boot interface are put; nil, or one that is nil: BMCs read them from our
@@ -146,7 +149,9 @@ func (b *Boot) sources(n *ingot.Node) (kernel, ramdisk string) {
 // Validate asks for a port that boots from the network, kernel and ramdisk.
 func (b *Boot) Validate(ctx context.Context, t *driver.Task) error {
 	n := t.Node
-	if !slices.ContainsFunc(t.Ports, func(p *ingot.Port) bool { return p.PXEEnabled }) {
+	diskless := driver.Diskless(n)
+	if !slices.ContainsFunc(t.Ports, func(p *ingot.Port) bool { return p.PXEEnabled }) &&
+		!(diskless && Kind(n) == MediaName) { // no card is named on its medium
 		return ingot.Errorf(ingot.Invalid, "Node %s does not have any port associated with it; "+
 			"boot interface %s needs one with pxe_enabled: baremetal port create --node %s MAC", n.UUID,
 			n.Interfaces["boot"], n.UUID)
@@ -159,7 +164,7 @@ func (b *Boot) Validate(ctx context.Context, t *driver.Task) error {
 	if ramdisk == "" {
 		missing = append(missing, "'deploy_ramdisk'")
 	}
-	if len(missing) > 0 && deployISO(n) == "" {
+	if len(missing) > 0 && deployISO(n) == "" && !diskless {
 		return ingot.Errorf(ingot.Invalid, "Cannot validate the deploy ramdisk of node %s. Some "+
 			"parameters were missing in node's driver_info. Missing are: [%s]; set them, or a "+
 			"default in the section [deploy] of the configuration.", n.UUID,
@@ -169,6 +174,9 @@ func (b *Boot) Validate(ctx context.Context, t *driver.Task) error {
 		return err
 	}
 	if err := b.validateHTTP(n); err != nil {
+		return err
+	}
+	if err := b.validateDiskless(n); err != nil {
 		return err
 	}
 	if err := b.validateMedium(t); err != nil {
@@ -184,7 +192,7 @@ func (b *Boot) Validate(ctx context.Context, t *driver.Task) error {
 // validateInstance asks for both parts of what an instance boots from the network.
 func validateInstance(n *ingot.Node) error {
 	kernel, ramdisk := driver.InstanceKernel(n), driver.InstanceRamdisk(n)
-	if !driver.IsPartitionImage(n) || driver.BootsPartition(n) || (kernel == "") == (ramdisk == "") {
+	if driver.Diskless(n) || !driver.IsPartitionImage(n) || driver.BootsPartition(n) || (kernel == "") == (ramdisk == "") {
 		return nil
 	}
 	missing := "kernel"
@@ -283,11 +291,14 @@ func (b *Boot) await(ctx context.Context, t *driver.Task) error {
 		return nil
 	}
 	n := t.Node
-	files, _ := boots(n.Attempt)
-	if n.Instance != nil {
-		files = append(files, n.Instance.Kernel, n.Instance.Ramdisk)
+	var files []ingot.File
+	if !driver.Diskless(n) {
+		files, _ = boots(n.Attempt)
 	}
-	files = slices.DeleteFunc(files, func(f ingot.File) bool { return f.Image != "" })
+	if i := n.Instance; i != nil {
+		files = append(files, i.Kernel, i.Ramdisk, i.ISO.File)
+	}
+	files = slices.DeleteFunc(files, func(f ingot.File) bool { return f.SHA256 == "" })
 	if len(files) == 0 {
 		return nil
 	}
@@ -312,38 +323,6 @@ func (b *Boot) switchTo(ctx context.Context, t *driver.Task) error {
 		return err
 	}
 	return b.o.Switched(ctx, t.Node, say(t))
-}
-
-// holdInstance records what the instance will boot from the network, if it does. The root partition
-// is for whoever writes it to fill in; one that was written before stays on record.
-func (b *Boot) holdInstance(ctx context.Context, n *ingot.Node) error {
-	if !driver.BootsFromNetwork(n) {
-		n.Instance = nil
-		return nil
-	}
-	for _, href := range []string{driver.InstanceKernel(n), driver.InstanceRamdisk(n)} {
-		id, image := glance.ID(href)
-		if !image || b.o.Visible == nil || n.Owner+n.Lessee == "" {
-			continue
-		}
-		if _, err := b.o.Visible(ctx, id, n.Owner, n.Lessee); err != nil {
-			return fmt.Errorf("kernel and ramdisk of the instance: %w", err)
-		}
-	}
-	kernel, err := b.hold(ctx, n, driver.InstanceKernel(n))
-	if err != nil {
-		return fmt.Errorf("kernel of instance_info: %w", err)
-	}
-	ramdisk, err := b.hold(ctx, n, driver.InstanceRamdisk(n))
-	if err != nil {
-		return fmt.Errorf("ramdisk of instance_info: %w", err)
-	}
-	if n.Instance == nil {
-		n.Instance = &ingot.Instance{}
-	}
-	n.Instance.Kernel, n.Instance.Ramdisk = kernel, ramdisk
-	n.Instance.KernelArgs = driver.Text(n.InstanceInfo, "kernel_append_params")
-	return nil
 }
 
 // CleanUpRamdisk takes the ramdisk back; held files stay for others.
@@ -378,7 +357,10 @@ func (b *Boot) PrepareInstance(ctx context.Context, t *driver.Task) error {
 	if err := b.switchTo(ctx, t); err != nil {
 		return err
 	}
-	if n.BootIntent == ingot.BootInstance {
+	switch {
+	case n.BootIntent == ingot.BootInstance && Kind(n) == MediaName && driver.Diskless(n):
+		return b.insertInstance(ctx, t, persistent)
+	case n.BootIntent == ingot.BootInstance:
 		return b.setNetwork(ctx, t, persistent)
 	}
 	return t.SetBootDevice(ctx, driver.BootDevice{Device: "disk", Persistent: persistent})

@@ -18,19 +18,19 @@ import (
 // keeperKey is where DriverInternalInfo has the server that looks after the media of the deployment.
 const keeperKey = "boot_medium_keeper"
 
-// Bereft tells whether a machine that has not called yet has media of which a dead server was the keeper, or
-// was told to boot from it by HTTP. What is in Swift needs none, and what is read at the service address always
-// has one.
+// Bereft tells whether a machine has media of which a dead server was the keeper, or was told to boot from it by
+// HTTP, and has not called yet or boots so at each start. What is in Swift needs no server, and what is read at the
+// service address always has one.
 func (b *Boot) Bereft(n *ingot.Node) bool {
 	keeper := driver.Text(n.DriverInternalInfo, keeperKey)
-	if keeper == "" || keeper == b.o.MediaURL || !fromMedium(n) && !byHTTP(n) ||
-		n.ProvisionState != string(lifecycle.WaitCallBack) ||
-		n.BootIntent != ingot.BootDeploy || n.Attempt == nil || n.Attempt.Called() {
+	if keeper == "" || keeper == b.o.MediaURL || !fromMedium(n) && !byHTTP(n) {
 		return false
 	}
-	return !slices.Contains(b.serversOf(n), keeper) && !slices.ContainsFunc(records(n), func(r publish.Record) bool {
-		return r.Store == publish.InSwift
-	})
+	waits := n.ProvisionState == string(lifecycle.WaitCallBack) && n.BootIntent == ingot.BootDeploy &&
+		n.Attempt != nil && !n.Attempt.Called()
+	runs := n.ProvisionState == string(lifecycle.Active) && n.BootIntent == ingot.BootInstance && n.Instance != nil
+	return (waits || runs) && !slices.Contains(b.serversOf(n), keeper) &&
+		!slices.ContainsFunc(records(n), func(r publish.Record) bool { return r.Store == publish.InSwift })
 }
 
 // Restore leaves media alone that can be read where they are: the machine may be booting from them.
@@ -38,6 +38,9 @@ func (b *Boot) Restore(ctx context.Context, t *driver.Task) error {
 	n := t.Node
 	if byHTTP(n) {
 		return b.restoreHTTP(ctx, t)
+	}
+	if n.BootIntent == ingot.BootInstance {
+		return b.restoreInstance(ctx, t)
 	}
 	media, ok := t.Driver.Management.(driver.Media)
 	if !ok {
@@ -67,7 +70,7 @@ func (b *Boot) Restore(ctx context.Context, t *driver.Task) error {
 
 // restoreHTTP has the BMC tell the machine of this server.
 func (b *Boot) restoreHTTP(ctx context.Context, t *driver.Task) error {
-	persistent, err := b.persistent(t.Node, false)
+	persistent, err := b.persistent(t.Node, t.Node.BootIntent == ingot.BootInstance)
 	if err == nil {
 		err = b.setNetwork(ctx, t, persistent)
 	}
@@ -75,6 +78,27 @@ func (b *Boot) restoreHTTP(ctx context.Context, t *driver.Task) error {
 		b.keep(t.Node)
 	}
 	return err
+}
+
+// restoreInstance has the BMC read the medium of an instance from this server, which has the same bytes.
+func (b *Boot) restoreInstance(ctx context.Context, t *driver.Task) error {
+	n := t.Node
+	persistent, err := b.persistent(n, true)
+	if err != nil {
+		return err
+	}
+	dead := n.DriverInternalInfo[keeperKey]
+	b.prepareInstanceMedium(n)
+	next := n.DriverInternalInfo[keeperKey]
+	n.DriverInternalInfo[keeperKey] = dead // until it is done
+	if err := t.Save(ctx); err != nil {
+		return err
+	}
+	if err := b.insertInstance(ctx, t, persistent); err != nil {
+		return err
+	}
+	n.DriverInternalInfo[keeperKey] = next
+	return nil
 }
 
 // errUnread says that a medium cannot be read where it was.
@@ -132,6 +156,9 @@ func (b *Boot) present(n *ingot.Node, k publish.Kind) string {
 	}
 	return servedAt(n, k)
 }
+
+// servedInstance is the URL of the medium of an instance, at the first of our servers.
+func servedInstance(n *ingot.Node) string { return mediumServers(n)[0] + netboot.MediumPath(n) }
 
 // servedAt is the URL of a medium at the first of our servers.
 func servedAt(n *ingot.Node, k publish.Kind) string {

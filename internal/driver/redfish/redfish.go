@@ -37,7 +37,7 @@ type Options = driver.BMCOptions
 func Hardware() driver.Hardware {
 	return driver.Hardware{Name: Name, Supported: map[string][]string{
 		"power": {Name}, "management": {Name}, "boot": {"ipxe", "pxe", "http-ipxe", "http", "redfish-virtual-media",
-			"redfish-https"}, "deploy": {"iscsi", "direct"},
+			"redfish-https"}, "deploy": {"iscsi", "direct", "ramdisk"},
 		"inspect": {Name, "no-inspect"}, "bios": {Name, "no-bios"}, "network": driver.Networks,
 	}}
 }

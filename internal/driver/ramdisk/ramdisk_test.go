@@ -1,0 +1,122 @@
+package ramdisk_test
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"slices"
+	"strings"
+	"testing"
+
+	"ingot/internal/driver"
+	"ingot/internal/driver/fake"
+	"ingot/internal/driver/ramdisk"
+	"ingot/internal/image"
+	"ingot/internal/ingot"
+)
+
+// machine is power and boot of a machine; what was done to it is in did.
+type machine struct {
+	fake.Power
+	fake.Boot
+	did  []string
+	fail string
+}
+
+func (m *machine) do(what string) error {
+	m.did = append(m.did, what)
+	if what == m.fail {
+		return errors.New(what + " failed")
+	}
+	return nil
+}
+
+func (m *machine) Validate(context.Context, *driver.Task) error { return nil }
+
+func (m *machine) SetPower(_ context.Context, _ *driver.Task, target ingot.PowerState) error {
+	return m.do(string(target))
+}
+
+func (m *machine) HoldInstance(context.Context, *driver.Task) error { return m.do("hold") }
+
+func (m *machine) PrepareInstance(context.Context, *driver.Task) error { return m.do("prepare") }
+
+func (m *machine) CleanUpInstance(context.Context, *driver.Task) error { return m.do("clean up") }
+
+// task is of a node that boots what instance_info says.
+func task(info ingot.Object) (*driver.Task, *machine, *[]string) {
+	m, warned := &machine{}, &[]string{}
+	n := &ingot.Node{UUID: "1be26c0b-03f2-4d2e-ae87-c02d7f33c123", InstanceInfo: info,
+		Interfaces: map[string]string{"deploy": "ramdisk", "boot": "ipxe"}}
+	return &driver.Task{Node: n, Driver: driver.Driver{Power: m, Boot: m}, Log: slog.New(slog.DiscardHandler),
+		Note: func(e ingot.Entry) {
+			if e.Level == ingot.LevelWarning {
+				*warned = append(*warned, e.Text)
+			}
+		}}, m, warned
+}
+
+func TestAMachineIsOffWhileWhatItBootsChanges(t *testing.T) {
+	t.Parallel()
+	tk, m, warned := task(ingot.Object{"boot_iso": "file:///live.iso", "configdrive": "http://x/drive"})
+	d := ramdisk.New(image.Options{})
+	steps := d.Steps(tk.Node)
+	for range 2 { // a step may run twice
+		m.did = nil
+		out, err := d.Execute(t.Context(), tk, steps[0])
+		if err != nil || out != driver.Done || len(steps) != 1 {
+			t.Fatalf("%v, %v, %v", steps, out, err)
+		}
+		if want := []string{"hold", "power off", "prepare", "power on"}; !slices.Equal(m.did, want) {
+			t.Errorf("did %q, want %q", m.did, want)
+		}
+	}
+	if len(*warned) != 2 || !strings.Contains((*warned)[0], "config drive is ignored") {
+		t.Errorf("warned %q", *warned)
+	}
+	if err := d.CleanUp(t.Context(), tk); err != nil || tk.Node.Attempt != nil || m.did[len(m.did)-1] != "clean up" {
+		t.Errorf("clean-up: %v, did %q", err, m.did)
+	}
+}
+
+// A running instance is left alone if there is nothing to take its place. What fails afterwards is a failure of
+// the machine, which an attempt on record tells apart.
+func TestAMachineIsNotTouchedBeforeThereIsSomethingToBoot(t *testing.T) {
+	t.Parallel()
+	for _, fail := range []string{"hold", "power off", "prepare", "power on"} {
+		tk, m, _ := task(ingot.Object{"boot_iso": "file:///live.iso"})
+		m.fail = fail
+		_, err := ramdisk.New(image.Options{}).Execute(t.Context(), tk, ingot.Step{Name: "deploy"})
+		if err == nil || m.did[len(m.did)-1] != fail || (tk.Node.Attempt == nil) != (fail == "hold") {
+			t.Errorf("%s: %v, did %q, attempt %v", fail, err, m.did, tk.Node.Attempt)
+		}
+	}
+	tk, _, _ := task(nil)
+	if _, err := ramdisk.New(image.Options{}).Execute(t.Context(), tk, ingot.Step{Name: "write_image"}); ingot.KindOf(err) != ingot.Invalid {
+		t.Errorf("another step: %v", err)
+	}
+}
+
+func TestOneThingIsToBeBooted(t *testing.T) {
+	t.Parallel()
+	for want, info := range map[string]ingot.Object{
+		"":  {"boot_iso": "file:///live.iso"},
+		" ": {"kernel": "file:///k", "ramdisk": "file:///r"},
+		"'image_source' and 'boot_iso' may not be specified at the same time":      {"boot_iso": "file:///live.iso", "image_source": "file:///x"},
+		"'kernel', 'ramdisk' and 'boot_iso' may not be specified at the same time": {"boot_iso": "file:///live.iso", "kernel": "file:///k", "ramdisk": "file:///r"},
+		"Set 'kernel' and 'ramdisk', or 'boot_iso'":                                {"kernel": "file:///k"},
+		"are missing from its instance_info":                                       {},
+	} {
+		tk, _, _ := task(info)
+		err := ramdisk.New(image.Options{}).Validate(t.Context(), tk)
+		if want = strings.TrimSpace(want); (err == nil) != (want == "") ||
+			err != nil && (ingot.KindOf(err) != ingot.Invalid || !strings.Contains(err.Error(), want)) {
+			t.Errorf("%v: %v", info, err)
+		}
+	}
+	tk, _, _ := task(ingot.Object{"boot_iso": "file:///live.iso"})
+	tk.Driver.Boot = fake.Boot{}
+	if err := ramdisk.New(image.Options{}).Validate(t.Context(), tk); err == nil || !strings.Contains(err.Error(), "ramdisk_boot") {
+		t.Errorf("boot interface fake: %v", err)
+	}
+}
