@@ -334,6 +334,11 @@ func (s *Server) lookUpMedium(ctx context.Context, node, path string) (m knownMe
 	if !ok {
 		return m, ingot.Errorf(ingot.NotFound, "node %s boots no such medium", node)
 	}
+	if found.Drive {
+		image, err := s.Boot.Drive(ctx, n)
+		return knownMedium{at: time.Now(), layout: small{bytes.NewReader(image)}, what: "the config drive of the instance",
+			tag: fmt.Sprintf(`"%x"`, sha256.Sum256(image))}, err
+	}
 	if m, err = s.layOut(found); err != nil {
 		return m, err
 	}

@@ -21,6 +21,8 @@ type Medium struct {
 	ISO ingot.File
 	// Parameters are of the floppy: name=value; clean.
 	Parameters []string
+	// Drive says that it is the config drive of the instance.
+	Drive bool
 	// ByHTTP tells that the machine itself loads it, by UEFI's HTTP client, and not its BMC.
 	ByHTTP bool
 }

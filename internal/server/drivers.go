@@ -17,6 +17,7 @@ import (
 	"ingot/internal/driver/pxe"
 	"ingot/internal/driver/ramdisk"
 	"ingot/internal/driver/redfish"
+	"ingot/internal/driver/source"
 	"ingot/internal/image"
 	"ingot/internal/ingot"
 	"ingot/internal/netboot"
@@ -65,11 +66,12 @@ func (s *server) table(bootURL string) (*driver.Table, error) {
 	if s.cloud.glance != nil {
 		boot.Visible = s.cloud.glance.ShowTo
 	}
-	s.boot.Boot = pxe.New(boot)
 	images, err := imageOptions(s.cfg.Image, s.cloud)
 	if err != nil {
 		return nil, err
 	}
+	boot.Drive = source.Source{Image: images}.Drive
+	s.boot.Boot = pxe.New(boot)
 	write := iscsi.New(iscsi.Options{Image: images,
 		DefaultBootMode: s.cfg.Deploy.DefaultBootMode})
 	pull := direct.New(direct.Options{Image: images, PrivateCA: s.cfg.Image.CAFile != "", URL: bootURL,

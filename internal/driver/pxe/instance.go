@@ -11,21 +11,58 @@ import (
 	"ingot/internal/driver"
 	"ingot/internal/glance"
 	"ingot/internal/ingot"
+	"ingot/internal/netboot"
 )
 
 var _ driver.InstanceHolder = (*Boot)(nil)
 
 // HoldInstance holds what an instance boots at each start, and puts it on record.
 func (b *Boot) HoldInstance(ctx context.Context, t *driver.Task) error {
-	before := t.Node.Instance
-	err := b.holdInstance(ctx, t.Node)
+	n := t.Node
+	before := n.Instance
+	err := b.holdInstance(ctx, n)
 	if err == nil {
 		err = b.await(ctx, t)
 	}
+	switch {
+	case err != nil || !givenDrive(n):
+	case b.insertsDrive(n):
+		_, err = b.Drive(ctx, n)
+	default:
+		t.Note(ingot.Entry{Source: "step", Level: ingot.LevelWarning, Text: "the config drive is ignored: boot " +
+			"interface " + n.Interfaces["boot"] + " has nothing to put it into"})
+	}
 	if err != nil {
-		t.Node.Instance = before
+		n.Instance = before
 	}
 	return err
+}
+
+// givenDrive tells whether a node has a config drive.
+func givenDrive(n *ingot.Node) bool {
+	switch v := n.InstanceInfo["configdrive"].(type) {
+	case nil:
+		return false
+	case string:
+		return v != ""
+	case ingot.Object:
+		return len(v) > 0
+	}
+	return true
+}
+
+// insertsDrive tells whether the config drive of an instance without a disk is inserted by its BMC.
+func (b *Boot) insertsDrive(n *ingot.Node) bool {
+	return b.o.Drive != nil && driver.Diskless(n) && Kind(n) == MediaName && givenDrive(n)
+}
+
+// Drive is the config drive of an instance.
+func (b *Boot) Drive(ctx context.Context, n *ingot.Node) ([]byte, error) {
+	image, err := b.o.Drive(ctx, n)
+	if err != nil {
+		return nil, fmt.Errorf("config drive: %w", err)
+	}
+	return image, nil
 }
 
 // holdInstance records what the instance will boot from the network, if it does. The root partition
@@ -213,9 +250,16 @@ func (b *Boot) insertInstance(ctx context.Context, t *driver.Task, persistent bo
 	if at == "" {
 		at = servedInstance(n)
 	}
-	if err := t.Driver.Management.(driver.Media).InsertMedium(ctx, t, driver.CD, at); err != nil {
+	media := t.Driver.Management.(driver.Media)
+	if err := media.InsertMedium(ctx, t, driver.CD, at); err != nil {
 		return err
 	}
 	t.Note(ingot.Entry{Source: "bmc", Text: "inserted the medium of the instance into the virtual CD drive"})
+	if b.insertsDrive(n) {
+		if err := media.InsertMedium(ctx, t, driver.Floppy, mediumServers(n)[0]+netboot.FloppyPath(n)); err != nil {
+			return fmt.Errorf("config drive: %w", err)
+		}
+		t.Note(ingot.Entry{Source: "bmc", Text: "inserted the config drive into the virtual floppy drive"})
+	}
 	return t.SetBootDevice(ctx, driver.BootDevice{Device: "cdrom", Persistent: persistent})
 }

@@ -2,6 +2,7 @@ package pxe_test
 
 import (
 	"context"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -216,5 +217,46 @@ func TestADisklessInstanceOutlivesTheServerOfItsMedium(t *testing.T) {
 	if err := next.boot.Restore(t.Context(), web.task); err != nil || bmc.set.URL != ownBase+netboot.MediumPath(n) ||
 		!bmc.set.Persistent || next.boot.Bereft(n) {
 		t.Errorf("%v, boot device %+v", err, bmc.set)
+	}
+}
+
+// Its config drive has a drive of its own, where the BMC has one, and else is told of in the journal.
+func TestTheConfigDriveOfADisklessInstanceIsInserted(t *testing.T) {
+	t.Parallel()
+	drive := func(o *pxe.Options) {
+		o.Drive = func(_ context.Context, n *ingot.Node) ([]byte, error) {
+			if n.InstanceInfo["configdrive"] == "broken" {
+				return nil, errors.New("no such drive")
+			}
+			return []byte("drive"), nil
+		}
+	}
+	for _, source := range []string{"local", "http"} {
+		w, m := mediaWorld(drive)
+		n := w.diskless(ingot.Object{"boot_iso": "http://site.example/live.iso", "ramdisk_image_download_source": source,
+			"configdrive": ingot.Object{"meta_data": ingot.Object{"hostname": "h"}}})
+		w.prepared(t)
+		if m.floppy != "http://10.0.0.1:8080"+netboot.FloppyPath(n) || m.cd == "" {
+			t.Errorf("%s: inserted %s and %s", source, m.cd, m.floppy)
+		}
+		medium, ok := w.boot.Medium(n, nil, netboot.FloppyPath(n))
+		if image, err := w.boot.Drive(t.Context(), n); !ok || !medium.Drive || err != nil || string(image) != "drive" {
+			t.Errorf("%s: medium %+v, %v; drive %q, %v", source, medium, ok, image, err)
+		}
+		if w.boot.Bereft(n) {
+			t.Errorf("%s: bereft", source)
+		}
+		if err := w.boot.CleanUpInstance(t.Context(), w.task); err != nil || m.cd != "" || m.floppy != "" {
+			t.Errorf("%s: after the end: %v, inserted %s and %s", source, err, m.cd, m.floppy)
+		}
+		n.InstanceInfo["configdrive"] = "broken"
+		if err := w.boot.HoldInstance(t.Context(), w.task); err == nil || !strings.Contains(err.Error(), "config drive: no such drive") {
+			t.Errorf("%s: a broken one: %v", source, err)
+		}
+	}
+	w, _ := webWorld("ipxe", drive)
+	w.diskless(ingot.Object{"boot_iso": "file:///live.iso", "configdrive": "x"})
+	if err := w.boot.HoldInstance(t.Context(), w.task); err != nil || !strings.Contains(w.notes[len(w.notes)-1].Text, "config drive is ignored") {
+		t.Errorf("by iPXE: %v, notes %+v", err, w.notes)
 	}
 }

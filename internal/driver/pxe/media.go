@@ -56,8 +56,11 @@ func (b *Boot) prepareInstanceMedium(n *ingot.Node) {
 	if Kind(n) == MediaName && !driver.Diskless(n) || !b.keep(n) || !fromMedium(n) {
 		return
 	}
-	if iso := n.Instance.ISO.URL; iso != "" { // nobody of ours
+	iso := n.Instance.ISO.URL
+	if iso != "" && !b.insertsDrive(n) { // nobody of ours
 		delete(n.DriverInternalInfo, keeperKey)
+	}
+	if iso != "" || b.insertsDrive(n) {
 		n.DriverInternalInfo[siteKey] = siteMedium(n, iso)
 	}
 	n.DriverInternalInfo[mediumKey] = []any{b.mediaURL()}
@@ -82,7 +85,6 @@ func (b *Boot) keep(n *ingot.Node) bool {
 	return true
 }
 
-
 // Medium returns what is on a medium of a deployment, for whoever has the path that MediumPath or FloppyPath
 // made; ok is false if there is none.
 func (b *Boot) Medium(n *ingot.Node, ports []*ingot.Port, path string) (m netboot.Medium, ok bool) {
@@ -100,7 +102,10 @@ func (b *Boot) Medium(n *ingot.Node, ports []*ingot.Port, path string) (m netboo
 }
 
 func (b *Boot) mediumOf(n *ingot.Node, ports []*ingot.Port, k publish.Kind) (m netboot.Medium, ok bool) {
-	if n.BootIntent == ingot.BootInstance {
+	switch {
+	case n.BootIntent == ingot.BootInstance && k == publish.Floppy:
+		return netboot.Medium{Drive: true}, b.insertsDrive(n)
+	case n.BootIntent == ingot.BootInstance:
 		return netboot.InstanceMediumOf(n)
 	}
 	env := b.o.Env

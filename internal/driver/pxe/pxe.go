@@ -82,6 +82,8 @@ type Options struct {
 	Reach func(ctx context.Context, url string) error
 	// Media tells why no media can be made for machines, if none can; nil: they can.
 	Media func() error
+	// Drive makes the config drive of a node, the same each time; nil: there are none.
+	Drive func(ctx context.Context, n *ingot.Node) ([]byte, error)
 	// Open opens a file that is held by some conductor; nil: what is held is not looked at.
 	Open func(ctx context.Context, digest string) (*os.File, error)
 	// Lay makes a medium whose parts are held, to be copied.

@@ -11,6 +11,7 @@ import (
 	"errors"
 	"strings"
 
+	"ingot/internal/configdrive"
 	"ingot/internal/driver"
 	"ingot/internal/driver/source"
 	"ingot/internal/image"
@@ -62,6 +63,11 @@ func (d *Deploy) Validate(_ context.Context, t *driver.Task) error {
 		return ingot.Errorf(ingot.Invalid, "%s and 'boot_iso' may not be specified at the same time in instance_info of "+
 			"node %s: a machine boots one of them; unset what is not meant", strings.Join(also, ", "), n.UUID)
 	}
+	if drive := n.InstanceInfo["configdrive"]; source.Given(drive) {
+		if err := configdrive.Check(drive); err != nil {
+			return ingot.Errorf(ingot.Invalid, "node %s: %w", n.UUID, err)
+		}
+	}
 	if iso != "" || driver.InstanceKernel(n) != "" && driver.InstanceRamdisk(n) != "" {
 		return nil
 	}
@@ -90,10 +96,6 @@ func (d *Deploy) Execute(ctx context.Context, t *driver.Task, s ingot.Step) (dri
 		return driver.Done, err
 	}
 	driver.NextAttempt(t.Node)
-	if source.Given(t.Node.InstanceInfo["configdrive"]) {
-		t.Note(ingot.Entry{Source: "step", Level: ingot.LevelWarning, Text: "the config drive is ignored: there is " +
-			"nothing to put it on"})
-	}
 	if t.Driver.Network == nil {
 		if err := t.SetPower(ctx, ingot.PowerOff); err != nil {
 			return driver.Done, err

@@ -44,21 +44,17 @@ func (m *machine) PrepareInstance(context.Context, *driver.Task) error { return 
 func (m *machine) CleanUpInstance(context.Context, *driver.Task) error { return m.do("clean up") }
 
 // task is of a node that boots what instance_info says.
-func task(info ingot.Object) (*driver.Task, *machine, *[]string) {
-	m, warned := &machine{}, &[]string{}
+func task(info ingot.Object) (*driver.Task, *machine) {
+	m := &machine{}
 	n := &ingot.Node{UUID: "1be26c0b-03f2-4d2e-ae87-c02d7f33c123", InstanceInfo: info,
 		Interfaces: map[string]string{"deploy": "ramdisk", "boot": "ipxe"}}
 	return &driver.Task{Node: n, Driver: driver.Driver{Power: m, Boot: m}, Log: slog.New(slog.DiscardHandler),
-		Note: func(e ingot.Entry) {
-			if e.Level == ingot.LevelWarning {
-				*warned = append(*warned, e.Text)
-			}
-		}}, m, warned
+		Note: func(ingot.Entry) {}}, m
 }
 
 func TestAMachineIsOffWhileWhatItBootsChanges(t *testing.T) {
 	t.Parallel()
-	tk, m, warned := task(ingot.Object{"boot_iso": "file:///live.iso", "configdrive": "http://x/drive"})
+	tk, m := task(ingot.Object{"boot_iso": "file:///live.iso", "configdrive": "http://x/drive"})
 	d := ramdisk.New(image.Options{})
 	steps := d.Steps(tk.Node)
 	for range 2 { // a step may run twice
@@ -71,9 +67,6 @@ func TestAMachineIsOffWhileWhatItBootsChanges(t *testing.T) {
 			t.Errorf("did %q, want %q", m.did, want)
 		}
 	}
-	if len(*warned) != 2 || !strings.Contains((*warned)[0], "config drive is ignored") {
-		t.Errorf("warned %q", *warned)
-	}
 	if err := d.CleanUp(t.Context(), tk); err != nil || tk.Node.Attempt != nil || m.did[len(m.did)-1] != "clean up" {
 		t.Errorf("clean-up: %v, did %q", err, m.did)
 	}
@@ -84,14 +77,14 @@ func TestAMachineIsOffWhileWhatItBootsChanges(t *testing.T) {
 func TestAMachineIsNotTouchedBeforeThereIsSomethingToBoot(t *testing.T) {
 	t.Parallel()
 	for _, fail := range []string{"hold", "power off", "prepare", "power on"} {
-		tk, m, _ := task(ingot.Object{"boot_iso": "file:///live.iso"})
+		tk, m := task(ingot.Object{"boot_iso": "file:///live.iso"})
 		m.fail = fail
 		_, err := ramdisk.New(image.Options{}).Execute(t.Context(), tk, ingot.Step{Name: "deploy"})
 		if err == nil || m.did[len(m.did)-1] != fail || (tk.Node.Attempt == nil) != (fail == "hold") {
 			t.Errorf("%s: %v, did %q, attempt %v", fail, err, m.did, tk.Node.Attempt)
 		}
 	}
-	tk, _, _ := task(nil)
+	tk, _ := task(nil)
 	if _, err := ramdisk.New(image.Options{}).Execute(t.Context(), tk, ingot.Step{Name: "write_image"}); ingot.KindOf(err) != ingot.Invalid {
 		t.Errorf("another step: %v", err)
 	}
@@ -104,17 +97,18 @@ func TestOneThingIsToBeBooted(t *testing.T) {
 		" ": {"kernel": "file:///k", "ramdisk": "file:///r"},
 		"'image_source' and 'boot_iso' may not be specified at the same time":      {"boot_iso": "file:///live.iso", "image_source": "file:///x"},
 		"'kernel', 'ramdisk' and 'boot_iso' may not be specified at the same time": {"boot_iso": "file:///live.iso", "kernel": "file:///k", "ramdisk": "file:///r"},
-		"Set 'kernel' and 'ramdisk', or 'boot_iso'":                                {"kernel": "file:///k"},
-		"are missing from its instance_info":                                       {},
+		"config drive": {"boot_iso": "file:///live.iso", "configdrive": "ftp://x/drive"},
+		"Set 'kernel' and 'ramdisk', or 'boot_iso'": {"kernel": "file:///k"},
+		"are missing from its instance_info":        {},
 	} {
-		tk, _, _ := task(info)
+		tk, _ := task(info)
 		err := ramdisk.New(image.Options{}).Validate(t.Context(), tk)
 		if want = strings.TrimSpace(want); (err == nil) != (want == "") ||
 			err != nil && (ingot.KindOf(err) != ingot.Invalid || !strings.Contains(err.Error(), want)) {
 			t.Errorf("%v: %v", info, err)
 		}
 	}
-	tk, _, _ := task(ingot.Object{"boot_iso": "file:///live.iso"})
+	tk, _ := task(ingot.Object{"boot_iso": "file:///live.iso"})
 	tk.Driver.Boot = fake.Boot{}
 	if err := ramdisk.New(image.Options{}).Validate(t.Context(), tk); err == nil || !strings.Contains(err.Error(), "ramdisk_boot") {
 		t.Errorf("boot interface fake: %v", err)
