@@ -76,7 +76,9 @@ func (c *Conductor) bootDue(n *ingot.Node, now time.Time) bool {
 // boots tells whether a deployment waits for its ramdisk to call for the first time: what it does then is
 // another step.
 func boots(n *ingot.Node) bool {
-	return n.Attempt != nil && !n.Attempt.Called() && n.Step == 0
+	// What is done to the firmware before waits for nobody.
+	first := slices.IndexFunc(n.Steps, func(s ingot.Step) bool { return s.Interface == "deploy" })
+	return n.Attempt != nil && !n.Attempt.Called() && n.Step == max(first, 0)
 }
 
 // inLine is a machine's wait for its boot files, of which a conductor lets few load at a time

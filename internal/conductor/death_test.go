@@ -108,6 +108,11 @@ func TestAMachineThatADeadServerSentToItselfIsBootedAgain(t *testing.T) {
 			t.Fatalf("%s %v: started again because %q, %v", last.source, last.data, why, err)
 		}
 	}
+	changed := *n // after a change of its firmware
+	changed.Steps, changed.Step = append([]ingot.Step{{Interface: "bios", Name: "factory_reset"}}, n.Steps...), n.Step+1
+	if why, err := conductor.Stranded(t.Context(), c, &changed); err != nil || why == "" {
+		t.Errorf("after a step before: started again because %q, %v", why, err)
+	}
 	c.Wake()
 	x.deployed()
 	if len(keys()) != 1 || strings.Count(x.journal("n1"), " ago has died (sent on)") != 1 {
