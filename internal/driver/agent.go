@@ -196,7 +196,7 @@ func (t *Task) BootRamdisk(ctx context.Context) error {
 	if err := t.ToProvisioning(ctx); err != nil {
 		return err
 	}
-	if err := t.prepareFirmware(ctx); err != nil {
+	if err := t.PrepareFirmware(ctx); err != nil {
 		return err
 	}
 	if err := t.Driver.Boot.PrepareRamdisk(ctx, t); err != nil {

@@ -213,10 +213,10 @@ func (t *Task) await(ctx context.Context, what string, reached func(Observation)
 	return nil
 }
 
-// prepareFirmware has the machine, which is about to start into its ramdisk, boot in the mode that is asked for,
+// PrepareFirmware has the machine, which is about to start into its ramdisk, boot in the mode that is asked for,
 // and without Secure Boot if it is the instance that wants it: that is switched on when the instance boots, as
 // in Ironic. What nobody asks for stays as it is.
-func (t *Task) prepareFirmware(ctx context.Context) error {
+func (t *Task) PrepareFirmware(ctx context.Context) error {
 	n := t.Node
 	if err := t.Driver.CheckFirmware(n); err != nil {
 		return err
@@ -261,12 +261,17 @@ func (t *Task) syncBootMode(ctx context.Context, o Observation) error {
 	return err
 }
 
-// BootInstance connects the machine to the networks of its VIFs and starts its instance, with Secure Boot if
-// that is asked for: then it has not succeeded before that is on.
+// BootInstance connects the machine to the networks of its VIFs and starts its instance.
 func (t *Task) BootInstance(ctx context.Context, start ingot.PowerState) error {
 	if err := t.ToTenant(ctx); err != nil {
 		return err
 	}
+	return t.StartInstance(ctx, start)
+}
+
+// StartInstance starts the instance, with Secure Boot if that is asked for: then it has not succeeded before that
+// is on.
+func (t *Task) StartInstance(ctx context.Context, start ingot.PowerState) error {
 	if !AsksSecureBoot(t.Node) {
 		return t.SetPower(ctx, start)
 	}

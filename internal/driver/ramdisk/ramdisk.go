@@ -103,10 +103,13 @@ func (d *Deploy) Execute(ctx context.Context, t *driver.Task, s ingot.Step) (dri
 	} else if err := t.ToTenant(ctx); err != nil {
 		return driver.Done, err
 	}
+	if err := t.PrepareFirmware(ctx); err != nil {
+		return driver.Done, err
+	}
 	if err := boot.PrepareInstance(ctx, t); err != nil {
 		return driver.Done, err
 	}
-	return driver.Done, t.SetPower(ctx, ingot.PowerOn)
+	return driver.Done, t.StartInstance(ctx, ingot.PowerOn)
 }
 
 // CleanUp forgets what the machine was to boot.
