@@ -82,6 +82,54 @@ func TestTwoProcessesReserveOneNodeOnce(t *testing.T) {
 	}
 }
 
+// Who writes a node without holding it does not make it seem held: nobody would let it go.
+func TestAWriteInBetweenIsNoReservation(t *testing.T) {
+	t.Parallel()
+	o := store.Options{URL: storetest.Postgres(t), Connections: 4}
+	s := openWith(t, o)
+	n := create(t, s, newNode(1))
+	db, err := sql.Open("pgx", o.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	tx, err := db.BeginTx(t.Context(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tx.Rollback()
+	var writer int
+	if err := tx.QueryRow(`SELECT pg_backend_pid()`).Scan(&writer); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := tx.Exec(`UPDATE nodes SET generation = generation + 1`); err != nil {
+		t.Fatal(err)
+	}
+	reserved := make(chan error, 1)
+	go func() {
+		got, err := s.Reserve(t.Context(), n.UUID, "host1")
+		if err == nil && (got.Reservation != "host1" || got.Generation != n.Generation+2) {
+			err = fmt.Errorf("got %+v", got)
+		}
+		reserved <- err
+	}()
+	testkit.Eventually(t, "it has read the row, and waits for the writer", func() bool {
+		var waiting int
+		err := db.QueryRow(`SELECT COUNT(*) FROM pg_stat_activity WHERE $1 = ANY(pg_blocking_pids(pid))`,
+			writer).Scan(&waiting)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return waiting == 1
+	})
+	if err := tx.Commit(); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-reserved; err != nil {
+		t.Error(err)
+	}
+}
+
 // Of two processes that give addresses at the same time none gives one twice.
 func TestTwoProcessesGiveAnAddressOnce(t *testing.T) {
 	t.Parallel()

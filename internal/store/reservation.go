@@ -8,7 +8,8 @@ import (
 
 // Reserve gives the node (UUID or name) to owner, a conductor's host name, and returns it as it
 // is now. Of several that ask at once exactly one gets it. Locked if anybody holds it, also the
-// owner itself: two tasks of one conductor exclude each other too. NotFound if there is none.
+// owner itself: two tasks of one conductor exclude each other too. Stale if it is written again and
+// again meanwhile. NotFound if there is none.
 func (s *Store) Reserve(ctx context.Context, ident, owner string) (n *ingot.Node, err error) {
 	if owner == "" {
 		return nil, ingot.Errorf(ingot.Invalid, "a reservation of node %s needs an owner", ident)
@@ -23,26 +24,34 @@ func (s *Store) Reserve(ctx context.Context, ident, owner string) (n *ingot.Node
 	return n, nil
 }
 
+// reserveTries is how often a node is read that others write without holding it.
+const reserveTries = 10
+
 func reserve(ctx context.Context, tx *tx, ident, owner string) (*ingot.Node, error) {
-	n, err := findNode(ctx, tx, ident)
-	if err != nil {
-		return nil, err
+	for try := 1; ; try++ {
+		n, err := findNode(ctx, tx, ident)
+		if err != nil {
+			return nil, err
+		}
+		tx.node = n.ID
+		// The condition decides, not what was just read: PostgreSQL lets somebody write in between, and
+		// shows it to the next statement (READ COMMITTED).
+		count, err := changed(tx.ExecContext(ctx, `UPDATE nodes
+			SET reservation = $1, generation = generation + 1
+			WHERE id = $2 AND generation = $3 AND reservation IS NULL`, owner, n.ID, n.Generation))
+		switch {
+		case err != nil:
+			return nil, err
+		case count > 0:
+			n.Reservation = owner
+			n.Generation++
+			return n, nil
+		case n.Reservation != "":
+			return nil, locked(n)
+		case try == reserveTries:
+			return nil, lostNode(ctx, tx, n)
+		}
 	}
-	tx.node = n.ID
-	// The condition decides, not what was just read: another engine may let somebody write in
-	// between.
-	count, err := changed(tx.ExecContext(ctx, `UPDATE nodes
-		SET reservation = $1, generation = generation + 1
-		WHERE id = $2 AND generation = $3 AND reservation IS NULL`, owner, n.ID, n.Generation))
-	if err != nil {
-		return nil, err
-	}
-	if count == 0 {
-		return nil, locked(n)
-	}
-	n.Reservation = owner
-	n.Generation++
-	return n, nil
 }
 
 // locked says who holds a node, in Ironic's words: clients match on them.
