@@ -79,8 +79,8 @@ func (c *Conductor) tellMasked(ctx context.Context, n *ingot.Node) error {
 }
 
 // Heartbeat records what an agent says of itself, and looks whether the step that waits goes on. While
-// somebody is at work on the node it is not recorded, and looked after when that ends: the next one may come
-// minutes later.
+// somebody is at work on the node it is kept in memory, and both are done when that ends: the next one may
+// come minutes later.
 func (c *Conductor) Heartbeat(ctx context.Context, uuid string, h rpc.Heartbeat) error {
 	beat := driver.Heartbeat{Token: h.Token, URL: h.URL, Version: h.Version, CA: h.CA}
 	t, err := c.read(ctx, uuid)
@@ -95,19 +95,26 @@ func (c *Conductor) Heartbeat(ctx context.Context, uuid string, h rpc.Heartbeat)
 		return err
 	}
 	defer c.pool.leave()
-	c.asked.want(uuid)
+	c.asked.want(uuid, beat)
 	t, err = c.tryReserve(ctx, uuid)
 	if k := ingot.KindOf(err); k == ingot.Locked || k == ingot.Stale {
 		return nil
 	}
 	if err != nil {
-		c.asked.forget(uuid)
 		return err
 	}
 	defer t.release(ctx)
 	if err := t.takeBeat(ctx, beat); err != nil {
-		c.asked.forget(uuid)
 		return err
+	}
+	c.asked.recorded(uuid, beat)
+	return nil
+}
+
+// followLeft looks after the heartbeats that nobody follows up, because another conductor has let the node go.
+func (c *Conductor) followLeft(context.Context) error {
+	for _, uuid := range c.asked.left() {
+		c.followUp(uuid)
 	}
 	return nil
 }
@@ -125,11 +132,41 @@ func (c *Conductor) followUp(uuid string) {
 	ctx := c.lease.present()
 	c.pool.spawn(func() {
 		for more := true; more; more = c.asked.more(uuid) {
-			if err := c.heard(ctx, uuid); err != nil && ctx.Err() == nil {
+			err := c.heard(ctx, uuid)
+			k := ingot.KindOf(err)
+			if err != nil && k != ingot.NotFound && k != ingot.Locked && k != ingot.Stale && ctx.Err() == nil {
 				c.o.Log.Error("a heartbeat is not followed up", "node", uuid, "error", err)
+			}
+			switch {
+			case err == nil:
+			case k == ingot.NotFound, k == ingot.Invalid: // it is gone, or its driver is not enabled here any more
+				c.asked.forget(uuid)
+			default:
+				c.asked.retry(uuid)
 			}
 		}
 	})
+}
+
+// recordKept puts on record what came while somebody was at work on the node.
+func (c *Conductor) recordKept(ctx context.Context, uuid string) error {
+	beat := c.asked.beat(uuid)
+	if beat == (driver.Heartbeat{}) {
+		return nil
+	}
+	t, err := c.tryReserve(ctx, uuid)
+	if err != nil {
+		return err
+	}
+	defer t.release(ctx)
+	// The agent's boot may be over: it was not refused when it spoke, so nobody is told that it is now.
+	if awaitsAgent(t.node) && beat.Check(t.node, c.o.LocalAgents) == nil {
+		if err := t.takeBeat(ctx, beat); err != nil {
+			return err
+		}
+	}
+	c.asked.recorded(uuid, beat)
+	return nil
 }
 
 // checkBeat refuses a heartbeat that is not the agent's, or not what it was. One with the right token tells
@@ -173,11 +210,18 @@ func (t *task) listens() (driver.Listener, bool) {
 }
 
 // heard looks after a heartbeat whether the step that waits goes on. The node is not reserved while its
-// agent is asked: that may take its time, and an operator shall not wait for it.
+// agent is asked: that may take its time, and an operator shall not wait for it. After an error, but
+// NotFound and Invalid, it is to be done again; Locked says that somebody has the node.
 func (c *Conductor) heard(ctx context.Context, uuid string) error {
+	if err := c.recordKept(ctx, uuid); err != nil {
+		return err
+	}
 	before, err := c.read(ctx, uuid)
 	if err != nil {
 		return err
+	}
+	if before.node.Reservation != "" { // what it waits for shows when it is let go
+		return ingot.Errorf(ingot.Locked, "node %s is locked by host %s", uuid, before.node.Reservation)
 	}
 	l, ok := before.listens()
 	if !ok {
@@ -185,7 +229,10 @@ func (c *Conductor) heard(ctx context.Context, uuid string) error {
 	}
 	var h driver.Heard
 	c.asked.one(ctx, func() { h = l.Heard(ctx, before.dt) })
-	if h == (driver.Heard{}) || ctx.Err() != nil {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	if h == (driver.Heard{}) {
 		return nil
 	}
 	if err := c.pool.enter(); err != nil {
@@ -194,9 +241,6 @@ func (c *Conductor) heard(ctx context.Context, uuid string) error {
 	t, err := c.reserve(ctx, uuid)
 	if err != nil {
 		c.pool.leave()
-		if k := ingot.KindOf(err); k == ingot.Locked || k == ingot.Stale || k == ingot.NotFound {
-			return nil
-		}
 		return err
 	}
 	if t.follow(ctx, before.node, h) {

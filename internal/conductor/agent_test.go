@@ -504,19 +504,19 @@ type attended struct {
 
 func (d *attended) Heard(ctx context.Context, t *driver.Task) driver.Heard {
 	h := d.Deploy.Heard(ctx, t)
-	d.hold(ctx, d.heard)
+	hold(ctx, d.heard)
 	return h
 }
 
 func (d *attended) Execute(ctx context.Context, t *driver.Task, s ingot.Step) (driver.Outcome, error) {
 	out, err := d.Deploy.Execute(ctx, t, s)
 	if s.Name == "write_image" {
-		d.hold(ctx, d.told)
+		hold(ctx, d.told)
 	}
 	return out, err
 }
 
-func (d *attended) hold(ctx context.Context, in chan chan struct{}) {
+func hold(ctx context.Context, in chan chan struct{}) {
 	end := make(chan struct{})
 	select {
 	case in <- end:

@@ -206,6 +206,7 @@ func New(o Options) *Conductor {
 	c.usher = newReconciler("line", o.CheckInterval, c.letIn)
 	c.reconcilers = []*reconciler{
 		c.resumer, c.usher,
+		newReconciler("heartbeats", o.CheckInterval, c.followLeft),
 		newReconciler("deadlines", o.CheckInterval, c.checkDeadlines),
 		newReconciler("boot retry", o.CheckInterval, c.retryBoots),
 		newReconciler("stranded boots", o.CheckInterval, c.retryStranded),
@@ -321,6 +322,7 @@ func (c *Conductor) free(ctx context.Context, host string) error {
 		if err := c.o.Store.Release(ctx, n); err != nil {
 			return err
 		}
+		c.followUp(n.UUID)
 	}
 	c.o.Log.Info("released nodes of a conductor that is no more", "of", host,
 		"nodes", len(left))

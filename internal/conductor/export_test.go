@@ -104,3 +104,18 @@ func Pending(c *Conductor) int {
 	defer c.asked.mu.Unlock()
 	return len(c.asked.nodes)
 }
+
+// Following tells whether a heartbeat is followed up.
+func Following(c *Conductor) bool {
+	c.asked.mu.Lock()
+	defer c.asked.mu.Unlock()
+	for _, p := range c.asked.nodes {
+		if p.going {
+			return true
+		}
+	}
+	return false
+}
+
+// FollowLeft is followLeft.
+func FollowLeft(c *Conductor) { _ = c.followLeft(context.Background()) }

@@ -63,6 +63,9 @@ func (t *task) beginPower(ctx context.Context, r rpc.PowerRequest) error {
 // power does the action and records how it ended.
 func (t *task) power(ctx context.Context, target ingot.PowerState) {
 	err := t.dt.SetPower(ctx, target)
+	if target != ingot.PowerOn {
+		t.c.asked.forget(t.node.UUID) // what was said meanwhile is of an agent that is no more
+	}
 	t.node.TargetPowerState = ""
 	switch {
 	case err != nil && ctx.Err() != nil:
