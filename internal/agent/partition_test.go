@@ -178,6 +178,7 @@ func TestAPartitionImageBootsByItsLoaderOrItIsSaid(t *testing.T) {
 		"only ext4":                 {"ephemeral_format": "xfs"},
 		"neither true nor false":    {"preserve_ephemeral": "ture"},
 		"and no ephemeral_mb":       {"preserve_ephemeral": true, "ephemeral_mb": 0},
+		"is one of a whole disk":    {"preserve_ephemeral": true, "image_type": "whole-disk-image"},
 		"but the disk has 16 MiB":   {"swap_mb": "20"},
 	} {
 		if r := c.write(partition(image, publish(t, image), change), nil); r.Status != "FAILED" ||

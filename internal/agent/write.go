@@ -78,6 +78,9 @@ func ParseWriteArgs(params json.RawMessage) (WriteArgs, error) {
 		if _, err := i.request(); err != nil {
 			return WriteArgs{}, err
 		}
+	} else if i.Preserve {
+		return WriteArgs{}, command.BadParams("there is preserve_ephemeral, but the image is one of a whole disk, " +
+			"which leaves no partition as it is: if it is not, set image_type=partition in instance_info")
 	}
 	for _, from := range i.URLs {
 		u, err := url.Parse(from)

@@ -548,6 +548,8 @@ func TestAPartitionImageThatWouldNotBootIsAFailure(t *testing.T) {
 		"root_gb":                 {"kernel": "http://k", "ramdisk": "http://r"},
 		"set kernel and ramdisk":  {"image_type": "partition", "root_gb": 1},
 		"an EFI system partition": {"image_type": "partition", "root_gb": 1, "capabilities": "boot_option:local"},
+		"image_type=partition":    {"root_gb": 1, "ephemeral_gb": 1, "preserve_ephemeral": true},
+		"must be true or false":   {"root_gb": 1, "ephemeral_gb": 1, "preserve_ephemeral": "ture"},
 	} {
 		r := newRig(t, nil)
 		r.image([]byte("image"), false)

@@ -282,9 +282,17 @@ func TestOnlyPlainWordsDecideAboutTheEphemeralPartition(t *testing.T) {
 			t.Errorf("%v: %v", c.word, err)
 		}
 		delete(tk.Node.InstanceInfo, "ephemeral_gb")
+		yes := c.word == true || c.word == "Yes" || c.word == "on"
 		err = iscsi.New(iscsi.Options{}).Validate(t.Context(), tk)
-		if yes := c.word == true || c.word == "Yes" || c.word == "on"; yes && err == nil {
+		if yes && err == nil {
 			t.Errorf("%v is not taken for a yes", c.word)
+		}
+		// The same without what tells that the image is no whole disk.
+		delete(tk.Node.InstanceInfo, "kernel")
+		delete(tk.Node.InstanceInfo, "ramdisk")
+		err = iscsi.New(iscsi.Options{}).Validate(t.Context(), tk)
+		if refused := yes || !c.ok; refused != (err != nil) || yes && !strings.Contains(err.Error(), "image_type=partition") {
+			t.Errorf("%v, whole disk: %v", c.word, err)
 		}
 	}
 }

@@ -98,6 +98,18 @@ func label(n *ingot.Node, uefi bool) (disk.Label, error) {
 	return disk.MBR, nil
 }
 
+// checkWhole refuses to keep an ephemeral partition under an image of a whole disk, which is written from the first
+// byte on: a forgotten image_type must not cost the data. (Ironic reads preserve_ephemeral for partition images alone.)
+func checkWhole(n *ingot.Node) error {
+	keep, err := preserves(n)
+	if err != nil || !keep || driver.IsPartitionImage(n) {
+		return err
+	}
+	return ingot.Errorf(ingot.Invalid, "instance_info of node %s has preserve_ephemeral, but its image is taken for "+
+		"one of a whole disk, which leaves no partition as it is: set image_type=partition in instance_info if it "+
+		"is the content of a root partition, or else remove preserve_ephemeral", n.UUID)
+}
+
 // preserves reads preserve_ephemeral, in the words that Ironic takes. Others are refused: taken for
 // a no, a slip would cost the data that was to be kept.
 func preserves(n *ingot.Node) (bool, error) {

@@ -30,8 +30,12 @@ const (
 	resolvePause = time.Second
 )
 
-// Reference is the image of a node, by the words of its instance_info.
+// Reference is the image of a node, by the words of its instance_info; Invalid if these ask to keep what it would
+// be written over.
 func (s Source) Reference(n *ingot.Node) (image.Reference, error) {
+	if err := checkWhole(n); err != nil {
+		return image.Reference{}, err
+	}
 	return image.FromInstanceInfo(n.InstanceInfo, s.Image)
 }
 
