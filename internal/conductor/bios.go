@@ -163,12 +163,34 @@ func applyBIOS(ctx context.Context, t *task) error {
 		return err
 	}
 	change, err := unlike(now, want)
-	if err != nil || len(change) == 0 {
+	if err != nil {
 		return err
+	}
+	if len(change) == 0 {
+		return t.keepBIOS(ctx, now)
 	}
 	return t.changeBIOS(ctx, fmt.Sprintf("BIOS settings %v", names(change)),
 		func(ctx context.Context) error { return b.Apply(ctx, t.dt, change) },
-		func(now []ingot.BIOSSetting) []string { left, _ := unlike(now, want); return names(left) })
+		func(now []ingot.BIOSSetting) ([]string, error) {
+			left, err := unlike(now, want)
+			return names(left), err
+		})
+}
+
+// keepBIOS ends a step whose settings are so already. A conductor that was killed may have made them so: it has
+// put nothing on record, and left the machine on with whatever that boots.
+func (t *task) keepBIOS(ctx context.Context, now []ingot.BIOSSetting) error {
+	if err := t.saveBIOS(ctx, now); err != nil {
+		return err
+	}
+	if t.node.BootIntent != ingot.BootNone {
+		return nil
+	}
+	o, err := t.dt.Observe(ctx)
+	if err != nil || o.Power == ingot.PowerOff {
+		return err
+	}
+	return t.dt.SetPower(ctx, ingot.PowerOff)
 }
 
 func names(values map[string]any) []string {
@@ -203,18 +225,18 @@ func resetBIOS(ctx context.Context, t *task) error {
 	before := foreign(now)
 	return t.changeBIOS(ctx, "the factory's BIOS settings",
 		func(ctx context.Context) error { return b.Reset(ctx, t.dt) },
-		func(now []ingot.BIOSSetting) []string {
+		func(now []ingot.BIOSSetting) ([]string, error) {
 			if left := foreign(now); len(before) > 0 && len(left) >= len(before) {
-				return left
+				return left, nil
 			}
-			return nil
+			return nil, nil
 		})
 }
 
 // changeBIOS switches the machine off, has the BMC take a change, starts the machine for it, waits until nothing is
 // left to change, and switches it off again. What is there then is on record.
 func (t *task) changeBIOS(ctx context.Context, what string, tell func(context.Context) error,
-	left func([]ingot.BIOSSetting) []string) error {
+	left func([]ingot.BIOSSetting) ([]string, error)) error {
 	t.node.BootIntent = ingot.BootNone // an instance that is to be rebuilt is given up
 	if err := t.dt.GiveUpMachine(ctx); err != nil {
 		return err
@@ -246,30 +268,47 @@ const (
 	maxBIOSPause = 10 * time.Second
 )
 
-// awaitBIOS looks at the settings until nothing is left to change.
-func (t *task) awaitBIOS(ctx context.Context, what string, left func([]ingot.BIOSSetting) []string) (
+// awaitBIOS looks at the settings until nothing is left to change. A BMC may be away meanwhile, or tell none or a
+// part of them, from which nothing can be said yet.
+func (t *task) awaitBIOS(ctx context.Context, what string, left func([]ingot.BIOSSetting) ([]string, error)) (
 	now []ingot.BIOSSetting, err error) {
-	timeout := t.c.o.FirmwareTimeout
-	if timeout == 0 {
-		timeout = driver.DefaultFirmwareTimeout
-	}
-	within, cancel := context.WithTimeout(ctx, max(timeout, time.Second))
+	timeout := t.c.biosTimeout()
+	within, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	var seen []string // what was left when the BMC answered last
+	why := "the BMC did not answer" // as it was seen last
 	for pause := minBIOSPause; ; pause = min(2*pause, maxBIOSPause) {
 		now, err = t.driver().BIOS.Settings(within, t.dt)
+		if err == nil && len(now) == 0 {
+			err = ingot.Errorf(ingot.Unavailable, "the BMC tells no BIOS settings now")
+		}
+		var seen []string
 		if err == nil {
-			if seen = left(now); len(seen) == 0 {
-				return now, nil
-			}
+			seen, err = left(now)
+		}
+		switch {
+		case err == nil && len(seen) == 0:
+			return now, nil
+		case err == nil:
+			why = strings.Join(seen, ", ") + " is still as it was"
+		case within.Err() == nil:
+			why = err.Error()
 		}
 		if driver.Wait(within, pause) {
 			continue
 		}
-		if len(seen) == 0 {
+		if err := context.Cause(ctx); err != nil {
 			return nil, err
 		}
-		return nil, ingot.Errorf(ingot.Unavailable, "%s: %s is still as it was %s after the machine was started for it; "+
-			"look at its console, and at the log and the jobs of its BMC", what, strings.Join(seen, ", "), timeout)
+		return nil, ingot.Errorf(ingot.Unavailable, "%s: %s %s after the machine was started for it; look at its "+
+			"console, and at the log and the jobs of its BMC", what, why, timeout)
 	}
+}
+
+// biosTimeout is how long settings may take to count. That nobody waits for the boot mode says nothing of them:
+// no deployment can go on without.
+func (c *Conductor) biosTimeout() time.Duration {
+	if c.o.FirmwareTimeout <= 0 {
+		return driver.DefaultFirmwareTimeout
+	}
+	return max(c.o.FirmwareTimeout, time.Second)
 }

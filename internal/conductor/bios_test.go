@@ -124,6 +124,55 @@ func TestADeploymentChangesBIOSSettingsFirst(t *testing.T) {
 	}
 }
 
+// While a machine starts its BMC may tell none of its settings: that is not the answer that is waited for.
+func TestSettingsThatAreNotToldYetAreWaitedFor(t *testing.T) {
+	t.Parallel()
+	w, s, _ := withBIOS(t, sim.Options{})
+	s.SetQuirks(sim.Quirks{BIOSInPOST: 2})
+	c, _ := w.start()
+	w.enrollBMC(c, s, "available")
+	if err := c.Provision(t.Context(), rpc.ProvisionRequest{Ident: "n1", Event: "deploy",
+		DeploySteps: []ingot.Step{apply(1, "AssetTag", "x")}}); err != nil {
+		t.Fatal(err)
+	}
+	w.state("n1", "active")
+	if got := w.settings("n1"); len(got) != 5 || got["AssetTag"].Value != "x" {
+		t.Errorf("on record %v", got)
+	}
+}
+
+// A conductor that was killed when the settings were right has left the machine on, and nothing on record; and
+// that nobody waits for the boot mode is no reason not to wait for settings.
+func TestSettingsThatAreSoAreOnRecordAndTheMachineIsOff(t *testing.T) {
+	t.Parallel()
+	w, s, b := withBIOS(t, sim.Options{})
+	w.o.FirmwareTimeout = -1
+	c, _ := w.start()
+	w.enrollBMC(c, s, "available")
+	if err := c.SetPower(t.Context(), "n1", rpc.PowerRequest{Target: ingot.PowerOn}); err != nil {
+		t.Fatal(err)
+	}
+	w.until("n1", "power on", func(n *ingot.Node) bool {
+		return n.PowerState == ingot.PowerOn && n.Reservation == ""
+	})
+	if err := c.Provision(t.Context(), rpc.ProvisionRequest{Ident: "n1", Event: "deploy",
+		DeploySteps: []ingot.Step{apply(2, "QuietBoot", true), apply(1, "Turbo", "x")}}); err != nil {
+		t.Fatal(err)
+	}
+	w.state("n1", "deploy failed") // at the second step
+	off := strings.Index(w.journal("n1"), "power off: done")
+	if got := w.settings("n1"); len(got) != 5 || b.PowerState() != sim.Off || off < 0 ||
+		off > strings.Index(w.journal("n1"), "(2 of ") {
+		t.Errorf("the machine is %s, on record %v\n%s", b.PowerState(), got, w.journal("n1"))
+	}
+	s.SetQuirks(sim.Quirks{BIOSInPOST: 6}) // for longer than a second
+	if err := c.Provision(t.Context(), rpc.ProvisionRequest{Ident: "n1", Event: "deploy",
+		DeploySteps: []ingot.Step{apply(1, "AssetTag", "x")}}); err != nil {
+		t.Fatal(err)
+	}
+	w.state("n1", "active")
+}
+
 func TestBIOSSettingsThatDoNotTakeEffectFailADeployment(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
@@ -134,6 +183,7 @@ func TestBIOSSettingsThatDoNotTakeEffectFailADeployment(t *testing.T) {
 		"forgotten": {sim.Quirks{BIOSForgets: true}, apply(1, "AssetTag", "x"), "AssetTag is still as it was"},
 		"none":      {sim.Quirks{NoBIOS: true}, apply(1, "AssetTag", "x"), "tells no BIOS settings"},
 		"unknown":   {sim.Quirks{}, apply(1, "Turbo", "x"), `has no BIOS setting "Turbo"`},
+		"untold":    {sim.Quirks{BIOSInPOST: 1 << 30}, apply(1, "AssetTag", "x"), "the BMC tells no BIOS settings now"},
 		"fixed":     {sim.Quirks{}, apply(1, "SystemBiosVersion", "2"), "cannot be changed"},
 		"no value":  {sim.Quirks{}, apply(1, "ProcVirtualization", "Maybe"), "is one of Enabled, Disabled"},
 	} {

@@ -90,7 +90,7 @@ type Options struct {
 	// PowerTimeout is how long a machine may take to change its power state; 0 is one minute.
 	PowerTimeout time.Duration
 	// FirmwareTimeout is how long a change of boot mode or Secure Boot may take to count, once the machine
-	// was started for it; 0 is 15 minutes, less does not wait.
+	// was started for it; 0 is 15 minutes, less does not wait. BIOS settings are waited for always.
 	FirmwareTimeout time.Duration
 	// GracePeriod is how long running steps may go on after Run was told to end; 0 is for none.
 	GracePeriod time.Duration

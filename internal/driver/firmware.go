@@ -173,6 +173,10 @@ func (t *Task) settle(ctx context.Context, what string, reached func(Observation
 		o.RecordFirmware(t.Node)
 		return nil
 	}
+	if t.FirmwareTimeout < 0 && o.Power == ingot.PowerOff {
+		t.Note(ingot.Entry{Source: "bmc", Text: what + " counts from the next start of the machine on"})
+		return nil // nobody waits, and so nobody would switch it off again in time
+	}
 	t.Note(ingot.Entry{Source: "bmc", Text: what + " counts when the machine has started again: it is restarted"})
 	if err := t.SetPower(ctx, ingot.Rebooting); err != nil {
 		return err

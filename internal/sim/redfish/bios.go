@@ -46,9 +46,20 @@ func (s *Service) BIOS() map[string]any {
 	return maps.Clone(s.settings)
 }
 
+// readBIOS are the settings as clients read them.
+func (s *Service) readBIOS() map[string]any {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.untold > 0 {
+		s.untold--
+		return object{}
+	}
+	return maps.Clone(s.settings)
+}
+
 func (s *Service) bios() object {
 	return object{"@odata.id": biosPath, "@odata.type": "#Bios.v1_1_0.Bios", "Id": "BIOS", "Name": "BIOS settings",
-		"AttributeRegistry": registryName, "Attributes": s.BIOS(),
+		"AttributeRegistry": registryName, "Attributes": s.readBIOS(),
 		"@Redfish.Settings": object{"@odata.type": "#Settings.v1_3_0.Settings", "SettingsObject": link(biosSettingsPath)},
 		"Actions":           object{"#Bios.ResetBios": object{"target": resetBIOSPath}}}
 }
@@ -140,5 +151,5 @@ func (s *Service) applyBIOS() {
 	if !s.quirks.BIOSForgets {
 		maps.Copy(s.settings, s.wanted)
 	}
-	s.wanted = nil
+	s.wanted, s.untold = nil, s.quirks.BIOSInPOST
 }

@@ -30,6 +30,8 @@ type Quirks struct {
 	NoBIOS bool
 	// BIOSForgets takes such settings, and drops them at the next start.
 	BIOSForgets bool
+	// BIOSInPOST is how many looks at the settings find none after a start.
+	BIOSInPOST int
 	// NoMoreSessions has the limit of sessions reached, whoever has them.
 	NoMoreSessions bool
 	// NeedIfMatch answers 428 to a change without If-Match.

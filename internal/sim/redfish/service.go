@@ -89,6 +89,7 @@ type Service struct {
 	health      string         // of the system and its parts; "" is not told
 	settings    map[string]any // of the firmware
 	wanted      map[string]any // those that count from the next start on; nil is none
+	untold      int            // looks at the settings that still find none
 	pending     *firmware      // what counts from the next start on; nil is the same
 	media       map[Drive]slot
 	bootOnReset bool                // from the virtual CD drive, see ilo.go
