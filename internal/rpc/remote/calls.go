@@ -69,13 +69,21 @@ func (r *Router) DeleteNode(ctx context.Context, ident string) error {
 	return r.Local.DeleteNode(ctx, ident)
 }
 
+// provisionWithSteps is Provision with deploy steps, which an older conductor would not see in a request: it would
+// deploy without them. This name it does not know.
+const provisionWithSteps = "ProvisionWithSteps"
+
 // Provision is done by the owner of the node.
 func (r *Router) Provision(ctx context.Context, q rpc.ProvisionRequest) error {
 	at, err := r.ofNode(ctx, q.Ident)
 	if err != nil {
 		return err
 	}
-	return r.call(ctx, at, "Provision", q, nil, func(c rpc.Conductor) error {
+	method := "Provision"
+	if len(q.DeploySteps) > 0 {
+		method = provisionWithSteps
+	}
+	return r.call(ctx, at, method, q, nil, func(c rpc.Conductor) error {
 		return c.Provision(ctx, q)
 	})
 }
@@ -320,7 +328,7 @@ func (r *Router) answer(ctx context.Context, data []byte) (any, error) {
 			return nil, err
 		}
 		return r.storeNode(ctx, q.Method, v)
-	case "Provision":
+	case "Provision", provisionWithSteps:
 		v, err := arguments[rpc.ProvisionRequest](q)
 		if err != nil {
 			return nil, err

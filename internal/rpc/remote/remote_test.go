@@ -441,6 +441,47 @@ func TestVersionsThatDifferUnderstandOneAnother(t *testing.T) {
 	}
 }
 
+// One that does not know of deploy steps would leave them out: those have a name of their own on the bus.
+func TestDeployStepsDoNotGoToAConductorThatDropsThem(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	var asked []string // of the one that is old: it knows Provision, and nothing of steps
+	err := w.router.Bus.Handle("conductor."+bus.Address(w.theirsHost), func(_ context.Context, data []byte) []byte {
+		var q struct{ Method string }
+		if err := json.Unmarshal(data, &q); err != nil {
+			t.Error(err)
+		}
+		if asked = append(asked, q.Method); q.Method == "Provision" {
+			return []byte(`{}`)
+		}
+		return []byte(`{"Kind":"internal","Error":"what?","Unknown":true}`)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	steps := []ingot.Step{{Interface: "bios", Name: "factory_reset", Priority: 1}}
+	for _, q := range []rpc.ProvisionRequest{{Ident: w.node.UUID, Event: "deploy"},
+		{Ident: w.node.UUID, Event: "deploy", DeploySteps: steps}} {
+		if err := w.router.Provision(t.Context(), q); err != nil {
+			t.Error(err)
+		}
+	}
+	if diff := cmp.Diff([]string{"Provision", "ProvisionWithSteps"}, asked); diff != "" {
+		t.Error(diff)
+	}
+	if diff := cmp.Diff([]string{"Provision"}, w.ours.names()); diff != "" {
+		t.Error(diff)
+	}
+	text, err := json.Marshal(map[string]any{"Method": "ProvisionWithSteps", "Until": w.store.Now().Add(time.Minute),
+		"Args": rpc.ProvisionRequest{Ident: "x", Event: "deploy", DeploySteps: steps}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := remote.Answer(w.there, text); string(got) != "{}" || len(w.theirs.names()) != 1 {
+		t.Errorf("a new one answers %s; calls %v", got, w.theirs.names())
+	}
+}
+
 // Who was stopped for a while does not do what somebody else has done meanwhile.
 func TestALateCallIsRefused(t *testing.T) {
 	t.Parallel()
