@@ -214,8 +214,15 @@ func foreign(now []ingot.BIOSSetting) []string {
 	return out
 }
 
-// resetBIOS makes all settings those of the factory. Some stay otherwise on many machines, so it is done when
-// there are fewer of them than before; where the BMC does not tell which those are, when the machine has started.
+// lacks are names that are not among the settings: a BMC may tell a part of them while its machine starts.
+func lacks(now []ingot.BIOSSetting, wanted []string) []string {
+	return slices.DeleteFunc(slices.Clone(wanted), func(name string) bool {
+		return slices.ContainsFunc(now, func(s ingot.BIOSSetting) bool { return s.Name == name })
+	})
+}
+
+// resetBIOS makes all settings those of the factory. Some stay otherwise on many machines, and all may be so
+// already: it is done when there are fewer of them than before, or when the machine is through its start.
 func resetBIOS(ctx context.Context, t *task) error {
 	b := t.driver().BIOS
 	now, err := b.Settings(ctx, t.dt)
@@ -223,21 +230,92 @@ func resetBIOS(ctx context.Context, t *task) error {
 		return err
 	}
 	before := foreign(now)
+	s := start{enough: t.c.biosTimeout() / 3}
 	return t.changeBIOS(ctx, "the factory's BIOS settings",
 		func(ctx context.Context) error { return b.Reset(ctx, t.dt) },
 		func(now []ingot.BIOSSetting) ([]string, error) {
-			if left := foreign(now); len(before) > 0 && len(left) >= len(before) {
-				return left, nil
+			left := foreign(now)
+			if len(left) < len(before) && len(lacks(now, before)) == 0 {
+				return nil, nil
+			}
+			o, err := t.dt.Observe(ctx)
+			if err != nil {
+				return nil, err
+			}
+			if !s.over(o.Started, time.Now()) {
+				return nil, ingot.Errorf(ingot.Unavailable, "the machine is not through its start")
+			}
+			if len(left) > 0 {
+				t.note(ingot.Entry{Source: "bmc", Text: "not the factory's after the reset: " + strings.Join(left, ", ")})
 			}
 			return nil, nil
 		})
 }
 
+// start is that of a machine that was switched on before the first look.
+type start struct {
+	enough time.Duration // in which it is over, where that is not told; a third of how long is waited
+	first  time.Time     // of the looks
+	begun  bool          // a look has found it under way
+}
+
+// over tells whether it is, by what the BMC tells of it. Some tell of the start before until this one is under
+// way.
+func (s *start) over(told *bool, now time.Time) bool {
+	if s.first.IsZero() {
+		s.first = now
+	}
+	if told != nil && !*told {
+		s.begun = true
+		return false
+	}
+	return told != nil && s.begun || now.Sub(s.first) >= s.enough
+}
+
+// toldKey marks, in driver_internal_info, the step of BIOS settings for which the machine is started: whoever goes
+// on with it does not switch off a machine that is changing its firmware.
+const toldKey = "bios_step_told"
+
 // changeBIOS switches the machine off, has the BMC take a change, starts the machine for it, waits until nothing is
 // left to change, and switches it off again. What is there then is on record.
 func (t *task) changeBIOS(ctx context.Context, what string, tell func(context.Context) error,
 	left func([]ingot.BIOSSetting) ([]string, error)) error {
+	on, err := t.startedForBIOS(ctx)
+	if err != nil {
+		return err
+	}
+	if !on {
+		if err := t.startForBIOS(ctx, what, tell); err != nil {
+			return err
+		}
+	}
+	now, err := t.awaitBIOS(ctx, what, left)
+	if err != nil {
+		return err
+	}
+	if err := t.dt.SetPower(ctx, ingot.PowerOff); err != nil {
+		return err
+	}
+	delete(t.node.DriverInternalInfo, toldKey)
+	t.note(ingot.Entry{Source: "bmc", Text: what + ": done"})
+	return t.saveBIOS(ctx, now)
+}
+
+// startedForBIOS tells whether the machine runs because of this step: somebody was killed in it.
+func (t *task) startedForBIOS(ctx context.Context) (bool, error) {
+	if driver.Text(t.node.DriverInternalInfo, toldKey) != t.biosStep() {
+		return false, nil
+	}
+	o, err := t.dt.Observe(ctx)
+	return o.Power == ingot.PowerOn, err
+}
+
+// biosStep names the step that is run, among those of this deployment.
+func (t *task) biosStep() string { return fmt.Sprintf("%d %s", t.node.Step, t.node.CurrentStep().Name) }
+
+func (t *task) startForBIOS(ctx context.Context, what string, tell func(context.Context) error) error {
 	t.node.BootIntent = ingot.BootNone // an instance that is to be rebuilt is given up
+	delete(t.node.DriverInternalInfo, toldKey)
 	if err := t.dt.GiveUpMachine(ctx); err != nil {
 		return err
 	}
@@ -247,19 +325,15 @@ func (t *task) changeBIOS(ctx context.Context, what string, tell func(context.Co
 	if err := tell(ctx); err != nil {
 		return err
 	}
+	if t.node.DriverInternalInfo == nil {
+		t.node.DriverInternalInfo = ingot.Object{}
+	}
+	t.node.DriverInternalInfo[toldKey] = t.biosStep()
+	if err := t.dt.Save(ctx); err != nil {
+		return err
+	}
 	t.note(ingot.Entry{Source: "bmc", Text: what + ": the machine is started for it"})
-	if err := t.dt.SetPower(ctx, ingot.PowerOn); err != nil {
-		return err
-	}
-	now, err := t.awaitBIOS(ctx, what, left)
-	if err != nil {
-		return err
-	}
-	if err := t.dt.SetPower(ctx, ingot.PowerOff); err != nil {
-		return err
-	}
-	t.note(ingot.Entry{Source: "bmc", Text: what + ": done"})
-	return t.saveBIOS(ctx, now)
+	return t.dt.SetPower(ctx, ingot.PowerOn)
 }
 
 // The pauses between two looks, as for the boot mode.

@@ -233,3 +233,48 @@ func TestDeployStepsThatCannotBeRunAreRefused(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 }
+
+// On many machines some settings are never those of the factory, and on others all are so already: a reset that
+// changes nothing is over when the machine has started, and not before.
+func TestAResetOfBIOSSettingsThatChangesNothingEnds(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		quirks sim.Quirks
+		change []any
+	}{
+		"never the factory's, told":   {sim.Quirks{BIOSForgets: true, ProgressLooks: 5}, []any{"QuietBoot", false}},
+		"never the factory's, silent": {sim.Quirks{BIOSForgets: true}, []any{"QuietBoot", false}},
+		"the factory's already":       {sim.Quirks{ProgressLooks: 5}, []any{"QuietBoot", true}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w, s, b := withBIOS(t, sim.Options{})
+			if c.quirks.ProgressLooks == 0 {
+				w.o.FirmwareTimeout = time.Second // of which a third is enough for a start
+			}
+			conductor, _ := w.start()
+			w.enrollBMC(conductor, s, "available")
+			deploy := func(step ingot.Step) {
+				t.Helper()
+				if err := conductor.Provision(t.Context(), rpc.ProvisionRequest{Ident: "n1", Event: "deploy",
+					DeploySteps: []ingot.Step{step}}); err != nil {
+					t.Fatal(err)
+				}
+				w.state("n1", "active")
+				w.provision(conductor, "n1", "delete")
+				w.state("n1", "available")
+			}
+			deploy(apply(1, c.change...))
+			s.SetQuirks(c.quirks)
+			before := len(b.Starts())
+			deploy(reset(1))
+			if n := len(b.Starts()) - before; n != 2 {
+				t.Errorf("%d starts, not one for the reset and one for the instance", n)
+			}
+			if told := strings.Contains(w.journal("n1"), "not the factory's after the reset: QuietBoot"); told !=
+				c.quirks.BIOSForgets {
+				t.Errorf("the journal:\n%s", w.journal("n1"))
+			}
+		})
+	}
+}

@@ -221,6 +221,7 @@ func prepareDeploy(ctx context.Context, t *task, r rpc.ProvisionRequest) error {
 	if err != nil {
 		return err
 	}
+	delete(n.DriverInternalInfo, toldKey)
 	t.plan(slices.Concat(own, steps)...)
 	return nil
 }

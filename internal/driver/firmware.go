@@ -19,6 +19,9 @@ type Observation struct {
 	Health string
 	// SecureBoot tells whether it is on, or will be at the next start; nil if the machine does not know it.
 	SecureBoot *bool
+	// Started tells whether the firmware is through with the last start, whether or not anything was booted then;
+	// nil if it is not told.
+	Started *bool
 }
 
 // ErrUnsupported says that a machine, or its BMC, cannot do what was asked of it.

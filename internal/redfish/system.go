@@ -30,6 +30,10 @@ type System struct {
 		Health string `json:"Health"`
 		Rollup string `json:"HealthRollup"`
 	} `json:"Status"`
+	// BootProgress tells how far a start has come: None, MemoryInitializationStarted... OSRunning; "" if it does not.
+	BootProgress struct {
+		State string `json:"LastState"`
+	} `json:"BootProgress"`
 	SecureBootAt link `json:"SecureBoot"`
 	BIOSAt       link `json:"Bios"`
 	Links        struct {

@@ -27,6 +27,18 @@ func (m machine) mode() string {
 	return ""
 }
 
+// started is what a BMC tells of a start, as of schema ComputerSystem 1.13.
+func started(progress string) *bool {
+	over := false
+	switch progress {
+	case "", "OEM":
+		return nil
+	case "SystemHardwareInitializationComplete", "SetupEntered", "OSBootStarted", "OSRunning":
+		over = true
+	}
+	return &over
+}
+
 // Observe asks the BMC for all of it in one session. One that fails to tell of Secure Boot is believed to have
 // what is on record: its power state counts.
 func (p *Power) Observe(ctx context.Context, t *driver.Task) (driver.Observation, error) {
@@ -36,7 +48,8 @@ func (p *Power) Observe(ctx context.Context, t *driver.Task) (driver.Observation
 		if err != nil {
 			return err
 		}
-		out = driver.Observation{Power: state, BootMode: m.mode(), SecureBoot: t.Node.SecureBoot, Health: m.Health()}
+		out = driver.Observation{Power: state, BootMode: m.mode(), SecureBoot: t.Node.SecureBoot, Health: m.Health(),
+			Started: started(m.BootProgress.State)}
 		b, err := m.c.SecureBoot(ctx, m.System)
 		if err != nil {
 			t.Log.Debug("Secure Boot not read", "error", err)

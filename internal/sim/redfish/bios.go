@@ -151,5 +151,20 @@ func (s *Service) applyBIOS() {
 	if !s.quirks.BIOSForgets {
 		maps.Copy(s.settings, s.wanted)
 	}
-	s.wanted, s.untold = nil, s.quirks.BIOSInPOST
+	s.wanted, s.untold, s.starting = nil, s.quirks.BIOSInPOST, s.quirks.ProgressLooks
+}
+
+// addProgress tells how far the last start has come.
+func (s *Service) addProgress(body object) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.quirks.ProgressLooks == 0 {
+		return
+	}
+	state := "OSRunning" // some go on telling so when the system is off
+	if s.starting > 0 {
+		s.starting--
+		state = "MemoryInitializationStarted"
+	}
+	body["BootProgress"] = object{"LastState": state}
 }

@@ -32,6 +32,9 @@ type Quirks struct {
 	BIOSForgets bool
 	// BIOSInPOST is how many looks at the settings find none after a start.
 	BIOSInPOST int
+	// ProgressLooks tells how far a start has come, and that it is over when the system was looked at so often after
+	// it; 0 does not tell.
+	ProgressLooks int
 	// NoMoreSessions has the limit of sessions reached, whoever has them.
 	NoMoreSessions bool
 	// NeedIfMatch answers 428 to a change without If-Match.

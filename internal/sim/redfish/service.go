@@ -90,6 +90,7 @@ type Service struct {
 	settings    map[string]any // of the firmware
 	wanted      map[string]any // those that count from the next start on; nil is none
 	untold      int            // looks at the settings that still find none
+	starting    int            // looks at the system until its start is over
 	pending     *firmware      // what counts from the next start on; nil is the same
 	media       map[Drive]slot
 	bootOnReset bool                // from the virtual CD drive, see ilo.go

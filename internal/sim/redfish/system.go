@@ -48,6 +48,7 @@ func (s *Service) system() object {
 			"ResetType@Redfish.AllowableValues": s.dialect().resets,
 		}},
 	}
+	s.addProgress(body)
 	s.linkSecureBoot(body)
 	if s.o.Model != ILO4 && !s.Quirks().NoBIOS {
 		body["Bios"] = link(biosPath)
