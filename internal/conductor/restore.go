@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"time"
 
 	"ingot/internal/driver"
 	"ingot/internal/ingot"
@@ -40,13 +41,22 @@ func (c *Conductor) restoreMedia(ctx context.Context) error {
 			return err
 		}
 	}
+	// A machine in use may have the medium mounted: to insert another one ends that, and a server that is only
+	// restarted serves it again.
+	gone := c.o.Store.Now().Sub(later(time.UnixMicro(c.bereaved.Load()), c.began)) > restartTime
 	return c.eachNode(ctx, store.NodeFilter{Reserved: &free, Netboots: true}, func(n *ingot.Node) {
+		if n.PowerState != ingot.PowerOff && !gone {
+			return
+		}
 		if n.Maintenance || n.ProvisionState != string(lifecycle.Active) || c.restorer(n) == nil {
 			return
 		}
 		c.change(ctx, n, (*task).restoreRunning)
 	})
 }
+
+// restartTime is how long the restart of a server, or of its host, may take.
+const restartTime = 10 * time.Minute
 
 // restoreRunning is restoreMedia for a machine in use, which needs it when it starts again. What fails is tried
 // again each time, and told once an hour.

@@ -110,11 +110,23 @@ func TestWhatMachinesInUseBootIsTakenOver(t *testing.T) {
 	boot := &restoring{Boot: x.o.Table.Boot["ipxe"], bereft: true, fails: true}
 	x.o.Table.Boot["ipxe"] = boot
 	n := x.node("n1")
-	n.ProvisionState, n.BootIntent = "active", ingot.BootInstance
+	n.ProvisionState, n.BootIntent, n.PowerState = "active", ingot.BootInstance, ingot.PowerOn
 	if err := x.store.UpdateNode(t.Context(), n); err != nil {
 		t.Fatal(err)
 	}
 	c, _ := x.start()
+	if err := conductor.RestoreMedia(t.Context(), c); err != nil {
+		t.Fatal(err)
+	}
+	boot.set(func() {
+		if boot.restored != 0 {
+			t.Error("a machine that runs lost its medium to a server that may be restarted")
+		}
+	})
+	n.PowerState = ingot.PowerOff
+	if err := x.store.UpdateNode(t.Context(), n); err != nil {
+		t.Fatal(err)
+	}
 	tried := func(times int) func() bool {
 		return func() (done bool) {
 			c.Wake()

@@ -114,9 +114,12 @@ func mediumPath(n *ingot.Node, what, file string) string {
 	return "/media/" + n.UUID + "/" + unguessable(what+" "+secret) + "/" + file
 }
 
-// MediumTag makes the name of a medium unguessable that is stored somewhere; the node has an Attempt. It is
-// another one for each boot of the machine.
+// MediumTag makes the name of a medium unguessable that is stored somewhere; the node has an Attempt, or boots an
+// Instance with a key. It is another one for each boot of a deployment.
 func MediumTag(n *ingot.Node) string {
+	if n.BootIntent == ingot.BootInstance {
+		return unguessable("stored instance " + n.Instance.Key.Reveal())
+	}
 	a := n.Attempt
 	return unguessable("stored " + a.ID + " " + a.Key.Reveal() + " " + strconv.Itoa(a.Boots))
 }

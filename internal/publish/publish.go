@@ -36,6 +36,8 @@ type Medium struct {
 	// Attempt and Boot are the deployment and how often it has booted its machine; no secret.
 	Attempt string
 	Boot    int
+	// Lasting media are read at each start of an instance; Attempt and Boot are "" and 0.
+	Lasting bool
 }
 
 // file is its name where the name is all that keeps others away.
@@ -43,6 +45,9 @@ func (m Medium) file() string { return m.prefix() + m.Tag + extensions[m.Kind] }
 
 // object is its name where the name opens nothing.
 func (m Medium) object() string {
+	if m.Lasting {
+		return m.prefix() + "instance" + extensions[m.Kind]
+	}
 	return m.prefix() + m.Attempt + "-" + strconv.Itoa(m.Boot) + extensions[m.Kind]
 }
 

@@ -44,12 +44,19 @@ func (s Swift) Check() error {
 	return nil
 }
 
+// lasting is for how long the URL of a lasting medium is good: longer than machines are in use.
+const lasting = 20 * 365 * 24 * time.Hour
+
 // Put is of Store. The URL ends with the name of a file: BMCs look at that.
 func (s Swift) Put(ctx context.Context, m Medium, content io.ReadSeeker) (string, error) {
-	if err := s.Account.Put(ctx, s.Container, m.object(), content, s.Life); err != nil {
+	life, readable := s.Life, s.Life
+	if m.Lasting {
+		life, readable = 0, lasting
+	}
+	if err := s.Account.Put(ctx, s.Container, m.object(), content, life); err != nil {
 		return "", ingot.Errorf(ingot.KindOf(err), "put a medium into Swift: %w", err)
 	}
-	url, err := s.Account.Checked(ctx, swift.Request{Container: s.Container, Object: m.object(), Life: s.Life,
+	url, err := s.Account.Checked(ctx, swift.Request{Container: s.Container, Object: m.object(), Life: readable,
 		Filename: string(m.Kind) + extensions[m.Kind]})
 	if err != nil {
 		return "", fmt.Errorf("make a URL for a medium in Swift: %w", err)

@@ -75,6 +75,25 @@ func TestS3_6_MediaInSwiftEndByThemselvesAndByCleanUp(t *testing.T) {
 		if err := r.Remove(t.Context(), record); err != nil || r.Pending() != 0 {
 			t.Errorf("without the container: %v", err)
 		}
+	} // One that an instance boots at each start stays.
+	m := publish.Medium{Kind: publish.Boot, Node: node, Tag: "aa11", Lasting: true}
+	at, err := s.Put(t.Context(), m, content)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if status, body := get(t, at); status != http.StatusPartialContent || body != "123" {
+		t.Errorf("%s: %d %q", swift.Shorten(at), status, body)
+	}
+	record := s.Record(m)
+	if o, err := a.Head(t.Context(), record.Place, record.Name); err != nil || !o.Ends.IsZero() ||
+		record.Name != "boot-"+node+"-instance.iso" {
+		t.Errorf("%+v, %v", o, err)
+	}
+	if err := r.Remove(t.Context(), record); err != nil {
+		t.Error(err)
+	}
+	if status, _ := get(t, at); status != http.StatusNotFound {
+		t.Errorf("after the clean-up: %d", status)
 	}
 }
 

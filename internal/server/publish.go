@@ -77,5 +77,5 @@ func (s *server) needsMedia(ctx context.Context, node string) (bool, error) {
 	if ingot.KindOf(err) == ingot.NotFound {
 		return false, nil
 	}
-	return err != nil || n.BootIntent == ingot.BootDeploy, err
+	return err != nil || n.BootIntent == ingot.BootDeploy || n.BootIntent == ingot.BootInstance, err
 }

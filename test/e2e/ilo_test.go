@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"context"
 	"slices"
 	"strings"
 	"testing"
@@ -102,4 +103,50 @@ func enrollILO(t *testing.T, l *lab.Lab, m *sim.Machine, driver string) {
 		"--property", "capabilities=boot_mode:"+string(s.Firmware), "-f", "value", "-c", "uuid")
 	baremetal(t, l, "port", "create", s.MAC, "--node", uuid)
 	available(t, l, m)
+}
+
+// What the classic driver iscsi_ilo does with an image that brings a kernel: the machine boots it from a medium at
+// each start, which goes where media go, also when the server that has made it is gone for a while.
+func TestS3_4_APartitionImageBootsAMediumAtEachStart(t *testing.T) {
+	l, m := startWith(t, sim.MachineSpec{Firmware: sim.BIOS, BMC: sim.ILO, NICROM: sim.NoROM, DiskSize: 4 << 30},
+		lab.Options{Cache: buildDir(t, "cache")})
+	root, err := l.RootImage(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	enrollILO(t, l, m, "iscsi_ilo")
+	name := m.Spec().Name
+	baremetal(t, l, "node", "set", name,
+		"--instance-info", "image_source=file://"+root.Path,
+		"--instance-info", "image_os_hash_algo=sha256", "--instance-info", "image_os_hash_value="+root.SHA256,
+		"--instance-info", "kernel=file://"+copyKernel(t, l), "--instance-info", "ramdisk=file://"+root.RamdiskPath,
+		"--instance-info", "kernel_append_params=console=ttyS0 quiet panic=-1", "--instance-info", "root_gb=1")
+	baremetal(t, l, "node", "deploy", name, "--wait", "240")
+	booted := func() {
+		t.Helper()
+		ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
+		defer cancel()
+		if err := m.Console().Wait(ctx, root.Marker); err != nil {
+			t.Fatal(err)
+		}
+	}
+	booted()
+	inOrder(t, timeline(t, l, m), []sign{
+		{"bmc", "inserted the medium of the deploy ramdisk"},
+		{"image", "image written and verified"},
+		{"bmc", "inserted the medium of the instance"},
+		{"bmc", "the medium of the instance is read"},
+	})
+	if err := l.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	if err := l.Server.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	baremetal(t, l, "node", "reboot", name)
+	booted()
+	baremetal(t, l, "node", "undeploy", name, "--wait", "60")
+	if left := m.Redfish().Inserted(redfish.VirtualCD); left != "" {
+		t.Errorf("in the drive of a machine without instance: %s", left)
+	}
 }

@@ -12,6 +12,7 @@ import (
 	"ingot/internal/glance"
 	"ingot/internal/ingot"
 	"ingot/internal/netboot"
+	"ingot/internal/publish"
 )
 
 var _ driver.InstanceHolder = (*Boot)(nil)
@@ -240,17 +241,21 @@ func (b *Boot) checkBoots(ctx context.Context, f ingot.File) error {
 	return nil
 }
 
-// insertInstance inserts the medium of an instance without a disk, and has the machine boot it from now on.
+// insertInstance inserts the medium of an instance, and has the machine boot it from now on.
 func (b *Boot) insertInstance(ctx context.Context, t *driver.Task, persistent bool) error {
-	n := t.Node
 	if err := b.validateMedium(t); err != nil {
 		return err
 	}
-	at := n.Instance.ISO.URL
-	if at == "" {
-		at = servedInstance(n)
+	at, err := b.publish(ctx, t, publish.Boot)
+	if err != nil {
+		return err
 	}
-	media := t.Driver.Management.(driver.Media)
+	return b.bootInstance(ctx, t, at, persistent)
+}
+
+// bootInstance has the machine boot the medium at a URL from now on.
+func (b *Boot) bootInstance(ctx context.Context, t *driver.Task, at string, persistent bool) error {
+	n, media := t.Node, t.Driver.Management.(driver.Media)
 	if err := media.InsertMedium(ctx, t, driver.CD, at); err != nil {
 		return err
 	}

@@ -53,7 +53,7 @@ func (b *Boot) prepareMedium(n *ingot.Node) {
 
 // prepareInstanceMedium does the same for the medium that an instance boots. The servers are not on it.
 func (b *Boot) prepareInstanceMedium(n *ingot.Node) {
-	if Kind(n) == MediaName && !driver.Diskless(n) || !b.keep(n) || !fromMedium(n) {
+	if !b.keep(n) || !fromMedium(n) {
 		return
 	}
 	iso := n.Instance.ISO.URL
@@ -66,6 +66,9 @@ func (b *Boot) prepareInstanceMedium(n *ingot.Node) {
 	n.DriverInternalInfo[mediumKey] = []any{b.mediaURL()}
 	if n.Instance.Key == "" {
 		n.Instance.Key = driver.NewAttempt().Key
+	}
+	if s := b.store(n); s != nil && n.Instance.ISO.URL == "" {
+		record(n, s.Record(published(n, publish.Boot)))
 	}
 }
 
@@ -174,7 +177,9 @@ func (b *Boot) validateMedium(t *driver.Task) error {
 		return err
 	}
 	if iso := deployISO(t.Node); iso != "" {
-		return checkISO(iso)
+		if err := checkISO(iso); err != nil || !driver.BootsFromNetwork(t.Node) {
+			return err
+		}
 	}
 	return b.validateLoaders(t.Node)
 }

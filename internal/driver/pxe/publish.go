@@ -19,7 +19,7 @@ const publishedKey = "published_media"
 // store is where the media of a node's machine are put; nil is our own servers, from which all other media are
 // loaded.
 func (b *Boot) store(n *ingot.Node) publish.Store {
-	if b.o.Publish == nil || Kind(n) != MediaName || n.BootIntent == ingot.BootInstance {
+	if b.o.Publish == nil || Kind(n) != MediaName {
 		return nil
 	}
 	return b.o.Publish(n.Interfaces["boot"])
@@ -27,6 +27,9 @@ func (b *Boot) store(n *ingot.Node) publish.Store {
 
 // published is how a medium of the next boot is named.
 func published(n *ingot.Node, k publish.Kind) publish.Medium {
+	if n.BootIntent == ingot.BootInstance {
+		return publish.Medium{Kind: k, Node: n.UUID, Tag: netboot.MediumTag(n), Lasting: true}
+	}
 	return publish.Medium{Kind: k, Node: n.UUID, Tag: netboot.MediumTag(n), Attempt: n.Attempt.ID,
 		Boot: n.Attempt.Boots}
 }
@@ -51,10 +54,26 @@ func records(n *ingot.Node) (list []publish.Record) {
 	return list
 }
 
+// ownISO is the URL of a medium that BMCs read from others, "" if it is not one.
+func ownISO(n *ingot.Node) string {
+	if n.BootIntent == ingot.BootInstance {
+		return n.Instance.ISO.URL
+	}
+	return n.Attempt.ISO.URL
+}
+
+// mediumName is what a person calls the medium that a node's machine boots.
+func mediumName(n *ingot.Node) string {
+	if n.BootIntent == ingot.BootInstance {
+		return "the medium of the instance"
+	}
+	return "the medium of the deploy ramdisk"
+}
+
 // publish puts the medium where the BMC reads it, which is on record, and returns its URL.
 func (b *Boot) publish(ctx context.Context, t *driver.Task, k publish.Kind) (url string, err error) {
 	n := t.Node
-	if iso := n.Attempt.ISO.URL; iso != "" && k == publish.Boot {
+	if iso := ownISO(n); iso != "" && k == publish.Boot {
 		return iso, nil
 	}
 	s := b.store(n)
@@ -67,13 +86,13 @@ func (b *Boot) publish(ctx context.Context, t *driver.Task, k publish.Kind) (url
 	}
 	content, err := b.o.Lay(ctx, m)
 	if err != nil {
-		return "", fmt.Errorf("make the medium of the deploy ramdisk: %w", err)
+		return "", fmt.Errorf("make %s: %w", mediumName(n), err)
 	}
 	if url, err = s.Put(ctx, published(n, k), content); err != nil {
 		return "", err
 	}
 	r := s.Record(published(n, k))
-	t.Note(ingot.Entry{Source: "step", Text: "put the medium of the deploy ramdisk into " + r.Store + ": " + r.Place})
+	t.Note(ingot.Entry{Source: "step", Text: "put " + mediumName(n) + " into " + r.Store + ": " + r.Place})
 	return url, nil
 }
 
@@ -86,7 +105,7 @@ func (b *Boot) unpublish(ctx context.Context, t *driver.Task) {
 		}
 		if err := b.o.Unpublish(ctx, r); err != nil {
 			t.Note(ingot.Entry{Source: "step", Level: ingot.LevelWarning, Text: fmt.Sprintf(
-				"the medium of the deploy ramdisk is in %s (%s) still, and removed later: %s", r.Store, r.Place,
+				"a medium is in %s (%s) still, and removed later: %s", r.Store, r.Place,
 				swift.Shorten(err.Error()))})
 		}
 	}

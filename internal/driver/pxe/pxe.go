@@ -360,7 +360,7 @@ func (b *Boot) PrepareInstance(ctx context.Context, t *driver.Task) error {
 		return err
 	}
 	switch {
-	case n.BootIntent == ingot.BootInstance && Kind(n) == MediaName && driver.Diskless(n):
+	case n.BootIntent == ingot.BootInstance && Kind(n) == MediaName:
 		return b.insertInstance(ctx, t, persistent)
 	case n.BootIntent == ingot.BootInstance:
 		return b.setNetwork(ctx, t, persistent)

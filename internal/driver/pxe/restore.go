@@ -80,11 +80,26 @@ func (b *Boot) restoreHTTP(ctx context.Context, t *driver.Task) error {
 	return err
 }
 
-// restoreInstance has the BMC read the medium of an instance from this server, which has the same bytes.
+// restoreInstance has the BMC read the medium of an instance from this server, which has the same bytes, unless it
+// can be read where it is.
 func (b *Boot) restoreInstance(ctx context.Context, t *driver.Task) error {
 	n := t.Node
 	persistent, err := b.persistent(n, true)
 	if err != nil {
+		return err
+	}
+	media, ok := t.Driver.Management.(driver.Media)
+	if !ok {
+		return ingot.Errorf(ingot.Invalid, "management interface %s inserts no virtual media", n.Interfaces["management"])
+	}
+	if at := b.present(n, publish.Boot); readable(ctx, at) {
+		holds, err := media.HoldsMedium(ctx, t, driver.CD, secretOf(at))
+		if err == nil && !holds {
+			err = b.bootInstance(ctx, t, at, persistent)
+		}
+		if err == nil {
+			n.DriverInternalInfo[keeperKey] = b.o.Env.BaseURLs[0]
+		}
 		return err
 	}
 	dead := n.DriverInternalInfo[keeperKey]
@@ -156,9 +171,6 @@ func (b *Boot) present(n *ingot.Node, k publish.Kind) string {
 	}
 	return servedAt(n, k)
 }
-
-// servedInstance is the URL of the medium of an instance, at the first of our servers.
-func servedInstance(n *ingot.Node) string { return mediumServers(n)[0] + netboot.MediumPath(n) }
 
 // servedAt is the URL of a medium at the first of our servers.
 func servedAt(n *ingot.Node, k publish.Kind) string {
