@@ -146,6 +146,51 @@ func TestSecureBootEndsWithItsInstance(t *testing.T) {
 	}
 }
 
+// Also where that fails at first, by when nothing else tells of the instance any more.
+func TestSecureBootOfAnInstanceEndsAfterATearDownThatFailed(t *testing.T) {
+	t.Parallel()
+	w, s, b := withBMC(t, sim.Options{SecureBoot: true})
+	c, _ := w.start()
+	w.enrollBMC(c, s, "active")
+	n := w.node("n1")
+	n.InstanceInfo = ingot.Object{"capabilities": `secure_boot:true`}
+	if err := w.store.UpdateNode(t.Context(), n); err != nil {
+		t.Fatal(err)
+	}
+	s.SetQuirks(sim.Quirks{FirmwareFails: true})
+	w.provision(c, "n1", "delete")
+	if n := w.state("n1", "error"); len(n.InstanceInfo) > 0 || !strings.Contains(n.LastError, "switch Secure Boot off") {
+		t.Errorf("%q, instance_info %v", n.LastError, n.InstanceInfo)
+	}
+	s.SetQuirks(sim.Quirks{})
+	w.provision(c, "n1", "delete")
+	w.state("n1", "available")
+	w.firmware("uefi off")
+	if err := b.Switch(t.Context(), sim.PowerOn); err != nil {
+		t.Fatal(err)
+	}
+	if last := b.Starts(); last[len(last)-1].Secure {
+		t.Error("the next one has it still")
+	}
+}
+
+func TestASilentRamdiskUnderSecureBootIsExplained(t *testing.T) {
+	t.Parallel()
+	w, s, _ := withBMC(t, sim.Options{SecureBoot: true})
+	w.o.CheckInterval = 20 * time.Millisecond
+	c, _ := w.start()
+	w.enrollBMC(c, s, "wait call-back")
+	n := w.node("n1")
+	on, past := true, time.Now().Add(-time.Hour)
+	n.SecureBoot, n.WaitUntil = &on, &past
+	if err := w.store.UpdateNode(t.Context(), n); err != nil {
+		t.Fatal(err)
+	}
+	if n := w.state("n1", "deploy failed"); !strings.Contains(n.LastError, "Secure Boot is on") {
+		t.Error(n.LastError)
+	}
+}
+
 // An instance that asks for what its driver cannot do is refused, before anything is done.
 func TestSecureBootIsRefusedToDriversWithoutIt(t *testing.T) {
 	t.Parallel()

@@ -294,6 +294,7 @@ func bootsInstance(n *ingot.Node) bool {
 
 // tearDown takes the instance off the machine: power, boot, whatever the deployment left.
 func tearDown(ctx context.Context, t *task) error {
+	driver.OweSecureBoot(t.node) // forgetInstance forgets that, also if this fails
 	if err := t.dt.SetPower(ctx, ingot.PowerOff); err != nil {
 		t.wantOff()
 		return err

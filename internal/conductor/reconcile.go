@@ -283,6 +283,10 @@ func (t *task) timeoutText(ctx context.Context) string {
 	if n.Attempt != nil && n.Attempt.Boots > 1 {
 		boots = fmt.Sprintf(" after boot %d of the machine", n.Attempt.Boots)
 	}
+	if n.SecureBoot != nil && *n.SecureBoot && (n.Attempt == nil || !n.Attempt.Called()) {
+		check += "; Secure Boot is on, with which firmware starts only what is signed: have a signed ramdisk, or " +
+			"switch it off ('baremetal node secure boot off " + n.Label() + "')"
+	}
 	now := t.c.o.Store.Now()
 	return fmt.Sprintf("Timeout reached while waiting for callback: waited %s%s for %s (%s). %s "+
 		"Check %s.", now.Sub(since).Round(time.Second), boots, what, t.position(),

@@ -56,6 +56,26 @@ func AsksSecureBoot(n *ingot.Node) bool {
 	return strings.EqualFold(Capability(n.InstanceInfo, "secure_boot"), "true")
 }
 
+// secureBootKey is in driver_internal_info for as long as Secure Boot is to be switched off when the instance is gone.
+// instance_info does not tell: it may be another one by then, and is gone after a tear-down that failed.
+const secureBootKey = "secure_boot_ends_with_instance"
+
+// OweSecureBoot puts on record that Secure Boot ends with the instance, if that wants it.
+func OweSecureBoot(n *ingot.Node) {
+	if !AsksSecureBoot(n) {
+		return
+	}
+	if n.DriverInternalInfo == nil {
+		n.DriverInternalInfo = ingot.Object{}
+	}
+	n.DriverInternalInfo[secureBootKey] = true
+}
+
+// owesSecureBoot tells whether Secure Boot, if it is on, is an instance's and not the operator's.
+func owesSecureBoot(n *ingot.Node) bool {
+	return AsksSecureBoot(n) || n.DriverInternalInfo[secureBootKey] == true
+}
+
 // CheckFirmware refuses an instance whose wish the management interface cannot fulfil on any machine.
 func (d Driver) CheckFirmware(n *ingot.Node) error {
 	if _, able := d.Management.(Firmware); able || !AsksSecureBoot(n) {
@@ -124,7 +144,7 @@ func word(s string) string {
 	return s
 }
 
-// SetSecureBoot is SetBootMode for Secure Boot.
+// SetSecureBoot is SetBootMode for Secure Boot, which belongs to no instance then.
 func (t *Task) SetSecureBoot(ctx context.Context, on bool) error {
 	before, err := t.Observe(ctx)
 	if err != nil {
@@ -132,12 +152,17 @@ func (t *Task) SetSecureBoot(ctx context.Context, on bool) error {
 	}
 	if Words(before.SecureBoot) == Words(&on) {
 		before.RecordFirmware(t.Node)
+		delete(t.Node.DriverInternalInfo, secureBootKey)
 		return nil
 	}
 	if err := t.tellSecureBoot(ctx, on); err != nil {
 		return err
 	}
-	return t.settle(ctx, "Secure Boot "+Words(&on), secureIs(on))
+	if err := t.settle(ctx, "Secure Boot "+Words(&on), secureIs(on)); err != nil {
+		return err
+	}
+	delete(t.Node.DriverInternalInfo, secureBootKey)
+	return nil
 }
 
 func secureIs(on bool) func(Observation) bool {
@@ -222,7 +247,7 @@ func (t *Task) await(ctx context.Context, what string, reached func(Observation)
 
 // PrepareFirmware has the machine, which is about to start into its ramdisk, boot in the mode that is asked for,
 // and without Secure Boot if it is the instance that wants it: that is switched on when the instance boots, as
-// in Ironic. What nobody asks for stays as it is.
+// in Ironic; the same if it is one's that is gone. What nobody asks for stays as it is.
 func (t *Task) PrepareFirmware(ctx context.Context) error {
 	n := t.Node
 	if err := t.Driver.CheckFirmware(n); err != nil {
@@ -240,7 +265,7 @@ func (t *Task) PrepareFirmware(ctx context.Context) error {
 		return ingot.Errorf(ingot.Invalid, "the instance asks for secure_boot, which its machine does not know, or "+
 			"does not tell of: %w; remove the capability", ErrUnsupported)
 	}
-	if AsksSecureBoot(n) && *o.SecureBoot {
+	if owesSecureBoot(n) && secureIs(true)(o) {
 		if err := t.GiveUpMachine(ctx); err != nil {
 			return err
 		}
@@ -290,6 +315,10 @@ func (t *Task) StartInstance(ctx context.Context, start ingot.PowerState) error 
 		if err := t.SetPower(ctx, ingot.PowerOff); err != nil { // some take it only then
 			return err
 		}
+		OweSecureBoot(t.Node)
+		if err := t.Save(ctx); err != nil {
+			return err
+		}
 		if err := t.tellSecureBoot(ctx, true); err != nil {
 			return err
 		}
@@ -300,10 +329,10 @@ func (t *Task) StartInstance(ctx context.Context, start ingot.PowerState) error 
 	return t.await(ctx, "Secure Boot on", secureIs(true))
 }
 
-// EndSecureBoot switches off what BootInstance has switched on, on a machine that is off. It counts from its
-// next start on.
+// EndSecureBoot switches off what StartInstance has switched on, on a machine that is off. It counts from its
+// next start on. After an error it is still to be done, whatever becomes of instance_info.
 func (t *Task) EndSecureBoot(ctx context.Context) error {
-	if _, able := t.Driver.Management.(Firmware); !able || !AsksSecureBoot(t.Node) {
+	if _, able := t.Driver.Management.(Firmware); !able || !owesSecureBoot(t.Node) {
 		return nil
 	}
 	o, err := t.Observe(ctx)
@@ -311,6 +340,7 @@ func (t *Task) EndSecureBoot(ctx context.Context) error {
 		return err
 	}
 	if !secureIs(true)(o) {
+		delete(t.Node.DriverInternalInfo, secureBootKey)
 		return nil
 	}
 	if err := t.tellSecureBoot(ctx, false); err != nil && !errors.Is(err, ErrUnsupported) {
@@ -318,5 +348,6 @@ func (t *Task) EndSecureBoot(ctx context.Context) error {
 	}
 	o.SecureBoot = new(bool)
 	o.RecordFirmware(t.Node)
+	delete(t.Node.DriverInternalInfo, secureBootKey)
 	return nil
 }

@@ -249,6 +249,35 @@ func TestADeploymentSwitchesTheFirmware(t *testing.T) {
 	}
 }
 
+// Whatever instance_info says by then, Secure Boot of an instance is off for the next ramdisk, and the operator's is not.
+func TestSecureBootOfAnInstanceDoesNotStopTheNextRamdisk(t *testing.T) {
+	t.Parallel()
+	for asked, after := range map[string]bool{"secure_boot:true": false, "": true} {
+		_, b, tk := start(t, sim.Options{})
+		withFirmware(tk, redfish.Options{})
+		tk.Driver.Boot = bootless{}
+		tk.Node.InstanceInfo = ingot.Object{"capabilities": asked}
+		driver.NextAttempt(tk.Node)
+		if asked == "" {
+			if err := tk.SetSecureBoot(t.Context(), true); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := tk.BootInstance(t.Context(), ingot.Rebooting); err != nil {
+			t.Fatal(err)
+		}
+		tk.Node.InstanceInfo = nil
+		for range 2 {
+			if err := tk.BootRamdisk(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			if all := b.Starts(); !all[0].Secure && asked != "" || all[len(all)-1].Secure != after {
+				t.Errorf("%q: %+v", asked, all)
+			}
+		}
+	}
+}
+
 func TestAMachineWithoutSecureBootIsNotDeployedWithIt(t *testing.T) {
 	t.Parallel()
 	s, b, tk := start(t, sim.Options{})

@@ -24,6 +24,8 @@ type Quirks struct {
 	FirmwareNeedsOff bool
 	// FirmwareAtStart takes such changes, and reads and uses what was before until the next start.
 	FirmwareAtStart bool
+	// FirmwareFails answers 500 to a change of Secure Boot.
+	FirmwareFails bool
 	// NoSecureBoot has no such resource.
 	NoSecureBoot bool
 	// NoBIOS has no settings of the firmware.

@@ -88,6 +88,9 @@ func (s *Service) patchSecureBoot(r *http.Request) reply {
 	if change.Enable == nil {
 		return failure(http.StatusBadRequest, "PropertyMissing", "SecureBootEnable")
 	}
+	if s.Quirks().FirmwareFails {
+		return failure(http.StatusInternalServerError, "InternalError")
+	}
 	f := s.firmwareNext()
 	f.secure = *change.Enable
 	if refused := s.changeFirmware(f, "SecureBootEnable"); refused != nil {
