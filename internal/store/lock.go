@@ -1,6 +1,10 @@
 package store
 
-import "context"
+import (
+	"context"
+	"database/sql"
+	"errors"
+)
 
 // leaseOf is the incarnation whose lease a conductor's row is: not that of the row where a process has taken the name of
 // another one, which does not know yet.
@@ -49,4 +53,17 @@ func (s *Store) Unlock(ctx context.Context, name, incarnation string) error {
 		_, err := tx.ExecContext(ctx, `DELETE FROM locks WHERE name = $1 AND holder = $2`, name, incarnation)
 		return err
 	})
+}
+
+// LockHolder is the name of the conductor that has a lock, "" if none has it that is known.
+func (s *Store) LockHolder(ctx context.Context, name string) (hostname string, err error) {
+	err = s.read(ctx, "look who has lock "+name, func(tx *tx) error {
+		err := tx.QueryRowContext(ctx, `SELECT c.hostname FROM locks l JOIN conductors c ON `+leaseOf+` = l.holder
+			WHERE l.name = $1`, name).Scan(&hostname)
+		if errors.Is(err, sql.ErrNoRows) {
+			return nil
+		}
+		return err
+	})
+	return hostname, err
 }

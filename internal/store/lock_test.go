@@ -30,6 +30,18 @@ func has(t *testing.T, s *store.Store, name, incarnation string) bool {
 	return held
 }
 
+func TestALockTellsWhoHasIt(t *testing.T) {
+	t.Parallel()
+	s := open(t)
+	beat(t, s, "a")
+	for _, want := range []string{"", "a"} {
+		if who, err := s.LockHolder(t.Context(), "l"); err != nil || who != want {
+			t.Errorf("%q (%v), want %q", who, err, want)
+		}
+		has(t, s, "l", "a")
+	}
+}
+
 func TestALockIsOfOneConductorThatLives(t *testing.T) {
 	t.Parallel()
 	s := open(t)
