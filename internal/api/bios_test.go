@@ -80,3 +80,28 @@ func TestDeployStepsOfBIOSSettingsAreHandedOn(t *testing.T) {
 		w.do("PUT", provisionPath, `{"target": "active", "deploy_steps": [`+steps+`]}`).want(400)
 	}
 }
+
+// Passwords of the firmware are values of settings, whose names tell that they are.
+func TestDeployStepsDoNotShowPasswords(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	setting := func(name, value string) any { return ingot.Object{"name": name, "value": value} }
+	n := w.addNode(func(n *ingot.Node) {
+		n.ProvisionState = "deploying"
+		n.Steps = []ingot.Step{{Interface: "bios", Name: "apply_configuration", Priority: 1, Args: ingot.Object{
+			"settings": []any{setting("AdminPassword", "topsecret1"), setting("SetupPwd", "topsecret2"),
+				setting("QuietBoot", "Enabled")}}}}
+	})
+	step := w.do("GET", "/v1/nodes/"+n.UUID, "").want(200).object()["deploy_step"].(map[string]any)
+	var values []any
+	for _, s := range step["args"].(map[string]any)["settings"].([]any) {
+		values = append(values, s.(map[string]any)["value"])
+	}
+	if want := []any{ingot.Masked, ingot.Masked, "Enabled"}; !reflect.DeepEqual(values, want) {
+		t.Errorf("shown are %v", values)
+	}
+	if kept := w.node().Steps[0].Args["settings"].([]any)[0]; !reflect.DeepEqual(kept, setting("AdminPassword",
+		"topsecret1")) {
+		t.Errorf("the node has %v", kept)
+	}
+}

@@ -188,7 +188,7 @@ func stepOf(states ...lifecycle.State) func(*call, *node) any {
 			return ingot.Object{}
 		}
 		return object{{"interface", s.Interface}, {"step", s.Name}, {"priority", s.Priority},
-			{"args", orEmpty(mask(s.Args))}}
+			{"args", orEmpty(maskArgs(s.Args))}}
 	}
 }
 

@@ -48,6 +48,20 @@ func maskValue(key string, v any) any {
 	return v
 }
 
+// maskArgs is mask for the arguments of a step, in which BIOS settings have their names as values.
+func maskArgs(o ingot.Object) ingot.Object {
+	out := mask(o)
+	settings, _ := out["settings"].([]any)
+	for _, v := range settings {
+		s, _ := v.(ingot.Object)
+		name, _ := s["name"].(string)
+		if s["value"] != nil && (secretKey(name) || strings.Contains(strings.ToLower(name), "pwd")) {
+			s["value"] = ingot.Masked
+		}
+	}
+	return out
+}
+
 // maskInstance also hides what an image is fetched with and the config drive, which may be an
 // object.
 func maskInstance(o ingot.Object) ingot.Object {

@@ -39,7 +39,14 @@ func (t *task) saveBIOS(ctx context.Context, all []ingot.BIOSSetting) error {
 
 // biosSteps are the steps of BIOS settings that a deployment begins with, the most urgent first; 0 is none, as in
 // Ironic.
-func (t *task) biosSteps(asked []ingot.Step) ([]ingot.Step, error) {
+func (t *task) biosSteps(ctx context.Context, asked []ingot.Step) ([]ingot.Step, error) {
+	if len(asked) == 0 {
+		return nil, nil
+	}
+	onRecord, err := t.c.o.Store.BIOS(ctx, t.node.ID)
+	if err != nil {
+		return nil, err
+	}
 	var steps []ingot.Step
 	for _, s := range asked {
 		switch {
@@ -53,12 +60,28 @@ func (t *task) biosSteps(asked []ingot.Step) ([]ingot.Step, error) {
 		case s.Priority > 0:
 			steps = append(steps, s)
 		}
-		if _, err := biosValues(s); err != nil {
+		values, err := biosValues(s)
+		if err != nil {
+			return nil, err
+		}
+		if err := noPassword(onRecord, values); err != nil {
 			return nil, err
 		}
 	}
 	slices.SortStableFunc(steps, func(a, b ingot.Step) int { return b.Priority - a.Priority })
 	return steps, nil
+}
+
+// noPassword refuses those among the settings that are wanted: they cannot be read back, so nobody would know whether
+// one has become so, and a step is kept and shown.
+func noPassword(now []ingot.BIOSSetting, want map[string]any) error {
+	for _, s := range now {
+		if _, wanted := want[s.Name]; wanted && s.Type == "Password" {
+			return ingot.Errorf(ingot.Invalid, "BIOS setting %s is a password, which no deploy step can change; set it "+
+				"at the machine", s.Name)
+		}
+	}
+	return nil
 }
 
 // biosValues are the settings that a step asks for, by name; none for a reset.
@@ -124,6 +147,9 @@ func fitting(now, want any) any {
 
 // unlike are the settings, of those that are wanted, that are not so; Invalid if one cannot be.
 func unlike(now []ingot.BIOSSetting, want map[string]any) (map[string]any, error) {
+	if err := noPassword(now, want); err != nil {
+		return nil, err
+	}
 	known := map[string]ingot.BIOSSetting{}
 	for _, s := range now {
 		known[s.Name] = s

@@ -217,7 +217,7 @@ func prepareDeploy(ctx context.Context, t *task, r rpc.ProvisionRequest) error {
 		return ingot.Errorf(ingot.Internal, "deploy interface %s has no steps",
 			n.Interfaces["deploy"])
 	}
-	own, err := t.biosSteps(r.DeploySteps)
+	own, err := t.biosSteps(ctx, r.DeploySteps)
 	if err != nil {
 		return err
 	}

@@ -1,9 +1,25 @@
 package conductor
 
 import (
+	"strings"
 	"testing"
 	"time"
+
+	"ingot/internal/ingot"
 )
+
+// A password reads back as nothing, whatever it is.
+func TestPasswordsOfTheFirmwareAreNotChanged(t *testing.T) {
+	t.Parallel()
+	now := []ingot.BIOSSetting{{Name: "Admin", Type: "Password"}, {Name: "Quiet", Value: true}}
+	_, err := unlike(now, map[string]any{"Admin": "topsecret"})
+	if ingot.KindOf(err) != ingot.Invalid || strings.Contains(err.Error(), "topsecret") {
+		t.Errorf("%v", err)
+	}
+	if left, err := unlike(now, map[string]any{"Quiet": true}); err != nil || len(left) > 0 {
+		t.Errorf("%v, %v", left, err)
+	}
+}
 
 // A machine is not switched off before it is through its start, whatever its BMC tells of the one before.
 func TestAStartIsOver(t *testing.T) {
