@@ -100,7 +100,8 @@ func fullNode() *ingot.Node {
 			Agent: &ingot.Agent{Token: "agentsecret", OnMedium: true, URL: "https://10.0.0.2:9999",
 				CA: "PEM", Version: "1.0", HeardAt: time.Date(2026, 8, 1, 2, 3, 5, 0, time.UTC), Done: 9},
 			Content: ingot.File{SHA256: "ff", Name: "disk.raw", Size: 11}},
-		Instance: &ingot.Instance{Kernel: ingot.File{SHA256: "cc", Name: "vmlinuz", Size: 9},
+		Instance: &ingot.Instance{Diskless: true, ISO: ingot.ISO{File: ingot.File{SHA256: "ee", Name: "live.iso", Size: 7}},
+			Kernel:  ingot.File{SHA256: "cc", Name: "vmlinuz", Size: 9},
 			Ramdisk: ingot.File{SHA256: "dd", Name: "initrd", Size: 10}, RootUUID: "ee",
 			KernelArgs: "quiet", Key: "mediumsecret"},
 	}
