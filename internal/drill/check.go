@@ -9,7 +9,7 @@ import (
 )
 
 // audit has the database record each change of a node's row, and who made it: a judge that knows
-// nothing of what the conductors think.
+// nothing of what the conductors think. Whose BMC it is is written beside the row's generations.
 const audit = `
 CREATE TABLE audit (id BIGSERIAL, node TEXT, before BIGINT, generation BIGINT,
 	reserved_before TEXT, reserved TEXT, writer TEXT);
@@ -19,7 +19,8 @@ CREATE FUNCTION record_change() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
 		current_setting('application_name'));
 	RETURN NEW;
 END $$;
-CREATE TRIGGER record_change AFTER UPDATE ON nodes FOR EACH ROW EXECUTE FUNCTION record_change()`
+CREATE TRIGGER record_change AFTER UPDATE ON nodes FOR EACH ROW WHEN (OLD.bmc IS NOT DISTINCT FROM NEW.bmc)
+	EXECUTE FUNCTION record_change()`
 
 // watch begins the record.
 func (c *cluster) watch(ctx context.Context) error {
