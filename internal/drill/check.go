@@ -19,7 +19,9 @@ CREATE FUNCTION record_change() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
 		current_setting('application_name'));
 	RETURN NEW;
 END $$;
-CREATE TRIGGER record_change AFTER UPDATE ON nodes FOR EACH ROW WHEN (OLD.bmc IS NOT DISTINCT FROM NEW.bmc)
+CREATE TRIGGER record_change AFTER UPDATE ON nodes FOR EACH ROW
+	WHEN (OLD.bmc IS NOT DISTINCT FROM NEW.bmc OR OLD.generation <> NEW.generation OR
+		OLD.reservation IS DISTINCT FROM NEW.reservation)
 	EXECUTE FUNCTION record_change()`
 
 // watch begins the record.
