@@ -43,6 +43,9 @@ type Session struct {
 // next one: every command that this package sends has the same effect twice as once, and no caller
 // can have sent a later one for the same blocks, since this one has not returned yet.
 func (s *Session) do(ctx context.Context, t task) (received int, err error) {
+	if ctx.Err() != nil { // a free slot is as good a case, for select
+		return 0, fmt.Errorf("%s: %w", t.op, context.Cause(ctx))
+	}
 	select {
 	case s.slots <- struct{}{}:
 		defer func() { <-s.slots }()
