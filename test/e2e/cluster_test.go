@@ -33,6 +33,7 @@ type trio struct {
 // TestS0_2_AMachineArrivesThoughItsServerDies kills the server that a machine with UEFI firmware and
 // without iPXE in its network card is served by, while it is. It prints what that costs.
 func TestS0_2_AMachineArrivesThoughItsServerDies(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct {
 		name string
 		// at is when the server is killed, next the first sign that another one has taken over.
@@ -49,6 +50,7 @@ func TestS0_2_AMachineArrivesThoughItsServerDies(t *testing.T) {
 			sign{"iscsi", "connected to the machine's disk"}, (*trio).worker, 0},
 	} {
 		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
 			requirements(t)
 			p, err := postgres.Start()
 			if err != nil {
@@ -250,6 +252,7 @@ func (s *trio) arrives(begin time.Time) {
 // The server from which a BMC reads dies while the machine boots from the medium: another one has it inserted
 // again, and starts the machine again if it has to.
 func TestS3_5_AMachineArrivesThoughTheServerOfItsMediumDies(t *testing.T) {
+	t.Parallel()
 	requirements(t)
 	p, err := postgres.Start()
 	if err != nil {
@@ -287,6 +290,7 @@ func TestS3_5_AMachineArrivesThoughTheServerOfItsMediumDies(t *testing.T) {
 // The server that has the service address dies while the BMC reads there: another one has the address within
 // seconds, the BMC reads on, and the machine is not started again.
 func TestABootByVirtualMediaGoesOnThoughItsServerDies(t *testing.T) {
+	t.Parallel()
 	requirements(t)
 	p, err := postgres.Start()
 	if err != nil {

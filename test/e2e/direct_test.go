@@ -90,6 +90,7 @@ func publish(t *testing.T, l *lab.Lab) (url, digest string) {
 
 // The agent fetches a compressed image from a web server; the conductor dies while it writes.
 func TestDirectGoesOnWhenTheServerDies(t *testing.T) {
+	t.Parallel()
 	l, m := start(t, sim.MachineSpec{Firmware: sim.BIOS})
 	enroll(t, l, m)
 	directly(t, l, m)
@@ -114,6 +115,7 @@ func TestDirectGoesOnWhenTheServerDies(t *testing.T) {
 // A machine whose BMC inserts the ramdisk, with the token on the medium, has a qcow2 image written that
 // the conductor serves to its agent.
 func TestDirectByVirtualMedia(t *testing.T) {
+	t.Parallel()
 	spec := sim.MachineSpec{Firmware: sim.UEFI, NICROM: sim.NoROM, BMC: sim.Redfish, VirtualMedia: true}
 	l, m := startWith(t, spec, lab.Options{Cache: buildDir(t, "cache")})
 	enrollRedfish(t, l, m, "redfish-virtual-media")

@@ -11,7 +11,9 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -43,8 +45,36 @@ func requirements(t *testing.T) {
 	}
 }
 
-// start makes an installation with one machine. Machines run one after the other: two cores
-// emulate one at a time well.
+// files is held by whoever makes files that tests share: kernel, ramdisk and images.
+var files sync.Mutex
+
+// places are the directories of installations that run now, by number. Most tests wait rather than
+// work, so several run at once (go test -parallel), each with an installation of its own.
+var places struct {
+	sync.Mutex
+	taken []bool
+}
+
+// place takes the first free directory. The same ones are used by every run, so what a killed run has
+// left there is found and removed by the next.
+func place(t *testing.T) string {
+	t.Helper()
+	places.Lock()
+	defer places.Unlock()
+	i := slices.Index(places.taken, false)
+	if i < 0 {
+		i, places.taken = len(places.taken), append(places.taken, false)
+	}
+	places.taken[i] = true
+	t.Cleanup(func() {
+		places.Lock()
+		defer places.Unlock()
+		places.taken[i] = false
+	})
+	return buildDir(t, fmt.Sprintf("e2e-%d", i))
+}
+
+// start makes an installation with one machine.
 func start(t *testing.T, spec sim.MachineSpec) (*lab.Lab, *sim.Machine) {
 	t.Helper()
 	return startWith(t, spec, lab.Options{Cache: buildDir(t, "cache")})
@@ -59,9 +89,11 @@ func startWith(t *testing.T, spec sim.MachineSpec, o lab.Options) (*lab.Lab, *si
 		t.Fatal(err)
 	}
 	spec.Name = "metal-1"
-	o.Dir, o.Binary, o.Progress = buildDir(t, "e2e"), path, testWriter{t}
+	o.Dir, o.Binary, o.Progress = place(t), path, testWriter{t}
 	o.Machines = []sim.MachineSpec{spec}
+	files.Lock()
 	l, err := lab.Start(t.Context(), o)
+	files.Unlock()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -77,8 +109,7 @@ func startWith(t *testing.T, spec sim.MachineSpec, o lab.Options) (*lab.Lab, *si
 	return l, l.Machine(spec.Name)
 }
 
-// buildDir is a directory below build/. It is the same in every run, so what a killed run has
-// left there is found and removed by the next.
+// buildDir is a directory below build/.
 func buildDir(t *testing.T, name string) string {
 	t.Helper()
 	dir, err := filepath.Abs(filepath.Join("../../build", name))
@@ -211,6 +242,7 @@ func deployed(t *testing.T, l *lab.Lab, m *sim.Machine) {
 }
 
 func TestBaremetalClientDeploysABIOSMachine(t *testing.T) {
+	t.Parallel()
 	l, m := start(t, sim.MachineSpec{Firmware: sim.BIOS})
 	enroll(t, l, m)
 	begin := time.Now()
@@ -220,6 +252,7 @@ func TestBaremetalClientDeploysABIOSMachine(t *testing.T) {
 }
 
 func TestDeploymentGoesOnAfterTheServerWasKilled(t *testing.T) {
+	t.Parallel()
 	l, m := start(t, sim.MachineSpec{Firmware: sim.BIOS})
 	enroll(t, l, m)
 	baremetal(t, l, "node", "deploy", m.Spec().Name)
@@ -264,6 +297,7 @@ func await(t *testing.T, l *lab.Lab, m *sim.Machine, sign string) {
 }
 
 func TestUndeployedMachineIsOffAndAvailable(t *testing.T) {
+	t.Parallel()
 	l, m := start(t, sim.MachineSpec{Firmware: sim.BIOS})
 	enroll(t, l, m)
 	baremetal(t, l, "node", "deploy", m.Spec().Name)

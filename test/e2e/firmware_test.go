@@ -14,6 +14,7 @@ import (
 // Secure Boot, under which it refuses the image of the tests, which nobody has signed. Its BMC does what it is
 // told at the next start.
 func TestADeploymentChangesTheFirmware(t *testing.T) {
+	t.Parallel()
 	l, m := startWith(t, sim.MachineSpec{Firmware: sim.BIOS, BMC: sim.Redfish, VirtualMedia: true},
 		lab.Options{Cache: buildDir(t, "cache")})
 	m.Redfish().SetQuirks(redfish.Quirks{FirmwareAtStart: true, FirmwareNeedsOff: true})

@@ -12,6 +12,7 @@ import (
 // UEFI's own HTTP client loads what a machine boots: the BMC tells it what, or DHCP where the BMC cannot. Nothing
 // comes by TFTP, and the boot program of the network card has no part in it.
 func TestAMachineIsDeployedByUEFIHTTP(t *testing.T) {
+	t.Parallel()
 	for name, c := range map[string]struct {
 		boot   string
 		secure bool
@@ -36,6 +37,7 @@ func TestAMachineIsDeployedByUEFIHTTP(t *testing.T) {
 			{"agent", "the ramdisk exports its disk"}}},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			spec := sim.MachineSpec{Firmware: sim.UEFI, SecureBoot: c.secure, BMC: sim.Redfish}
 			l, m := startWith(t, spec, lab.Options{Cache: buildDir(t, "cache")})
 			m.Redfish().SetQuirks(c.quirks)

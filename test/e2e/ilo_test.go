@@ -16,11 +16,13 @@ import (
 // A machine of HPE is enrolled by the name of a classic driver and deployed from a medium that its iLO inserts,
 // whatever generation that is: by the actions of the schema, and by HPE's own.
 func TestAMachineIsDeployedByItsILO(t *testing.T) {
+	t.Parallel()
 	for name, spec := range map[string]sim.MachineSpec{
 		"iLO 5, UEFI": {Firmware: sim.UEFI, BMC: sim.ILO, BMCTLS: true},
 		"iLO 4, BIOS": {Firmware: sim.BIOS, BMC: sim.ILO4},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			spec.NICROM = sim.NoROM
 			l, m := startWith(t, spec, lab.Options{Cache: buildDir(t, "cache")})
 			enrollILO(t, l, m, "iscsi_ilo")
@@ -60,6 +62,7 @@ func TestAMachineIsDeployedByItsILO(t *testing.T) {
 // A BMC may lose the medium while the machine reads it. The machine, which has nothing else to boot, is started
 // again with another one.
 func TestAMachineWhoseBMCEjectsInMidBootIsDeployed(t *testing.T) {
+	t.Parallel()
 	l, m := startWith(t, sim.MachineSpec{Firmware: sim.BIOS, BMC: sim.ILO, NICROM: sim.NoROM},
 		lab.Options{Cache: buildDir(t, "cache"), BootRetry: 30 * time.Second})
 	enrollILO(t, l, m, "ilo")
@@ -108,12 +111,10 @@ func enrollILO(t *testing.T, l *lab.Lab, m *sim.Machine, driver string) {
 // What the classic driver iscsi_ilo does with an image that brings a kernel: the machine boots it from a medium at
 // each start, which goes where media go, also when the server that has made it is gone for a while.
 func TestS3_4_APartitionImageBootsAMediumAtEachStart(t *testing.T) {
+	t.Parallel()
 	l, m := startWith(t, sim.MachineSpec{Firmware: sim.BIOS, BMC: sim.ILO, NICROM: sim.NoROM, DiskSize: 4 << 30},
 		lab.Options{Cache: buildDir(t, "cache")})
-	root, err := l.RootImage(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
+	root := rootImage(t, l)
 	enrollILO(t, l, m, "iscsi_ilo")
 	name := m.Spec().Name
 	baremetal(t, l, "node", "set", name,

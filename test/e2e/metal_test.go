@@ -13,12 +13,14 @@ import (
 	"ingot/internal/lab"
 	"ingot/internal/ramdisk"
 	"ingot/internal/sim"
+	"ingot/internal/sim/guest"
 )
 
 // Machines differ in firmware, network card and disk, sites in who gives the addresses. Each
 // test changes what the others leave as it is.
 
 func TestMachineWithAHCIDiskAndE1000IsDeployed(t *testing.T) {
+	t.Parallel()
 	l, m := startWith(t, sim.MachineSpec{Firmware: sim.BIOS, DiskBus: sim.AHCI, NIC: sim.E1000},
 		lab.Options{Cache: buildDir(t, "cache-generic"), Flavour: ramdisk.Generic})
 	enroll(t, l, m)
@@ -27,6 +29,7 @@ func TestMachineWithAHCIDiskAndE1000IsDeployed(t *testing.T) {
 }
 
 func TestMachineIsDeployedByUEFIHTTPBoot(t *testing.T) {
+	t.Parallel()
 	l, m := start(t, sim.MachineSpec{Firmware: sim.UEFI, NICROM: sim.HTTPOnly})
 	enroll(t, l, m)
 	baremetal(t, l, "node", "deploy", m.Spec().Name, "--wait", "240")
@@ -41,6 +44,7 @@ func TestMachineIsDeployedByUEFIHTTPBoot(t *testing.T) {
 }
 
 func TestMachineIsDeployedBesideAForeignDHCPServer(t *testing.T) {
+	t.Parallel()
 	l, m := startWith(t, sim.MachineSpec{Firmware: sim.BIOS},
 		lab.Options{Cache: buildDir(t, "cache"), DHCPMode: "proxy"})
 	stop, err := l.ForeignDHCP(t.Context())
@@ -65,16 +69,15 @@ func TestMachineIsDeployedBesideAForeignDHCPServer(t *testing.T) {
 // TestS1_4_APartitionImageBootsItsKernelFromTheNetwork deploys the content of a root partition. Its
 // kernel and ramdisk come from the network at each start, also from a server that was restarted.
 func TestS1_4_APartitionImageBootsItsKernelFromTheNetwork(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct {
 		firmware sim.Firmware
 		deploy   string
 	}{{sim.BIOS, "iscsi"}, {sim.UEFI, "iscsi"}, {sim.UEFI, "direct"}} {
 		t.Run(string(c.firmware)+" "+c.deploy, func(t *testing.T) {
+			t.Parallel()
 			l, m := start(t, sim.MachineSpec{Firmware: c.firmware, DiskSize: 4 << 30})
-			root, err := l.RootImage(t.Context())
-			if err != nil {
-				t.Fatal(err)
-			}
+			root := rootImage(t, l)
 			kernel := copyKernel(t, l)
 			enroll(t, l, m)
 			baremetal(t, l, "node", "set", m.Spec().Name, "--deploy-interface", c.deploy,
@@ -114,6 +117,18 @@ func TestS1_4_APartitionImageBootsItsKernelFromTheNetwork(t *testing.T) {
 	}
 }
 
+// rootImage is the partition image of the tests.
+func rootImage(t *testing.T, l *lab.Lab) guest.Root {
+	t.Helper()
+	files.Lock()
+	defer files.Unlock()
+	root, err := l.RootImage(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return root
+}
+
 // copyKernel puts the kernel of the deploy ramdisk where the server may read images.
 func copyKernel(t *testing.T, l *lab.Lab) string {
 	t.Helper()
@@ -122,6 +137,11 @@ func copyKernel(t *testing.T, l *lab.Lab) string {
 		t.Fatal(err)
 	}
 	path := filepath.Join(filepath.Dir(l.Files.Image.RawPath), "vmlinuz")
+	files.Lock()
+	defer files.Unlock()
+	if same, err := os.ReadFile(path); err == nil && bytes.Equal(b, same) {
+		return path // perhaps somebody boots it
+	}
 	if err := os.WriteFile(path, b, 0o644); err != nil {
 		t.Fatal(err)
 	}
@@ -131,8 +151,12 @@ func copyKernel(t *testing.T, l *lab.Lab) string {
 // TestS1_4_APartitionImageBootsByItsOwnLoader deploys the content of a root partition that brings a
 // boot loader, away from where it was made.
 func TestS1_4_APartitionImageBootsByItsOwnLoader(t *testing.T) {
+	t.Parallel()
 	for _, deploy := range []string{"iscsi", "direct"} {
-		t.Run(deploy, func(t *testing.T) { bootsItsLoader(t, deploy) })
+		t.Run(deploy, func(t *testing.T) {
+			t.Parallel()
+			bootsItsLoader(t, deploy)
+		})
 	}
 }
 
@@ -146,7 +170,7 @@ func bootsItsLoader(t *testing.T, deploy string) {
 	}
 	const mib = 1 << 20
 	partition := disk[mib : len(disk)-mib] // as package guest makes it
-	path := filepath.Join(filepath.Dir(l.Files.Image.RawPath), "loader.img")
+	path := filepath.Join(filepath.Dir(l.Files.Image.RawPath), "loader-"+deploy+".img")
 	if err := os.WriteFile(path, partition, 0o644); err != nil {
 		t.Fatal(err)
 	}

@@ -44,6 +44,7 @@ func untouched(t *testing.T, m *sim.Machine) {
 
 // A machine without an image boots an ISO of the site's from a virtual CD, at each start, until it is undeployed.
 func TestAMachineRunsABootISOByVirtualMedia(t *testing.T) {
+	t.Parallel()
 	spec := sim.MachineSpec{Firmware: sim.UEFI, NICROM: sim.NoROM, BMC: sim.Redfish, VirtualMedia: true, DiskSize: 64 << 20}
 	l, m := startWith(t, spec, lab.Options{Cache: buildDir(t, "cache")})
 	enrollRedfish(t, l, m, "redfish-virtual-media")
@@ -73,6 +74,7 @@ func TestAMachineRunsABootISOByVirtualMedia(t *testing.T) {
 
 // Another one boots a kernel and a ramdisk by iPXE.
 func TestAMachineRunsARamdiskByIPXE(t *testing.T) {
+	t.Parallel()
 	l, m := startWith(t, sim.MachineSpec{Firmware: sim.BIOS, BMC: sim.Redfish, DiskSize: 64 << 20},
 		lab.Options{Cache: buildDir(t, "cache")})
 	enrollRedfish(t, l, m, "ipxe")

@@ -17,6 +17,7 @@ type sign struct{ source, text string }
 // power on to its own system, and finds each statement of the blueprint in the journal and on
 // the machine (doc/statements.md).
 func TestS2_OneDeployment(t *testing.T) {
+	t.Parallel()
 	l, m := start(t, sim.MachineSpec{Firmware: sim.UEFI, NICROM: sim.NoROM})
 	enroll(t, l, m)
 	begin := time.Now()

@@ -76,6 +76,7 @@ http {
 // TestS0_10_AMachineIsDeployedByTheSitesOwnServers: everything that the machine boots comes from
 // servers that know nothing of ingot, which gives them files only. At its restart the page is gone.
 func TestS0_10_AMachineIsDeployedByTheSitesOwnServers(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct {
 		name, program string
 		spec          sim.MachineSpec
@@ -85,6 +86,7 @@ func TestS0_10_AMachineIsDeployedByTheSitesOwnServers(t *testing.T) {
 		{"PXELINUX by TFTP", "pxelinux.0", sim.MachineSpec{Firmware: sim.BIOS}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
 			root := filepath.Join(t.TempDir(), "served")
 			err := errors.Join(os.Chmod(filepath.Dir(filepath.Dir(root)), 0o755), os.Mkdir(root, 0o755))
 			if err != nil {
