@@ -18,8 +18,8 @@ const (
 )
 
 // counts are the numbers of rows: S0.1 to S0.12, S1.1 to S1.11, S2.1 to S2.9, S3.1 to S3.7, S4.1 to S4.7, F.1 to F.41 for the
-// faults, C.1 to C.19 for those of a cluster, B.1 to B.8 for those of BMCs.
-var counts = map[string]int{"S0": 12, "S1": 11, "S2": 9, "S3": 7, "S4": 7, "F": 41, "C": 19, "B": 8}
+// faults, C.1 to C.19 for those of a cluster, B.1 to B.16 for those of BMCs, media and agents.
+var counts = map[string]int{"S0": 12, "S1": 11, "S2": 9, "S3": 7, "S4": 7, "F": 41, "C": 19, "B": 16}
 
 // row is a line of a table: id, what is stated, tests, what is not built.
 type row struct{ id, stated, tests, missing string }
