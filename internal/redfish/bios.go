@@ -1,6 +1,7 @@
 package redfish
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -24,6 +25,10 @@ type BIOS struct {
 		Reset target `json:"#Bios.ResetBios"`
 	} `json:"Actions"`
 	ETag string `json:"@odata.etag"`
+
+	// flat settings lie in the resource itself, and factory is where those are with which the machine came: iLO 4.
+	flat    bool
+	factory string
 }
 
 // Attribute describes a setting (AttributeRegistry schema); what is not told is nil or "".
@@ -63,22 +68,15 @@ func Whole(f *float64) *int64 {
 
 // BIOS reads the settings of a system; nil if it tells none.
 func (c *Client) BIOS(ctx context.Context, s *System) (*BIOS, error) {
-	path := location(s.BIOSAt.ID)
-	if path == "" {
-		return nil, nil
+	path := cmp.Or(location(s.BIOSAt.ID), location(s.OEM.Hp.Links.BIOS.ID))
+	a, b, err := optional[BIOS](ctx, c, path)
+	if b == nil {
+		return nil, err
 	}
-	a, err := c.get(ctx, path)
-	if missing(err) {
-		return nil, nil
+	if b.Path = path; b.Attributes == nil && location(s.BIOSAt.ID) == "" {
+		b.decodeHPE(a.body)
 	}
-	if err != nil {
-		return nil, fmt.Errorf("read %s: %w", path, err)
-	}
-	b, err := decode[BIOS](a.body)
-	if err != nil {
-		return nil, fmt.Errorf("read %s: %w", path, err)
-	}
-	if b.Path = path; b.Attributes == nil {
+	if b.Attributes == nil {
 		return nil, nil
 	}
 	for name, v := range b.Attributes {
@@ -89,7 +87,7 @@ func (c *Client) BIOS(ctx context.Context, s *System) (*BIOS, error) {
 	if tag := a.header.Get("ETag"); tag != "" {
 		b.ETag = tag
 	}
-	return &b, nil
+	return b, nil
 }
 
 // plain tells whether a value is one that a setting may have.
@@ -109,12 +107,15 @@ func (c *Client) SetAttributes(ctx context.Context, b *BIOS, values map[string]a
 		path, etag = b.Path, b.ETag
 	}
 	body := map[string]any{"Attributes": values}
+	if b.flat {
+		body = values
+	}
 	if path != b.Path {
 		times, tag, err := c.applyTimes(ctx, path)
 		if err != nil {
 			return err
 		}
-		if etag = tag; slices.Contains(times, "OnReset") {
+		if etag = tag; slices.Contains(times, "OnReset") && !b.flat {
 			body["@Redfish.SettingsApplyTime"] = map[string]string{"ApplyTime": "OnReset"}
 		}
 	}
@@ -143,10 +144,17 @@ func (c *Client) applyTimes(ctx context.Context, path string) (times []string, e
 }
 
 // Resets tells whether the settings can be made those of the factory.
-func (b *BIOS) Resets() bool { return location(b.Actions.Reset.Path) != "" }
+func (b *BIOS) Resets() bool { return b.factory != "" || location(b.Actions.Reset.Path) != "" }
 
 // ResetBIOS makes them those, from the system's next start on.
 func (c *Client) ResetBIOS(ctx context.Context, b *BIOS) error {
+	if b.factory != "" {
+		values, err := c.factorySettings(ctx, b.factory)
+		if err != nil {
+			return err
+		}
+		return c.SetAttributes(ctx, b, values)
+	}
 	return c.change(ctx, request{method: http.MethodPost, path: location(b.Actions.Reset.Path),
 		body: struct{}{}})
 }

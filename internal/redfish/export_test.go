@@ -15,6 +15,12 @@ var (
 	Location         = location
 )
 
+// DecodeHPE reads the settings of an iLO 4.
+func DecodeHPE(body []byte) (b BIOS) {
+	b.decodeHPE(body)
+	return b
+}
+
 // Insertions are the paths to which a medium may be sent, for a drive as it was read.
 func Insertions(body []byte) (paths []string) {
 	d, _ := decode[Drive](body)

@@ -20,6 +20,7 @@ func FuzzBody(f *testing.F) {
 			"ResetKeysType@Redfish.AllowableValues": ["ResetAllKeysToDefault"]}}}`,
 		`{"Attributes": {"a": 1, "b": [], "c": null}, "AttributeRegistry": "r", "Actions": {"#Bios.ResetBios":
 			{"target": "/r"}}, "@Redfish.Settings": {"SettingsObject": {"@odata.id": "/s"}}}`,
+		`{"links": {"Settings": {"href": "/rest/v1/s"}, "BaseConfigs": {"href": 7}}, "Id": "1", "BootMode": "Uefi"}`,
 		`{"Id": "r", "Location": [{"Language": "de", "Uri": "/de"}, {"Language": "en", "Uri": "https://h/en"}]}`,
 		`{"RegistryEntries": {"Attributes": [{"AttributeName": "a", "Type": 7, "UpperBound": 1e300, "Value":
 			[{"ValueName": "x"}, 7]}, null, {"AttributeName": "b", "DefaultValue": {}}]}}`} {
@@ -49,6 +50,10 @@ func FuzzBody(f *testing.F) {
 		}
 		if b, _ := redfish.DecodeBIOS(body); b.Resets() && redfish.Location(b.Actions.Reset.Path) == "" {
 			t.Errorf("the BIOS is reset at %q", b.Actions.Reset.Path)
+		}
+		if b := redfish.DecodeHPE(body); b.Settings.Object.ID != "" && !strings.HasPrefix(b.Settings.Object.ID, "/") ||
+			b.Attributes["Id"] != nil {
+			t.Errorf("%+v", b)
 		}
 		for name, a := range redfish.DecodeRegistry(body) {
 			if name == "" || name != a.Name || len(a.Allowed()) != len(a.Values) {

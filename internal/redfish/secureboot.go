@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"fmt"
 	"net/http"
 	"slices"
 )
@@ -38,19 +37,9 @@ func (b *SecureBoot) Keyless() bool { return b.Mode == setupMode }
 func (c *Client) SecureBoot(ctx context.Context, s *System) (*SecureBoot, error) {
 	path := cmp.Or(location(s.SecureBootAt.ID), location(s.OEM.Hpe.Links.SecureBoot.ID),
 		location(s.OEM.Hp.Links.SecureBoot.ID))
-	if path == "" {
-		return nil, nil
-	}
-	a, err := c.get(ctx, path)
-	if missing(err) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, fmt.Errorf("read %s: %w", path, err)
-	}
-	b, err := decode[SecureBoot](a.body)
-	if err != nil {
-		return nil, fmt.Errorf("read %s: %w", path, err)
+	a, b, err := optional[SecureBoot](ctx, c, path)
+	if b == nil {
+		return nil, err
 	}
 	b.Path = path
 	if tag := a.header.Get("ETag"); tag != "" {
@@ -59,7 +48,7 @@ func (c *Client) SecureBoot(ctx context.Context, s *System) (*SecureBoot, error)
 	if b.Enable == nil {
 		return nil, nil // what does not tell whether it is on is of no use
 	}
-	return &b, nil
+	return b, nil
 }
 
 // EnableSecureBoot switches it on or off.
@@ -84,9 +73,18 @@ func (c *Client) ResetKeys(ctx context.Context, b *SecureBoot) error {
 	return err
 }
 
+// Mode is how a system boots: UEFI, Legacy, or "" if it is not told.
+func (c *Client) Mode(ctx context.Context, s *System) (string, error) {
+	_, mode, err := c.hpeMode(ctx, s)
+	return cmp.Or(s.Boot.Mode, mode), err
+}
+
 // SetMode changes the mode in which a system boots, and nothing else of its override. There are BMCs that want
-// to be told all of it.
+// to be told all of it, and an iLO 4 has it among the settings of the firmware.
 func (c *Client) SetMode(ctx context.Context, s *System, mode string) error {
+	if known, err := c.setHPEMode(ctx, s, mode); known {
+		return err
+	}
 	err := c.patch(ctx, s, map[string]Boot{"Boot": {Mode: mode}})
 	var refused *StatusError
 	if !errors.As(err, &refused) || !refused.Picky() || s.Boot.Target == "" {

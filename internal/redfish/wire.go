@@ -170,6 +170,24 @@ func decode[T any](body []byte) (T, error) {
 	return v, nil
 }
 
+// optional reads a resource that may be missing, or nowhere (path ""): nil then.
+func optional[T any](ctx context.Context, c *Client, path string) (answer, *T, error) {
+	if path == "" {
+		return answer{}, nil, nil
+	}
+	a, err := c.get(ctx, path)
+	if missing(err) {
+		return answer{}, nil, nil
+	}
+	if err == nil {
+		var v T
+		if v, err = decode[T](a.body); err == nil {
+			return a, &v, nil
+		}
+	}
+	return answer{}, nil, fmt.Errorf("read %s: %w", path, err)
+}
+
 // retryAfter is how long a BMC wants to be left alone.
 func retryAfter(h http.Header) time.Duration {
 	seconds, err := strconv.Atoi(strings.TrimSpace(h.Get("Retry-After")))

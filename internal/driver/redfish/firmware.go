@@ -18,13 +18,14 @@ var (
 var modes = map[string]string{driver.UEFI: redfish.UEFI, driver.BIOS: redfish.Legacy}
 
 // mode is how the machine boots, in our words; "" if it is not told.
-func (m machine) mode() string {
+func (m machine) mode(ctx context.Context) (string, error) {
+	now, err := m.c.Mode(ctx, m.System)
 	for ours, theirs := range modes {
-		if m.Boot.Mode == theirs {
-			return ours
+		if now == theirs {
+			return ours, err
 		}
 	}
-	return ""
+	return "", err
 }
 
 // started is what a BMC tells of a start, as of schema ComputerSystem 1.13.
@@ -39,8 +40,8 @@ func started(progress string) *bool {
 	return &over
 }
 
-// Observe asks the BMC for all of it in one session. One that fails to tell of Secure Boot is believed to have
-// what is on record: its power state counts.
+// Observe asks the BMC for all of it in one session. One that fails to tell of its boot mode or of Secure Boot is
+// believed to have what is on record: its power state counts.
 func (p *Power) Observe(ctx context.Context, t *driver.Task) (driver.Observation, error) {
 	out := driver.Observation{Power: ingot.PowerError}
 	err := p.f.ask(ctx, t, "read the power state", func(ctx context.Context, m machine) error {
@@ -48,8 +49,12 @@ func (p *Power) Observe(ctx context.Context, t *driver.Task) (driver.Observation
 		if err != nil {
 			return err
 		}
-		out = driver.Observation{Power: state, BootMode: m.mode(), SecureBoot: t.Node.SecureBoot, Health: m.Health(),
+		out = driver.Observation{Power: state, SecureBoot: t.Node.SecureBoot, Health: m.Health(),
 			Started: started(m.BootProgress.State)}
+		if out.BootMode, err = m.mode(ctx); err != nil {
+			t.Log.Debug("boot mode not read", "error", err)
+			out.BootMode = t.Node.BootMode
+		}
 		b, err := m.c.SecureBoot(ctx, m.System)
 		if err != nil {
 			t.Log.Debug("Secure Boot not read", "error", err)
@@ -74,8 +79,8 @@ func (m *Management) SetBootMode(ctx context.Context, t *driver.Task, mode strin
 		return ingot.Errorf(ingot.Invalid, "Invalid boot mode %s specified; supported: uefi, bios.", mode)
 	}
 	return m.f.change(ctx, t, "set the boot mode", func(ctx context.Context, s machine) error {
-		if s.Boot.Mode == want {
-			return nil
+		if now, err := s.c.Mode(ctx, s.System); err != nil || now == want {
+			return err
 		}
 		err := s.c.SetMode(ctx, s.System, want)
 		var refused *redfish.StatusError
@@ -103,6 +108,10 @@ func (m *Management) SetSecureBoot(ctx context.Context, t *driver.Task, on bool)
 	what := map[bool]string{true: "switch Secure Boot on", false: "switch Secure Boot off"}[on]
 	return m.f.change(ctx, t, what, func(ctx context.Context, s machine) error {
 		b, err := s.c.SecureBoot(ctx, s.System)
+		var mode string
+		if err == nil && on {
+			mode, err = s.mode(ctx)
+		}
 		switch {
 		case err != nil:
 			return err
@@ -110,7 +119,7 @@ func (m *Management) SetSecureBoot(ctx context.Context, t *driver.Task, on bool)
 			return ingot.Errorf(ingot.Invalid, "the BMC tells of no Secure Boot: %w", driver.ErrUnsupported)
 		case *b.Enable == on:
 			return nil
-		case on && s.mode() == driver.BIOS:
+		case on && mode == driver.BIOS:
 			return ingot.Errorf(ingot.Conflict, "the machine boots as a BIOS, and Secure Boot is one of UEFI; set its "+
 				"boot mode first: baremetal node boot mode set %s uefi", t.Node.UUID)
 		}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"testing"
@@ -31,18 +32,24 @@ func seen(n *ingot.Node) string { return n.BootMode + " " + driver.Words(n.Secur
 // Each is changed twice, the second time nothing happens; a machine is as on or off as it was before.
 func TestBootModeAndSecureBootAreChanged(t *testing.T) {
 	t.Parallel()
-	for name, q := range map[string]sim.Quirks{
-		"at once":         {},
-		"tag":             {NeedIfMatch: true},
-		"at next start":   {FirmwareAtStart: true},
-		"away then":       {FirmwareAtStart: true, AwayAfterPowerOn: 100 * time.Millisecond},
-		"without session": {FirmwareAtStart: true, NoMoreSessions: true},
+	for name, c := range map[string]struct {
+		model sim.Model
+		q     sim.Quirks
+	}{
+		"at once":              {"", sim.Quirks{}},
+		"tag":                  {"", sim.Quirks{NeedIfMatch: true}},
+		"at next start":        {"", sim.Quirks{FirmwareAtStart: true}},
+		"away then":            {"", sim.Quirks{FirmwareAtStart: true, AwayAfterPowerOn: 100 * time.Millisecond}},
+		"without session":      {"", sim.Quirks{FirmwareAtStart: true, NoMoreSessions: true}},
+		"iLO 4":                {sim.ILO4, sim.Quirks{}},
+		"iLO 4, tag":           {sim.ILO4, sim.Quirks{NeedIfMatch: true}},
+		"iLO 4, at next start": {sim.ILO4, sim.Quirks{FirmwareAtStart: true}},
 	} {
 		for _, on := range []bool{false, true} {
 			t.Run(fmt.Sprint(name, ", on ", on), func(t *testing.T) {
 				t.Parallel()
-				s, b, tk := start(t, sim.Options{Mode: sim.Legacy})
-				s.SetQuirks(q)
+				s, b, tk := start(t, sim.Options{Model: c.model, Mode: sim.Legacy})
+				s.SetQuirks(c.q)
 				withFirmware(tk, redfish.Options{})
 				power := map[bool]sim.PowerState{true: sim.On, false: sim.Off}[on]
 				if on {
@@ -64,7 +71,7 @@ func TestBootModeAndSecureBootAreChanged(t *testing.T) {
 						if err := step.do(); err != nil {
 							t.Fatalf("to %s: %v", step.want, err)
 						}
-						if again := len(s.Resets()) > resets; again != (q.FirmwareAtStart && round == 0) {
+						if again := len(s.Resets()) > resets; again != (c.q.FirmwareAtStart && round == 0) {
 							t.Errorf("to %s: restarted %t", step.want, again)
 						}
 						if got := seen(tk.Node); got != step.want || b.PowerState() != power {
@@ -97,7 +104,7 @@ func TestWhatABMCDoesNotTakeIsTold(t *testing.T) {
 		"none":     {q: sim.Quirks{NoSecureBoot: true}, do: toSecure(true), want: "tells of no Secure Boot", unsupported: true},
 		"as BIOS":  {o: sim.Options{Mode: sim.Legacy}, do: toSecure(true), want: "baremetal node boot mode set"},
 		"to BIOS":  {o: sim.Options{SecureBoot: true}, do: toMode("bios"), want: "PropertyValueConflict"},
-		"no modes": {o: sim.Options{Model: sim.ILO4}, do: toMode("uefi"), want: "knows no boot modes", unsupported: true},
+		"no modes": {o: sim.Options{Model: sim.ILO4}, q: sim.Quirks{NoBIOS: true}, do: toMode("uefi"), want: "knows no boot modes", unsupported: true},
 		"no word":  {do: toMode("efi"), want: "supported: uefi, bios"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -151,8 +158,66 @@ func TestSecureBootOfAnILO4IsWhereHPEHasIt(t *testing.T) {
 	t.Parallel()
 	_, _, tk := start(t, sim.Options{Model: sim.ILO4})
 	withFirmware(tk, redfish.Options{})
-	if err := tk.SetSecureBoot(t.Context(), true); err != nil || seen(tk.Node) != " on" {
+	if err := tk.SetSecureBoot(t.Context(), true); err != nil || seen(tk.Node) != "uefi on" {
 		t.Errorf("%q, %v", seen(tk.Node), err)
+	}
+}
+
+// The settings of an iLO 4's machine lie in the resource itself, and count from the next start on.
+func TestTheSettingsOfAnILO4(t *testing.T) {
+	t.Parallel()
+	s, b, tk := start(t, sim.Options{Model: sim.ILO4})
+	s.SetQuirks(sim.Quirks{FirmwareAtStart: true})
+	f := family(redfish.Options{})
+	now := func() map[string]any {
+		t.Helper()
+		all, err := f.BIOS().Settings(t.Context(), tk)
+		if err != nil {
+			t.Fatal(err)
+		}
+		values := map[string]any{}
+		for _, s := range all {
+			values[s.Name] = s.Value
+		}
+		return values
+	}
+	factory := now()
+	if len(factory) != 8 || factory["BootMode"] != "Uefi" || factory["ProcVirtualization"] != "Enabled" {
+		t.Fatalf("%v", factory)
+	}
+	for range 2 {
+		if err := f.BIOS().Apply(t.Context(), tk, map[string]any{"ProcVirtualization": "Disabled",
+			"BootMode": "LegacyBios"}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if !maps.Equal(now(), factory) {
+		t.Errorf("they count before a start: %v", now())
+	}
+	if err := b.Switch(t.Context(), sim.PowerOn); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Power().SetPower(t.Context(), tk, ingot.Rebooting); err != nil {
+		t.Fatal(err)
+	}
+	if v := now(); v["ProcVirtualization"] != "Disabled" || v["BootMode"] != "LegacyBios" {
+		t.Errorf("after the start: %v", v)
+	}
+	if err := f.BIOS().Apply(t.Context(), tk, map[string]any{"Nonsense": 1}); err == nil {
+		t.Error("a setting that is not there was taken")
+	}
+	if err := f.BIOS().Reset(t.Context(), tk); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Power().SetPower(t.Context(), tk, ingot.Rebooting); err != nil {
+		t.Fatal(err)
+	}
+	if !maps.Equal(now(), factory) {
+		t.Errorf("after the reset: %v", now())
+	}
+	s.SetQuirks(sim.Quirks{NoBIOS: true})
+	if _, err := f.BIOS().Settings(t.Context(), tk); !errors.Is(err, driver.ErrUnsupported) {
+		t.Errorf("without any: %v", err)
 	}
 }
 
@@ -160,8 +225,8 @@ func TestSecureBootOfAnILO4IsWhereHPEHasIt(t *testing.T) {
 func TestAChangeThatNeverCountsIsTold(t *testing.T) {
 	t.Parallel()
 	s, b, tk := start(t, sim.Options{})
-	s.SetQuirks(sim.Quirks{FirmwareAtStart: true, AwayAfterPowerOn: 100 * time.Millisecond})
-	withFirmware(tk, redfish.Options{Timeout: 50 * time.Millisecond})
+	s.SetQuirks(sim.Quirks{FirmwareAtStart: true, AwayAfterPowerOn: 2 * time.Second})
+	withFirmware(tk, redfish.Options{Timeout: time.Second})
 	tk.FirmwareTimeout = time.Nanosecond
 	err := tk.SetBootMode(t.Context(), "bios")
 	if err == nil || !strings.Contains(err.Error(), "boot mode bios does not count within 1ns of the start") {
@@ -197,7 +262,8 @@ func TestADeploymentSwitchesTheFirmware(t *testing.T) {
 		"by instance":    {sim.Options{Mode: sim.Legacy}, "boot_mode:uefi", "boot_mode:bios", uefi, uefi, "uefi off"},
 		"Secure Boot":    {sim.Options{Mode: sim.Legacy}, "secure_boot:true", "", uefi, secure, "uefi off"},
 		"rebuilt":        {sim.Options{SecureBoot: true}, "secure_boot:True", "", uefi, secure, "uefi off"},
-		"iLO 4":          {sim.Options{Model: sim.ILO4}, "", "boot_mode:uefi", sim.Start{}, sim.Start{}, " off"},
+		"iLO 4, is so":   {sim.Options{Model: sim.ILO4}, "", "boot_mode:uefi", sim.Start{}, sim.Start{}, "uefi off"},
+		"iLO 4":          {sim.Options{Model: sim.ILO4, Mode: sim.Legacy}, "", "boot_mode:uefi", uefi, uefi, "uefi off"},
 		"keys are given": {sim.Options{NoKeys: true}, "secure_boot:true", "", sim.Start{}, secure, "uefi off"},
 	} {
 		for _, pending := range []bool{false, true} {

@@ -27,10 +27,11 @@ func (i *Inspect) Inspect(ctx context.Context, t *driver.Task) (found ingot.Inve
 			return err
 		}
 		inv, err := m.c.Inventory(ctx, m.System)
-		if err == nil {
-			found = inventory(inv)
-			found.Boot.Mode = m.mode()
+		if err != nil {
+			return err
 		}
+		found = inventory(inv)
+		found.Boot.Mode, err = m.mode(ctx)
 		return err
 	})
 	if err != nil {

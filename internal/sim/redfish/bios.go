@@ -9,6 +9,7 @@ const (
 	biosPath         = SystemPath + "/Bios"
 	biosSettingsPath = biosPath + "/Settings"
 	resetBIOSPath    = biosPath + "/Actions/Bios.ResetBios"
+	baseConfigsPath  = biosPath + "/BaseConfigs"
 	registriesPath   = Root + "Registries"
 	// registryName is that of what describes the settings, registryText where it is.
 	registryName = "BiosAttributeRegistry.v1_0_0"
@@ -58,6 +59,9 @@ func (s *Service) readBIOS() map[string]any {
 }
 
 func (s *Service) bios() object {
+	if s.o.Model == ILO4 {
+		return s.hpBIOS(biosPath, s.readBIOS(), s.firmwareNow())
+	}
 	return object{"@odata.id": biosPath, "@odata.type": "#Bios.v1_1_0.Bios", "Id": "BIOS", "Name": "BIOS settings",
 		"AttributeRegistry": registryName, "Attributes": s.readBIOS(),
 		"@Redfish.Settings": object{"@odata.type": "#Settings.v1_3_0.Settings", "SettingsObject": link(biosSettingsPath)},
@@ -66,9 +70,15 @@ func (s *Service) bios() object {
 
 // biosSettings is what counts from the next start on.
 func (s *Service) biosSettings() object {
+	next := s.firmwareNext()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	pending := object{}
+	if s.o.Model == ILO4 { // tells all of them there
+		maps.Copy(pending, s.settings)
+		maps.Copy(pending, s.wanted)
+		return s.hpBIOS(biosSettingsPath, pending, next)
+	}
 	maps.Copy(pending, s.wanted)
 	return object{"@odata.id": biosSettingsPath, "@odata.type": "#Bios.v1_1_0.Bios", "Id": "Settings",
 		"Name": "pending BIOS settings", "AttributeRegistry": registryName, "Attributes": pending,
@@ -76,11 +86,50 @@ func (s *Service) biosSettings() object {
 			"ApplyTime@Redfish.AllowableValues": []string{"OnReset"}}}
 }
 
-// biosRoutes are the settings and what describes them; an iLO 4 has them elsewhere, and not here.
-func (s *Service) biosRoutes() []route {
-	if s.o.Model == ILO4 {
-		return nil
+// hpModes are the values of the setting BootMode of HPE's machines.
+var hpModes = map[Mode]string{UEFI: "Uefi", Legacy: "LegacyBios"}
+
+// hpBIOS are settings as an iLO 4 has them: in the resource itself, the boot mode among them.
+func (s *Service) hpBIOS(path string, settings object, f firmware) object {
+	older := func(path string) object { return object{"href": path} }
+	body := object{"@odata.id": path, "@odata.type": "#HpBios.1.2.0.HpBios", "Type": "HpBios.1.2.0", "Name": "BIOS",
+		"AttributeRegistry": "HpBiosAttributeRegistryI36.1.0.40", "Modified": "2015-03-13T21:50:42+00:00",
+		"links": object{"self": older(path), "Settings": older(biosSettingsPath), "BaseConfigs": older(baseConfigsPath)}}
+	if len(settings) > 0 {
+		maps.Copy(body, settings)
+		body["BootMode"], body["UefiOptimizedBoot"], body["AdminPassword"] = hpModes[f.mode], "Enabled", nil
 	}
+	return body
+}
+
+// baseConfigs are the settings with which an iLO 4's machine came.
+func (s *Service) baseConfigs() object {
+	settings := factoryBIOS()
+	delete(settings, "SystemBiosVersion")
+	settings["BootMode"], settings["AdminPassword"] = hpModes[UEFI], ""
+	return object{"@odata.id": baseConfigsPath, "@odata.type": "#HpBaseConfigs.0.10.0.HpBaseConfigs", "Name": "BIOS Defaults",
+		"Capabilities": object{"BaseConfig": true}, "BaseConfigs": []object{{"preset": nil}, {"default": settings}}}
+}
+
+// patchHP takes settings of an iLO 4 for the next start.
+func (s *Service) patchHP(change object) *reply {
+	if mode, there := change["BootMode"]; there {
+		f := s.firmwareNext()
+		f.mode = UEFI
+		if mode != hpModes[UEFI] {
+			f.mode = Legacy
+		}
+		if refused := s.changeFirmware(f, "BootMode"); refused != nil {
+			return refused
+		}
+		delete(change, "BootMode")
+	}
+	delete(change, "UefiOptimizedBoot")
+	return nil
+}
+
+// biosRoutes are the settings and what describes them; what describes those of an iLO 4 is not here.
+func (s *Service) biosRoutes() []route {
 	offered := func(do func(*http.Request) reply) func(*http.Request) reply {
 		return func(r *http.Request) reply {
 			if s.Quirks().NoBIOS {
@@ -95,16 +144,21 @@ func (s *Service) biosRoutes() []route {
 	text := object{"@odata.type": "#AttributeRegistry.v1_3_0.AttributeRegistry", "Id": registryName, "Language": "en",
 		"Name": registryName, "OwningEntity": "ingot", "RegistryVersion": "1.0.0",
 		"RegistryEntries": object{"Attributes": biosAttributes}}
-	return []route{
+	routes := []route{
 		{"GET " + biosPath, false, offered(resource(s.bios))},
 		{"GET " + biosSettingsPath, false, offered(resource(s.biosSettings))},
 		{"PATCH " + biosSettingsPath, false, offered(s.patchBIOS)},
+	}
+	if s.o.Model == ILO4 {
+		return append(routes, route{"GET " + baseConfigsPath, false, offered(resource(s.baseConfigs))})
+	}
+	return append(routes, []route{
 		{"POST " + resetBIOSPath, false, offered(s.resetBIOS)},
 		{"GET " + registriesPath, false, resource(collection("MessageRegistryFile", registriesPath,
 			registriesPath+"/"+registryName))},
 		{"GET " + registriesPath + "/" + registryName, false, resource(func() object { return file })},
 		{"GET " + registryText, false, resource(func() object { return text })},
-	}
+	}...)
 }
 
 // patchBIOS takes settings for the next start.
@@ -115,8 +169,17 @@ func (s *Service) patchBIOS(r *http.Request) reply {
 		return *refused
 	}
 	var change struct{ Attributes map[string]any }
-	if err := decode(r, &change); err != nil {
+	body := any(&change)
+	if s.o.Model == ILO4 {
+		body = &change.Attributes
+	}
+	if err := decode(r, body); err != nil {
 		return failure(http.StatusBadRequest, "MalformedJSON")
+	}
+	if s.o.Model == ILO4 {
+		if refused := s.patchHP(change.Attributes); refused != nil {
+			return *refused
+		}
 	}
 	now := s.BIOS()
 	for name := range change.Attributes {

@@ -42,14 +42,18 @@ func (s *Service) secureBoot() object {
 	}
 }
 
-// linkSecureBoot tells in the system where it is.
-func (s *Service) linkSecureBoot(system object) {
-	switch {
-	case s.Quirks().NoSecureBoot:
-	case s.o.Model == ILO4:
-		system["Oem"] = object{"Hp": object{"Links": object{"SecureBoot": link(secureBootPath)}}}
-	default:
-		system["SecureBoot"] = link(secureBootPath)
+// linkFirmware tells in the system where Secure Boot and the settings of the firmware are.
+func (s *Service) linkFirmware(system object) {
+	into, bios := system, "Bios"
+	if s.o.Model == ILO4 {
+		into, bios = object{}, "BIOS"
+		system["Oem"] = object{"Hp": object{"Links": into}}
+	}
+	if !s.Quirks().NoSecureBoot {
+		into["SecureBoot"] = link(secureBootPath)
+	}
+	if !s.Quirks().NoBIOS {
+		into[bios] = link(biosPath)
 	}
 }
 

@@ -49,10 +49,7 @@ func (s *Service) system() object {
 		}},
 	}
 	s.addProgress(body)
-	s.linkSecureBoot(body)
-	if s.o.Model != ILO4 && !s.Quirks().NoBIOS {
-		body["Bios"] = link(biosPath)
-	}
+	s.linkFirmware(body)
 	if s.o.MAC != "" {
 		body["EthernetInterfaces"] = link(interfacesPath)
 	}
