@@ -209,6 +209,7 @@ func (t *task) keepBIOS(ctx context.Context, now []ingot.BIOSSetting) error {
 	if err := t.saveBIOS(ctx, now); err != nil {
 		return err
 	}
+	delete(t.node.DriverInternalInfo, toldKey)
 	if t.node.BootIntent != ingot.BootNone {
 		return nil
 	}

@@ -7,11 +7,13 @@ import (
 	"testing"
 	"time"
 
+	"ingot/internal/conductor"
 	"ingot/internal/driver"
 	"ingot/internal/driver/redfish"
 	"ingot/internal/ingot"
 	"ingot/internal/rpc"
 	sim "ingot/internal/sim/redfish"
+	"ingot/internal/testkit"
 )
 
 // withBIOS is withBMC with the settings of its firmware.
@@ -121,6 +123,34 @@ func TestADeploymentChangesBIOSSettingsFirst(t *testing.T) {
 	if got := fmt.Sprint(s.BIOS()); got != "map[AssetTag: CoresPerSocket:4 ProcVirtualization:Enabled "+
 		"QuietBoot:true SystemBiosVersion:1.0]" || starts() != 6 {
 		t.Errorf("after %d starts %s", starts(), got)
+	}
+}
+
+// Whoever goes on has the settings changed, and on record, whatever the killed one has got to; and switches off no
+// machine that is changing its firmware.
+func TestBIOSSettingsSurviveAKilledConductorAtEveryWrite(t *testing.T) {
+	testkit.Long(t)
+	t.Parallel()
+	for at, killed := int64(1), true; killed; at++ {
+		w, s, b := withBIOS(t, sim.Options{})
+		s.SetQuirks(sim.Quirks{ProgressLooks: 3})
+		killed = w.outlives(at, rpc.ProvisionRequest{Ident: "n1", Event: "deploy",
+			DeploySteps: []ingot.Step{reset(2), apply(1, "AssetTag", "x", "QuietBoot", false)}}, "active",
+			func(c *conductor.Conductor) { w.enrollBMC(c, s, "available") })
+		if got := w.settings("n1"); s.BIOS()["AssetTag"] != "x" || got["AssetTag"].Value != "x" ||
+			got["QuietBoot"].Value != false {
+			t.Errorf("killed before write %d: %v, on record %v", at, s.BIOS(), got)
+		}
+		if told := w.node("n1").DriverInternalInfo["bios_step_told"]; told != nil {
+			t.Errorf("killed before write %d: %v is left", at, told)
+		}
+		// One start for each step and one for the instance; one more if it was killed before it knew.
+		if n := len(b.Starts()); n < 3 || n > 4 {
+			t.Errorf("killed before write %d: %d starts\n%s", at, n, w.journal("n1"))
+		}
+		if at > 100 {
+			t.Fatal("it does not end")
+		}
 	}
 }
 

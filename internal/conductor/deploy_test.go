@@ -262,34 +262,42 @@ func TestVerbsSurviveAKilledConductorAtEveryWrite(t *testing.T) {
 			w, _ := inspected(t, ingot.Inventory{Interfaces: []ingot.InventoryInterface{{MAC: "52:54:00:00:00:0a"}}})
 			for at, killed := int64(1), true; killed; at++ {
 				name := fmt.Sprintf("n%d", at)
-				c, stop, died := w.mortal(at)
-				w.enroll(c, name, verb.from)
-				err := c.Provision(t.Context(), rpc.ProvisionRequest{Ident: name,
-					Event: verb.event})
-				deadline := time.Now().Add(patience)
-				for killed = false; !killed && time.Now().Before(deadline); {
-					if n := w.node(name); err == nil && n.ProvisionState == verb.to &&
-						n.Reservation == "" {
-						break
-					}
-					select {
-					case <-died:
-						killed = true
-					case <-time.After(5 * time.Millisecond):
-					}
-				}
-				stop()
-				c, stop = w.start()
-				if err != nil { // the caller knows, and asks again
-					w.provision(c, name, verb.event)
-				}
-				if n := w.state(name, verb.to); len(n.Steps) != 0 || n.LastError != "" {
-					t.Errorf("%s killed before write %d: %+v", verb.event, at, n)
-				}
-				stop()
+				enroll := func(c *conductor.Conductor) { w.enroll(c, name, verb.from) }
+				killed = w.outlives(at, rpc.ProvisionRequest{Ident: name, Event: verb.event}, verb.to, enroll)
 			}
 		})
 	}
+}
+
+// outlives asks a conductor for a verb, kills it before its write number at, and has another one bring the node to
+// its state. It tells whether the first one lived to be killed.
+func (w *world) outlives(at int64, r rpc.ProvisionRequest, to string, enroll func(*conductor.Conductor)) (killed bool) {
+	w.t.Helper()
+	c, stop, died := w.mortal(at)
+	enroll(c)
+	err := c.Provision(w.t.Context(), r)
+	for deadline := time.Now().Add(patience); !killed && time.Now().Before(deadline); {
+		if n := w.node(r.Ident); err == nil && n.ProvisionState == to && n.Reservation == "" {
+			break
+		}
+		select {
+		case <-died:
+			killed = true
+		case <-time.After(5 * time.Millisecond):
+		}
+	}
+	stop()
+	c, stop = w.start()
+	defer stop()
+	if err != nil { // the caller knows, and asks again
+		if err := c.Provision(w.t.Context(), r); err != nil {
+			w.t.Error(err)
+		}
+	}
+	if n := w.state(r.Ident, to); len(n.Steps) != 0 || n.LastError != "" {
+		w.t.Errorf("%s killed before write %d: %+v", r.Event, at, n)
+	}
+	return killed
 }
 
 func TestAPowerActionOfAKilledConductorIsNotLeftOnRecord(t *testing.T) {

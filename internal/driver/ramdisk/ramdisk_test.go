@@ -7,12 +7,15 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"ingot/internal/driver"
 	"ingot/internal/driver/fake"
 	"ingot/internal/driver/ramdisk"
+	"ingot/internal/driver/redfish"
 	"ingot/internal/image"
 	"ingot/internal/ingot"
+	sim "ingot/internal/sim/redfish"
 )
 
 // machine is power and boot of a machine; what was done to it is in did.
@@ -112,5 +115,46 @@ func TestOneThingIsToBeBooted(t *testing.T) {
 	tk.Driver.Boot = fake.Boot{}
 	if err := ramdisk.New(image.Options{}).Validate(t.Context(), tk); err == nil || !strings.Contains(err.Error(), "ramdisk_boot") {
 		t.Errorf("boot interface fake: %v", err)
+	}
+}
+
+// An instance without a disk is booted under Secure Boot as any other, and the next one is not.
+func TestADisklessInstanceIsBootedUnderSecureBoot(t *testing.T) {
+	t.Parallel()
+	for _, atStart := range []bool{false, true} {
+		tk, m := task(ingot.Object{"boot_iso": "file:///live.iso", "capabilities": "secure_boot:true"})
+		board := &sim.Board{}
+		board.Obey()
+		bmc := sim.New(board, sim.Options{Name: "n1", User: "admin", Password: "secret"})
+		bmc.SetQuirks(sim.Quirks{FirmwareAtStart: atStart, FirmwareNeedsOff: true})
+		if err := bmc.Start(); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() {
+			if err := bmc.Stop(); err != nil {
+				t.Error(err)
+			}
+		})
+		family := redfish.New(redfish.Options{PollInterval: time.Millisecond})
+		tk.Node.DriverInfo = ingot.Object{"redfish_address": bmc.URL(), "redfish_username": "admin",
+			"redfish_password": "secret"}
+		tk.Driver = driver.Driver{Power: family.Power(), Management: family.Management(), Boot: m}
+		tk.Save = func(context.Context) error { return nil }
+		d := ramdisk.New(image.Options{})
+		for range 2 { // a step may run twice
+			if _, err := d.Execute(t.Context(), tk, ingot.Step{Name: "deploy"}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		starts := board.Starts()
+		if last := starts[len(starts)-1]; !last.Secure || board.PowerState() != sim.On {
+			t.Errorf("the instance is started by %+v", starts)
+		}
+		err := errors.Join(tk.SetPower(t.Context(), ingot.PowerOff), d.CleanUp(t.Context(), tk),
+			tk.EndSecureBoot(t.Context()), tk.SetPower(t.Context(), ingot.PowerOn))
+		starts = board.Starts()
+		if last := starts[len(starts)-1]; err != nil || last.Secure {
+			t.Errorf("%v; who has the machine next is started by %+v", err, starts)
+		}
 	}
 }
