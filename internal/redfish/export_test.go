@@ -1,6 +1,12 @@
 package redfish
 
-import "context"
+import (
+	"bytes"
+	"context"
+	"io"
+	"net/http"
+	"net/url"
+)
 
 // What reads bytes of the network, for the fuzz targets.
 var (
@@ -49,4 +55,23 @@ func TaskEnd(body []byte) (text string) {
 func (c *Client) DriveFor(ctx context.Context, s *System, types ...string) (*Drive, error) {
 	drives, err := c.Drives(ctx, s)
 	return Choose(drives, types...), err
+}
+
+// sameAnswer answers every request with one body.
+type sameAnswer []byte
+
+func (s sameAnswer) RoundTrip(*http.Request) (*http.Response, error) {
+	return &http.Response{StatusCode: http.StatusOK, Header: http.Header{}, Body: io.NopCloser(bytes.NewReader(s))}, nil
+}
+
+// SensorsOf are the readings of a service, and of its system, all of whose resources are one body; chassis besides.
+func SensorsOf(body []byte) (Readings, error) {
+	c := &Client{o: Options{Timeout: defaultTimeout}, base: &url.URL{Scheme: "http", Host: "bmc"}, root: &root{},
+		http: &http.Client{Transport: sameAnswer(body)}}
+	s, err := decode[System](body)
+	if err != nil {
+		return Readings{}, err
+	}
+	s.Links.Chassis = append(s.Links.Chassis, link{"/chassis"})
+	return c.Sensors(context.Background(), &s, nil)
 }

@@ -5,6 +5,7 @@ import (
 	"strings"
 	"testing"
 	"unicode"
+	"unicode/utf8"
 
 	"ingot/internal/redfish"
 )
@@ -81,6 +82,45 @@ func FuzzLocation(f *testing.F) {
 		got := redfish.Location(l)
 		if got != "" && !strings.HasPrefix(got, "/") || strings.ContainsAny(got, " \r\n") {
 			t.Errorf("%q is %q", l, got)
+		}
+	})
+}
+
+// FuzzSensors reads a body as each of the resources that tell of sensors, with links to itself: it ends, and what
+// comes of it are numbers, short texts of one line, and IDs that are one reading's each.
+func FuzzSensors(f *testing.F) {
+	for _, body := range []string{
+		`{"Id": "1", "Thermal": {"@odata.id": "/t"}, "Power": {"@odata.id": "/p"}, "Temperatures": [{"MemberId": "0", "Name":
+			"CPU", "ReadingCelsius": 48.5, "PhysicalContext": "CPU", "Status": {"State": "Enabled", "Health": "OK"}}, null, 7],
+			"Fans": [{"Reading": 10, "ReadingUnits": "Percent"}], "PowerSupplies": [{"MemberId": 0, "LineInputVoltage": 230}],
+			"Voltages": [{"ReadingVolts": "12"}], "PowerControl": [{"PowerConsumedWatts": 1e300}]}`,
+		`{"ThermalSubsystem": {"@odata.id": "/a"}, "ThermalMetrics": {"@odata.id": "/a"}, "PowerSubsystem": {"@odata.id": "/a"},
+			"PowerSupplies": {"@odata.id": "/a"}, "Metrics": {"@odata.id": "/a"}, "Members": [{"@odata.id": "/a"}, {"@odata.id":
+			"/b"}], "EnvironmentMetrics": {"@odata.id": "/a"}, "PowerWatts": {"Reading": 3}, "OutputPowerWatts": {"Reading": 4,
+			"DataSourceUri": "/s"}, "TemperatureReadingsCelsius": [{"Reading": 5, "DataSourceUri": "/s/"}]}`,
+		`{"Fans": {"@odata.id": "/a"}, "ThermalSubsystem": {"@odata.id": "/a"}, "Members": [{"@odata.id": "/a"}], "SpeedPercent":
+			{"Reading": 1, "SpeedRPM": null}, "Sensors": {"@odata.id": "/s"}, "ReadingType": "Voltage", "Reading": -3}`,
+		`{"Storage": {"@odata.id": "/s"}, "Members": [{"@odata.id": "/1"}], "Drives": [{"@odata.id": "/d"}], "Name": "a\nb",
+			"Devices": [{"Name": "x", "Status": {"Health": "Critical"}}], "SimpleStorage": {"@odata.id": "/s"}}`} {
+		f.Add([]byte(body))
+	}
+	f.Fuzz(func(t *testing.T, body []byte) {
+		got, _ := redfish.SensorsOf(body)
+		seen := map[string]bool{}
+		for _, r := range got.All {
+			key := string(r.Kind) + " " + r.ID
+			if seen[key] || r.Value == nil && r.Health == "" || r.Value != nil && !(*r.Value >= -1e9 && *r.Value <= 1e9) {
+				t.Errorf("%+v", r)
+			}
+			seen[key] = true
+			for _, text := range []string{r.ID, r.Name, r.Context} {
+				if len(text) > 200 || strings.ContainsFunc(text, unicode.IsControl) || !utf8.ValidString(text) {
+					t.Errorf("%q", text)
+				}
+			}
+		}
+		if len(got.All) > 256 {
+			t.Errorf("%d readings", len(got.All))
 		}
 	})
 }

@@ -38,6 +38,7 @@ type System struct {
 	BIOSAt       link `json:"Bios"`
 	Links        struct {
 		ManagedBy []link `json:"ManagedBy"`
+		Chassis   []link `json:"Chassis"` // see Sensors
 	} `json:"Links"`
 	Actions struct {
 		Reset resetAction `json:"#ComputerSystem.Reset"`

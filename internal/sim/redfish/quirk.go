@@ -37,6 +37,9 @@ type Quirks struct {
 	// ProgressLooks tells how far a start has come, and that it is over when the system was looked at so often after
 	// it; 0 does not tell.
 	ProgressLooks int
+	// Subsystems has the sensors of the chassis in ThermalSubsystem, PowerSubsystem, EnvironmentMetrics and Sensors, in
+	// the place of Thermal and Power.
+	Subsystems bool
 	// NoMoreSessions has the limit of sessions reached, whoever has them.
 	NoMoreSessions bool
 	// NeedIfMatch answers 428 to a change without If-Match.

@@ -86,12 +86,13 @@ type Service struct {
 	post        time.Time // until when the override is locked
 	uri         string    // HttpBootUri
 	firmware    firmware
-	health      string         // of the system and its parts; "" is not told
-	settings    map[string]any // of the firmware
-	wanted      map[string]any // those that count from the next start on; nil is none
-	untold      int            // looks at the settings that still find none
-	starting    int            // looks at the system until its start is over
-	pending     *firmware      // what counts from the next start on; nil is the same
+	health      string            // of the system and its parts; "" is not told
+	parts       map[string]string // of single ones, by name; the others are OK
+	settings    map[string]any    // of the firmware
+	wanted      map[string]any    // those that count from the next start on; nil is none
+	untold      int               // looks at the settings that still find none
+	starting    int               // looks at the system until its start is over
+	pending     *firmware         // what counts from the next start on; nil is the same
 	media       map[Drive]slot
 	bootOnReset bool                // from the virtual CD drive, see ilo.go
 	sessions    map[string]*session // by token
@@ -292,6 +293,7 @@ func (s *Service) routes() []route {
 	}
 	routes = append(routes, s.secureBootRoutes()...)
 	routes = append(routes, s.biosRoutes()...)
+	routes = append(routes, s.sensorRoutes()...)
 	for i := range s.o.DiskBytes {
 		routes = append(routes, read(drivePath(i), func() object { return s.disk(i) }))
 	}
@@ -384,6 +386,7 @@ func (s *Service) root() object {
 		"Vendor":         "ingot",
 		"Systems":        link(Root + "Systems"),
 		"Managers":       link(Root + "Managers"),
+		"Chassis":        link(Root + "Chassis"),
 		"Registries":     link(registriesPath),
 		"SessionService": link(servicePath),
 		"Tasks":          link(Root + "TaskService"),

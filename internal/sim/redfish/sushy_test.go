@@ -1,10 +1,15 @@
 package redfish_test
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
 	"testing"
 
+	client "ingot/internal/redfish"
 	"ingot/internal/sim/redfish"
 	"ingot/internal/testkit"
 )
@@ -92,4 +97,48 @@ func used(s *redfish.Service, method string) bool {
 		}
 	}
 	return false
+}
+
+// What sushy, with which Ironic reads sensors, makes of them is what our client does.
+func TestSushyReadsTheSensors(t *testing.T) {
+	t.Parallel()
+	for _, on := range []bool{true, false} {
+		s, b := serve(t, redfish.Options{DiskBytes: []int64{1 << 40}})
+		if on {
+			if err := b.Switch(t.Context(), redfish.PowerOn); err != nil {
+				t.Fatal(err)
+			}
+		}
+		s.SetPart("Fan 2", "Critical")
+		s.SetPart("Disk 1", "Warning")
+		theirs := strings.Split(strings.TrimSpace(testkit.Run(t, python, "testdata/sensors.py", s.URL())), "\n")
+		c, err := client.New(client.Options{Address: s.URL(), Username: user, Password: password})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = c.Close(t.Context()) }()
+		machine, err := c.System(t.Context(), "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := c.Sensors(t.Context(), machine, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var ours []string
+		for _, r := range got.All {
+			value := "None"
+			if r.Value != nil {
+				value = strconv.FormatFloat(*r.Value, 'f', -1, 64)
+			}
+			if r.Kind != client.Voltage && r.Name != "Total" { // of which sushy does not know
+				ours = append(ours, fmt.Sprintf("%s %s %s %s %s", r.Kind, r.Name, r.Context, value, r.Health))
+			}
+		}
+		slices.Sort(ours)
+		slices.Sort(theirs)
+		if !slices.Equal(ours, theirs) || len(ours) != 7 {
+			t.Errorf("ours\n%s\nsushy's\n%s", strings.Join(ours, "\n"), strings.Join(theirs, "\n"))
+		}
+	}
 }

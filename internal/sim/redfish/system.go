@@ -42,7 +42,7 @@ func (s *Service) system() object {
 		"Status":        s.status(),
 		"Boot":          s.bootObject(),
 		"MemorySummary": object{"TotalSystemMemoryGiB": float64(s.o.MemoryMB) / 1024},
-		"Links":         object{"ManagedBy": []object{link(ManagerPath)}},
+		"Links":         object{"ManagedBy": []object{link(ManagerPath)}, "Chassis": []object{link(ChassisPath)}},
 		"Actions": object{"#ComputerSystem.Reset": object{
 			"target":                            resetPath,
 			"ResetType@Redfish.AllowableValues": s.dialect().resets,
@@ -157,7 +157,7 @@ func (s *Service) disk(i int) object {
 	return object{"@odata.id": drivePath(i), "@odata.type": "#Drive.v1_10_0.Drive", "Id": fmt.Sprint(i + 1),
 		"Name": fmt.Sprintf("Disk %d", i+1), "CapacityBytes": s.o.DiskBytes[i], "MediaType": "SSD", "Protocol": "SATA",
 		"Model": "simulated disk", "SerialNumber": fmt.Sprintf("%s-%d", s.o.UUID, i+1),
-		"Status": object{"State": "Enabled", "Health": "OK"}}
+		"Status": s.partStatus(fmt.Sprintf("Disk %d", i+1))}
 }
 
 // patchSystem changes the boot override: the properties that are given, the others stay.

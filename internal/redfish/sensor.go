@@ -1,0 +1,627 @@
+package redfish
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math"
+	"path"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// Kind is what a sensor measures, or is part of; the words are those of Ironic's sensor data.
+type Kind string
+
+// The kinds.
+const (
+	Temperature Kind = "Temperature"
+	Fan         Kind = "Fan"
+	Power       Kind = "Power"
+	Voltage     Kind = "Voltage"
+	DriveHealth Kind = "Drive"
+)
+
+// Kinds are all kinds.
+var Kinds = []Kind{Temperature, Fan, Power, Voltage, DriveHealth}
+
+// Units of readings.
+const (
+	Celsius = "Cel"
+	RPM     = "RPM"
+	Percent = "%"
+	Watt    = "W"
+	Volt    = "V"
+)
+
+// PowerSupply is the Context of readings of power supplies (PhysicalContext of the schemas).
+const PowerSupply = "PowerSupply"
+
+// Reading is what a sensor, or a part with a health, told at one moment.
+type Reading struct {
+	Kind Kind
+	// ID is no other reading's of this kind on this machine: ID@CHASSIS, or ID@SYSTEM.
+	ID   string
+	Name string
+	// Context is the place (PhysicalContext): CPU, Intake, SystemBoard...; "" if it is not told.
+	Context string
+	// Value is nil if there is none now: not a few sensors have one only while the machine is on.
+	Value *float64
+	Unit  string
+	// Health is OK, Warning or Critical; "" if it is not told.
+	Health string
+}
+
+// Readings are those of one machine.
+type Readings struct {
+	All []Reading
+	// Cut tells that there is more: the bounds of Sensors were reached, or the time was up.
+	Cut bool
+}
+
+const (
+	// maxSensors bounds the readings of a machine, and maxSensorReads the requests for them.
+	maxSensors     = 256
+	maxSensorReads = 128
+	// maxChassis bounds the chassis of a machine.
+	maxChassis = 8
+	// maxSensorText bounds the texts of a reading, in bytes.
+	maxSensorText = 64
+)
+
+// Sensors reads the sensors of a system's chassis and the health of its drives, those of some kinds; nil is all.
+// What a chassis tells by ThermalSubsystem, PowerSubsystem and EnvironmentMetrics is not read from Thermal and Power,
+// their predecessors, nor what it tells by any of those from its collection of Sensors. What a BMC does not have,
+// refuses, or tells in words that cannot be is left out; if it refuses all that is the error. A BMC that is lost
+// or busy is an error, too. What was read before the end of ctx is returned.
+func (c *Client) Sensors(ctx context.Context, s *System, kinds []Kind) (Readings, error) {
+	r := &sensorReader{c: c, kinds: kinds, left: maxSensorReads, read: map[string]bool{}, taken: map[string]bool{}}
+	if kinds == nil {
+		r.kinds = Kinds
+	}
+	for i, l := range s.Links.Chassis {
+		if i == maxChassis {
+			r.out.Cut = true
+			break
+		}
+		if r.read[resource(l.ID)] {
+			continue
+		}
+		r.read[resource(l.ID)] = true
+		if err := r.chassis(ctx, l); err != nil {
+			return Readings{}, err
+		}
+	}
+	if err := r.drives(ctx, s); err != nil {
+		return Readings{}, err
+	}
+	if len(r.out.All) == 0 && r.refused != nil {
+		return Readings{}, r.refused
+	}
+	return r.out, nil
+}
+
+// sensorReader reads the sensors of one machine.
+type sensorReader struct {
+	c     *Client
+	kinds []Kind
+	left  int // requests
+	out   Readings
+	// owner is the last part of IDs, told what the chassis has told.
+	owner string
+	told  map[quantity]bool
+	// read are the resources that were read, or that others have repeated; taken the IDs, with their kind.
+	read, taken map[string]bool
+	refused     error // the first one
+}
+
+// quantity is something of which a chassis tells in one way, and by older ones, too.
+type quantity string
+
+const (
+	temperatures quantity = "temperatures"
+	fanSpeeds    quantity = "fan speeds"
+	supplies     quantity = "power supplies"
+	consumption  quantity = "power consumption"
+	voltages     quantity = "voltages"
+)
+
+func (r *sensorReader) wants(k Kind) bool { return slices.Contains(r.kinds, k) }
+
+// lacks tells whether a chassis has told nothing of a quantity that is wanted.
+func (r *sensorReader) lacks(k Kind, q quantity) bool { return r.wants(k) && !r.told[q] }
+
+// number is a number that can be a reading; whatever else is there is none.
+type number struct {
+	value float64
+	is    bool // a number
+	told  bool // the property is there, perhaps as null
+}
+
+// maxReading bounds what is believed, in any unit.
+const maxReading = 1e9
+
+// UnmarshalJSON never fails.
+func (n *number) UnmarshalJSON(text []byte) error {
+	v, err := strconv.ParseFloat(string(text), 64)
+	is := err == nil && math.Abs(v) <= maxReading
+	*n = number{value: v, is: is, told: is || string(text) == "null"}
+	return nil
+}
+
+// pointer is the value, nil if there is none, or none above least.
+func (n number) pointer(least float64) *float64 {
+	if !n.is || n.value < least {
+		return nil
+	}
+	return &n.value
+}
+
+// absoluteZero is the least temperature, in degrees Celsius.
+const absoluteZero = -273.15
+
+// word is a text; BMCs write identifiers as numbers, too.
+type word string
+
+// UnmarshalJSON never fails.
+func (w *word) UnmarshalJSON(text []byte) error {
+	var s string
+	var n json.Number
+	switch {
+	case json.Unmarshal(text, &s) == nil:
+		*w = word(s)
+	case json.Unmarshal(text, &n) == nil:
+		*w = word(n)
+	default:
+		*w = ""
+	}
+	return nil
+}
+
+// part is what is common to all that is read.
+type part struct {
+	ID       word `json:"Id"`
+	MemberID word `json:"MemberId"`
+	Name     word `json:"Name"`
+	Context  word `json:"PhysicalContext"`
+	Status   struct {
+		State  word `json:"State"`
+		Health word `json:"Health"`
+	} `json:"Status"`
+}
+
+// excerpt is the part of a sensor that other resources repeat (Sensor schema, Excerpt).
+type excerpt struct {
+	Reading number `json:"Reading"`
+	Source  word   `json:"DataSourceUri"`
+}
+
+// there tells whether the part is: BMCs list empty bays.
+func (p part) there() bool { return p.Status.State != "Absent" && p.Status.State != "Disabled" }
+
+// resource is a path to compare with others: some write a slash at the end, and some do not.
+func resource(at string) string { return strings.TrimRight(location(at), "/") }
+
+// add keeps a reading; one with neither value nor health is none.
+func (r *sensorReader) add(k Kind, p part, unit string, value *float64) {
+	health := string(p.Status.Health)
+	if !slices.Contains([]string{"OK", "Warning", "Critical"}, health) {
+		health = ""
+	}
+	if !r.wants(k) || !p.there() || value == nil && health == "" {
+		return
+	}
+	if len(r.out.All) == maxSensors {
+		r.out.Cut = true
+		return
+	}
+	id := clip(cmp.Or(string(p.MemberID), string(p.ID), string(p.Name)))
+	for base, n := id, 0; id == "" || r.taken[string(k)+id+"@"+r.owner]; n++ {
+		id = fmt.Sprintf("%s#%d", base, n)
+	}
+	id += "@" + r.owner
+	r.taken[string(k)+id] = true
+	r.out.All = append(r.out.All, Reading{Kind: k, ID: id, Name: clip(string(p.Name)), Context: clip(string(p.Context)),
+		Value: value, Unit: unit, Health: health})
+}
+
+// clip is a text as it may stand in a log and beside many others.
+func clip(text string) string {
+	text = oneLine(text)
+	return strings.ToValidUTF8(text[:min(len(text), maxSensorText)], "")
+}
+
+// addExcerpt keeps what repeats a sensor, unless that was read.
+func (r *sensorReader) addExcerpt(k Kind, p part, unit string, e excerpt, least float64) {
+	source := resource(string(e.Source))
+	if source != "" && r.read[source] {
+		return
+	}
+	if source != "" {
+		r.read[source] = true
+		p.ID = cmp.Or(p.ID, word(path.Base(source)))
+	}
+	r.add(k, p, unit, e.Reading.pointer(least))
+}
+
+// readPart reads a resource; ok is false if there is none that can be read.
+func readPart[T any](ctx context.Context, r *sensorReader, from link) (v T, ok bool, err error) {
+	at := location(from.ID)
+	if at == "" {
+		return v, false, nil
+	}
+	if r.left == 0 || ctx.Err() != nil {
+		r.out.Cut = true
+		return v, false, nil
+	}
+	r.left--
+	a, err := r.c.get(ctx, at)
+	var refused *StatusError
+	switch {
+	case err != nil && ctx.Err() != nil && len(r.out.All) > 0:
+		r.out.Cut = true
+		return v, false, nil
+	case errors.As(err, &refused) && !refused.Busy():
+		if r.refused == nil && !refused.Gone() {
+			r.refused = fmt.Errorf("read %s: %w", at, err)
+		}
+		return v, false, nil
+	case err != nil:
+		return v, false, fmt.Errorf("read %s: %w", at, err)
+	}
+	v, err = decode[T](a.body)
+	return v, err == nil, nil
+}
+
+// readParts reads the resources of a collection and calls fn with each.
+func readParts[T any](ctx context.Context, r *sensorReader, from link, fn func(at string, v T) error) error {
+	list, ok, err := readPart[struct {
+		Members []link `json:"Members"`
+	}](ctx, r, from)
+	if !ok {
+		return err
+	}
+	return readEach(ctx, r, list.Members, fn)
+}
+
+func readEach[T any](ctx context.Context, r *sensorReader, links []link, fn func(at string, v T) error) error {
+	if len(links) > maxMembers {
+		links, r.out.Cut = links[:maxMembers], true
+	}
+	for _, l := range links {
+		at := resource(l.ID)
+		if r.read[at] {
+			continue
+		}
+		v, ok, err := readPart[T](ctx, r, l)
+		if err == nil && ok {
+			err = fn(at, v)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// chassisBody is what is read of a chassis (Chassis schema).
+type chassisBody struct {
+	ID                 word `json:"Id"`
+	ThermalSubsystem   link `json:"ThermalSubsystem"`
+	PowerSubsystem     link `json:"PowerSubsystem"`
+	EnvironmentMetrics link `json:"EnvironmentMetrics"`
+	Thermal            link `json:"Thermal"`
+	Power              link `json:"Power"`
+	Sensors            link `json:"Sensors"`
+}
+
+// chassis reads all of a chassis, the newer ways first.
+func (r *sensorReader) chassis(ctx context.Context, at link) error {
+	if len(r.kinds) == 1 && r.wants(DriveHealth) {
+		return nil
+	}
+	body, ok, err := readPart[chassisBody](ctx, r, at)
+	if !ok {
+		return err
+	}
+	r.owner, r.told = clip(cmp.Or(string(body.ID), path.Base(resource(at.ID)))), map[quantity]bool{}
+	for _, read := range []func(context.Context, chassisBody) error{
+		r.thermalSubsystem, r.powerSubsystem, r.environment, r.thermal, r.power, r.sensors} {
+		if err := read(ctx, body); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// thermalSubsystem reads the fans and the temperatures (ThermalSubsystem, Fan and ThermalMetrics schema).
+func (r *sensorReader) thermalSubsystem(ctx context.Context, from chassisBody) error {
+	if !r.wants(Temperature) && !r.wants(Fan) {
+		return nil
+	}
+	body, ok, err := readPart[struct {
+		Fans    link `json:"Fans"`
+		Metrics link `json:"ThermalMetrics"`
+	}](ctx, r, from.ThermalSubsystem)
+	if !ok {
+		return err
+	}
+	if r.wants(Fan) {
+		if err := readParts(ctx, r, body.Fans, r.fan); err != nil {
+			return err
+		}
+	}
+	if !r.wants(Temperature) {
+		return nil
+	}
+	metrics, _, err := readPart[thermalMetrics](ctx, r, body.Metrics)
+	for _, t := range metrics.Temperatures {
+		r.told[temperatures] = r.told[temperatures] || t.Reading.told
+		r.addExcerpt(Temperature, part{Name: t.Device, Context: t.Context}, Celsius, t.excerpt, absoluteZero)
+	}
+	return err
+}
+
+type thermalMetrics struct {
+	Temperatures []struct {
+		excerpt
+		Device  word `json:"DeviceName"`
+		Context word `json:"PhysicalContext"`
+	} `json:"TemperatureReadingsCelsius"`
+}
+
+type fanBody struct {
+	part
+	Speed struct {
+		excerpt
+		RPM number `json:"SpeedRPM"`
+	} `json:"SpeedPercent"`
+}
+
+// fan reads a fan; its speed is in revolutions where that is told.
+func (r *sensorReader) fan(_ string, f fanBody) error {
+	unit, e := Percent, f.Speed.excerpt
+	if f.Speed.RPM.told {
+		unit, e.Reading = RPM, f.Speed.RPM
+	}
+	r.told[fanSpeeds] = r.told[fanSpeeds] || e.Reading.told
+	f.ID = cmp.Or(f.ID, f.Name)
+	r.addExcerpt(Fan, f.part, unit, e, 0)
+	return nil
+}
+
+// powerSubsystem reads the power supplies (PowerSubsystem, PowerSupply and PowerSupplyMetrics schema).
+func (r *sensorReader) powerSubsystem(ctx context.Context, from chassisBody) error {
+	if !r.wants(Power) && !r.wants(Voltage) {
+		return nil
+	}
+	body, ok, err := readPart[struct {
+		Supplies link `json:"PowerSupplies"`
+	}](ctx, r, from.PowerSubsystem)
+	if !ok {
+		return err
+	}
+	return readParts(ctx, r, body.Supplies, func(_ string, s supplyBody) error { return r.supply(ctx, s) })
+}
+
+type supplyBody struct {
+	part
+	Metrics link `json:"Metrics"`
+}
+
+func (r *sensorReader) supply(ctx context.Context, s supplyBody) error {
+	if !s.there() {
+		return nil
+	}
+	m, _, err := readPart[struct {
+		Output excerpt `json:"OutputPowerWatts"`
+		Input  excerpt `json:"InputPowerWatts"`
+		Volts  excerpt `json:"InputVoltage"`
+	}](ctx, r, s.Metrics)
+	r.told[supplies] = true
+	s.Context = PowerSupply
+	watts := m.Output
+	if !watts.Reading.told {
+		watts = m.Input
+	}
+	r.addExcerpt(Power, s.part, Watt, watts, 0)
+	s.Status.Health = ""
+	r.addExcerpt(Voltage, s.part, Volt, m.Volts, -maxReading)
+	return err
+}
+
+// environment reads what the chassis consumes (EnvironmentMetrics schema).
+func (r *sensorReader) environment(ctx context.Context, from chassisBody) error {
+	if !r.wants(Power) {
+		return nil
+	}
+	body, _, err := readPart[struct {
+		Watts excerpt `json:"PowerWatts"`
+	}](ctx, r, from.EnvironmentMetrics)
+	r.told[consumption] = body.Watts.Reading.told
+	r.addExcerpt(Power, part{Name: "PowerWatts", Context: "Chassis"}, Watt, body.Watts, 0)
+	return err
+}
+
+type thermalBody struct {
+	Temperatures []struct {
+		part
+		Reading number `json:"ReadingCelsius"`
+	} `json:"Temperatures"`
+	Fans []struct {
+		part
+		// FanName is what Name was called in the first version of the schema.
+		FanName word   `json:"FanName"`
+		Reading number `json:"Reading"`
+		// CurrentReading is that of an iLO 4.
+		CurrentReading number `json:"CurrentReading"`
+		Units          word   `json:"ReadingUnits"`
+	} `json:"Fans"`
+}
+
+// thermal reads the predecessor of ThermalSubsystem (Thermal schema).
+func (r *sensorReader) thermal(ctx context.Context, from chassisBody) error {
+	needTemperatures, needFans := r.lacks(Temperature, temperatures), r.lacks(Fan, fanSpeeds)
+	if !needTemperatures && !needFans {
+		return nil
+	}
+	body, _, err := readPart[thermalBody](ctx, r, from.Thermal)
+	for _, t := range body.Temperatures {
+		if needTemperatures {
+			r.told[temperatures] = r.told[temperatures] || t.Reading.told
+			r.add(Temperature, t.part, Celsius, t.Reading.pointer(absoluteZero))
+		}
+	}
+	for _, f := range body.Fans {
+		if !needFans {
+			break
+		}
+		unit := RPM
+		if !f.Reading.told {
+			f.Reading, unit = f.CurrentReading, Percent
+		}
+		if f.Units == "Percent" {
+			unit = Percent
+		}
+		r.told[fanSpeeds] = r.told[fanSpeeds] || f.Reading.told
+		f.Name = cmp.Or(f.Name, f.FanName)
+		r.add(Fan, f.part, unit, f.Reading.pointer(0))
+	}
+	return err
+}
+
+type powerBody struct {
+	Control []struct {
+		part
+		Watts number `json:"PowerConsumedWatts"`
+	} `json:"PowerControl"`
+	Supplies []struct {
+		part
+		// Output has three names: the last one is that of its first versions.
+		Output  number `json:"PowerOutputWatts"`
+		Last    number `json:"LastPowerOutputWatts"`
+		Input   number `json:"PowerInputWatts"`
+		Voltage number `json:"LineInputVoltage"`
+	} `json:"PowerSupplies"`
+	Voltages []struct {
+		part
+		Reading number `json:"ReadingVolts"`
+	} `json:"Voltages"`
+}
+
+// power reads the predecessor of PowerSubsystem (Power schema).
+func (r *sensorReader) power(ctx context.Context, from chassisBody) error {
+	needSupplies, needTotal := !r.told[supplies] && (r.wants(Power) || r.wants(Voltage)), r.lacks(Power, consumption)
+	needVoltages := r.lacks(Voltage, voltages)
+	if !needSupplies && !needTotal && !needVoltages {
+		return nil
+	}
+	body, _, err := readPart[powerBody](ctx, r, from.Power)
+	if needTotal {
+		for _, c := range body.Control {
+			r.told[consumption] = r.told[consumption] || c.Watts.told
+			c.Name, c.Context = cmp.Or(c.Name, "PowerControl"), cmp.Or(c.Context, "Chassis")
+			r.add(Power, c.part, Watt, c.Watts.pointer(0))
+		}
+	}
+	for _, v := range body.Voltages {
+		r.told[voltages] = r.told[voltages] || v.Reading.told
+		r.add(Voltage, v.part, Volt, v.Reading.pointer(-maxReading))
+	}
+	if !needSupplies {
+		return err
+	}
+	for _, s := range body.Supplies {
+		watts := s.Output
+		for _, other := range []number{s.Last, s.Input} {
+			if !watts.is {
+				watts = other
+			}
+		}
+		r.told[supplies] = r.told[supplies] || s.there()
+		s.Context = PowerSupply
+		r.add(Power, s.part, Watt, watts.pointer(0))
+		s.Status.Health = ""
+		r.add(Voltage, s.part, Volt, s.Voltage.pointer(-maxReading))
+	}
+	return err
+}
+
+type sensorBody struct {
+	part
+	Type    word   `json:"ReadingType"`
+	Reading number `json:"Reading"`
+	Units   word   `json:"ReadingUnits"`
+}
+
+// measured is what sensors measure, by ReadingType.
+var measured = map[word]struct {
+	kind  Kind
+	told  quantity
+	unit  string
+	least float64
+}{
+	"Temperature": {Temperature, temperatures, Celsius, absoluteZero},
+	"Rotational":  {Fan, fanSpeeds, RPM, 0},
+	"Power":       {Power, consumption, Watt, 0},
+	"Voltage":     {Voltage, voltages, Volt, -maxReading},
+}
+
+// sensors reads the single sensors of a chassis, one request each, for what it told in no other way.
+func (r *sensorReader) sensors(ctx context.Context, from chassisBody) error {
+	need := map[quantity]bool{}
+	for _, m := range measured {
+		if r.lacks(m.kind, m.told) {
+			need[m.told] = true
+		}
+	}
+	if len(need) == 0 {
+		return nil
+	}
+	return readParts(ctx, r, from.Sensors, func(at string, s sensorBody) error {
+		m, known := measured[s.Type]
+		if !known || !need[m.told] {
+			return nil
+		}
+		r.read[at] = true
+		s.ID = cmp.Or(s.ID, word(path.Base(at)))
+		r.add(m.kind, s.part, m.unit, s.Reading.pointer(m.least))
+		return nil
+	})
+}
+
+// drives reads the health of the drives of all controllers; of BMCs without the Storage resource what SimpleStorage
+// tells.
+func (r *sensorReader) drives(ctx context.Context, s *System) error {
+	if !r.wants(DriveHealth) {
+		return nil
+	}
+	r.owner = clip(path.Base(strings.TrimRight(s.Path, "/")))
+	before := len(r.out.All)
+	err := readParts(ctx, r, s.Storage, func(_ string, k struct {
+		ID     word   `json:"Id"`
+		Drives []link `json:"Drives"`
+	}) error {
+		return readEach(ctx, r, k.Drives, func(at string, d part) error {
+			d.ID = word(path.Join(string(k.ID), cmp.Or(string(d.ID), path.Base(at))))
+			r.add(DriveHealth, d, "", nil)
+			return nil
+		})
+	})
+	if err != nil || len(r.out.All) > before {
+		return err
+	}
+	return readParts(ctx, r, s.SimpleStorage, func(_ string, k struct {
+		ID      word   `json:"Id"`
+		Devices []part `json:"Devices"`
+	}) error {
+		for _, d := range k.Devices {
+			d.ID = word(path.Join(string(k.ID), string(d.Name)))
+			r.add(DriveHealth, d, "", nil)
+		}
+		return nil
+	})
+}
