@@ -76,6 +76,8 @@ type Config struct {
 	PXE       PXE       `toml:"pxe"`
 	Redfish   Redfish   `toml:"redfish"`
 	ILO       ILO       `toml:"ilo"`
+
+	SensorData SensorData `toml:"sensor_data"`
 }
 
 // Agent says how agents of deploy interface direct work.
@@ -166,6 +168,13 @@ type Conductor struct {
 	GracefulShutdownTimeout   Duration `toml:"graceful_shutdown_timeout"`
 	HeartbeatInterval         Duration `toml:"heartbeat_interval"`
 	HeartbeatTimeout          Duration `toml:"heartbeat_timeout"`
+
+	// The older names of Config.SensorData, see Config.Sensors.
+	SendSensorData       bool     `toml:"send_sensor_data"`
+	SensorDataInterval   Duration `toml:"send_sensor_data_interval"`
+	SensorDataWorkers    int      `toml:"send_sensor_data_workers"`
+	SensorDataTypes      []string `toml:"send_sensor_data_types"`
+	SensorDataUndeployed bool     `toml:"send_sensor_data_for_undeployed_nodes"`
 }
 
 // Deploy names the deploy ramdisk and what its kernel is told.
@@ -332,6 +341,7 @@ func Default() Config {
 			GracefulShutdownTimeout:   Duration(time.Minute),
 			HeartbeatInterval:         Duration(3 * time.Second),
 			HeartbeatTimeout:          Duration(10 * time.Second),
+			SensorDataTypes:           []string{},
 		},
 		Deploy: Deploy{
 			KernelAppend:     "console=ttyS0 quiet panic=30",
@@ -377,6 +387,7 @@ func Default() Config {
 			BootModeTimeout: Duration(15 * time.Minute)},
 		ILO: ILO{ClientTimeout: Duration(time.Minute), ClientPort: 443, Container: "ironic_ilo_container",
 			Expiry: Duration(15 * time.Minute)},
+		SensorData: defaultSensorData(),
 	}
 }
 
@@ -569,6 +580,7 @@ func (c *Config) Check() error {
 	c.checkOpenStack(complain)
 	c.checkRoots(complain)
 	c.checkMedia(complain)
+	c.checkSensors(complain)
 	c.checkDeploy(complain)
 	c.checkDHCP(complain)
 	if len(wrong) > 0 {

@@ -83,6 +83,12 @@ func TestBadConfigurationSaysWhatToDo(t *testing.T) {
 		"service address of one": {"[boot]\naddress = \"10.0.0.1\"\nservice_address = \"10.0.0.1\"\n", "that no host has"},
 		"service address of short leases": {"[boot]\nservice_address = \"10.0.0.5\"\n[conductor]\nheartbeat_timeout = \"3s\"\n" +
 			"heartbeat_interval = \"1s\"\n", "conductor.heartbeat_timeout is 3s; with boot.service_address at least 4s"},
+		"sensors too often": {"[sensor_data]\ninterval = \"10ms\"\n", "sensor_data.interval is 10ms; at least 1s"},
+		"no worker":         {"[sensor_data]\nworkers = 0\n", "sensor_data.workers is 0; at least 1"},
+		"unknown sensors":   {"[sensor_data]\ndata_types = [\"Fan\", \"Current\"]\n", `has "Current"; allowed: Temperature, Fan`},
+		"no sensors":        {"[sensor_data]\ndata_types = []\n", "data_types is empty"},
+		"unknown sensors, by the older name": {"[conductor]\nsend_sensor_data_types = [\"x\"]\n",
+			`data_types has "x"`},
 		"relative root":    {"[boot]\ntftp_root = \"tftp\"\n", "boot.tftp_root is \"tftp\"; write the path"},
 		"root of the host": {"[boot]\nhttp_root = \"/srv/..\"\n", "boot.http_root is \"/srv/..\""},
 		"root within the cache": {"[boot]\nhttp_root = \"/var/lib/ingot/boot/x\"\n",

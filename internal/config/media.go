@@ -64,12 +64,15 @@ func given(names []name) name {
 	return name{}
 }
 
-// Deprecated tells which keys have a better name.
+// deprecated is a key that has a better name, and what it is set to; "" is not.
+type deprecated struct{ key, value, now string }
+
+// Deprecated tells which keys that are set have a better name.
 func (c *Config) Deprecated() (warnings []string) {
-	for _, old := range []struct{ key, value, now string }{
-		{"[pxe] http_url", c.PXE.HTTPURL, "[deploy] http_url"},
-		{"[pxe] http_root", c.PXE.HTTPRoot, "[deploy] http_root"},
-	} {
+	for _, old := range append(c.oldSensorNames(),
+		deprecated{"[pxe] http_url", c.PXE.HTTPURL, "[deploy] http_url"},
+		deprecated{"[pxe] http_root", c.PXE.HTTPRoot, "[deploy] http_root"},
+	) {
 		if old.value != "" {
 			warnings = append(warnings, fmt.Sprintf("%s is deprecated: write %s", old.key, old.now))
 		}

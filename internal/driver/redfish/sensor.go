@@ -9,8 +9,11 @@ import (
 
 var _ driver.Sensors = (*Management)(nil)
 
-// Sensors asks the BMC. The turn there is held for all of it, at most for as long as one that is lost is tried;
-// what was read until then counts.
+// sensorTimes is how long the turn at a BMC is held for its sensors, in times of BMCOptions.Timeout: half as long as
+// others wait for it.
+const sensorTimes = driver.Patience / 2
+
+// Sensors asks the BMC. What was read when the time is up counts.
 func (m *Management) Sensors(ctx context.Context, t *driver.Task, kinds []string) (out []driver.Reading, err error) {
 	var wanted []redfish.Kind
 	for _, k := range kinds {
@@ -20,6 +23,8 @@ func (m *Management) Sensors(ctx context.Context, t *driver.Task, kinds []string
 		if err := m.f.identify(t, s); err != nil {
 			return err
 		}
+		ctx, cancel := context.WithTimeout(ctx, sensorTimes*s.timeout)
+		defer cancel()
 		got, err := s.c.Sensors(ctx, s.System, wanted)
 		if err != nil {
 			return err
