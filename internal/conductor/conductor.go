@@ -82,6 +82,8 @@ type Options struct {
 	PowerSyncInterval time.Duration
 	// ForcePower makes the machine follow the row when they differ; else the row follows.
 	ForcePower bool
+	// Sensors are which sensors are read, and how often.
+	Sensors SensorOptions
 	// PowerRecoveryInterval is how often machines with a power fault are tried again; 0 is 5
 	// minutes.
 	PowerRecoveryInterval time.Duration
@@ -139,6 +141,8 @@ type Conductor struct {
 	// told are the refusals of heartbeats that journals were told of.
 	told  journal.Hourly
 	asked *asked
+
+	sensed sensed
 
 	passthrus sync.Map // hardware type (string) to []driverPassthru
 
@@ -219,6 +223,9 @@ func New(o Options) *Conductor {
 	if o.PowerSyncInterval > 0 {
 		c.reconcilers = append(c.reconcilers,
 			newReconciler("power sync", o.PowerSyncInterval, c.syncPower))
+	}
+	if o.Sensors.Interval > 0 {
+		c.reconcilers = append(c.reconcilers, newReconciler("sensors", o.Sensors.Interval, c.readSensors))
 	}
 	for _, r := range c.reconcilers {
 		r.once = c.leased(r.once)

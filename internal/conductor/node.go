@@ -109,7 +109,11 @@ func (c *Conductor) DeleteNode(ctx context.Context, ident string) error {
 			return err
 		}
 	}
-	return c.o.Store.DeleteNode(ctx, n)
+	if err := c.o.Store.DeleteNode(ctx, n); err != nil {
+		return err
+	}
+	c.sensed.forget(n.UUID)
+	return nil
 }
 
 // refuseVIFs refuses what would leave a node's ports of Neutron to nobody.

@@ -228,15 +228,20 @@ func (c *Conductor) recoverPower(ctx context.Context) error {
 // eachNode calls fn for all nodes of this conductor that match, some at once, page by page.
 func (c *Conductor) eachNode(ctx context.Context, f store.NodeFilter,
 	fn func(*ingot.Node)) error {
+	return c.eachNodeBy(ctx, syncWorkers, f, fn)
+}
+
+// eachNodeBy is eachNode with a number of workers.
+func (c *Conductor) eachNodeBy(ctx context.Context, workers int, f store.NodeFilter, fn func(*ingot.Node)) error {
 	for _, f.Buckets = range c.members.Load().shares {
-		if err := c.eachOf(ctx, f, fn); err != nil {
+		if err := c.eachOf(ctx, workers, f, fn); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (c *Conductor) eachOf(ctx context.Context, f store.NodeFilter, fn func(*ingot.Node)) error {
+func (c *Conductor) eachOf(ctx context.Context, workers int, f store.NodeFilter, fn func(*ingot.Node)) error {
 	page := store.Page{Limit: c.page}
 	for ctx.Err() == nil {
 		nodes, err := c.o.Store.Nodes(ctx, f, page)
@@ -247,7 +252,7 @@ func (c *Conductor) eachOf(ctx context.Context, f store.NodeFilter, fn func(*ing
 			return err
 		}
 		var wg sync.WaitGroup
-		slots := make(chan struct{}, syncWorkers)
+		slots := make(chan struct{}, workers)
 		for _, n := range nodes {
 			if !c.owns(n) {
 				continue

@@ -11,6 +11,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
 	"ingot/internal/api"
+	"ingot/internal/conductor"
 	"ingot/internal/journal"
 	"ingot/internal/store"
 )
@@ -29,7 +30,7 @@ type metrics struct {
 }
 
 // newMetrics registers everything that is measured.
-func newMetrics(st *store.Store, j *journal.Journal) *metrics {
+func newMetrics(st *store.Store, j *journal.Journal, c *conductor.Conductor) *metrics {
 	m := &metrics{
 		registry: prometheus.NewRegistry(),
 		requests: prometheus.NewHistogramVec(prometheus.HistogramOpts{
@@ -39,7 +40,7 @@ func newMetrics(st *store.Store, j *journal.Journal) *metrics {
 				60},
 		}, []string{"method", "route", "status"}),
 	}
-	m.registry.MustRegister(m.requests, &nodeCounts{st}, prometheus.NewCounterFunc(
+	m.registry.MustRegister(m.requests, &nodeCounts{st}, &sensors{c}, prometheus.NewCounterFunc(
 		prometheus.CounterOpts{
 			Name: metricDropped,
 			Help: "Journal entries lost because the queue was full or the store refused them.",

@@ -174,12 +174,13 @@ func (s *server) build(ctx context.Context) error {
 		FirmwareTimeout:    cmp.Or(time.Duration(s.cfg.Redfish.BootModeTimeout), -1),
 		GracePeriod:        time.Duration(c.GracefulShutdownTimeout),
 		KeepPowerOnFailure: !s.cfg.Deploy.PowerOffOnFailed,
+		Sensors:            sensorOptions(s.cfg.Sensors()),
 	})
 	if err := s.share(); err != nil {
 		s.boot.Close()
 		return err
 	}
-	s.metrics = newMetrics(s.store, s.journal)
+	s.metrics = newMetrics(s.store, s.journal, s.conductor)
 	if s.auth, err = s.authentication(); err != nil {
 		s.boot.Close()
 		return err
