@@ -56,21 +56,27 @@ const (
 // Init is the whole life of the deploy ramdisk. It must be process 1 and does not return: it
 // powers the machine off or restarts it.
 func Init() {
-	power := unix.LINUX_REBOOT_CMD_POWER_OFF
+	power := powerOff
 	defer func() {
 		unix.Sync()
-		unix.Reboot(power)
+		err := unix.Reboot(int(power))
+		say("the kernel does not end: %v; restarting", err) // without a kernel to go on with, say
+		unix.Reboot(int(restart))
 	}()
 	defer lastWords()
 	prepareProcess()
 	end, err := life(context.Background())
-	if err != nil {
+	switch {
+	case err == nil:
+	case end == kexec: // the conductor believes that it is under way
+		say("%v; going on", err)
+	default:
 		say("error: %v", err)
 		say("powering off in %s", powerDelay)
 		time.Sleep(powerDelay)
 		return
 	}
-	power = int(end)
+	power = end
 }
 
 // ending is what becomes of the machine, an argument of reboot(2).
@@ -79,6 +85,7 @@ type ending int
 const (
 	restart  ending = unix.LINUX_REBOOT_CMD_RESTART
 	powerOff ending = unix.LINUX_REBOOT_CMD_POWER_OFF
+	kexec    ending = unix.LINUX_REBOOT_CMD_KEXEC
 )
 
 // lastWords, deferred, turns a panic into power off with a reason: the end of process 1 would

@@ -5,11 +5,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
+	"os"
 	"sync"
 	"time"
 
 	"ingot/internal/agent/device"
+	"ingot/internal/bootentry"
 	"ingot/internal/netlink"
 	"ingot/internal/roothint"
 )
@@ -66,17 +69,25 @@ type Agent struct {
 	// Disk and Spool are paths; without Spool there is no room for one.
 	Disk, Spool string
 
+	// Volumes are the file systems of the disk, Unread those that are not read, Free is the memory that there is,
+	// Refuse what comes of a kernel.
+	Volumes []bootentry.Volume
+	Unread  []string
+	Free    int64
+	Refuse  error
+
 	mu sync.Mutex
-	// Said are the lines on the console, Exports and Syncs what was done to the machine.
+	// loaded are the kernels that the kernel was given. Said are the lines on the console, Exports and Syncs what was done to the machine.
 	said    []string
 	exports []Target
 	syncs   int
+	loaded  []string
 }
 
 // Target is a disk that was lent.
 type Target struct{ IQN, Portal, User, Secret string }
 
-// Run runs the agent until a command ends it: "restart" or "power off".
+// Run runs the agent until a command ends it: "restart", "power off" or "kexec".
 func (a *Agent) Run(ctx context.Context) (string, error) {
 	disk := Disk{Name: "test", Bytes: 1 << 30}
 	p := a.Params
@@ -97,6 +108,24 @@ func (a *Agent) Run(ctx context.Context) (string, error) {
 		logs: func() map[string]string {
 			return map[string]string{"dmesg": "Command line: ipa-agent-token=" + p.Token, "agent.log": "x"}
 		},
+		volumes: func(disk string) (volumes, error) {
+			return volumes{a.Volumes, a.Unread, func() { a.note("unmounted %s", disk) }}, nil
+		},
+		free: func() (int64, error) { return cmp.Or(a.Free, 1<<30), nil },
+		load: func(kernel, initramfs *os.File, args string) error {
+			text, err := io.ReadAll(kernel)
+			if err == nil && initramfs != nil {
+				if _, err = initramfs.Seek(0, io.SeekStart); err == nil {
+					var more []byte
+					more, err = io.ReadAll(initramfs)
+					text = append(append(text, '+'), more...)
+				}
+			}
+			a.mu.Lock()
+			defer a.mu.Unlock()
+			a.loaded = append(a.loaded, string(text)+"|"+args)
+			return errors.Join(err, a.Refuse)
+		},
 		export: func(t target) error {
 			a.mu.Lock()
 			defer a.mu.Unlock()
@@ -114,10 +143,7 @@ func (a *Agent) Run(ctx context.Context) (string, error) {
 		},
 	}
 	end, err := s.run(ctx)
-	if end == restart {
-		return "restart", err
-	}
-	return "power off", err
+	return map[ending]string{restart: "restart", powerOff: "power off", kexec: "kexec"}[end], err
 }
 
 func (a *Agent) note(format string, args ...any) {
@@ -138,6 +164,13 @@ func (a *Agent) Exports() []Target {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return append([]Target(nil), a.exports...)
+}
+
+// Loaded are the kernels, as "kernel+initramfs|command line".
+func (a *Agent) Loaded() []string {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return append([]string(nil), a.loaded...)
 }
 
 // Syncs is how often the disk was flushed.

@@ -21,8 +21,8 @@ const (
 )
 
 // agentVersion is what conductors are told: that of the ironic-python-agent whose commands these are, and
-// that it is another one, which unpacks images.
-const agentVersion = "9.4.0+ingot"
+// that it is another one, which unpacks images (ingot) and knows kexec.load and kexec.execute (kexec).
+const agentVersion = "9.4.0+ingot.kexec"
 
 // hiddenToken is what a lookup says of a token that it has told before.
 const hiddenToken = "******"

@@ -39,6 +39,7 @@ type service struct {
 
 	mu       sync.Mutex
 	written  *written // guarded by mu: the last image
+	loaded   string   // guarded by mu: what kexec.execute would start, for people; "" is nothing
 	exported *target  // guarded by mu
 }
 
@@ -54,6 +55,11 @@ type machine struct {
 	// sync makes sure that what was written is on the disk of that choice.
 	sync func() error
 	logs func() map[string]string
+	// volumes mounts the file systems of a disk, load has the kernel keep another one with its initramfs (nil is
+	// none) and command line, free is how many bytes of memory there are.
+	volumes func(disk string) (volumes, error)
+	load    func(kernel, initramfs *os.File, args string) error
+	free    func() (int64, error)
 	// export and withdraw lend the disk.
 	export   func(target) error
 	withdraw func(target) error
@@ -85,6 +91,9 @@ func newService(p Params, address net.IP, caller *Caller, disk func() choice) *s
 				}
 				return map[string]string{"dmesg": kernel, "agent.log": said.String()}
 			},
+			volumes:  mountVolumes,
+			load:     loadKernelFile,
+			free:     freeMemory,
 			export:   func(t target) error { return hush(t.export) },
 			withdraw: target.withdraw,
 		},

@@ -61,6 +61,8 @@ func (s *service) commands() map[string]command.Command {
 		"standby.power_off":        {Async: true, Run: s.endBy(powerOff)},
 		"standby.run_image":        {Async: true, Run: s.endBy(restart)},
 		"image.install_bootloader": {Async: true, Run: s.installBootloader},
+		"kexec.load":               {Run: s.loadKernel},
+		"kexec.execute":            {Run: s.executeKernel},
 		"iscsi.start_iscsi_target": {Async: true, Secret: true, Run: s.startTarget},
 		"poll.get_hardware_info":   {Run: s.hardwareInfo},
 		"log.collect_system_logs": {Run: func(context.Context, json.RawMessage, *command.Job) (any, error) {

@@ -151,7 +151,7 @@ func (s *service) writeImage(ctx context.Context, args WriteArgs, job *command.J
 		opt.ConfigDrive = drive
 	}
 	s.mu.Lock()
-	s.written = nil // what is there now is overwritten, whatever comes of that
+	s.written, s.loaded = nil, "" // what is there now is overwritten, whatever comes of that
 	s.mu.Unlock()
 	disk, err := s.machine.open(c.disk)
 	if err != nil {

@@ -8,6 +8,11 @@ type flavour struct {
 	roots       []string // modules wanted; what they depend on is found
 }
 
+// later are modules that are not loaded when the agent starts: the file systems of instances, from which it reads what
+// they boot, if it is to go on into them by kexec. The kernel asks for the code pages of vfat by a modprobe, and there is
+// none.
+var later = []string{"crc32c_generic", "ext4", "xfs", "nls_cp437", "nls_ascii", "vfat"}
+
 // target are the modules of the iSCSI target. crc32c comes first: the target asks the crypto
 // API for it at login, the kernel would then call modprobe, and there is none.
 var target = []string{

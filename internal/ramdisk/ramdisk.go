@@ -16,6 +16,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/klauspost/compress/zstd"
@@ -53,8 +54,8 @@ type Result struct {
 	Kernel, Ramdisk File
 	// KernelVersion is the release, as in 6.1.0-56-cloud-amd64.
 	KernelVersion string
-	// Modules is the load order.
-	Modules []string
+	// Modules is the load order of those that are loaded at the start, Later of those that are not.
+	Modules, Later []string
 }
 
 // A File is one output.
@@ -98,7 +99,13 @@ func Build(ctx context.Context, opt Options) (Result, error) {
 	if err != nil {
 		return Result{}, err
 	}
-	image, err := initramfs(agent, modules)
+	all, err := resolve(tree.modules, slices.Concat(flavour.roots, later))
+	if err != nil {
+		return Result{}, err
+	}
+	// What the first ones depend on does not change with what follows.
+	lists := moduleLists{modules, all[len(modules):]}
+	image, err := initramfs(agent, lists)
 	if err != nil {
 		return Result{}, err
 	}
@@ -110,6 +117,9 @@ func Build(ctx context.Context, opt Options) (Result, error) {
 	for _, m := range modules {
 		result.Modules = append(result.Modules, m.Name)
 	}
+	for _, m := range lists.later {
+		result.Later = append(result.Later, m.Name)
+	}
 	base := filepath.Join(opt.OutDir, string(flavour.name))
 	if result.Kernel, err = writeFile(base+".kernel", kernel); err != nil {
 		return Result{}, err
@@ -118,7 +128,7 @@ func Build(ctx context.Context, opt Options) (Result, error) {
 		return Result{}, err
 	}
 	opt.Progress(fmt.Sprintf("kernel %s %.1f MB, ramdisk %.1f MB with %d modules",
-		tree.version, mega(result.Kernel), mega(result.Ramdisk), len(modules)))
+		tree.version, mega(result.Kernel), mega(result.Ramdisk), len(all)))
 	return result, nil
 }
 
@@ -164,11 +174,13 @@ func readAgent(path string) ([]byte, error) {
 	return data, nil
 }
 
+// moduleLists are the modules in the order in which they are loaded: at the start, and later if at all.
+type moduleLists struct{ first, later []Module }
+
 // initramfs packs agent and modules. The modules sit side by side below /lib/modules: the load
-// order is in /etc/modules, so nobody looks for them by name. The target wants /etc/target to keep
+// order is in /etc/modules and /etc/modules.kexec, so nobody looks for them by name. The target wants /etc/target to keep
 // things in, which it never does here, and complains on the console where there is none.
-func initramfs(agent []byte, modules []Module) ([]byte, error) {
-	var order strings.Builder
+func initramfs(agent []byte, modules moduleLists) ([]byte, error) {
 	entries := []cpio.Entry{
 		cpio.Dir("dev", 0o755), cpio.CharDevice("dev/console", 0o600, 5, 1),
 		cpio.Dir("etc", 0o755), cpio.Dir("etc/target", 0o755),
@@ -176,12 +188,18 @@ func initramfs(agent []byte, modules []Module) ([]byte, error) {
 		cpio.Dir("proc", 0o755), cpio.Dir("sys", 0o755),
 		cpio.File("init", 0o755, agent),
 	}
-	for _, m := range modules {
-		name := "lib/modules/" + m.Name + ".ko"
-		entries = append(entries, cpio.File(name, 0o644, m.Data))
-		order.WriteString("/" + name + "\n")
+	for _, list := range []struct {
+		file    string
+		modules []Module
+	}{{"etc/modules", modules.first}, {"etc/modules.kexec", modules.later}} {
+		var order strings.Builder
+		for _, m := range list.modules {
+			name := "lib/modules/" + m.Name + ".ko"
+			entries = append(entries, cpio.File(name, 0o644, m.Data))
+			order.WriteString("/" + name + "\n")
+		}
+		entries = append(entries, cpio.File(list.file, 0o644, []byte(order.String())))
 	}
-	entries = append(entries, cpio.File("etc/modules", 0o644, []byte(order.String())))
 
 	var archive bytes.Buffer
 	w := cpio.NewWriter(&archive)

@@ -1,0 +1,322 @@
+package agent
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"ingot/internal/agent/command"
+	"ingot/internal/bootentry"
+	"ingot/internal/disk"
+)
+
+// The commands kexec.load and kexec.execute are ours: the machine goes on into what was written without a start of its
+// firmware. The first one finds out what the disk's boot loader would start, and has the kernel keep it; nothing of
+// the disk is changed. The second one is told when everything else is done that comes before a restart.
+
+const (
+	// laterModulesFile lists the modules of file systems, as modulesFile does others. They are loaded when a file
+	// system is read, if ever.
+	laterModulesFile = "/etc/modules.kexec"
+	// volumesDir is where file systems of the disk are mounted.
+	volumesDir = "/volumes"
+	kexecError = "KexecError"
+
+	maxKernel    = 256 << 20
+	maxInitramfs = 1 << 30
+	// memoryShare of the free memory is what kernel and initramfs may have together: the kernel has each of them
+	// twice while it takes them, and several initramfs are put together before.
+	memoryShare = 3
+)
+
+// volumes are the file systems of a disk.
+type volumes struct {
+	read []bootentry.Volume
+	// unread are the partitions that are not, and why, for people.
+	unread []string
+	undo   func()
+}
+
+// loadKernel has the kernel keep what the boot loader of the written disk would start by default.
+func (s *service) loadKernel(context.Context, json.RawMessage, *command.Job) (any, error) {
+	s.mu.Lock()
+	w := s.written
+	s.loaded = ""
+	s.mu.Unlock()
+	if w == nil {
+		return nil, command.Errorf(kexecError, "this agent has written no image")
+	}
+	if err := s.machine.sync(); err != nil {
+		return nil, command.Errorf(kexecError, "%v", err)
+	}
+	found, err := s.machine.volumes(w.disk)
+	if err != nil {
+		return nil, command.Errorf(kexecError, "%v", err)
+	}
+	defer found.undo()
+	what, err := s.loadFrom(found)
+	if err != nil {
+		text := printable(err.Error())
+		if len(found.unread) > 0 {
+			text += "; not read: " + strings.Join(found.unread, ", ")
+		}
+		s.say("not loaded for kexec: %s", text)
+		return nil, command.Errorf(kexecError, "%s", text)
+	}
+	s.mu.Lock()
+	s.loaded = what
+	s.mu.Unlock()
+	s.say("loaded for kexec: %s", what)
+	return what, nil
+}
+
+// loadFrom loads what the file systems say, and returns that for people.
+func (s *service) loadFrom(v volumes) (string, error) {
+	entry, err := bootentry.Find(v.read, bootentry.Firmware(bootMode()))
+	if err != nil {
+		return "", err
+	}
+	room, err := s.machine.free()
+	if err != nil {
+		return "", err
+	}
+	room /= memoryShare
+	open := func(f bootentry.File, most int64) (*os.File, error) {
+		file, size, err := openFile(v.read[f.Volume], f.Path, min(most, room))
+		room -= size
+		return file, err
+	}
+	kernel, err := open(entry.Kernel, maxKernel)
+	if err != nil {
+		return "", err
+	}
+	defer kernel.Close()
+	var parts []*os.File
+	defer func() {
+		for _, f := range parts {
+			f.Close()
+		}
+	}()
+	for _, f := range entry.Initrds {
+		part, err := open(f, maxInitramfs)
+		if err != nil {
+			return "", err
+		}
+		parts = append(parts, part)
+	}
+	initramfs, err := joined(parts)
+	if err != nil {
+		return "", err
+	}
+	if initramfs != nil {
+		defer initramfs.Close()
+	}
+	name := v.read[entry.Kernel.Volume].Name + ":/" + entry.Kernel.Path
+	if err := s.machine.load(kernel, initramfs, entry.Args); err != nil {
+		return "", fmt.Errorf("the kernel of the ramdisk does not take %s: %w", name, err)
+	}
+	return printable(fmt.Sprintf("%s with %d initramfs, the default of %s", name, len(parts), entry.From)), nil
+}
+
+// openFile opens a file that has so many bytes at most.
+func openFile(v bootentry.Volume, path string, most int64) (f *os.File, size int64, err error) {
+	name := v.Name + ":/" + path
+	opened, err := v.Files.Open(path)
+	if err != nil {
+		return nil, 0, fmt.Errorf("%s: %w", name, err)
+	}
+	f, ok := opened.(*os.File)
+	if !ok {
+		return nil, 0, errors.Join(fmt.Errorf("%s is no file of a disk", name), opened.Close())
+	}
+	info, err := f.Stat()
+	switch {
+	case err != nil:
+	case !info.Mode().IsRegular():
+		err = errors.New("it is no file")
+	case info.Size() > most:
+		err = fmt.Errorf("it has %d MiB; with what is loaded already there is room for %d", info.Size()>>20, most>>20)
+	}
+	if err != nil {
+		return nil, 0, errors.Join(fmt.Errorf("%s: %w", name, err), f.Close())
+	}
+	return f, info.Size(), nil
+}
+
+// joined is one file of several, each of which begins at a multiple of 4 bytes, where the kernel looks for the next
+// archive (Documentation/driver-api/early-userspace/buffer-format.rst); nil of none. It is in memory.
+func joined(parts []*os.File) (*os.File, error) {
+	if len(parts) == 0 {
+		return nil, nil
+	}
+	fd, err := unix.MemfdCreate("initramfs", unix.MFD_CLOEXEC)
+	if err != nil {
+		return nil, fmt.Errorf("put the initramfs together: %w", err)
+	}
+	whole := os.NewFile(uintptr(fd), "initramfs")
+	for _, part := range parts {
+		n, err := io.Copy(whole, io.LimitReader(part, maxInitramfs))
+		if err == nil {
+			_, err = whole.Write(make([]byte, -n&3))
+		}
+		if err != nil {
+			return nil, errors.Join(fmt.Errorf("put the initramfs together: %w", err), whole.Close())
+		}
+	}
+	return whole, nil
+}
+
+// executeKernel starts what was loaded, when the answer is on the way.
+func (s *service) executeKernel(ctx context.Context, p json.RawMessage, job *command.Job) (any, error) {
+	s.mu.Lock()
+	what := s.loaded
+	s.mu.Unlock()
+	if what == "" {
+		return nil, command.Errorf(kexecError, "nothing was loaded")
+	}
+	return s.endBy(kexec)(ctx, p, job)
+}
+
+// loadKernelFile is kexec_file_load(2). The kernel verifies the signature where it is locked down, as with Secure Boot.
+func loadKernelFile(kernel, initramfs *os.File, args string) error {
+	flags, fd := unix.KEXEC_FILE_NO_INITRAMFS, -1
+	if initramfs != nil {
+		flags, fd = 0, int(initramfs.Fd())
+	}
+	err := unix.KexecFileLoad(int(kernel.Fd()), fd, args, flags)
+	switch {
+	case errors.Is(err, unix.ENOEXEC):
+		return fmt.Errorf("%w (it is no kernel for this machine)", err)
+	case errors.Is(err, unix.EKEYREJECTED), errors.Is(err, unix.ENOKEY), errors.Is(err, unix.ENODATA),
+		errors.Is(err, unix.EPERM):
+		return fmt.Errorf("%w (with Secure Boot it has to be signed by whom the ramdisk's kernel believes)", err)
+	}
+	return err
+}
+
+// readable is how file systems are mounted that are read: nothing is written, also not what a journal has.
+var readable = map[string]struct{ kind, options string }{
+	"ext": {"ext4", "noload,errors=continue"}, "xfs": {"xfs", "norecovery"}, "vfat": {"vfat", ""},
+}
+
+// headSize is where Identify has found everything that it knows.
+const headSize = 0x10050
+
+// mountVolumes mounts the file systems on the partitions of a disk.
+func mountVolumes(name string) (v volumes, err error) {
+	if err := hush(func() error { return loadModules(laterModulesFile) }); err != nil {
+		say("%v; going on without", err)
+	}
+	parts, err := readPartitions(name)
+	if err != nil {
+		return v, err
+	}
+	var mounted []*os.Root
+	v.undo = func() {
+		for _, files := range slices.Backward(mounted) {
+			dir := files.Name()
+			if err := errors.Join(files.Close(), unix.Unmount(dir, unix.MNT_DETACH)); err != nil {
+				say("unmount %s: %v; going on", dir, err)
+			}
+		}
+	}
+	for _, part := range parts {
+		found, why := identify("/dev/" + part)
+		if why != "" {
+			v.unread = append(v.unread, part+" ("+why+")")
+			continue
+		}
+		dir, how := filepath.Join(volumesDir, part), readable[found.Kind]
+		files, err := mountReadOnly("/dev/"+part, dir, how.kind, how.options)
+		if err != nil {
+			v.unread = append(v.unread, fmt.Sprintf("%s (%v)", part, err))
+			continue
+		}
+		mounted = append(mounted, files)
+		v.read = append(v.read, bootentry.Volume{Name: part, UUID: found.UUID, Files: files.FS()})
+	}
+	return v, nil
+}
+
+// mountReadOnly mounts a file system. Links in it lead nowhere else.
+func mountReadOnly(device, dir, kind, options string) (*os.Root, error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, err
+	}
+	const flags = unix.MS_RDONLY | unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC
+	if err := hush(func() error { return unix.Mount(device, dir, kind, flags, options) }); err != nil {
+		return nil, fmt.Errorf("%s is not mounted: %w", kind, err)
+	}
+	files, err := os.OpenRoot(dir)
+	if err != nil {
+		return nil, errors.Join(err, unix.Unmount(dir, unix.MNT_DETACH))
+	}
+	return files, nil
+}
+
+// identify tells which file system a partition has; or why it cannot be read.
+func identify(device string) (found disk.Filesystem, why string) {
+	f, err := os.Open(device)
+	if err != nil {
+		return found, err.Error()
+	}
+	defer f.Close()
+	head := make([]byte, headSize)
+	n, err := io.ReadFull(f, head)
+	if err != nil && !errors.Is(err, io.ErrUnexpectedEOF) {
+		return found, err.Error()
+	}
+	return Readable(head[:n])
+}
+
+// Readable tells, from the head of a partition, which file system it has; or why it cannot be read.
+func Readable(head []byte) (found disk.Filesystem, why string) {
+	found, known := disk.Identify(head)
+	if known {
+		if _, ok := readable[found.Kind]; !ok {
+			why = found.Kind
+		}
+		return found, why
+	}
+	for _, m := range []struct {
+		at          int
+		magic, name string
+	}{{0, "LUKS\xBA\xBE", "crypto_LUKS"}, {512, "LABELONE", "LVM2_member"}, {4096, "\xFC\x4E\x2B\xA9", "linux_raid_member"}} {
+		if len(head) >= m.at+len(m.magic) && string(head[m.at:m.at+len(m.magic)]) == m.magic {
+			return found, m.name
+		}
+	}
+	return found, "no file system that is known"
+}
+
+// readPartitions has the kernel look at the partition table of a disk, and returns the partitions, as below /dev.
+func readPartitions(name string) ([]string, error) {
+	f, err := os.Open("/dev/" + name)
+	if err != nil {
+		return nil, fmt.Errorf("read the partitions: %w", err)
+	}
+	err = unix.IoctlSetInt(int(f.Fd()), unix.BLKRRPART, 0)
+	if err = errors.Join(err, f.Close()); err != nil {
+		return nil, fmt.Errorf("read the partitions of %s: %w", name, err)
+	}
+	dir := filepath.Join(sysBlock, name)
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return nil, fmt.Errorf("read the partitions of %s: %w", name, err)
+	}
+	var parts []string
+	for _, e := range entries {
+		if readNumber(filepath.Join(dir, e.Name(), "partition")) != 0 {
+			parts = append(parts, e.Name())
+		}
+	}
+	return parts, nil
+}
