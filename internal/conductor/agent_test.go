@@ -2,6 +2,7 @@ package conductor_test
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -34,6 +35,11 @@ type ramdiskAgent struct {
 	write func(ctx context.Context, progress func(bytes, total int64)) error
 	// beat, if set, changes what a heartbeat says.
 	beat func(*rpc.Heartbeat)
+	// version is what it says of itself, 9.4.0 by default; load and execute, if set, are called when a kernel is to be
+	// loaded and started, and stays that it does not go then.
+	version       string
+	load, execute func() error
+	stays         bool
 	// lose tells which requests of conductors the agent acts upon without an answer.
 	lose func(*http.Request) bool
 	// token is that of the agent that runs now, and agent is it.
@@ -53,7 +59,7 @@ func newDirect(t *testing.T) *metal {
 	mux := http.NewServeMux()
 	web := httptest.NewServer(mux)
 	t.Cleanup(web.Close)
-	d := direct.New(direct.Options{Local: true, URL: web.URL,
+	d := direct.New(direct.Options{Local: true, URL: web.URL, Leaving: 2 * time.Second,
 		Servers: func(string) []string { return []string{"http://127.0.0.1:1", web.URL} },
 		Image:   image.Options{AllowedPaths: []string{dir}, SpoolDir: filepath.Join(dir, "spool")}})
 	mux.Handle("GET "+direct.ImagePattern, &direct.Images{Deploy: d, Node: x.store.Node, Note: x.Add,
@@ -86,6 +92,7 @@ func (m *machine) agent(ctx context.Context) {
 		default:
 		}
 	}
+	leave, left := make(chan struct{}, 1), make(chan struct{})
 	a := ipatest.Start(m.w.t, func(ctx context.Context, name string, params json.RawMessage,
 		progress func(int64, int64)) (any, error) {
 		m.did(name)
@@ -95,15 +102,31 @@ func (m *machine) agent(ctx context.Context) {
 				"step": "write_image", "interface": "deploy"}}}}, nil
 		case "deploy.execute_deploy_step":
 			return m.write(ctx, params, progress)
+		case "kexec.load":
+			return map[string]any{"result": "vmlinuz, the default of grub.cfg"}, ask(r.load)
+		case "kexec.execute":
+			err := ask(r.execute)
+			if err == nil && !r.stays {
+				leave <- struct{}{}
+			}
+			return nil, err
 		}
 		return nil, nil
+	})
+	m.runs.Go(func() {
+		select {
+		case <-ctx.Done():
+		case <-leave:
+			a.Leave()
+			close(left)
+		}
 	})
 	a.SetToken(token)
 	a.Ended(wake)
 	m.set(func(*machine) { r.token, r.agent = token, a; a.Lose(r.lose) })
 	defer a.Stop()
 	for ctx.Err() == nil {
-		h := rpc.Heartbeat{Token: token, URL: a.URL, Version: "9.4.0", CA: a.CA}
+		h := rpc.Heartbeat{Token: token, URL: a.URL, Version: cmp.Or(r.version, "9.4.0"), CA: a.CA}
 		m.set(func(*machine) {
 			if r.beat != nil {
 				r.beat(&h)
@@ -119,10 +142,21 @@ func (m *machine) agent(ctx context.Context) {
 		})
 		select {
 		case <-ctx.Done():
+		case <-left:
+			m.did("kexec")
+			m.did("disk")
+			return
 		case <-again:
 		case <-time.After(20 * time.Millisecond):
 		}
 	}
+}
+
+func ask(fn func() error) error {
+	if fn == nil {
+		return nil
+	}
+	return fn()
 }
 
 // write fetches the image from the first URL that has it, as agents do.

@@ -184,6 +184,7 @@ type Deploy struct {
 	KernelAppend     string `toml:"kernel_append_params"`
 	DefaultBootMode  string `toml:"default_boot_mode"`
 	PowerOffOnFailed bool   `toml:"power_off_after_deploy_failure"`
+	Kexec            bool   `toml:"kexec"`
 	// HTTPURL and HTTPRoot have further names, see Config.Web.
 	HTTPURL    string `toml:"http_url"`
 	HTTPRoot   string `toml:"http_root"`

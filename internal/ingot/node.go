@@ -147,10 +147,22 @@ type Attempt struct {
 	BootedAt time.Time
 	// Agent is the agent of a ramdisk that speaks Ironic's agent protocol; nil if it speaks another.
 	Agent *Agent
+	// Kexec is how far the machine is on its way into its instance without a start of its firmware.
+	Kexec Kexec
 	// Content is the image as conductors serve it to the agent; none if the agent fetches the image
 	// from its source.
 	Content File
 }
+
+// Kexec is how far a machine is on its way from its ramdisk into its instance by kexec; "" is not at all.
+type Kexec string
+
+// The states of that.
+const (
+	KexecLoaded  Kexec = "loaded"  // the agent has loaded what the instance boots
+	KexecOrdered Kexec = "ordered" // the agent is about to be told to start it, or was; nobody knows
+	KexecDone    Kexec = "done"    // the agent has said that it does, and is gone
+)
 
 // ISO is a medium that a site has made.
 type ISO struct {

@@ -76,7 +76,8 @@ func (s *server) table(bootURL string) (*driver.Table, error) {
 		DefaultBootMode: s.cfg.Deploy.DefaultBootMode})
 	pull := direct.New(direct.Options{Image: images, PrivateCA: s.cfg.Image.CAFile != "", URL: bootURL,
 		Servers: s.serving(), DefaultBootMode: s.cfg.Deploy.DefaultBootMode,
-		DownloadSource: s.cfg.Agent.ImageDownloadSource, SwiftURL: s.cloud.swiftURL()})
+		DownloadSource: s.cfg.Agent.ImageDownloadSource, SwiftURL: s.cloud.swiftURL(),
+		Kexec: s.cfg.Deploy.Kexec})
 	s.boot.ImagesPattern = direct.ImagePattern
 	s.boot.Images = &direct.Images{Deploy: pull, Node: s.store.Node, Note: s.journal.Add, Log: s.log}
 	return &driver.Table{

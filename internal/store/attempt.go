@@ -28,6 +28,8 @@ type attemptRow struct {
 	BootedAt    time.Time  `json:"booted_at,omitzero"`
 	Agent       *agentRow  `json:"agent,omitempty"`
 	Content     ingot.File `json:"content,omitzero"`
+
+	Kexec ingot.Kexec `json:"kexec,omitempty"`
 }
 
 type agentRow struct {
@@ -56,7 +58,8 @@ func (a attempt) Value() (driver.Value, error) {
 	}
 	row := attemptRow{ID: v.ID, Key: v.Key.Reveal(), Kernel: v.Kernel, Ramdisk: v.Ramdisk, ISO: v.ISO,
 		Completed: v.Completed, Written: v.Written, NeedsLoader: v.NeedsLoader,
-		Boots: v.Boots, BootedAt: v.BootedAt, Content: v.Content}
+		Boots: v.Boots, BootedAt: v.BootedAt, Content: v.Content,
+		Kexec: v.Kexec}
 	if g := v.Agent; g != nil {
 		row.Agent = &agentRow{Token: g.Token.Reveal(), OnMedium: g.OnMedium, URL: g.URL, CA: g.CA,
 			Version: g.Version, HeardAt: g.HeardAt, Done: g.Done}
@@ -88,7 +91,7 @@ func (a attempt) Scan(src any) error {
 	v := &ingot.Attempt{ID: row.ID, Key: ingot.Secret(row.Key), Kernel: row.Kernel,
 		Ramdisk: row.Ramdisk, ISO: row.ISO, Completed: row.Completed, Written: row.Written,
 		NeedsLoader: row.NeedsLoader, Boots: row.Boots, BootedAt: row.BootedAt,
-		Content: row.Content}
+		Content: row.Content, Kexec: row.Kexec}
 	if g := row.Agent; g != nil {
 		v.Agent = &ingot.Agent{Token: ingot.Secret(g.Token), OnMedium: g.OnMedium, URL: g.URL, CA: g.CA,
 			Version: g.Version, HeardAt: g.HeardAt, Done: g.Done}

@@ -51,6 +51,11 @@ type Options struct {
 	// Silence is how long an agent that writes an image may be silent; 0 is 10 minutes. Ironic's own sends
 	// a heartbeat every 90 to 180 s.
 	Silence time.Duration
+	// Kexec allows machines to go on into what was written without a start of their firmware, where it can be and the
+	// node does not say. Default: not.
+	Kexec bool
+	// Leaving bounds how long an agent may be there still that has said that it goes on into another kernel; 0 is 30 s.
+	Leaving time.Duration
 }
 
 const (
@@ -81,12 +86,17 @@ var (
 	_ driver.Preflight = (*Deploy)(nil)
 	_ driver.Resolver  = (*Deploy)(nil)
 	_ driver.Listener  = (*Deploy)(nil)
+
+	_ driver.Properties = (*Deploy)(nil)
 )
 
 // New returns the deploy interface.
 func New(o Options) *Deploy {
 	if o.Silence <= 0 {
 		o.Silence = defaultSilence
+	}
+	if o.Leaving <= 0 {
+		o.Leaving = defaultLeaving
 	}
 	return &Deploy{o: o, source: source.Source{Image: o.Image}, digestWithin: defaultDigestWithin}
 }
@@ -123,6 +133,9 @@ func (d *Deploy) Execute(ctx context.Context, t *driver.Task, s ingot.Step) (dri
 	case stepTearDown:
 		return driver.Done, d.tearDownAgent(ctx, t)
 	case stepBoot:
+		if a := t.Node.Attempt; a != nil && a.Kexec == ingot.KexecDone {
+			return driver.Done, nil
+		}
 		return driver.Done, t.BootInstance(ctx, ingot.PowerOn)
 	}
 	return driver.Done, ingot.Errorf(ingot.Invalid, "deploy interface direct has no step %q", s.Name)
@@ -161,6 +174,9 @@ func (d *Deploy) Preflight(ctx context.Context, t *driver.Task) error {
 // interface would silently leave undone.
 func (d *Deploy) Validate(_ context.Context, t *driver.Task) error {
 	if _, err := d.downloadSource(t.Node); err != nil {
+		return err
+	}
+	if _, err := d.allowsKexec(t.Node); err != nil {
 		return err
 	}
 	if err := d.source.Validate(t.Node); err != nil || !driver.IsPartitionImage(t.Node) {
@@ -275,33 +291,60 @@ const (
 	syncPause = time.Second
 )
 
-// tearDownAgent has the agent flush what it has written, and switches the machine off. An agent that does
-// not answer has flushed the disk all the same: write_image does.
+// tearDownAgent has the agent flush what it has written, and switches the machine off, unless it goes on by kexec. An
+// agent that does not answer has flushed the disk all the same: write_image does.
 func (d *Deploy) tearDownAgent(ctx context.Context, t *driver.Task) error {
 	a := t.Node.Attempt
 	if a == nil {
 		return ingot.Errorf(ingot.Internal, "the attempt is not on record")
 	}
+	if a.Kexec == ingot.KexecDone {
+		return nil // a repetition
+	}
+	if a.Kexec == ingot.KexecOrdered {
+		t.Note(ingot.Entry{Source: "agent", Level: ingot.LevelWarning, Text: "it is not known whether the machine went on " +
+			"by kexec: it is restarted by its firmware"})
+	}
 	if !a.Completed {
+		loaded := a.Kexec == ingot.KexecLoaded
 		if err := d.flush(ctx, t); err != nil {
 			if ctx.Err() != nil {
 				return err
 			}
+			loaded = false
 			t.Note(ingot.Entry{Source: "agent", Level: ingot.LevelWarning, Text: fmt.Sprintf(
 				"the agent was not heard to flush the disk, which it has done after writing: %v", err)})
 		}
-		// On record before the machine is off: an agent is asked in vain then.
-		a.Completed = true
+		// On record before the machine is off, or in another kernel: an agent is asked in vain then.
+		if a.Completed = true; loaded {
+			a.Kexec = ingot.KexecOrdered
+		}
 		if err := t.Save(ctx); err != nil {
 			return err
+		}
+		if loaded {
+			went, err := d.goOn(ctx, t)
+			if err != nil {
+				return err
+			}
+			if went {
+				t.Node.PowerState, a.Kexec = ingot.PowerOn, ingot.KexecDone
+				d.forget(t.Node)
+				return nil
+			}
 		}
 	}
 	if err := t.SetPower(ctx, ingot.PowerOff); err != nil {
 		return err
 	}
-	driver.ForgetAgent(t.Node)
-	a.Agent, a.Content = nil, ingot.File{} // what boots now is no agent
+	d.forget(t.Node)
 	return nil
+}
+
+// forget leaves nothing of the agent: what boots now is none.
+func (d *Deploy) forget(n *ingot.Node) {
+	driver.ForgetAgent(n)
+	n.Attempt.Agent, n.Attempt.Content = nil, ingot.File{}
 }
 
 func (d *Deploy) flush(ctx context.Context, t *driver.Task) error {

@@ -1,6 +1,13 @@
 package direct
 
-import "time"
+import (
+	"time"
+
+	"ingot/internal/ingot"
+)
+
+// NeedsFirmware is needsFirmware.
+func NeedsFirmware(n *ingot.Node, networked bool) string { return needsFirmware(n, networked) }
 
 // ContentPath is contentPath.
 var ContentPath = contentPath

@@ -37,14 +37,17 @@ func describePartitions(info ingot.Object, n *ingot.Node, l source.Layout) {
 	}
 }
 
-// prepareBoot has the disk boot what a partition image brings, if that is asked for, and then has the boot
-// interface do its part.
+// prepareBoot has the disk boot what a partition image brings, if that is asked for, has the agent load it, where the
+// machine may go on by kexec, and then has the boot interface do its part.
 func (d *Deploy) prepareBoot(ctx context.Context, t *driver.Task) (driver.Outcome, error) {
 	if driver.BootsPartition(t.Node) {
 		out, err := d.installLoader(ctx, t)
 		if out.Wait || err != nil {
 			return out, err
 		}
+	}
+	if err := d.loadKernel(ctx, t); err != nil {
+		return driver.Done, err
 	}
 	return driver.Done, t.Driver.Boot.PrepareInstance(ctx, t)
 }

@@ -203,11 +203,16 @@ func deployResult(result json.RawMessage) string {
 	if json.Unmarshal(result, &outer) != nil {
 		return ""
 	}
+	return textOf(outer.Result)
+}
+
+// textOf is a result that is a text, or an object around one; "" if it is neither.
+func textOf(result json.RawMessage) string {
 	var text string
 	var inner struct {
 		Text string `json:"result"`
 	}
-	if json.Unmarshal(outer.Result, &text) != nil && json.Unmarshal(outer.Result, &inner) == nil {
+	if json.Unmarshal(result, &text) != nil && json.Unmarshal(result, &inner) == nil {
 		text = inner.Text
 	}
 	return ipa.Words(text, maxResult)

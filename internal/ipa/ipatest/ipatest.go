@@ -86,6 +86,13 @@ func (a *Agent) Stop() {
 	a.runs.Wait()
 }
 
+// Leave ends the agent as it ends itself: answers that are on their way get there.
+func (a *Agent) Leave() {
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	_ = a.server.Config.Shutdown(ctx) // who is slow is cut off by Stop
+}
+
 // SetToken makes the agent refuse commands without the token.
 func (a *Agent) SetToken(token string) {
 	a.mu.Lock()

@@ -1,0 +1,152 @@
+package direct
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"ingot/internal/driver"
+	"ingot/internal/ingot"
+	"ingot/internal/ipa"
+)
+
+// A machine may go on into what was written by kexec, without a start of its firmware. Our agent finds out what the
+// boot loader would start, and loads it, before everything that comes before a restart is done; then it is told to
+// start it. Whatever is in the way of that, and a conductor that does not know for certain how far it came, ends in
+// the restart by the firmware that there is otherwise.
+
+// Commands of our agent for that.
+const (
+	loadCommand    = "kexec.load"
+	executeCommand = "kexec.execute"
+	// kexecWord is in the versions of agents that know them.
+	kexecWord = "ingot.kexec"
+	// kexecKey is in driver_info, in place of what the site says.
+	kexecKey = "deploy_kexec"
+)
+
+const (
+	defaultLeaving = 30 * time.Second
+	// leavingPause is between two looks whether it is gone, each of which takes leavingAsk at most.
+	leavingPause = 200 * time.Millisecond
+	leavingAsk   = 2 * time.Second
+)
+
+// allowsKexec tells whether the operator allows it. The words are those that Ironic takes for a truth.
+func (d *Deploy) allowsKexec(n *ingot.Node) (bool, error) {
+	switch text := strings.ToLower(strings.TrimSpace(driver.Text(n.DriverInfo, kexecKey))); text {
+	case "":
+		return d.o.Kexec, nil
+	case "1", "t", "true", "on", "y", "yes":
+		return true, nil
+	case "0", "f", "false", "off", "n", "no":
+		return false, nil
+	default:
+		return false, ingot.Errorf(ingot.Invalid, "driver_info/%s of node %s is %.40q; it must be true or false", kexecKey,
+			n.UUID, text)
+	}
+}
+
+// Properties are the keys of driver_info.
+func (d *Deploy) Properties() map[string]string {
+	return map[string]string{kexecKey: "Whether the machine may go on into what was written by kexec, without a start of " +
+		"its firmware (true or false; deploy interface direct, an extension). Default: [deploy] kexec. Optional."}
+}
+
+// needsFirmware tells why a machine has to be started by its firmware; "" if it may go on without. networked says
+// that its network interface is another one than noop.
+func needsFirmware(n *ingot.Node, networked bool) string {
+	asked := driver.AskedBootMode(n)
+	switch {
+	case networked:
+		return "its networks change while it is off (network interface " + n.Interfaces["network"] + ")"
+	case driver.BootsFromNetwork(n):
+		return "the instance boots from the network"
+	case driver.AsksSecureBoot(n):
+		return "Secure Boot is switched on for the instance"
+	case asked != "" && n.BootMode != "" && asked != n.BootMode:
+		return "boot mode " + asked + " is asked for, and the machine is in " + n.BootMode
+	case n.Attempt == nil || n.Attempt.Agent == nil || !strings.Contains(n.Attempt.Agent.Version, kexecWord):
+		return "the agent of its ramdisk does not know kexec; the ramdisk of 'ingot ramdisk build' does"
+	}
+	return ""
+}
+
+// loadKernel has the agent load what the machine would boot, if that is allowed and can be. An agent that has loaded
+// it loads it anew.
+func (d *Deploy) loadKernel(ctx context.Context, t *driver.Task) error {
+	allowed, err := d.allowsKexec(t.Node)
+	if err != nil || !allowed {
+		return err
+	}
+	why, level := needsFirmware(t.Node, t.Driver.Network != nil), ingot.LevelInfo
+	if why == "" {
+		command, err := d.load(ctx, t)
+		switch {
+		case ctx.Err() != nil:
+			return context.Cause(ctx)
+		case err == nil:
+			t.Node.Attempt.Kexec = ingot.KexecLoaded
+			t.Note(ingot.Entry{Source: "agent", Text: "loaded for kexec: " + textOf(command.Result)})
+			return nil
+		}
+		why, level = err.Error(), ingot.LevelWarning
+	}
+	t.Note(ingot.Entry{Source: "agent", Level: level, Text: "the machine is restarted by its firmware, not by kexec: " + why})
+	return nil
+}
+
+func (d *Deploy) load(ctx context.Context, t *driver.Task) (ipa.Command, error) {
+	agent, err := d.agent(t.Node)
+	if err == nil {
+		err = t.Allowed()
+	}
+	if err != nil {
+		return ipa.Command{}, err
+	}
+	return agent.Run(ctx, loadCommand, ingot.Object{})
+}
+
+// goOn has the agent start what it has loaded, and tells whether the machine is under way for certain: the agent has
+// said that it will, and is gone.
+func (d *Deploy) goOn(ctx context.Context, t *driver.Task) (bool, error) {
+	agent, err := d.agent(t.Node)
+	if err != nil {
+		return false, err
+	}
+	if err := t.Allowed(); err != nil {
+		return false, err
+	}
+	if _, err = agent.Run(ctx, executeCommand, ingot.Object{}); err == nil {
+		err = d.gone(ctx, agent)
+	}
+	if ctx.Err() != nil {
+		return false, context.Cause(ctx)
+	}
+	if err != nil {
+		t.Note(ingot.Entry{Source: "agent", Level: ingot.LevelWarning, Text: fmt.Sprintf(
+			"the machine is restarted by its firmware, whether or not it went on by kexec: %v", err)})
+		return false, nil
+	}
+	t.Note(ingot.Entry{Source: "agent", Text: "the machine goes on by kexec, without a start of its firmware"})
+	return true, nil
+}
+
+// gone waits until the agent does not answer any more.
+func (d *Deploy) gone(ctx context.Context, agent *ipa.Client) error {
+	ctx, cancel := context.WithTimeout(ctx, d.o.Leaving)
+	defer cancel()
+	for {
+		ask, cancel := context.WithTimeout(ctx, leavingAsk)
+		_, err := agent.Commands(ask)
+		cancel()
+		if ingot.KindOf(err) == ingot.Unavailable && ctx.Err() == nil {
+			return nil
+		}
+		if !driver.Wait(ctx, leavingPause) {
+			return ingot.Errorf(ingot.Unavailable, "the agent answers still, %s after it said that it starts another "+
+				"kernel", d.o.Leaving)
+		}
+	}
+}
