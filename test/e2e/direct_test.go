@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -17,6 +18,7 @@ import (
 
 	"github.com/klauspost/compress/zstd"
 
+	"ingot/internal/ingot"
 	"ingot/internal/lab"
 	"ingot/internal/sim"
 	"ingot/internal/testkit"
@@ -130,4 +132,70 @@ func TestDirectByVirtualMedia(t *testing.T) {
 	if bytes.Contains(console, []byte("ipa-agent-token=")) {
 		t.Error("the token is on the console")
 	}
+}
+
+// A machine goes on into what was written: nobody switches it, and its firmware does not run again, for a start of that
+// is another process here.
+func TestADeploymentGoesOnByKexec(t *testing.T) {
+	l, m := start(t, sim.MachineSpec{Firmware: sim.BIOS})
+	enroll(t, l, m)
+	directly(t, l, m)
+	name := m.Spec().Name
+	baremetal(t, l, "node", "set", name, "--driver-info", "deploy_kexec=true")
+	baremetal(t, l, "node", "deploy", name)
+	await(t, l, m, "wait call-back")
+	before := processes(t, name)
+	await(t, l, m, "active")
+	deployed(t, l, m)
+	if after := processes(t, name); len(before) != 1 || !slices.Equal(after, before) {
+		t.Errorf("machine %s ran as %q and runs as %q", name, before, after)
+	}
+	console, err := os.ReadFile(m.Console().Path())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Contains(console, []byte(l.Files.Image.MarkerFor("bios"))) || bytes.Count(console, []byte("loaded for kexec")) != 1 {
+		t.Errorf("the console has\n%s", console)
+	}
+	c, err := l.Client()
+	if err != nil {
+		t.Fatal(err)
+	}
+	entries, err := c.Journal(t.Context(), name, 0, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if text := texts(entries); !strings.Contains(text, "the machine goes on by kexec") || strings.Contains(text, "power off") {
+		t.Errorf("the journal has\n%s", text)
+	}
+	t.Logf("%.1f s from the image to the instance", time.Since(writtenAt(t, entries)).Seconds())
+}
+
+// writtenAt is when the journal says that the image is written.
+func writtenAt(t *testing.T, entries []ingot.Entry) time.Time {
+	t.Helper()
+	for _, e := range entries {
+		if strings.HasPrefix(e.Text, "image written and verified by the agent") {
+			return e.Time
+		}
+	}
+	t.Fatalf("the image was not written:\n%s", texts(entries))
+	return time.Time{}
+}
+
+// processes are the identifiers of the processes that a machine runs as.
+func processes(t *testing.T, name string) (pids []string) {
+	t.Helper()
+	all, err := filepath.Glob("/proc/[0-9]*/cmdline")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range all {
+		line, err := os.ReadFile(path)
+		if err == nil && strings.HasPrefix(string(line), "qemu-system-x86_64\x00") &&
+			strings.Contains(string(line), "\x00-name\x00"+name+"\x00") && strings.Contains(string(line), buildDir(t, "e2e")) {
+			pids = append(pids, filepath.Base(filepath.Dir(path)))
+		}
+	}
+	return pids
 }
