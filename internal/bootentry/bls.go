@@ -169,12 +169,16 @@ func (g *grub) bootSpec(s spec) error {
 	fields := func(texts ...string) ([]string, error) {
 		var all []string
 		for _, text := range texts {
-			list, err := parseGRUB(text)
+			list, err := g.parse(text)
 			if err != nil || len(list) > 1 || len(list) == 1 && (list[0].words == nil || list[0].block != nil) {
 				return nil, fmt.Errorf("entry %.80q: %.80q is not understood", s.id, text)
 			}
 			for _, c := range list {
-				all = append(all, g.expandAll(c.words)...)
+				words, err := g.expandAll(c.words)
+				if err != nil {
+					return nil, err
+				}
+				all = append(all, words...)
 			}
 		}
 		return all, nil

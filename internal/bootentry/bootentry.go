@@ -21,7 +21,11 @@ import (
 // Bounds of what is read.
 const (
 	maxConfig = 1 << 20 // bytes of one file
-	maxFiles  = 256     // configurations of a disk, all together
+	// Of all of a disk together: files, bytes of them, words of scripts, and bytes that the values of variables become.
+	maxFiles  = 256
+	maxBytes  = 8 << 20
+	maxWords  = 200_000
+	maxValues = 4 << 20
 )
 
 // Firmware is how the machine starts its boot loader.
@@ -88,7 +92,8 @@ var (
 
 // Find returns what the disk's boot loader would boot by default. The error says why that is not known.
 func Find(volumes []Volume, firmware Firmware) (Entry, error) {
-	d := &disk{volumes: volumes, firmware: firmware}
+	d := &disk{volumes: volumes, firmware: firmware, files: maxFiles, bytes: maxBytes, words: maxWords,
+		values: maxValues, runs: maxCommands}
 	tries := [][]place{biosPlaces}
 	if firmware == UEFI {
 		tries = [][]place{efiPlaces, grubPlaces}
@@ -118,7 +123,8 @@ func Find(volumes []Volume, firmware Firmware) (Entry, error) {
 type disk struct {
 	volumes  []Volume
 	firmware Firmware
-	read     int // how many configurations
+	// What may still be read, parsed, expanded and run.
+	files, bytes, words, values, runs int
 }
 
 func (d *disk) names() string {
@@ -155,7 +161,7 @@ func (d *disk) name(f File) string { return d.volumes[f.Volume].Name + ":/" + f.
 
 // config reads a configuration.
 func (d *disk) config(f File) ([]byte, error) {
-	if d.read++; d.read > maxFiles {
+	if d.files--; d.files < 0 {
 		return nil, fmt.Errorf("there are more than %d configurations", maxFiles)
 	}
 	file, err := d.volumes[f.Volume].Files.Open(f.Path)
@@ -164,8 +170,13 @@ func (d *disk) config(f File) ([]byte, error) {
 	}
 	defer file.Close()
 	text, err := io.ReadAll(io.LimitReader(file, maxConfig+1))
-	if err == nil && len(text) > maxConfig {
+	d.bytes -= len(text)
+	switch {
+	case err != nil:
+	case len(text) > maxConfig:
 		err = fmt.Errorf("it has more than %d KiB", maxConfig>>10)
+	case d.bytes < 0:
+		err = fmt.Errorf("all configurations together have more than %d MiB", maxBytes>>20)
 	}
 	return text, err
 }

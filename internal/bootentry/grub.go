@@ -22,7 +22,6 @@ type grub struct {
 	menu      *menu
 	args      []string // of the function that runs
 	status    int      // of the last command; 0 is success
-	budget    *int     // commands that may still be run
 	depth     int
 
 	kernel  *File // what a boot would start
@@ -63,9 +62,8 @@ var errBooted = errors.New("booted")
 
 // readGRUB runs grub.cfg.
 func readGRUB(d *disk, from File) (Entry, error) {
-	budget := maxCommands
 	device := "volume" + strconv.Itoa(from.Volume)
-	g := &grub{disk: d, commands: commands(), functions: map[string][]statement{}, menu: &menu{}, budget: &budget,
+	g := &grub{disk: d, commands: commands(), functions: map[string][]statement{}, menu: &menu{},
 		vars: map[string]string{"root": device, "prefix": "(" + device + ")/" + path.Dir(from.Path),
 			"grub_cpu": "i386", "grub_platform": "pc"},
 		exported: words("root prefix grub_cpu grub_platform " + features)}
@@ -88,7 +86,7 @@ func (g *grub) configfile(from File) error {
 	if err != nil {
 		return err
 	}
-	script, err := parseGRUB(string(text))
+	script, err := g.parse(string(text))
 	if err != nil {
 		return err
 	}
@@ -193,7 +191,7 @@ func (g *grub) run(list []statement) error {
 	}
 	defer func() { g.depth-- }()
 	for _, s := range list {
-		if *g.budget--; *g.budget < 0 {
+		if g.runs--; g.runs < 0 {
 			return fmt.Errorf("more than %d commands", maxCommands)
 		}
 		if err := g.statement(s); err != nil {
@@ -228,11 +226,14 @@ func (g *grub) statement(s statement) error {
 }
 
 // expandAll are the words with the values of variables.
-func (g *grub) expandAll(list []word) (out []string) {
+func (g *grub) expandAll(list []word) (out []string, err error) {
 	for _, w := range list {
 		out = append(out, g.expand(w)...)
+		if g.values < 0 {
+			return nil, fmt.Errorf("the values of variables become more than %d MiB", maxValues>>20)
+		}
 	}
-	return out
+	return out, nil
 }
 
 func (g *grub) expand(w word) (out []string) {
@@ -242,6 +243,9 @@ func (g *grub) expand(w word) (out []string) {
 		value := p.text
 		if p.variable {
 			value = g.value(p.text)
+			if g.values -= len(value); g.values < 0 {
+				return nil
+			}
 		}
 		if !p.variable || p.quoted {
 			text.WriteString(value)
@@ -287,9 +291,9 @@ func (g *grub) value(name string) string {
 
 // call runs one command.
 func (g *grub) call(s statement) error {
-	argv := g.expandAll(s.words)
-	if len(argv) == 0 {
-		return nil
+	argv, err := g.expandAll(s.words)
+	if err != nil || len(argv) == 0 {
+		return err
 	}
 	name, args := argv[0], argv[1:]
 	if name == "menuentry" || name == "submenu" {
@@ -573,7 +577,7 @@ func (g *grub) source(args []string) error {
 	if err != nil {
 		return err
 	}
-	script, err := parseGRUB(string(text))
+	script, err := g.parse(string(text))
 	if err == nil {
 		err = g.run(script)
 	}

@@ -57,11 +57,13 @@ type parser struct {
 	line  int
 	next  token // looked ahead
 	depth int
+	left  *int  // words that there may still be
 	err   error // the first
 }
 
-func parseGRUB(text string) ([]statement, error) {
-	p := &parser{text: text, line: 1}
+// parse reads a script.
+func (d *disk) parse(text string) ([]statement, error) {
+	p := &parser{text: text, line: 1, left: &d.words}
 	p.advance()
 	list := p.list()
 	if p.err == nil && p.next.mark != 0 {
@@ -101,6 +103,10 @@ func (p *parser) advance() {
 			p.at++
 			return
 		default:
+			if *p.left--; *p.left < 0 {
+				p.fail("more than %d words", maxWords)
+				return
+			}
 			p.next = token{line: p.line, mark: 'w'}
 			p.next.word = p.word()
 			return
@@ -156,6 +162,7 @@ func (p *parser) word() (w word) {
 				break
 			}
 			end()
+			*p.left-- // parts count as words do
 			w = append(w, part{text: name, variable: true})
 			p.at += length
 		default:
@@ -184,6 +191,7 @@ func (p *parser) quotation() (w word) {
 			p.at += 2
 		case c == '$':
 			if name, length := variable(p.text[p.at:]); length > 0 {
+				*p.left-- // parts count as words do
 				w = append(w, part{text: text.String(), quoted: true}, part{text: name, variable: true, quoted: true})
 				text.Reset()
 				p.at += length

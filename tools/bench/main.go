@@ -47,6 +47,7 @@ var sections = []struct {
 	{"swift", measureSwift},
 	{"medium", measureMedium},
 	{"direct", measureDirect},
+	{"kexec", measureKexec},
 }
 
 // bench is one run.
