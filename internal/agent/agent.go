@@ -51,10 +51,11 @@ const (
 	powerDelay    = 30 * time.Second  // after an error, so that people can read it
 	failedDelay   = 10 * time.Second  // after a failed deploy
 	cyclePatience = 120 * time.Second // for the conductor to power cycle the machine
+	kexecDelay    = time.Second       // for the answer: what a card has not sent yet it forgets then
 )
 
 // Init is the whole life of the deploy ramdisk. It must be process 1 and does not return: it
-// powers the machine off or restarts it.
+// powers the machine off, restarts it, or starts the kernel that was loaded.
 func Init() {
 	power := powerOff
 	defer func() {
@@ -67,10 +68,12 @@ func Init() {
 	prepareProcess()
 	end, err := life(context.Background())
 	switch {
-	case err == nil:
-	case end == kexec: // the conductor believes that it is under way
-		say("%v; going on", err)
-	default:
+	case end == kexec:
+		if err != nil { // the conductor believes that it is under way
+			say("%v; going on", err)
+		}
+		time.Sleep(kexecDelay)
+	case err != nil:
 		say("error: %v", err)
 		say("powering off in %s", powerDelay)
 		time.Sleep(powerDelay)

@@ -85,6 +85,21 @@ func afterWriting(ctx context.Context, l *lab.Lab, m *sim.Machine) (time.Duratio
 	if err := group.Wait(); err != nil {
 		return 0, err
 	}
+	// The instance may be there before its conductor knows that the agent is gone.
+	c, err := l.Client()
+	if err != nil {
+		return 0, err
+	}
+	for state := ""; state != "active"; time.Sleep(100 * time.Millisecond) {
+		n, err := c.Node(ctx, spec.Name)
+		if err == nil && n.LastError != "" {
+			err = errors.New(n.LastError)
+		}
+		if err != nil {
+			return 0, fmt.Errorf("wait for the node to be active: %w", err)
+		}
+		state = n.ProvisionState
+	}
 	entries, err := journalOf(ctx, l, spec.Name)
 	if err != nil {
 		return 0, err

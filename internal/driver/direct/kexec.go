@@ -28,6 +28,8 @@ const (
 
 const (
 	defaultLeaving = 30 * time.Second
+	// executeWithin is how long an agent has to flush the disk and to say that it starts another kernel.
+	executeWithin = 20 * time.Second
 	// leavingPause is between two looks whether it is gone, each of which takes leavingAsk at most.
 	leavingPause = 200 * time.Millisecond
 	leavingAsk   = 2 * time.Second
@@ -118,7 +120,9 @@ func (d *Deploy) goOn(ctx context.Context, t *driver.Task) (bool, error) {
 	if err := t.Allowed(); err != nil {
 		return false, err
 	}
-	if _, err = agent.Run(ctx, executeCommand, ingot.Object{}); err == nil {
+	told, cancel := context.WithTimeout(ctx, executeWithin)
+	defer cancel()
+	if _, err = agent.Run(told, executeCommand, ingot.Object{}); err == nil {
 		err = d.gone(ctx, agent)
 	}
 	if ctx.Err() != nil {
