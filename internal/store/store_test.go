@@ -95,7 +95,7 @@ func fullNode() *ingot.Node {
 			ISO:     ingot.ISO{File: ingot.File{SHA256: "ab", Name: "ipa.iso", Size: 9}, URL: "http://site/ipa.iso"},
 			Target: &ingot.ISCSITarget{Address: "10.0.0.2", Port: 3260, IQN: "iqn.x", LUN: 1,
 				Username: "u", Password: "chapsecret"},
-			Completed: true, Written: true, NeedsLoader: true, Boots: 2,
+			Completed: true, Written: true, Kexec: ingot.KexecLoaded, NeedsLoader: true, Boots: 2,
 			BootedAt: time.Date(2026, 8, 1, 2, 3, 4, 5000, time.UTC),
 			Agent: &ingot.Agent{Token: "agentsecret", OnMedium: true, URL: "https://10.0.0.2:9999",
 				CA: "PEM", Version: "1.0", HeardAt: time.Date(2026, 8, 1, 2, 3, 5, 0, time.UTC), Done: 9},
