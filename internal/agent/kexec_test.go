@@ -92,26 +92,26 @@ func TestWhatIsNotLoadedIsTold(t *testing.T) {
 	t.Parallel()
 	whole := bootable(t)
 	for name, c := range map[string]struct {
-		agent agent.Agent
+		agent *agent.Agent
 		want  string
 	}{
-		"no kernel": {agent.Agent{Volumes: []bootentry.Volume{files(t, map[string]string{"etc/fstab": ""})}},
+		"no kernel": {&agent.Agent{Volumes: []bootentry.Volume{files(t, map[string]string{"etc/fstab": ""})}},
 			"no configuration of GRUB, systemd-boot or SYSLINUX on test1"},
-		"a file system that is not known": {agent.Agent{Unread: []string{"test1 (btrfs)"}},
+		"a file system that is not known": {&agent.Agent{Unread: []string{"test1 (btrfs)"}},
 			"no file system that can be read; not read: test1 (btrfs)"},
-		"an encrypted root": {agent.Agent{Volumes: []bootentry.Volume{files(t, map[string]string{
+		"an encrypted root": {&agent.Agent{Volumes: []bootentry.Volume{files(t, map[string]string{
 			"EFI/BOOT/grub.cfg": "search --fs-uuid --set=root 42\nlinux /vmlinuz\nboot\n",
 			"grub/grub.cfg":     "search --fs-uuid --set=root 42\nlinux /vmlinuz\nboot\n"})}, Unread: []string{"test2 (crypto_LUKS)"}},
 			`"42", which is searched for by uuid; not read: test2 (crypto_LUKS)`},
-		"a kernel that is refused": {agent.Agent{Volumes: []bootentry.Volume{whole}, Refuse: unix.EKEYREJECTED},
+		"a kernel that is refused": {&agent.Agent{Volumes: []bootentry.Volume{whole}, Refuse: unix.EKEYREJECTED},
 			"the kernel of the ramdisk does not take test1:/vmlinuz: key was rejected by service"},
-		"too little memory": {agent.Agent{Volumes: []bootentry.Volume{whole}, Free: 21},
+		"too little memory": {&agent.Agent{Volumes: []bootentry.Volume{whole}, Free: 21},
 			"test1:/initrd: it has 0 MiB; with what is loaded already there is room for 0"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			a := newAPI(t)
-			one := commission(t, a, &c.agent, 8)
+			one := commission(t, a, c.agent, 8)
 			data := newImage(1, 4)
 			one.write(imageInfo(data, publish(t, data)), nil)
 			r := one.run("kexec.load", map[string]any{}, true)

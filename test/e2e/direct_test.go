@@ -136,6 +136,7 @@ func TestDirectByVirtualMedia(t *testing.T) {
 // A machine goes on into what was written: nobody switches it, and its firmware does not run again, for a start of that
 // is another process here.
 func TestADeploymentGoesOnByKexec(t *testing.T) {
+	t.Parallel()
 	l, m := start(t, sim.MachineSpec{Firmware: sim.BIOS})
 	enroll(t, l, m)
 	directly(t, l, m)
@@ -143,10 +144,10 @@ func TestADeploymentGoesOnByKexec(t *testing.T) {
 	baremetal(t, l, "node", "set", name, "--driver-info", "deploy_kexec=true")
 	baremetal(t, l, "node", "deploy", name)
 	await(t, l, m, "wait call-back")
-	before := processes(t, name)
+	before := processes(t, m)
 	await(t, l, m, "active")
 	deployed(t, l, m)
-	if after := processes(t, name); len(before) != 1 || !slices.Equal(after, before) {
+	if after := processes(t, m); len(before) != 1 || !slices.Equal(after, before) {
 		t.Errorf("machine %s ran as %q and runs as %q", name, before, after)
 	}
 	console, err := os.ReadFile(m.Console().Path())
@@ -173,7 +174,7 @@ func TestADeploymentGoesOnByKexec(t *testing.T) {
 }
 
 // processes are the identifiers of the processes that a machine runs as.
-func processes(t *testing.T, name string) (pids []string) {
+func processes(t *testing.T, m *sim.Machine) (pids []string) {
 	t.Helper()
 	all, err := filepath.Glob("/proc/[0-9]*/cmdline")
 	if err != nil {
@@ -182,7 +183,7 @@ func processes(t *testing.T, name string) (pids []string) {
 	for _, path := range all {
 		line, err := os.ReadFile(path)
 		if err == nil && strings.HasPrefix(string(line), "qemu-system-x86_64\x00") &&
-			strings.Contains(string(line), "\x00-name\x00"+name+"\x00") && strings.Contains(string(line), buildDir(t, "e2e")) {
+			strings.Contains(string(line), m.DiskPath()) {
 			pids = append(pids, filepath.Base(filepath.Dir(path)))
 		}
 	}
