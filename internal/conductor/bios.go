@@ -73,10 +73,11 @@ func (t *task) biosSteps(ctx context.Context, asked []ingot.Step) ([]ingot.Step,
 }
 
 // noPassword refuses those among the settings that are wanted: they cannot be read back, so nobody would know whether
-// one has become so, and a step is kept and shown.
+// one has become so, and a step is kept and shown. Where a BMC does not tell what a setting is, its name does.
 func noPassword(now []ingot.BIOSSetting, want map[string]any) error {
 	for _, s := range now {
-		if _, wanted := want[s.Name]; wanted && s.Type == "Password" {
+		secret := s.Type == "Password" || s.Type == "" && strings.Contains(s.Name, "Password")
+		if _, wanted := want[s.Name]; wanted && secret {
 			return ingot.Errorf(ingot.Invalid, "BIOS setting %s is a password, which no deploy step can change; set it "+
 				"at the machine", s.Name)
 		}

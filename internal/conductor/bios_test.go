@@ -242,10 +242,14 @@ func TestDeployStepsThatCannotBeRunAreRefused(t *testing.T) {
 	c, _ := w.start()
 	w.enrollBMC(c, s, "available")
 	w.enroll(c, "fake", "available")
+	if err := w.store.SaveBIOS(t.Context(), w.node("n1"), []ingot.BIOSSetting{{Name: "AdminPassword"}}); err != nil {
+		t.Fatal(err)
+	}
 	for name, step := range map[string]ingot.Step{
 		"another":        {Interface: "bios", Name: "update", Priority: 1},
 		"not of the API": {Interface: "deploy", Name: "tear_down", Priority: 1},
 		"no settings":    apply(1),
+		"a password":     apply(1, "AdminPassword", "x"),
 		"twice":          apply(1, "a", "b", "a", "c"),
 		"an object":      apply(1, "a", ingot.Object{}),
 		"no value":       {Interface: "bios", Name: "apply_configuration", Args: ingot.Object{"settings": []any{ingot.Object{"name": "a"}}}},

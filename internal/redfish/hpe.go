@@ -92,6 +92,7 @@ func (b *BIOS) decodeHPE(body []byte) {
 	if b.flat = b.Settings.Object.ID != ""; !b.flat {
 		return
 	}
+	b.Registry = "" // has the form of its time, too, which is not read
 	b.Attributes = map[string]any{}
 	for name, v := range all {
 		if !strings.Contains(name, "@") && !slices.Contains(hpeOwn, name) {

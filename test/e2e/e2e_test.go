@@ -56,7 +56,7 @@ var places struct {
 }
 
 // place takes the first free directory. The same ones are used by every run, so what a killed run has
-// left there is found and removed by the next.
+// left there is found and removed by the next that has as many machines at once.
 func place(t *testing.T) string {
 	t.Helper()
 	places.Lock()
@@ -281,7 +281,7 @@ func await(t *testing.T, l *lab.Lab, m *sim.Machine, sign string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for {
+	for ; ; time.Sleep(20 * time.Millisecond) {
 		n, err := c.Node(ctx, m.Spec().Name)
 		if err != nil {
 			t.Fatal(err)

@@ -79,15 +79,16 @@ func (m *Management) SetBootMode(ctx context.Context, t *driver.Task, mode strin
 		return ingot.Errorf(ingot.Invalid, "Invalid boot mode %s specified; supported: uefi, bios.", mode)
 	}
 	return m.f.change(ctx, t, "set the boot mode", func(ctx context.Context, s machine) error {
-		if now, err := s.c.Mode(ctx, s.System); err != nil || now == want {
+		now, err := s.c.Mode(ctx, s.System)
+		if err != nil || now == want {
 			return err
 		}
-		err := s.c.SetMode(ctx, s.System, want)
+		err = s.c.SetMode(ctx, s.System, want)
 		var refused *redfish.StatusError
 		switch {
 		case !errors.As(err, &refused) || !refused.Picky():
 			return err
-		case !s.Boot.KnowsMode():
+		case !s.Boot.KnowsMode() && now == "":
 			return ingot.Errorf(ingot.Invalid, "the BMC knows no boot modes: %w (%w)", driver.ErrUnsupported, refused)
 		}
 		return s.hint(refused)
@@ -108,10 +109,6 @@ func (m *Management) SetSecureBoot(ctx context.Context, t *driver.Task, on bool)
 	what := map[bool]string{true: "switch Secure Boot on", false: "switch Secure Boot off"}[on]
 	return m.f.change(ctx, t, what, func(ctx context.Context, s machine) error {
 		b, err := s.c.SecureBoot(ctx, s.System)
-		var mode string
-		if err == nil && on {
-			mode, err = s.mode(ctx)
-		}
 		switch {
 		case err != nil:
 			return err
@@ -119,7 +116,9 @@ func (m *Management) SetSecureBoot(ctx context.Context, t *driver.Task, on bool)
 			return ingot.Errorf(ingot.Invalid, "the BMC tells of no Secure Boot: %w", driver.ErrUnsupported)
 		case *b.Enable == on:
 			return nil
-		case on && mode == driver.BIOS:
+		}
+		// One that does not tell its mode refuses by itself what does not go with it.
+		if mode, _ := s.mode(ctx); on && mode == driver.BIOS {
 			return ingot.Errorf(ingot.Conflict, "the machine boots as a BIOS, and Secure Boot is one of UEFI; set its "+
 				"boot mode first: baremetal node boot mode set %s uefi", t.Node.UUID)
 		}

@@ -101,9 +101,11 @@ func TestWhatABMCDoesNotTakeIsTold(t *testing.T) {
 			want: "and the machine is on; switch it off, and try again"},
 		"on, Secure Boot": {q: sim.Quirks{FirmwareNeedsOff: true}, on: true, do: toSecure(true),
 			want: "and the machine is on; switch it off, and try again"},
-		"none":     {q: sim.Quirks{NoSecureBoot: true}, do: toSecure(true), want: "tells of no Secure Boot", unsupported: true},
-		"as BIOS":  {o: sim.Options{Mode: sim.Legacy}, do: toSecure(true), want: "baremetal node boot mode set"},
-		"to BIOS":  {o: sim.Options{SecureBoot: true}, do: toMode("bios"), want: "PropertyValueConflict"},
+		"none":    {q: sim.Quirks{NoSecureBoot: true}, do: toSecure(true), want: "tells of no Secure Boot", unsupported: true},
+		"as BIOS": {o: sim.Options{Mode: sim.Legacy}, do: toSecure(true), want: "baremetal node boot mode set"},
+		"to BIOS": {o: sim.Options{SecureBoot: true}, do: toMode("bios"), want: "PropertyValueConflict"},
+		"iLO 4, on": {o: sim.Options{Model: sim.ILO4}, q: sim.Quirks{FirmwareNeedsOff: true}, on: true, do: toMode("bios"),
+			want: "and the machine is on; switch it off, and try again"},
 		"no modes": {o: sim.Options{Model: sim.ILO4}, q: sim.Quirks{NoBIOS: true}, do: toMode("uefi"), want: "knows no boot modes", unsupported: true},
 		"no word":  {do: toMode("efi"), want: "supported: uefi, bios"},
 	} {
@@ -184,6 +186,11 @@ func TestTheSettingsOfAnILO4(t *testing.T) {
 	factory := now()
 	if len(factory) != 8 || factory["BootMode"] != "Uefi" || factory["ProcVirtualization"] != "Enabled" {
 		t.Fatalf("%v", factory)
+	}
+	for _, r := range s.Requests() {
+		if strings.Contains(r.Path, "Registries") {
+			t.Errorf("%s was read", r.Path)
+		}
 	}
 	for range 2 {
 		if err := f.BIOS().Apply(t.Context(), tk, map[string]any{"ProcVirtualization": "Disabled",

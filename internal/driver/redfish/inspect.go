@@ -31,8 +31,10 @@ func (i *Inspect) Inspect(ctx context.Context, t *driver.Task) (found ingot.Inve
 			return err
 		}
 		found = inventory(inv)
-		found.Boot.Mode, err = m.mode(ctx)
-		return err
+		if found.Boot.Mode, err = m.mode(ctx); err != nil {
+			t.Log.Debug("boot mode not read", "error", err)
+		}
+		return nil
 	})
 	if err != nil {
 		return ingot.Inventory{}, err
