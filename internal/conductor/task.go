@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"strings"
+	"sync"
 	"time"
 
 	"ingot/internal/driver"
@@ -39,8 +40,9 @@ type task struct {
 	// work is the context of what is done with the reservation; it ends with the lease under which
 	// the node was reserved.
 	work context.Context
-	// attempt marks entries also after the node has dropped its Attempt.
-	attempt string
+	// attempt marks entries also after the node has dropped its Attempt. Steps have several goroutines that add some.
+	noting  sync.Mutex
+	attempt string // guarded by noting
 	// intent and powered are the boot intent and the power state on record.
 	intent  ingot.BootIntent
 	powered ingot.PowerState
@@ -166,11 +168,13 @@ func (t *task) note(e ingot.Entry) { t.c.o.Journal.Add(t.entry(e)) }
 
 // entry is e as an entry of the node's journal.
 func (t *task) entry(e ingot.Entry) ingot.Entry {
-	e.Node = t.node.UUID
+	e.Node, e.Time = t.node.UUID, t.c.o.Store.Now()
+	t.noting.Lock()
 	if t.node.Attempt != nil {
 		t.attempt = t.node.Attempt.ID
 	}
-	e.Attempt, e.Time = t.attempt, t.c.o.Store.Now()
+	e.Attempt = t.attempt
+	t.noting.Unlock()
 	if e.Level == "" {
 		e.Level = ingot.LevelInfo
 	}

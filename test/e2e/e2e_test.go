@@ -48,6 +48,9 @@ func requirements(t *testing.T) {
 // files is held by whoever makes files that tests share: kernel, ramdisk and images.
 var files sync.Mutex
 
+// found are those of installations, by the directory of the cache; guarded by files.
+var found = map[string]lab.Files{}
+
 // places are the directories of installations that run now, by number. Most tests wait rather than
 // work, so several run at once (go test -parallel), each with an installation of its own.
 var places struct {
@@ -91,9 +94,7 @@ func startWith(t *testing.T, spec sim.MachineSpec, o lab.Options) (*lab.Lab, *si
 	spec.Name = "metal-1"
 	o.Dir, o.Binary, o.Progress = place(t), path, testWriter{t}
 	o.Machines = []sim.MachineSpec{spec}
-	files.Lock()
-	l, err := lab.Start(t.Context(), o)
-	files.Unlock()
+	l, err := begin(t, o)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -107,6 +108,24 @@ func startWith(t *testing.T, spec sim.MachineSpec, o lab.Options) (*lab.Lab, *si
 		}
 	})
 	return l, l.Machine(spec.Name)
+}
+
+// begin starts an installation with the kernel, the ramdisk and the image of the ones before it, which take
+// seconds to find.
+func begin(t *testing.T, o lab.Options) (*lab.Lab, error) {
+	t.Helper()
+	files.Lock()
+	if known, ok := found[o.Cache]; ok {
+		files.Unlock()
+		o.Files = &known
+		return lab.Start(t.Context(), o)
+	}
+	defer files.Unlock()
+	l, err := lab.Start(t.Context(), o)
+	if err == nil {
+		found[o.Cache] = l.Files
+	}
+	return l, err
 }
 
 // buildDir is a directory below build/.
