@@ -34,7 +34,7 @@ long: build ## all tests of all packages
 	$(RACE) -shuffle=on -timeout 30m $$(go list ./... | grep -v /test/)
 
 e2e: build ## whole deploys: QEMU machines, the baremetal client, BIOS and UEFI, faults
-	$(RACE) -count=1 -timeout 40m -v ./test/...
+	$(RACE) -count=1 -timeout 50m -v ./test/...
 
 soak: build ## 50 drills: servers die at random while machines boot, a seed each; half an hour
 	$(RACE) -count=1 -timeout 3h -v -run TestS0_2_MachinesArrive ./test/e2e -args -drills 50 \

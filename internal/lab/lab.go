@@ -51,6 +51,8 @@ type Options struct {
 	BootRoot string
 	// ServiceAddress has the servers take turns with an address of the machines' network.
 	ServiceAddress bool
+	// Settings are more of the server's configuration, by the names of its environment: INGOT_IPXE_USE_SWIFT.
+	Settings map[string]string
 	// CallbackTimeout is the server's deploy_callback_timeout; default five minutes.
 	CallbackTimeout time.Duration
 	// BootRetry is its boot_retry_timeout; default ten minutes, so that a slow machine is let alone.
@@ -163,7 +165,7 @@ func (l *Lab) addServers(ctx context.Context, o Options) error {
 	if o.Conductors <= 1 {
 		l.Servers = []*Server{{
 			Host: "lab", space: l.Namespace, link: l.Bridge(), addr: l.Addr(), binary: o.Binary,
-			dir: filepath.Join(o.Dir, "server"),
+			dir: filepath.Join(o.Dir, "server"), settings: o.Settings,
 		}}
 	}
 	for i := 1; o.Conductors > 1 && i <= o.Conductors; i++ {
@@ -179,7 +181,7 @@ func (l *Lab) addServers(ctx context.Context, o Options) error {
 		name := fmt.Sprintf("conductor-%d", i)
 		l.Servers = append(l.Servers, &Server{
 			Host: name, space: h.Namespace, machine: h, link: sim.HostInterface, addr: h.Addr(),
-			binary: o.Binary, dir: filepath.Join(o.Dir, name),
+			binary: o.Binary, dir: filepath.Join(o.Dir, name), settings: o.Settings,
 		})
 	}
 	l.Server = l.Servers[0]

@@ -75,15 +75,16 @@ type Server struct {
 	// Host is the name of its conductor.
 	Host string
 
-	space   *sim.Namespace
-	machine *sim.Host  // that it runs on; nil where the machines are
-	link    string     // towards the machines
-	addr    netip.Addr // of that
-	binary  string
-	dir     string
-	cmd     *exec.Cmd
-	done    chan struct{}
-	err     error // of the process; set before done is closed
+	space    *sim.Namespace
+	machine  *sim.Host  // that it runs on; nil where the machines are
+	link     string     // towards the machines
+	addr     netip.Addr // of that
+	binary   string
+	dir      string
+	settings map[string]string // of its environment
+	cmd      *exec.Cmd
+	done     chan struct{}
+	err      error // of the process; set before done is closed
 }
 
 // Client returns a client of its API.
@@ -199,7 +200,10 @@ func (s *Server) Start(ctx context.Context) error {
 	// The server ends by Stop or Kill, not by the context: a cancelled test or demo still wants
 	// an orderly end.
 	cmd := s.space.Command(context.WithoutCancel(ctx), s.binary, "serve", "--config", s.config())
-	cmd.Stdout, cmd.Stderr = log, log
+	cmd.Stdout, cmd.Stderr, cmd.Env = log, log, cmd.Environ()
+	for name, value := range s.settings {
+		cmd.Env = append(cmd.Env, name+"="+value)
+	}
 	// A group of its own: an interrupt typed at the terminal is for this process alone.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if err := cmd.Start(); err != nil {

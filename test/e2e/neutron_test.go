@@ -31,17 +31,15 @@ import (
 // the port what Neutron's agent tells it: the boot program, and for iPXE the machine's script at a
 // conductor (S0.11) in place of boot.ipxe.
 func TestS1_5_AMachineBootsByNeutronsDHCP(t *testing.T) {
+	t.Parallel()
 	requirements(t)
 	c := openstack.Start(t, openstack.Want{Services: "neutron"})
-	for name, value := range map[string]string{
-		"INGOT_CONDUCTOR_ENABLED_NETWORK_INTERFACES": "flat",
-		"INGOT_NEUTRON_AUTH_TYPE":                    "none",
-		"INGOT_NEUTRON_ENDPOINT_OVERRIDE":            c.Neutron,
-	} {
-		t.Setenv(name, value)
-	}
 	l, m := startWith(t, sim.MachineSpec{Firmware: sim.UEFI, NICROM: sim.NoROM},
-		lab.Options{Cache: buildDir(t, "cache"), DHCPMode: "off"})
+		lab.Options{Cache: buildDir(t, "cache"), DHCPMode: "off", Settings: map[string]string{
+			"INGOT_CONDUCTOR_ENABLED_NETWORK_INTERFACES": "flat",
+			"INGOT_NEUTRON_AUTH_TYPE":                    "none",
+			"INGOT_NEUTRON_ENDPOINT_OVERRIDE":            c.Neutron,
+		}})
 	forward(t, l, c.Neutron)
 	a := newAgent(t, l, c.Neutron)
 	vif := a.port(t)

@@ -41,22 +41,20 @@ func deployStored(t *testing.T, l *lab.Lab, m *sim.Machine, store string) {
 
 // The BMC reads the medium from Swift, by a temporary URL.
 func TestS3_6_AMachineIsDeployedByMediaInSwift(t *testing.T) {
+	t.Parallel()
 	requirements(t)
 	c := openstack.Start(t, openstack.Want{Services: "swift,glance", Keystone: true})
 	swift, err := url.Parse(c.Swift)
 	if err != nil {
 		t.Fatal(err)
 	}
-	for name, value := range map[string]string{
+	l, m := startWith(t, mediaSpec, lab.Options{Cache: buildDir(t, "cache"), Settings: map[string]string{
 		"INGOT_KEYSTONE_AUTHTOKEN_AUTH_URL": c.Keystone, "INGOT_KEYSTONE_AUTHTOKEN_USERNAME": "ironic",
 		"INGOT_KEYSTONE_AUTHTOKEN_PASSWORD": c.Password, "INGOT_KEYSTONE_AUTHTOKEN_PROJECT_NAME": "service",
 		"INGOT_REDFISH_USE_SWIFT": "true",
 		// BMCs reach it at the bridge.
 		"INGOT_GLANCE_SWIFT_ENDPOINT_URL": "http://10.77.0.1:" + swift.Port(),
-	} {
-		t.Setenv(name, value)
-	}
-	l, m := start(t, mediaSpec)
+	}})
 	for _, service := range []string{c.Keystone, c.Swift} {
 		forward(t, l, service)
 	}
@@ -65,15 +63,15 @@ func TestS3_6_AMachineIsDeployedByMediaInSwift(t *testing.T) {
 
 // The BMC reads the medium from the site's own web server, below the root that ingot writes to.
 func TestS3_7_AMachineIsDeployedByMediaOfTheSitesWebServer(t *testing.T) {
+	t.Parallel()
 	requirements(t)
 	root := buildDir(t, "www")
 	if err := os.MkdirAll(root, 0o755); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(root) })
-	t.Setenv("INGOT_DEPLOY_HTTP_SERVER_URL", "http://10.77.0.1:8090")
-	t.Setenv("INGOT_DEPLOY_HTTP_SERVER_ROOT", root)
-	l, m := start(t, mediaSpec)
+	l, m := startWith(t, mediaSpec, lab.Options{Cache: buildDir(t, "cache"), Settings: map[string]string{
+		"INGOT_DEPLOY_HTTP_SERVER_URL": "http://10.77.0.1:8090", "INGOT_DEPLOY_HTTP_SERVER_ROOT": root}})
 	webServer(t, l, root)
 	deployStored(t, l, m, "http_root: "+root)
 	if left, err := filepath.Glob(filepath.Join(root, "redfish", "*")); err != nil || len(left) > 0 {
