@@ -31,6 +31,7 @@ type BMCOptions struct {
 type BMCs struct {
 	BMCOptions
 	turns *turns
+	brief time.Duration // see Brief; 0 is not
 }
 
 // turns are whose turn it is at which BMC.
@@ -52,9 +53,19 @@ func NewBMCs(o BMCOptions) *BMCs {
 
 // For is the same BMCs with another Timeout, for one that is known to be slow.
 func (b *BMCs) For(timeout time.Duration) *BMCs {
-	o := b.BMCOptions
-	o.Timeout = timeout
-	return &BMCs{BMCOptions: o, turns: b.turns}
+	other := *b
+	if other.Timeout = timeout; b.brief > 0 {
+		other.Timeout = min(timeout, b.brief/4)
+	}
+	return &other
+}
+
+// Brief is the same BMCs, for what can be left for another time: a turn takes no longer than limit, in which one silent
+// answer leaves time for others, and what fails is not tried again.
+func (b *BMCs) Brief(limit time.Duration) *BMCs {
+	other := *b
+	other.brief = limit
+	return other.For(b.Timeout)
 }
 
 // Patience is for how many times BMCOptions.Timeout an operation goes on with a BMC that is not there:
@@ -79,6 +90,11 @@ func (b *BMCs) Ask(ctx context.Context, t *Task, address string,
 		return err
 	}
 	defer done()
+	if b.brief > 0 {
+		ctx, cancel := context.WithTimeout(ctx, b.brief)
+		defer cancel()
+		return try(ctx, func() {}).Err
+	}
 	again, allowed := inSteps(t.Node), b.Timeout
 	if again {
 		allowed *= Patience

@@ -19,50 +19,45 @@ type chassisBody struct {
 }
 
 // chassis reads all of a chassis, the newer ways first.
-func (r *sensorReader) chassis(ctx context.Context, at link) error {
+func (r *sensorReader) chassis(ctx context.Context, at link) {
 	if len(r.kinds) == 1 && r.wants(DriveHealth) {
-		return nil
+		return
 	}
-	body, ok, err := readPart[chassisBody](ctx, r, at)
+	body, ok := readPart[chassisBody](ctx, r, at)
 	if !ok {
-		return err
+		return
 	}
 	r.owner, r.told = clip(cmp.Or(string(body.ID), path.Base(resource(at.ID)))), map[quantity]bool{}
-	for _, read := range []func(context.Context, chassisBody) error{
+	for _, read := range []func(context.Context, chassisBody){
 		r.thermalSubsystem, r.powerSubsystem, r.environment, r.thermal, r.power, r.sensors} {
-		if err := read(ctx, body); err != nil {
-			return err
-		}
+		read(ctx, body)
 	}
-	return nil
 }
 
 // thermalSubsystem reads the fans and the temperatures (ThermalSubsystem, Fan and ThermalMetrics schema).
-func (r *sensorReader) thermalSubsystem(ctx context.Context, from chassisBody) error {
+func (r *sensorReader) thermalSubsystem(ctx context.Context, from chassisBody) {
 	if !r.wants(Temperature) && !r.wants(Fan) {
-		return nil
+		return
 	}
-	body, ok, err := readPart[struct {
+	body, ok := readPart[struct {
 		Fans    link `json:"Fans"`
 		Metrics link `json:"ThermalMetrics"`
 	}](ctx, r, from.ThermalSubsystem)
 	if !ok {
-		return err
+		return
 	}
 	if r.wants(Fan) {
-		if err := readParts(ctx, r, body.Fans, r.fan); err != nil {
-			return err
-		}
+		readParts(ctx, r, body.Fans, r.fan)
 	}
 	if !r.wants(Temperature) {
-		return nil
+		return
 	}
-	metrics, _, err := readPart[thermalMetrics](ctx, r, body.Metrics)
+	metrics, _ := readPart[thermalMetrics](ctx, r, body.Metrics)
 	for _, t := range metrics.Temperatures {
 		r.told[temperatures] = r.told[temperatures] || t.Reading.told
-		r.addExcerpt(Temperature, part{Name: t.Device, Context: t.Context}, Celsius, t.excerpt, absoluteZero)
+		r.addExcerpt(Temperature, part{ID: cmp.Or(sensorID(t.Source), "ThermalMetrics/"+t.Device), Name: t.Device,
+			Context: t.Context}, Celsius, t.excerpt, absoluteZero)
 	}
-	return err
 }
 
 type thermalMetrics struct {
@@ -82,29 +77,24 @@ type fanBody struct {
 }
 
 // fan reads a fan; its speed is in revolutions where that is told.
-func (r *sensorReader) fan(_ string, f fanBody) error {
+func (r *sensorReader) fan(_ string, f fanBody) {
 	unit, e := Percent, f.Speed.excerpt
 	if f.Speed.RPM.told {
 		unit, e.Reading = RPM, f.Speed.RPM
 	}
 	r.told[fanSpeeds] = r.told[fanSpeeds] || e.Reading.told
-	f.ID = cmp.Or(f.ID, f.Name)
-	r.addExcerpt(Fan, f.part, unit, e, 0)
-	return nil
+	r.addExcerpt(Fan, f.in("Fans"), unit, e, 0)
 }
 
 // powerSubsystem reads the power supplies (PowerSubsystem, PowerSupply and PowerSupplyMetrics schema).
-func (r *sensorReader) powerSubsystem(ctx context.Context, from chassisBody) error {
-	if !r.wants(Power) && !r.wants(Voltage) {
-		return nil
+func (r *sensorReader) powerSubsystem(ctx context.Context, from chassisBody) {
+	if !r.wants(PowerUse) && !r.wants(Voltage) {
+		return
 	}
-	body, ok, err := readPart[struct {
+	body, _ := readPart[struct {
 		Supplies link `json:"PowerSupplies"`
 	}](ctx, r, from.PowerSubsystem)
-	if !ok {
-		return err
-	}
-	return readParts(ctx, r, body.Supplies, func(_ string, s supplyBody) error { return r.supply(ctx, s) })
+	readParts(ctx, r, body.Supplies, func(_ string, s supplyBody) { r.supply(ctx, s) })
 }
 
 type supplyBody struct {
@@ -112,38 +102,39 @@ type supplyBody struct {
 	Metrics link `json:"Metrics"`
 }
 
-func (r *sensorReader) supply(ctx context.Context, s supplyBody) error {
-	if !s.there() {
-		return nil
+type supplyMetrics struct {
+	Output excerpt `json:"OutputPowerWatts"`
+	Input  excerpt `json:"InputPowerWatts"`
+	Volts  excerpt `json:"InputVoltage"`
+}
+
+func (r *sensorReader) supply(ctx context.Context, s supplyBody) {
+	var m supplyMetrics
+	s.part, s.Context = s.in("PowerSupplies"), PowerSupply
+	if s.there() {
+		m, _ = readPart[supplyMetrics](ctx, r, s.Metrics)
+		r.told[supplies] = true
 	}
-	m, _, err := readPart[struct {
-		Output excerpt `json:"OutputPowerWatts"`
-		Input  excerpt `json:"InputPowerWatts"`
-		Volts  excerpt `json:"InputVoltage"`
-	}](ctx, r, s.Metrics)
-	r.told[supplies] = true
-	s.Context = PowerSupply
 	watts := m.Output
 	if !watts.Reading.told {
 		watts = m.Input
 	}
-	r.addExcerpt(Power, s.part, Watt, watts, 0)
+	r.addExcerpt(PowerUse, s.part, Watt, watts, 0)
 	s.Status.Health = ""
 	r.addExcerpt(Voltage, s.part, Volt, m.Volts, -maxReading)
-	return err
 }
 
 // environment reads what the chassis consumes (EnvironmentMetrics schema).
-func (r *sensorReader) environment(ctx context.Context, from chassisBody) error {
-	if !r.wants(Power) {
-		return nil
+func (r *sensorReader) environment(ctx context.Context, from chassisBody) {
+	if !r.wants(PowerUse) {
+		return
 	}
-	body, _, err := readPart[struct {
+	body, _ := readPart[struct {
 		Watts excerpt `json:"PowerWatts"`
 	}](ctx, r, from.EnvironmentMetrics)
 	r.told[consumption] = body.Watts.Reading.told
-	r.addExcerpt(Power, part{Name: "PowerWatts", Context: "Chassis"}, Watt, body.Watts, 0)
-	return err
+	r.addExcerpt(PowerUse, part{ID: cmp.Or(sensorID(body.Watts.Source), "EnvironmentMetrics/PowerWatts"),
+		Name: "PowerWatts", Context: "Chassis"}, Watt, body.Watts, 0)
 }
 
 type thermalBody struct {
@@ -163,16 +154,17 @@ type thermalBody struct {
 }
 
 // thermal reads the predecessor of ThermalSubsystem (Thermal schema).
-func (r *sensorReader) thermal(ctx context.Context, from chassisBody) error {
+func (r *sensorReader) thermal(ctx context.Context, from chassisBody) {
 	needTemperatures, needFans := r.lacks(Temperature, temperatures), r.lacks(Fan, fanSpeeds)
 	if !needTemperatures && !needFans {
-		return nil
+		return
 	}
-	body, _, err := readPart[thermalBody](ctx, r, from.Thermal)
+	healthTold := r.told[fanHealth] // by the same fans, with other IDs
+	body, _ := readPart[thermalBody](ctx, r, from.Thermal)
 	for _, t := range body.Temperatures {
 		if needTemperatures {
 			r.told[temperatures] = r.told[temperatures] || t.Reading.told
-			r.add(Temperature, t.part, Celsius, t.Reading.pointer(absoluteZero))
+			r.add(Temperature, t.in("Temperatures"), Celsius, t.Reading.pointer(absoluteZero))
 		}
 	}
 	for _, f := range body.Fans {
@@ -188,9 +180,11 @@ func (r *sensorReader) thermal(ctx context.Context, from chassisBody) error {
 		}
 		r.told[fanSpeeds] = r.told[fanSpeeds] || f.Reading.told
 		f.Name = cmp.Or(f.Name, f.FanName)
-		r.add(Fan, f.part, unit, f.Reading.pointer(0))
+		if healthTold {
+			f.Status.Health = ""
+		}
+		r.add(Fan, f.in("Fans"), unit, f.Reading.pointer(0))
 	}
-	return err
 }
 
 type powerBody struct {
@@ -213,26 +207,28 @@ type powerBody struct {
 }
 
 // power reads the predecessor of PowerSubsystem (Power schema).
-func (r *sensorReader) power(ctx context.Context, from chassisBody) error {
-	needSupplies, needTotal := !r.told[supplies] && (r.wants(Power) || r.wants(Voltage)), r.lacks(Power, consumption)
+func (r *sensorReader) power(ctx context.Context, from chassisBody) {
+	needSupplies, needTotal := !r.told[supplies] && (r.wants(PowerUse) || r.wants(Voltage)), r.lacks(PowerUse, consumption)
 	needVoltages := r.lacks(Voltage, voltages)
 	if !needSupplies && !needTotal && !needVoltages {
-		return nil
+		return
 	}
-	body, _, err := readPart[powerBody](ctx, r, from.Power)
+	body, _ := readPart[powerBody](ctx, r, from.Power)
 	if needTotal {
-		for _, c := range body.Control {
+		for i, c := range body.Control {
 			r.told[consumption] = r.told[consumption] || c.Watts.told
-			c.Name, c.Context = cmp.Or(c.Name, "PowerControl"), cmp.Or(c.Context, "Chassis")
-			r.add(Power, c.part, Watt, c.Watts.pointer(0))
+			if c.Name = cmp.Or(c.Name, "PowerControl"); i == 0 { // the others are parts of it
+				c.Context = cmp.Or(c.Context, "Chassis")
+			}
+			r.add(PowerUse, c.in("PowerControl"), Watt, c.Watts.pointer(0))
 		}
 	}
 	for _, v := range body.Voltages {
 		r.told[voltages] = r.told[voltages] || v.Reading.told
-		r.add(Voltage, v.part, Volt, v.Reading.pointer(-maxReading))
+		r.add(Voltage, v.in("Voltages"), Volt, v.Reading.pointer(-maxReading))
 	}
 	if !needSupplies {
-		return err
+		return
 	}
 	for _, s := range body.Supplies {
 		watts := s.Output
@@ -242,12 +238,11 @@ func (r *sensorReader) power(ctx context.Context, from chassisBody) error {
 			}
 		}
 		r.told[supplies] = r.told[supplies] || s.there()
-		s.Context = PowerSupply
-		r.add(Power, s.part, Watt, watts.pointer(0))
+		s.part, s.Context = s.in("PowerSupplies"), PowerSupply
+		r.add(PowerUse, s.part, Watt, watts.pointer(0))
 		s.Status.Health = ""
 		r.add(Voltage, s.part, Volt, s.Voltage.pointer(-maxReading))
 	}
-	return err
 }
 
 type sensorBody struct {
@@ -266,62 +261,64 @@ var measured = map[word]struct {
 }{
 	"Temperature": {Temperature, temperatures, Celsius, absoluteZero},
 	"Rotational":  {Fan, fanSpeeds, RPM, 0},
-	"Power":       {Power, consumption, Watt, 0},
+	"Power":       {PowerUse, consumption, Watt, 0},
 	"Voltage":     {Voltage, voltages, Volt, -maxReading},
 }
 
-// sensors reads the single sensors of a chassis, one request each, for what it told in no other way.
-func (r *sensorReader) sensors(ctx context.Context, from chassisBody) error {
+// sensors reads the single sensors of a chassis, one request each, for what it told in no other way. That is too much
+// for voltages alone, which may not be among them, unless somebody asked for voltages.
+func (r *sensorReader) sensors(ctx context.Context, from chassisBody) {
 	need := map[quantity]bool{}
 	for _, m := range measured {
 		if r.lacks(m.kind, m.told) {
 			need[m.told] = true
 		}
 	}
-	if len(need) == 0 {
-		return nil
+	if len(need) == 0 || r.unasked && len(need) == 1 && need[voltages] {
+		return
 	}
-	return readParts(ctx, r, from.Sensors, func(at string, s sensorBody) error {
+	healthTold := r.told[fanHealth]
+	readParts(ctx, r, from.Sensors, func(at string, s sensorBody) {
 		m, known := measured[s.Type]
 		if !known || !need[m.told] {
-			return nil
+			return
 		}
 		r.read[at] = true
-		s.ID = cmp.Or(s.ID, word(path.Base(at)))
+		if m.kind == Fan && healthTold {
+			s.Status.Health = ""
+		}
+		s.ID = sensorID(word(at))
 		r.add(m.kind, s.part, m.unit, s.Reading.pointer(m.least))
-		return nil
 	})
 }
 
 // drives reads the health of the drives of all controllers; of BMCs without the Storage resource what SimpleStorage
 // tells.
-func (r *sensorReader) drives(ctx context.Context, s *System) error {
+func (r *sensorReader) drives(ctx context.Context, s *System) {
 	if !r.wants(DriveHealth) {
-		return nil
+		return
 	}
 	r.owner = clip(path.Base(strings.TrimRight(s.Path, "/")))
 	before := len(r.out.All)
-	err := readParts(ctx, r, s.Storage, func(_ string, k struct {
+	readParts(ctx, r, s.Storage, func(_ string, k struct {
 		ID     word   `json:"Id"`
 		Drives []link `json:"Drives"`
-	}) error {
-		return readEach(ctx, r, k.Drives, func(at string, d part) error {
+	}) {
+		readEach(ctx, r, k.Drives, func(at string, d part) {
 			d.ID = word(path.Join(string(k.ID), cmp.Or(string(d.ID), path.Base(at))))
 			r.add(DriveHealth, d, "", nil)
-			return nil
 		})
 	})
-	if err != nil || len(r.out.All) > before {
-		return err
+	if len(r.out.All) > before {
+		return
 	}
-	return readParts(ctx, r, s.SimpleStorage, func(_ string, k struct {
+	readParts(ctx, r, s.SimpleStorage, func(_ string, k struct {
 		ID      word   `json:"Id"`
 		Devices []part `json:"Devices"`
-	}) error {
+	}) {
 		for _, d := range k.Devices {
 			d.ID = word(path.Join(string(k.ID), string(d.Name)))
 			r.add(DriveHealth, d, "", nil)
 		}
-		return nil
 	})
 }

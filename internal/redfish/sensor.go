@@ -20,13 +20,13 @@ type Kind string
 const (
 	Temperature Kind = "Temperature"
 	Fan         Kind = "Fan"
-	Power       Kind = "Power"
+	PowerUse    Kind = "Power"
 	Voltage     Kind = "Voltage"
 	DriveHealth Kind = "Drive"
 )
 
 // Kinds are all kinds.
-var Kinds = []Kind{Temperature, Fan, Power, Voltage, DriveHealth}
+var Kinds = []Kind{Temperature, Fan, PowerUse, Voltage, DriveHealth}
 
 // Units of readings.
 const (
@@ -43,7 +43,8 @@ const PowerSupply = "PowerSupply"
 // Reading is what a sensor, or a part with a health, told at one moment.
 type Reading struct {
 	Kind Kind
-	// ID is no other reading's of this kind on this machine: ID@CHASSIS, or ID@SYSTEM.
+	// ID is no other reading's of this kind on this machine, and the same whether or not others have a value:
+	// ARRAY/MEMBER@CHASSIS, or CONTROLLER/DRIVE@SYSTEM.
 	ID   string
 	Name string
 	// Context is the place (PhysicalContext): CPU, Intake, SystemBoard...; "" if it is not told.
@@ -58,7 +59,8 @@ type Reading struct {
 // Readings are those of one machine.
 type Readings struct {
 	All []Reading
-	// Cut tells that there is more: the bounds of Sensors were reached, or the time was up.
+	// Cut tells that there is more: the bounds of Sensors were reached, the time was up, or a resource could not be
+	// read now.
 	Cut bool
 }
 
@@ -66,6 +68,10 @@ const (
 	// maxSensors bounds the readings of a machine, and maxSensorReads the requests for them.
 	maxSensors     = 256
 	maxSensorReads = 128
+	// maxSensorParts bounds what may be a reading.
+	maxSensorParts = 1024
+	// maxStrikes is how many resources may be silent or busy until the others are not asked for any more.
+	maxStrikes = 2
 	// maxChassis bounds the chassis of a machine.
 	maxChassis = 8
 	// maxSensorText bounds the texts of a reading, in bytes.
@@ -75,12 +81,13 @@ const (
 // Sensors reads the sensors of a system's chassis and the health of its drives, those of some kinds; nil is all.
 // What a chassis tells by ThermalSubsystem, PowerSubsystem and EnvironmentMetrics is not read from Thermal and Power,
 // their predecessors, nor what it tells by any of those from its collection of Sensors. What a BMC does not have,
-// refuses, or tells in words that cannot be is left out; if it refuses all that is the error. A BMC that is lost
-// or busy is an error, too. What was read before the end of ctx is returned.
+// refuses, or tells in words that cannot be is left out, and so is what it is silent or busy about, the second time
+// with all that would come after it. If nothing was read what went wrong first is the error. What was read before the
+// end of ctx is returned.
 func (c *Client) Sensors(ctx context.Context, s *System, kinds []Kind) (Readings, error) {
 	r := &sensorReader{c: c, kinds: kinds, left: maxSensorReads, read: map[string]bool{}, taken: map[string]bool{}}
 	if kinds == nil {
-		r.kinds = Kinds
+		r.kinds, r.unasked = Kinds, true
 	}
 	for i, l := range s.Links.Chassis {
 		if i == maxChassis {
@@ -91,15 +98,11 @@ func (c *Client) Sensors(ctx context.Context, s *System, kinds []Kind) (Readings
 			continue
 		}
 		r.read[resource(l.ID)] = true
-		if err := r.chassis(ctx, l); err != nil {
-			return Readings{}, err
-		}
+		r.chassis(ctx, l)
 	}
-	if err := r.drives(ctx, s); err != nil {
-		return Readings{}, err
-	}
-	if len(r.out.All) == 0 && r.refused != nil {
-		return Readings{}, r.refused
+	r.drives(ctx, s)
+	if len(r.out.All) == 0 && r.failed != nil {
+		return Readings{}, r.failed
 	}
 	return r.out, nil
 }
@@ -108,14 +111,17 @@ func (c *Client) Sensors(ctx context.Context, s *System, kinds []Kind) (Readings
 type sensorReader struct {
 	c     *Client
 	kinds []Kind
-	left  int // requests
-	out   Readings
+	// unasked tells that kinds are all because nobody named any.
+	unasked bool
+	left    int // requests
+	strikes int // resources that were silent or busy
+	out     Readings
 	// owner is the last part of IDs, told what the chassis has told.
 	owner string
 	told  map[quantity]bool
 	// read are the resources that were read, or that others have repeated; taken the IDs, with their kind.
 	read, taken map[string]bool
-	refused     error // the first one
+	failed      error // the first one
 }
 
 // quantity is something of which a chassis tells in one way, and by older ones, too.
@@ -124,6 +130,7 @@ type quantity string
 const (
 	temperatures quantity = "temperatures"
 	fanSpeeds    quantity = "fan speeds"
+	fanHealth    quantity = "health of fans"
 	supplies     quantity = "power supplies"
 	consumption  quantity = "power consumption"
 	voltages     quantity = "voltages"
@@ -152,7 +159,7 @@ func (n *number) UnmarshalJSON(text []byte) error {
 	return nil
 }
 
-// pointer is the value, nil if there is none, or none above least.
+// pointer is the value; nil if there is none, or if it is below least.
 func (n number) pointer(least float64) *float64 {
 	if !n.is || n.value < least {
 		return nil
@@ -205,27 +212,45 @@ func (p part) there() bool { return p.Status.State != "Absent" && p.Status.State
 // resource is a path to compare with others: some write a slash at the end, and some do not.
 func resource(at string) string { return strings.TrimRight(location(at), "/") }
 
-// add keeps a reading; one with neither value nor health is none.
+// in is the part with an ID that says which array or collection it is in: members of two may have one number.
+func (p part) in(array word) part {
+	p.ID, p.MemberID = array+"/"+cmp.Or(p.MemberID, p.ID, p.Name), ""
+	return p
+}
+
+// add keeps a reading; one with neither value nor health is none, and has an ID nevertheless, as it may be one later.
 func (r *sensorReader) add(k Kind, p part, unit string, value *float64) {
+	if !r.wants(k) {
+		return
+	}
+	if len(r.out.All) == maxSensors || len(r.taken) == maxSensorParts {
+		r.out.Cut = true
+		return
+	}
+	id := r.identify(k, p)
 	health := string(p.Status.Health)
 	if !slices.Contains([]string{"OK", "Warning", "Critical"}, health) {
 		health = ""
 	}
-	if !r.wants(k) || !p.there() || value == nil && health == "" {
+	if !p.there() || value == nil && health == "" {
 		return
 	}
-	if len(r.out.All) == maxSensors {
-		r.out.Cut = true
-		return
+	if k == Fan && health != "" {
+		r.told[fanHealth] = true
 	}
-	id := clip(cmp.Or(string(p.MemberID), string(p.ID), string(p.Name)))
-	for base, n := id, 0; id == "" || r.taken[string(k)+id+"@"+r.owner]; n++ {
+	r.out.All = append(r.out.All, Reading{Kind: k, ID: id, Name: clip(string(p.Name)), Context: clip(string(p.Context)),
+		Value: value, Unit: unit, Health: health})
+}
+
+// identify gives a part an ID that no other has.
+func (r *sensorReader) identify(k Kind, p part) string {
+	id := clip(string(p.ID))
+	for base, n := id, 0; r.taken[string(k)+id+"@"+r.owner]; n++ {
 		id = fmt.Sprintf("%s#%d", base, n)
 	}
 	id += "@" + r.owner
 	r.taken[string(k)+id] = true
-	r.out.All = append(r.out.All, Reading{Kind: k, ID: id, Name: clip(string(p.Name)), Context: clip(string(p.Context)),
-		Value: value, Unit: unit, Health: health})
+	return id
 }
 
 // clip is a text as it may stand in a log and beside many others. It is kept for long, and not with what it was cut
@@ -243,52 +268,63 @@ func (r *sensorReader) addExcerpt(k Kind, p part, unit string, e excerpt, least 
 	}
 	if source != "" {
 		r.read[source] = true
-		p.ID = cmp.Or(p.ID, word(path.Base(source)))
 	}
 	r.add(k, p, unit, e.Reading.pointer(least))
 }
 
+// sensorID is the ID of a sensor by its path; "" if that is not told.
+func sensorID(at word) word {
+	if source := resource(string(at)); source != "" {
+		return "Sensors/" + word(path.Base(source))
+	}
+	return ""
+}
+
 // readPart reads a resource; ok is false if there is none that can be read.
-func readPart[T any](ctx context.Context, r *sensorReader, from link) (v T, ok bool, err error) {
+func readPart[T any](ctx context.Context, r *sensorReader, from link) (v T, ok bool) {
 	at := location(from.ID)
 	if at == "" {
-		return v, false, nil
+		return v, false
 	}
-	if r.left == 0 || ctx.Err() != nil {
+	if r.left == 0 || r.strikes == maxStrikes || ctx.Err() != nil {
 		r.out.Cut = true
-		return v, false, nil
+		return v, false
 	}
 	r.left--
 	a, err := r.c.get(ctx, at)
-	var refused *StatusError
-	switch {
-	case err != nil && ctx.Err() != nil && len(r.out.All) > 0:
-		r.out.Cut = true
-		return v, false, nil
-	case errors.As(err, &refused) && !refused.Busy():
-		if r.refused == nil && !refused.Gone() {
-			r.refused = fmt.Errorf("read %s: %w", at, err)
-		}
-		return v, false, nil
-	case err != nil:
-		return v, false, fmt.Errorf("read %s: %w", at, err)
+	if err != nil {
+		r.miss(at, err)
+		return v, false
 	}
 	v, err = decode[T](a.body)
-	return v, err == nil, nil
+	return v, err == nil
+}
+
+// miss notes that a resource was not read.
+func (r *sensorReader) miss(at string, err error) {
+	var refused *StatusError
+	said := errors.As(err, &refused) && !refused.Busy()
+	if said && refused.Gone() {
+		return
+	}
+	if !said {
+		r.strikes++
+		r.out.Cut = true
+	}
+	if r.failed == nil {
+		r.failed = fmt.Errorf("read %s: %w", at, err)
+	}
 }
 
 // readParts reads the resources of a collection and calls fn with each.
-func readParts[T any](ctx context.Context, r *sensorReader, from link, fn func(at string, v T) error) error {
-	list, ok, err := readPart[struct {
+func readParts[T any](ctx context.Context, r *sensorReader, from link, fn func(at string, v T)) {
+	list, _ := readPart[struct {
 		Members []link `json:"Members"`
 	}](ctx, r, from)
-	if !ok {
-		return err
-	}
-	return readEach(ctx, r, list.Members, fn)
+	readEach(ctx, r, list.Members, fn)
 }
 
-func readEach[T any](ctx context.Context, r *sensorReader, links []link, fn func(at string, v T) error) error {
+func readEach[T any](ctx context.Context, r *sensorReader, links []link, fn func(at string, v T)) {
 	if len(links) > maxMembers {
 		links, r.out.Cut = links[:maxMembers], true
 	}
@@ -297,13 +333,8 @@ func readEach[T any](ctx context.Context, r *sensorReader, links []link, fn func
 		if r.read[at] {
 			continue
 		}
-		v, ok, err := readPart[T](ctx, r, l)
-		if err == nil && ok {
-			err = fn(at, v)
-		}
-		if err != nil {
-			return err
+		if v, ok := readPart[T](ctx, r, l); ok {
+			fn(at, v)
 		}
 	}
-	return nil
 }

@@ -42,27 +42,27 @@ func sensors(t *testing.T, c *redfish.Client, kinds ...redfish.Kind) redfish.Rea
 func TestSensorsOfASimulatedMachine(t *testing.T) {
 	t.Parallel()
 	want := map[bool]string{false: `Drive 1/1@1 | Disk 1 |  | - | OK
-Fan 0@1 | Fan 1 | SystemBoard | 5400 RPM | OK
-Fan 1@1 | Fan 2 | SystemBoard | 5280 RPM | Critical
-Power 0#0@1 | PSU 1 | PowerSupply | 96 W | OK
-Power 0@1 | Total | Chassis | 188 W | OK
-Power 1@1 | PSU 2 | PowerSupply | 92 W | Warning
-Temperature 0@1 | CPU 1 | CPU | 48 Cel | OK
-Temperature 1@1 | Inlet | Intake | 23.5 Cel | OK
-Voltage 0#0@1 | PSU 1 | PowerSupply | 230 V |
-Voltage 0@1 | +12 V | SystemBoard | 12.06 V | OK
-Voltage 1@1 | PSU 2 | PowerSupply | 229.5 V |`,
+Fan Fans/0@1 | Fan 1 | SystemBoard | 5400 RPM | OK
+Fan Fans/1@1 | Fan 2 | SystemBoard | 5280 RPM | Critical
+Power PowerControl/0@1 | Total | Chassis | 188 W | OK
+Power PowerSupplies/0@1 | PSU 1 | PowerSupply | 96 W | OK
+Power PowerSupplies/1@1 | PSU 2 | PowerSupply | 92 W | Warning
+Temperature Temperatures/0@1 | CPU 1 | CPU | 48 Cel | OK
+Temperature Temperatures/1@1 | Inlet | Intake | 23.5 Cel | OK
+Voltage PowerSupplies/0@1 | PSU 1 | PowerSupply | 230 V |
+Voltage PowerSupplies/1@1 | PSU 2 | PowerSupply | 229.5 V |
+Voltage Voltages/0@1 | +12 V | SystemBoard | 12.06 V | OK`,
 		true: `Drive 1/1@1 | Disk 1 |  | - | OK
-Fan 1@1 | Fan 1 | SystemBoard | 5400 RPM | OK
-Fan 2@1 | Fan 2 | SystemBoard | 5280 RPM | Critical
-Power 1@1 | PSU 1 | PowerSupply | 96 W | OK
-Power 2@1 | PSU 2 | PowerSupply | 92 W | Warning
-Power TotalPower@1 | PowerWatts | Chassis | 188 W |
-Temperature CPU1Temp@1 | CPU 1 | CPU | 48 Cel |
-Temperature InletTemp@1 | Inlet | Intake | 23.5 Cel |
-Voltage 1@1 | PSU 1 | PowerSupply | 230 V |
-Voltage 2@1 | PSU 2 | PowerSupply | 229.5 V |
-Voltage P12V@1 | +12 V | SystemBoard | 12.06 V | OK`}
+Fan Fans/1@1 | Fan 1 | SystemBoard | 5400 RPM | OK
+Fan Fans/2@1 | Fan 2 | SystemBoard | 5280 RPM | Critical
+Power PowerSupplies/1@1 | PSU 1 | PowerSupply | 96 W | OK
+Power PowerSupplies/2@1 | PSU 2 | PowerSupply | 92 W | Warning
+Power Sensors/TotalPower@1 | PowerWatts | Chassis | 188 W |
+Temperature Sensors/CPU1Temp@1 | CPU 1 | CPU | 48 Cel |
+Temperature Sensors/InletTemp@1 | Inlet | Intake | 23.5 Cel |
+Voltage PowerSupplies/1@1 | PSU 1 | PowerSupply | 230 V |
+Voltage PowerSupplies/2@1 | PSU 2 | PowerSupply | 229.5 V |
+Voltage Sensors/P12V@1 | +12 V | SystemBoard | 12.06 V | OK`}
 	for _, model := range []sim.Model{"", sim.ILO5} {
 		for subsystems, want := range want {
 			s, b, c := simulated(t, sim.Options{Model: model, DiskBytes: []int64{1 << 40}}, sim.Quirks{Subsystems: subsystems})
@@ -71,9 +71,18 @@ Voltage P12V@1 | +12 V | SystemBoard | 12.06 V | OK`}
 			}
 			s.SetPart("Fan 2", "Critical")
 			s.SetPart("PSU 2", "Warning")
-			got := sensors(t, c)
+			got := sensors(t, c, redfish.Kinds...)
 			if text := lines(got.All); text != want || got.Cut {
 				t.Errorf("model %q, subsystems %v, cut %v:\n%s", model, subsystems, got.Cut, text)
+			}
+			// It is the same part when it is off, whichever others have a value then.
+			if err := b.Switch(t.Context(), sim.ForceOff); err != nil {
+				t.Fatal(err)
+			}
+			for _, r := range sensors(t, c, redfish.Kinds...).All {
+				if !strings.Contains(want, fmt.Sprintf("%s %s | %s |", r.Kind, r.ID, r.Name)) {
+					t.Errorf("subsystems %v: a machine that is off has %+v", subsystems, r)
+				}
 			}
 		}
 	}
@@ -97,7 +106,7 @@ func TestSensorsOfAMachineThatIsOff(t *testing.T) {
 func TestOnlyTheSensorsThatAreWantedAreRead(t *testing.T) {
 	t.Parallel()
 	for kind, wants := range map[redfish.Kind]string{redfish.Temperature: "Thermal", redfish.Fan: "Thermal",
-		redfish.Power: "Power", redfish.Voltage: "Power", redfish.DriveHealth: "Storage"} {
+		redfish.PowerUse: "Power", redfish.Voltage: "Power", redfish.DriveHealth: "Storage"} {
 		for _, subsystems := range []bool{false, true} {
 			s, _, c := simulated(t, sim.Options{DiskBytes: []int64{1}}, sim.Quirks{Subsystems: subsystems})
 			got := sensors(t, c, kind)
@@ -157,11 +166,11 @@ func TestReadingsThatAreNoneAreLeftOut(t *testing.T) {
 			"Fans": {"MemberId": "0"}, "Redundancy": "none"}`),
 		"GET " + chassis + "/Power": text(404, ""),
 	})
-	want := `Temperature #0@1U |  |  | 11 Cel |
-Temperature #1@1U |  |  | 12 Cel |
-Temperature 1@1U | text |  | - | OK
-Temperature 5@1U | CPU 1 [31m` + strings.Repeat("x", 54) + ` | 7 | 0 Cel |
-Temperature no id@1U | no id |  | 10 Cel |`
+	want := `Temperature Temperatures/#2@1U |  |  | 11 Cel |
+Temperature Temperatures/#3@1U |  |  | 12 Cel |
+Temperature Temperatures/1@1U | text |  | - | OK
+Temperature Temperatures/5@1U | CPU 1 [31m` + strings.Repeat("x", 54) + ` | 7 | 0 Cel |
+Temperature Temperatures/no id@1U | no id |  | 10 Cel |`
 	if text := lines(got.All); text != want || err != nil {
 		t.Errorf("%v:\n%s", err, text)
 	}
@@ -170,10 +179,11 @@ Temperature no id@1U | no id |  | 10 Cel |`
 func TestWhatABMCDoesNotHaveOrRefusesIsLeftOut(t *testing.T) {
 	t.Parallel()
 	power := text(200, `{"PowerSupplies": [{"MemberId": "0", "LastPowerOutputWatts": 90, "Status": {"Health": "OK"}}],
-		"PowerControl": [{"PowerConsumedWatts": 120}], "Voltages": [{"MemberId": "9", "ReadingVolts": -12.1}]}`)
-	want := `Power 0@1U |  | PowerSupply | 90 W | OK
-Power PowerControl@1U | PowerControl | Chassis | 120 W |
-Voltage 9@1U |  |  | -12.1 V |`
+		"PowerControl": [{"PowerConsumedWatts": 120}, {"MemberId": "cpu", "PowerConsumedWatts": 40}], "Voltages": [{"MemberId": "9", "ReadingVolts": -12.1}]}`)
+	want := `Power PowerControl/PowerControl@1U | PowerControl | Chassis | 120 W |
+Power PowerControl/cpu@1U | PowerControl |  | 40 W |
+Power PowerSupplies/0@1U |  | PowerSupply | 90 W | OK
+Voltage Voltages/9@1U |  |  | -12.1 V |`
 	for name, thermal := range map[string]http.HandlerFunc{"gone": text(404, ""), "broken": text(500, "oops"),
 		"no JSON": text(200, "<html>"), "a list": text(200, "[1]"), "forbidden": text(403, errorBody)} {
 		got, _, err := of(t, map[string]http.HandlerFunc{"GET " + chassis + "/Power": power, "GET " + chassis + "/Thermal": thermal})
@@ -192,6 +202,40 @@ Voltage 9@1U |  |  | -12.1 V |`
 	}
 }
 
+// What a BMC cannot tell now costs it the others only if it happens twice, and these no more time.
+func TestAResourceThatHangsOrIsBusySpoilsNoOther(t *testing.T) {
+	t.Parallel()
+	busy := text(503, errorBody, "Retry-After", "60")
+	released := make(chan struct{})
+	hangs := func(_ http.ResponseWriter, r *http.Request) {
+		select {
+		case <-r.Context().Done():
+		case <-released:
+		}
+	}
+	t.Cleanup(func() { close(released) })
+	for name, bad := range map[string]http.HandlerFunc{"hangs": hangs, "busy": busy} {
+		at := func(what string) string { return `{"@odata.id": "` + chassis + what + `"}` }
+		got, _, err := of(t, map[string]http.HandlerFunc{"GET " + chassis + "/Thermal": bad,
+			"GET " + chassis + "/Power": text(200, `{"Voltages": [{"MemberId": "9", "ReadingVolts": 3}]}`)})
+		if text := lines(got.All); text != "Voltage Voltages/9@1U |  |  | 3 V |" || !got.Cut || err != nil {
+			t.Errorf("%s: cut %v, %v:\n%s", name, got.Cut, err, text)
+		}
+		got, b, err := of(t, map[string]http.HandlerFunc{
+			"GET " + chassis:          text(200, `{"Id": "1U", "Thermal": `+at("/T")+`, "Sensors": `+at("/S")+`}`),
+			"GET " + chassis + "/T":   text(200, `{"Temperatures": [{"MemberId": "0", "ReadingCelsius": 20}]}`),
+			"GET " + chassis + "/S":   text(200, `{"Members": [`+at("/S/0")+`, `+at("/S/1")+`, `+at("/S/2")+`]}`),
+			"GET " + chassis + "/S/0": bad, "GET " + chassis + "/S/1": bad,
+			"GET " + chassis + "/S/2": text(200, `{"ReadingType": "Voltage", "Reading": 1}`)})
+		if text := lines(got.All); text != "Temperature Temperatures/0@1U |  |  | 20 Cel |" || !got.Cut || err != nil {
+			t.Errorf("%s twice: cut %v, %v:\n%s", name, got.Cut, err, text)
+		}
+		if n := b.times("GET " + chassis + "/S/2"); n != 0 {
+			t.Errorf("%s twice: the next one was read", name)
+		}
+	}
+}
+
 func TestABMCThatIsBusyTellsNoSensors(t *testing.T) {
 	t.Parallel()
 	var refused *redfish.StatusError
@@ -201,7 +245,7 @@ func TestABMCThatIsBusyTellsNoSensors(t *testing.T) {
 	}
 	got, _, err := of(t, map[string]http.HandlerFunc{"GET " + chassis + "/Thermal": inTurn(text(503, "", "Retry-After", "0"),
 		text(200, `{"Fans": [{"FanName": "Fan A", "CurrentReading": 30, "Units": "Percent"}]}`))})
-	if text := lines(got.All); text != "Fan Fan A@1U | Fan A |  | 30 % |" || err != nil {
+	if text := lines(got.All); text != "Fan Fans/Fan A@1U | Fan A |  | 30 % |" || err != nil {
 		t.Errorf("%v:\n%s", err, text)
 	}
 }
@@ -235,15 +279,32 @@ func TestSensorsAreReadForWhatIsToldInNoOtherWay(t *testing.T) {
 		"GET " + chassis + "/S/temp": sensor("Temperature", 30),
 		"GET " + chassis + "/S/load": sensor("Percent", 3),
 	})
-	want := `Fan 0@1U | Fan 0 |  | - | OK
-Fan xRotational@1U | a |  | 7000 RPM | OK
-Temperature cpu@1U | CPU |  | 40 Cel |
-Voltage xVoltage@1U | a |  | 3.3 V | OK`
+	want := `Fan Fans/0@1U | Fan 0 |  | - | OK
+Fan Sensors/tach@1U | a |  | 7000 RPM |
+Temperature Sensors/cpu@1U | CPU |  | 40 Cel |
+Voltage Sensors/volt@1U | a |  | 3.3 V | OK`
 	if text := lines(got.All); text != want || err != nil {
 		t.Errorf("%v:\n%s", err, text)
 	}
 	if n := b.times("GET " + chassis + "/S/cpu"); n != 0 {
 		t.Errorf("read %d times", n)
+	}
+}
+
+// Dozens of requests for voltages that may not be there are for who wants to know them.
+func TestSingleSensorsAreNotReadForVoltagesUnasked(t *testing.T) {
+	t.Parallel()
+	for _, asked := range []bool{false, true} {
+		var kinds []redfish.Kind
+		if asked {
+			kinds = redfish.Kinds
+		}
+		s, _, c := simulated(t, sim.Options{}, sim.Quirks{Subsystems: true})
+		sensors(t, c, kinds...)
+		read := slices.ContainsFunc(s.Requests(), func(r sim.Request) bool { return strings.Contains(r.Path, "/Sensors") })
+		if read != asked {
+			t.Errorf("asked %v, read %v", asked, read)
+		}
 	}
 }
 
