@@ -248,6 +248,7 @@ func verify(ctx context.Context, t *task) error {
 	t.later(ingot.Entry{Source: "power", Text: "the machine is " + string(seen.Power)})
 	t.recordFirmware(seen)
 	t.recordHealth(seen)
+	delete(t.node.DriverInternalInfo, partsKey) // it may be another machine
 	t.cacheBIOS(ctx)
 	return nil
 }

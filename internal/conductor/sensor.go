@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -21,7 +22,7 @@ type SensorOptions struct {
 	Interval time.Duration
 	// Workers is how many machines are asked at once; 0 is 4.
 	Workers int
-	// Kinds are those of driver.SensorKinds that are read; nil is all.
+	// Kinds are those of readings (driver.Reading) that are read; nil is all.
 	Kinds []string
 	// Undeployed has machines without an instance asked, too.
 	Undeployed bool
@@ -29,37 +30,68 @@ type SensorOptions struct {
 
 const (
 	sensorWorkers = 4
-	// sensorTimeout bounds the reading of one machine's sensors, with the wait for the turn at its BMC. What was
-	// read of a slow one until then counts.
+	// sensorTimeout bounds the reading of one machine's sensors, with the wait for the turn at its BMC.
 	sensorTimeout = 2 * time.Minute
 	// sensorLives is for how many intervals a reading counts.
 	sensorLives = 3
 )
 
-// Sensed is what the sensors of a node's machine told last. It must not be changed.
+// Sensed is what the sensors of a node's machine told last.
 type Sensed struct {
-	Node, Name, Instance string // UUID, name and UUID; the last two may be ""
-	At                   time.Time
-	Readings             []driver.Reading
+	Node, Name, Instance string    // UUID, name and UUID; the last two may be ""
+	At                   time.Time // zero: they could not be read so far
+	// Readings are nil if they are too old. They must not be changed.
+	Readings []driver.Reading
 
 	node *ingot.Node // as much of it as tells whose it is
+	cut  bool        // there was more once, and the log has it
 }
 
 // sensed are the readings of the machines of this conductor. They are in memory only: whoever owns a node next reads
-// its sensors at once.
+// its sensors anew.
 type sensed struct {
-	mu    sync.Mutex         // guards nodes
-	nodes map[string]*Sensed // by UUID
+	mu    sync.Mutex        // guards nodes
+	nodes map[string]Sensed // by UUID
 }
 
-func (s *sensed) put(n *ingot.Node, all []driver.Reading) {
+// put keeps what was read of a node, and returns what was there before.
+func (s *sensed) put(n *ingot.Node, got driver.Readings) (before Sensed) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	before = s.nodes[n.UUID]
+	s.set(n, Sensed{At: time.Now(), Readings: got.All, cut: before.cut || got.Cut})
+	return before
+}
+
+// lost keeps that a node is to be read, and was not.
+func (s *sensed) lost(n *ingot.Node) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.set(n, s.nodes[n.UUID])
+}
+
+// set tells under what a node is now; the caller holds mu.
+func (s *sensed) set(n *ingot.Node, known Sensed) {
 	if s.nodes == nil {
-		s.nodes = map[string]*Sensed{}
+		s.nodes = map[string]Sensed{}
 	}
-	s.nodes[n.UUID] = &Sensed{Node: n.UUID, Name: n.Name, Instance: n.InstanceUUID, At: time.Now(), Readings: all,
-		node: &ingot.Node{UUID: n.UUID, Driver: n.Driver, ConductorGroup: n.ConductorGroup}}
+	known.Node, known.Name, known.Instance = n.UUID, n.Name, n.InstanceUUID
+	known.node = &ingot.Node{UUID: n.UUID, Driver: n.Driver, ConductorGroup: n.ConductorGroup}
+	s.nodes[n.UUID] = known
+}
+
+// update tells under what a node is now, or forgets it: one with another driver is another machine.
+func (s *sensed) update(n *ingot.Node, counts bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	known, is := s.nodes[n.UUID]
+	switch {
+	case !is:
+	case !counts, known.node.Driver != n.Driver:
+		delete(s.nodes, n.UUID)
+	default:
+		s.set(n, known)
+	}
 }
 
 // forget drops those of a node that is no more.
@@ -73,34 +105,31 @@ func (s *sensed) forget(uuid string) {
 func (s *sensed) since(uuid string) time.Time {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if known := s.nodes[uuid]; known != nil {
-		return known.At
-	}
-	return time.Time{}
+	return s.nodes[uuid].At
 }
 
-// keep drops those that do not count any more, and returns the others.
-func (s *sensed) keep(counts func(*Sensed) bool) (all []*Sensed) {
+// all returns them, in no order; the readings from before a time are dropped.
+func (s *sensed) all(oldest time.Time) (all []Sensed) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for uuid, known := range s.nodes {
-		if !counts(known) {
-			delete(s.nodes, uuid)
-			continue
+		if known.At.Before(oldest) {
+			known.Readings = nil
+			s.nodes[uuid] = known
 		}
 		all = append(all, known)
 	}
 	return all
 }
 
-// Sensors returns what the sensors of this conductor's machines told, as far as it is not too old.
-func (c *Conductor) Sensors() []*Sensed {
+// Sensors returns what the sensors of this conductor's machines told; those that could not be read for long, or never,
+// are there without readings.
+func (c *Conductor) Sensors() []Sensed {
 	if c.leaving.Load() || c.lease.check() != nil {
 		return nil // others may have its nodes
 	}
-	return c.sensed.keep(func(s *Sensed) bool {
-		return time.Since(s.At) < sensorLives*c.o.Sensors.Interval && c.owns(s.node)
-	})
+	all := c.sensed.all(time.Now().Add(-sensorLives * c.o.Sensors.Interval))
+	return slices.DeleteFunc(all, func(s Sensed) bool { return !c.owns(s.node) })
 }
 
 // readSensors reads the sensors of the machines that are due. Those that were read a moment ago are not: a conductor
@@ -108,28 +137,43 @@ func (c *Conductor) Sensors() []*Sensed {
 func (c *Conductor) readSensors(ctx context.Context) error {
 	var mu sync.Mutex // guards there
 	there := map[string]bool{}
-	no := false
+	no, begun, interval := false, time.Now(), c.o.Sensors.Interval
 	err := c.eachNodeBy(ctx, cmp.Or(c.o.Sensors.Workers, sensorWorkers), store.NodeFilter{Maintenance: &no},
 		func(n *ingot.Node) {
 			mu.Lock()
 			there[n.UUID] = true
 			mu.Unlock()
-			if c.senses(n) && time.Since(c.sensed.since(n.UUID)) > c.o.Sensors.Interval/2 {
+			c.sensed.update(n, c.senses(n))
+			if c.senses(n) && time.Since(c.sensed.since(n.UUID)) > interval/2 {
 				c.senseNode(ctx, n.UUID)
 			}
 		})
 	if err != nil {
 		return err
 	}
-	for _, s := range c.Sensors() {
-		if there[s.Node] {
-			continue
-		}
-		if _, err := c.o.Store.Node(ctx, s.Node); ingot.KindOf(err) == ingot.NotFound {
-			c.sensed.forget(s.Node)
+	for _, s := range c.sensed.all(time.Time{}) {
+		if !there[s.Node] {
+			c.recall(ctx, s.Node)
 		}
 	}
+	if took := time.Since(begun); took > interval {
+		c.o.Log.Warn("it takes longer to read all sensors than they are to be read again; set more [sensor_data] workers, "+
+			"or a longer interval", "took", took, "interval", interval)
+	}
 	return nil
+}
+
+// recall compares what is known of a node with its row, which it returns; nil if that could not be read.
+func (c *Conductor) recall(ctx context.Context, uuid string) *ingot.Node {
+	n, err := c.o.Store.Node(ctx, uuid)
+	if ingot.KindOf(err) == ingot.NotFound {
+		c.sensed.forget(uuid)
+	}
+	if err != nil {
+		return nil
+	}
+	c.sensed.update(n, c.senses(n) && c.owns(n))
+	return n
 }
 
 // senses tells whether the sensors of a node's machine are read. While a deployment goes on they are not: it needs
@@ -147,40 +191,42 @@ func (c *Conductor) senseNode(ctx context.Context, uuid string) {
 	if err != nil || !c.senses(n) {
 		return
 	}
-	all, err := c.askSensors(ctx, n)
-	if ctx.Err() != nil || errors.Is(err, driver.ErrUnsupported) {
+	got, err := c.askSensors(ctx, n)
+	switch {
+	case ctx.Err() != nil:
 		return
-	}
-	if err != nil {
-		c.o.Log.Warn("read sensors failed", "node", uuid, "error", err)
-		return
-	}
-	c.sensed.put(n, all)
-	// After that, so that a node that is deleted at this moment is forgotten here or by who deletes it.
-	n, err = c.o.Store.Node(ctx, uuid)
-	if ingot.KindOf(err) == ingot.NotFound {
+	case errors.Is(err, driver.ErrUnsupported):
 		c.sensed.forget(uuid)
+		return
+	case err != nil:
+		c.o.Log.Warn("read sensors failed", "node", uuid, "error", err)
+		c.sensed.lost(n)
+	default:
+		if before := c.sensed.put(n, got); got.Cut && !before.cut {
+			c.o.Log.Warn("not all sensors could be read; this is not told again", "node", uuid, "read", len(got.All))
+		}
 	}
-	if err != nil {
+	// After that, so that a node that is deleted at this moment is forgotten here or by who deletes it.
+	if n = c.recall(ctx, uuid); n == nil {
 		return
 	}
-	if _, news := partNews(n, all); len(news) > 0 {
-		c.change(ctx, n, func(t *task) { t.recordParts(all) })
+	if _, news := partNews(n, got.All); len(news) > 0 {
+		c.change(ctx, n, func(t *task) { t.recordParts(got.All) })
 	}
 }
 
 // askSensors asks the BMC; ErrUnsupported if the hardware type tells of no sensors.
-func (c *Conductor) askSensors(ctx context.Context, n *ingot.Node) ([]driver.Reading, error) {
+func (c *Conductor) askSensors(ctx context.Context, n *ingot.Node) (driver.Readings, error) {
 	t, err := c.newTask(ctx, n)
 	if err != nil {
-		return nil, err
+		return driver.Readings{}, err
 	}
 	if err := t.compose(); err != nil {
-		return nil, err
+		return driver.Readings{}, err
 	}
 	s, able := t.driver().Management.(driver.Sensors)
 	if !able {
-		return nil, driver.ErrUnsupported
+		return driver.Readings{}, driver.ErrUnsupported
 	}
 	ctx, cancel := context.WithTimeout(ctx, sensorTimeout)
 	defer cancel()

@@ -64,16 +64,20 @@ func given(names []name) name {
 	return name{}
 }
 
-// deprecated is a key that has a better name, and what it is set to; "" is not.
-type deprecated struct{ key, value, now string }
+// deprecated is a key that has a better name.
+type deprecated struct {
+	key string
+	set bool
+	now string
+}
 
 // Deprecated tells which keys that are set have a better name.
 func (c *Config) Deprecated() (warnings []string) {
 	for _, old := range append(c.oldSensorNames(),
-		deprecated{"[pxe] http_url", c.PXE.HTTPURL, "[deploy] http_url"},
-		deprecated{"[pxe] http_root", c.PXE.HTTPRoot, "[deploy] http_root"},
+		deprecated{"[pxe] http_url", c.PXE.HTTPURL != "", "[deploy] http_url"},
+		deprecated{"[pxe] http_root", c.PXE.HTTPRoot != "", "[deploy] http_root"},
 	) {
-		if old.value != "" {
+		if old.set {
 			warnings = append(warnings, fmt.Sprintf("%s is deprecated: write %s", old.key, old.now))
 		}
 	}

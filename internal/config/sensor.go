@@ -3,7 +3,6 @@ package config
 import (
 	"cmp"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 )
@@ -64,37 +63,50 @@ func sensorType(name string) string {
 	return ""
 }
 
-// oldSensorNames are the options of Ironic before 2023.2, with what they are set to; "" is not.
+// oldSensorNames are the options of Ironic before 2023.2.
 func (c *Config) oldSensorNames() []deprecated {
 	old := c.Conductor
-	words := map[bool]string{true: "true"}
-	number := func(n int) string { return strings.TrimLeft(strconv.Itoa(n), "0") }
 	return []deprecated{
-		{"[conductor] send_sensor_data", words[old.SendSensorData], "[sensor_data] send_sensor_data"},
-		{"[conductor] send_sensor_data_interval", number(int(old.SensorDataInterval)), "[sensor_data] interval"},
-		{"[conductor] send_sensor_data_workers", number(old.SensorDataWorkers), "[sensor_data] workers"},
-		{"[conductor] send_sensor_data_types", strings.Join(old.SensorDataTypes, ","), "[sensor_data] data_types"},
-		{"[conductor] send_sensor_data_for_undeployed_nodes", words[old.SensorDataUndeployed],
+		{"[conductor] send_sensor_data", old.SendSensorData, "[sensor_data] send_sensor_data"},
+		{"[conductor] send_sensor_data_interval", old.SensorDataInterval != 0, "[sensor_data] interval"},
+		{"[conductor] send_sensor_data_workers", old.SensorDataWorkers != 0, "[sensor_data] workers"},
+		{"[conductor] send_sensor_data_types", len(old.SensorDataTypes) > 0, "[sensor_data] data_types"},
+		{"[conductor] send_sensor_data_for_undeployed_nodes", old.SensorDataUndeployed,
 			"[sensor_data] enable_for_undeployed_nodes"},
 	}
 }
 
-// checkSensors looks at [sensor_data].
+// checkSensors looks at [sensor_data], and at the older names where they are set.
 func (c *Config) checkSensors(complain func(string, ...any)) {
-	s := c.Sensors()
-	if s.Interval < Duration(time.Second) {
-		complain("sensor_data.interval is %s; at least 1s", time.Duration(s.Interval))
-	}
-	if s.Workers < 1 {
-		complain("sensor_data.workers is %d; at least 1", s.Workers)
-	}
-	named := slices.Concat(c.SensorData.Types, c.Conductor.SensorDataTypes)
-	for _, name := range named {
-		if !strings.EqualFold(name, allTypes) && sensorType(name) == "" {
-			complain("sensor_data.data_types has %q; allowed: %s, or %s alone", name, strings.Join(sensorTypes, ", "), allTypes)
+	s, old := c.SensorData, c.Conductor
+	checkInterval := func(key string, d Duration) {
+		if d < Duration(time.Second) {
+			complain("%s is %s; at least 1s", key, time.Duration(d))
 		}
 	}
-	if len(named) == 0 {
+	checkWorkers := func(key string, n int) {
+		if n < 1 {
+			complain("%s is %d; at least 1", key, n)
+		}
+	}
+	checkTypes := func(key string, types []string) {
+		for _, name := range types {
+			if !strings.EqualFold(name, allTypes) && sensorType(name) == "" {
+				complain("%s has %q; allowed: %s, or %s alone", key, name, strings.Join(sensorTypes, ", "), allTypes)
+			}
+		}
+	}
+	checkInterval("sensor_data.interval", s.Interval)
+	if old.SensorDataInterval != 0 {
+		checkInterval("conductor.send_sensor_data_interval", old.SensorDataInterval)
+	}
+	checkWorkers("sensor_data.workers", s.Workers)
+	if old.SensorDataWorkers != 0 {
+		checkWorkers("conductor.send_sensor_data_workers", old.SensorDataWorkers)
+	}
+	checkTypes("sensor_data.data_types", s.Types)
+	checkTypes("conductor.send_sensor_data_types", old.SensorDataTypes)
+	if len(s.Types) == 0 {
 		complain("sensor_data.data_types is empty; write [%q], or set send_sensor_data to false", allTypes)
 	}
 }

@@ -66,7 +66,7 @@ func (s *server) handler() http.Handler {
 	operators := map[string]http.Handler{
 		"/healthcheck": http.HandlerFunc(s.health),
 		"/metrics": s.api.Restrict(policy.MetricsGet, promhttp.HandlerFor(s.metrics.registry,
-			promhttp.HandlerOpts{})),
+			promhttp.HandlerOpts{MaxRequestsInFlight: maxScrapes})),
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		h, found := operators[r.URL.Path]

@@ -23,6 +23,9 @@ const (
 	metricDropped  = "ingot_journal_dropped_total"
 )
 
+// maxScrapes is how many may ask for the metrics at once, others get a 503: an answer is long where there are many nodes.
+const maxScrapes = 4
+
 // metrics is what the process tells Prometheus.
 type metrics struct {
 	registry *prometheus.Registry

@@ -28,7 +28,7 @@ const (
 
 // metricStatus are 0 for OK and 1 for anything else.
 var metricStatus = map[string]string{driver.Fan: "baremetal_fan_status", driver.PowerUse: "baremetal_power_status",
-	driver.DiskHealth: "baremetal_drive_status"}
+	driver.DriveHealth: "baremetal_drive_status"}
 
 // metricValues are those of readings that are no temperatures, by unit.
 var metricValues = map[string]struct{ name, help string }{
@@ -58,54 +58,70 @@ func (*sensors) Describe(chan<- *prometheus.Desc) {}
 
 // Collect tells of all machines.
 func (s *sensors) Collect(ch chan<- prometheus.Metric) {
+	t := teller{ch, map[string]*prometheus.Desc{}}
 	for _, m := range s.conductor.Sensors() {
 		machine := labels{"node_name", m.Name, "node_uuid", m.Node, "instance_uuid", cmp.Or(m.Instance, m.Node)}
-		tell(ch, metricSensorsRead, "When sensors were read last, seconds since 1970.", machine, float64(m.At.Unix()))
+		read := 0.0
+		if !m.At.IsZero() {
+			read = float64(m.At.Unix())
+		}
+		t.tell(metricSensorsRead, "When sensors were read last, seconds since 1970; 0 is never.", machine, read)
 		for _, r := range m.Readings {
-			collectReading(ch, machine, r)
+			t.reading(machine, r)
 		}
 	}
 }
 
-func collectReading(ch chan<- prometheus.Metric, machine labels, r driver.Reading) {
+// teller tells of samples, at one time.
+type teller struct {
+	ch chan<- prometheus.Metric
+	// descs are by name: all samples of one have the same help and labels.
+	descs map[string]*prometheus.Desc
+}
+
+func (t teller) reading(machine labels, r driver.Reading) {
 	entity := r.Context
 	switch {
-	case r.Kind == driver.DiskHealth:
+	case r.Kind == driver.DriveHealth:
 		entity = "HDD" // as the exporter has it, of all drives
 	case r.Context == driver.PowerSupply && r.Kind == driver.PowerUse:
 		entity = "PSU"
 	}
 	part := slices.Concat(machine, labels{"entity_id", entity, "sensor_id", r.ID, "sensor_name", r.Name})
 	if r.Value != nil && r.Unit == driver.Celsius {
-		tell(ch, strings.Replace(metricTemperature, "%", place(r.Context), 1), "Temperature of a place.", part, *r.Value)
+		t.tell(strings.Replace(metricTemperature, "%", place(r.Context), 1), "Temperature of a place.", part, *r.Value)
 	}
 	if m, known := metricValues[r.Unit]; known && r.Value != nil {
-		tell(ch, m.name, m.help, part, *r.Value)
+		t.tell(m.name, m.help, part, *r.Value)
 	}
 	if r.Health == "" {
 		return
 	}
 	if name := metricStatus[r.Kind]; name != "" && (r.Kind != driver.PowerUse || entity == "PSU") {
-		tell(ch, name, "Health: 0 is OK, 1 is not.", part, min(healths[r.Health], 1))
+		t.tell(name, "Health: 0 is OK, 1 is not.", part, min(healths[r.Health], 1))
 	}
-	tell(ch, metricPartHealth, "Health: 0 is OK, 1 Warning, 2 Critical.", slices.Concat(part, labels{"kind", r.Kind}),
+	t.tell(metricPartHealth, "Health: 0 is OK, 1 Warning, 2 Critical.", slices.Concat(part, labels{"kind", r.Kind}),
 		healths[r.Health])
 }
 
 // labels are names and values in turn.
 type labels []string
 
-func tell(ch chan<- prometheus.Metric, name, help string, of labels, value float64) {
+func (t teller) tell(name, help string, of labels, value float64) {
 	var names, values []string
 	for i := 0; i < len(of); i += 2 {
 		names, values = append(names, of[i]), append(values, of[i+1])
 	}
-	desc := prometheus.NewDesc(name, help, names, nil)
+	desc := t.descs[name]
+	if desc == nil {
+		desc = prometheus.NewDesc(name, help, names, nil)
+		t.descs[name] = desc
+	}
 	m, err := prometheus.NewConstMetric(desc, prometheus.GaugeValue, value, values...)
 	if err != nil {
 		m = prometheus.NewInvalidMetric(desc, err)
 	}
-	ch <- m
+	t.ch <- m
 }
 
 // place is a context as it may stand in the name of a metric.

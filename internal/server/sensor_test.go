@@ -38,6 +38,7 @@ func TestOperatorsSeeSensors(t *testing.T) {
 			s := startWith(t, func(c *config.Config) {
 				c.SensorData.Send, c.SensorData.Undeployed = true, true
 				c.SensorData.Interval = config.Duration(time.Second)
+				c.SensorData.Types = []string{"Temperature", "Fan", "Power", "Voltage", "Drive"}
 			})
 			bmc, b := s.bmc(sim.Options{DiskBytes: []int64{1 << 40}})
 			bmc.SetQuirks(sim.Quirks{Subsystems: subsystems})
@@ -112,12 +113,13 @@ func TestSensorsAreNotReadUnasked(t *testing.T) {
 func TestEveryKindOfSensorCanBeConfigured(t *testing.T) {
 	t.Parallel()
 	file := t.TempDir() + "/ingot.toml"
-	text := `[sensor_data]` + "\n" + `data_types = ["` + strings.Join(driver.SensorKinds, `", "`) + `"]`
+	kinds := []string{driver.Temperature, driver.Fan, driver.PowerUse, driver.Voltage, driver.DriveHealth}
+	text := `[sensor_data]` + "\n" + `data_types = ["` + strings.Join(kinds, `", "`) + `"]`
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	c, err := config.Load(file, nil)
-	if err != nil || !slices.Equal(c.Sensors().Types, driver.SensorKinds) {
+	if err != nil || !slices.Equal(c.Sensors().Types, kinds) {
 		t.Errorf("%v, %v", c.Sensors().Types, err)
 	}
 }
