@@ -69,7 +69,7 @@ const (
 	maxSensors     = 256
 	maxSensorReads = 128
 	// maxSensorParts bounds what may be a reading.
-	maxSensorParts = 1024
+	maxSensorParts = 512
 	// maxStrikes is how many resources may be silent or busy until the others are not asked for any more.
 	maxStrikes = 2
 	// maxChassis bounds the chassis of a machine.
