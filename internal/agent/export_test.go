@@ -180,3 +180,14 @@ func (a *Agent) Syncs() int { a.mu.Lock(); defer a.mu.Unlock(); return a.syncs }
 func ReadFloppy(sys, dev string) (string, error) { return readFloppy(sys, dev) }
 
 func WithFloppy(ctx context.Context, line string) (string, error) { return withFloppy(ctx, line) }
+
+// MountReadOnly mounts a file system of a device at dir, as kexec does, and returns what undoes that.
+func MountReadOnly(device, dir, kind, options string) (undo func() error, err error) {
+	m, err := mountReadOnly(device, dir, kind, options)
+	return m.undo, err
+}
+
+// ReadableAs is how a kind of file system is mounted.
+func ReadableAs(kind string) (name, options string) {
+	return readable[kind].kind, readable[kind].options
+}

@@ -7,15 +7,12 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
-	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
 
 	"ingot/internal/agent/command"
 	"ingot/internal/bootentry"
-	"ingot/internal/disk"
 )
 
 // The commands kexec.load and kexec.execute are ours: the machine goes on into what was written without a start of its
@@ -23,11 +20,6 @@ import (
 // the disk is changed. The second one is told when everything else is done that comes before a restart.
 
 const (
-	// laterModulesFile lists the modules of file systems, as modulesFile does others. They are loaded when a file
-	// system is read, if ever.
-	laterModulesFile = "/etc/modules.kexec"
-	// volumesDir is where file systems of the disk are mounted.
-	volumesDir = "/volumes"
 	kexecError = "KexecError"
 
 	maxKernel    = 256 << 20
@@ -36,14 +28,6 @@ const (
 	// twice while it takes them, and several initramfs are put together before.
 	memoryShare = 3
 )
-
-// volumes are the file systems of a disk.
-type volumes struct {
-	read []bootentry.Volume
-	// unread are the partitions that are not, and why, for people.
-	unread []string
-	undo   func()
-}
 
 // loadKernel has the kernel keep what the boot loader of the written disk would start by default.
 func (s *service) loadKernel(context.Context, json.RawMessage, *command.Job) (any, error) {
@@ -200,123 +184,4 @@ func loadKernelFile(kernel, initramfs *os.File, args string) error {
 		return fmt.Errorf("%w (with Secure Boot it has to be signed by whom the ramdisk's kernel believes)", err)
 	}
 	return err
-}
-
-// readable is how file systems are mounted that are read: nothing is written, also not what a journal has.
-var readable = map[string]struct{ kind, options string }{
-	"ext": {"ext4", "noload,errors=continue"}, "xfs": {"xfs", "norecovery"}, "vfat": {"vfat", ""},
-}
-
-// headSize is where Identify has found everything that it knows.
-const headSize = 0x10050
-
-// mountVolumes mounts the file systems on the partitions of a disk.
-func mountVolumes(name string) (v volumes, err error) {
-	if err := hush(func() error { return loadModules(laterModulesFile) }); err != nil {
-		say("%v; going on without", err)
-	}
-	parts, err := readPartitions(name)
-	if err != nil {
-		return v, err
-	}
-	var mounted []*os.Root
-	v.undo = func() {
-		for _, files := range slices.Backward(mounted) {
-			dir := files.Name()
-			if err := errors.Join(files.Close(), unix.Unmount(dir, unix.MNT_DETACH)); err != nil {
-				say("unmount %s: %v; going on", dir, err)
-			}
-		}
-	}
-	for _, part := range parts {
-		found, why := identify("/dev/" + part)
-		if why != "" {
-			v.unread = append(v.unread, part+" ("+why+")")
-			continue
-		}
-		dir, how := filepath.Join(volumesDir, part), readable[found.Kind]
-		files, err := mountReadOnly("/dev/"+part, dir, how.kind, how.options)
-		if err != nil {
-			v.unread = append(v.unread, fmt.Sprintf("%s (%v)", part, err))
-			continue
-		}
-		mounted = append(mounted, files)
-		v.read = append(v.read, bootentry.Volume{Name: part, UUID: found.UUID, Files: files.FS()})
-	}
-	return v, nil
-}
-
-// mountReadOnly mounts a file system. Links in it lead nowhere else.
-func mountReadOnly(device, dir, kind, options string) (*os.Root, error) {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, err
-	}
-	const flags = unix.MS_RDONLY | unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC
-	if err := hush(func() error { return unix.Mount(device, dir, kind, flags, options) }); err != nil {
-		return nil, fmt.Errorf("%s is not mounted: %w", kind, err)
-	}
-	files, err := os.OpenRoot(dir)
-	if err != nil {
-		return nil, errors.Join(err, unix.Unmount(dir, unix.MNT_DETACH))
-	}
-	return files, nil
-}
-
-// identify tells which file system a partition has; or why it cannot be read.
-func identify(device string) (found disk.Filesystem, why string) {
-	f, err := os.Open(device)
-	if err != nil {
-		return found, err.Error()
-	}
-	defer f.Close()
-	head := make([]byte, headSize)
-	n, err := io.ReadFull(f, head)
-	if err != nil && !errors.Is(err, io.ErrUnexpectedEOF) {
-		return found, err.Error()
-	}
-	return Readable(head[:n])
-}
-
-// Readable tells, from the head of a partition, which file system it has; or why it cannot be read.
-func Readable(head []byte) (found disk.Filesystem, why string) {
-	found, known := disk.Identify(head)
-	if known {
-		if _, ok := readable[found.Kind]; !ok {
-			why = found.Kind
-		}
-		return found, why
-	}
-	for _, m := range []struct {
-		at          int
-		magic, name string
-	}{{0, "LUKS\xBA\xBE", "crypto_LUKS"}, {512, "LABELONE", "LVM2_member"}, {4096, "\xFC\x4E\x2B\xA9", "linux_raid_member"}} {
-		if len(head) >= m.at+len(m.magic) && string(head[m.at:m.at+len(m.magic)]) == m.magic {
-			return found, m.name
-		}
-	}
-	return found, "no file system that is known"
-}
-
-// readPartitions has the kernel look at the partition table of a disk, and returns the partitions, as below /dev.
-func readPartitions(name string) ([]string, error) {
-	f, err := os.Open("/dev/" + name)
-	if err != nil {
-		return nil, fmt.Errorf("read the partitions: %w", err)
-	}
-	err = unix.IoctlSetInt(int(f.Fd()), unix.BLKRRPART, 0)
-	if err = errors.Join(err, f.Close()); err != nil {
-		return nil, fmt.Errorf("read the partitions of %s: %w", name, err)
-	}
-	dir := filepath.Join(sysBlock, name)
-	entries, err := os.ReadDir(dir)
-	if err != nil {
-		return nil, fmt.Errorf("read the partitions of %s: %w", name, err)
-	}
-	var parts []string
-	for _, e := range entries {
-		if readNumber(filepath.Join(dir, e.Name(), "partition")) != 0 {
-			parts = append(parts, e.Name())
-		}
-	}
-	return parts, nil
 }
