@@ -109,7 +109,11 @@ func (a *Agent) Run(ctx context.Context) (string, error) {
 			return map[string]string{"dmesg": "Command line: ipa-agent-token=" + p.Token, "agent.log": "x"}
 		},
 		volumes: func(disk string) (volumes, error) {
-			return volumes{a.Volumes, a.Unread, func() { a.note("unmounted %s", disk) }}, nil
+			var unread []bootentry.Volume
+			for _, name := range a.Unread {
+				unread = append(unread, bootentry.Volume{Name: name})
+			}
+			return volumes{a.Volumes, unread, func() { a.note("unmounted %s", disk) }}, nil
 		},
 		free: func() (int64, error) { return cmp.Or(a.Free, 1<<30), nil },
 		load: func(kernel, initramfs *os.File, args string) error {

@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -22,6 +23,9 @@ import (
 const (
 	kexecError = "KexecError"
 
+	// loadWithin is how long reading may take, less than the minute that conductors wait for an answer. The kernel's own
+	// reading and digesting comes after.
+	loadWithin   = 40 * time.Second
 	maxKernel    = 256 << 20
 	maxInitramfs = 1 << 30
 	// memoryShare of the free memory is what kernel and initramfs may have together: the kernel has each of them
@@ -30,7 +34,9 @@ const (
 )
 
 // loadKernel has the kernel keep what the boot loader of the written disk would start by default.
-func (s *service) loadKernel(context.Context, json.RawMessage, *command.Job) (any, error) {
+func (s *service) loadKernel(ctx context.Context, _ json.RawMessage, _ *command.Job) (any, error) {
+	ctx, cancel := context.WithTimeout(ctx, loadWithin)
+	defer cancel()
 	s.mu.Lock()
 	w := s.written
 	s.loaded = ""
@@ -46,11 +52,15 @@ func (s *service) loadKernel(context.Context, json.RawMessage, *command.Job) (an
 		return nil, command.Errorf(kexecError, "%v", err)
 	}
 	defer found.undo()
-	what, err := s.loadFrom(found)
+	what, err := s.loadFrom(ctx, found)
 	if err != nil {
 		text := printable(err.Error())
-		if len(found.unread) > 0 {
-			text += "; not read: " + strings.Join(found.unread, ", ")
+		var names []string
+		for _, v := range found.unread {
+			names = append(names, v.Name)
+		}
+		if len(names) > 0 {
+			text += "; not read: " + printable(strings.Join(names, ", "))
 		}
 		s.say("not loaded for kexec: %s", text)
 		return nil, command.Errorf(kexecError, "%s", text)
@@ -63,8 +73,8 @@ func (s *service) loadKernel(context.Context, json.RawMessage, *command.Job) (an
 }
 
 // loadFrom loads what the file systems say, and returns that for people.
-func (s *service) loadFrom(v volumes) (string, error) {
-	entry, err := bootentry.Find(v.read, bootentry.Firmware(bootMode()))
+func (s *service) loadFrom(ctx context.Context, v volumes) (string, error) {
+	entry, err := bootentry.Find(v.read, v.unread, bootentry.Firmware(bootMode()))
 	if err != nil {
 		return "", err
 	}
@@ -96,12 +106,15 @@ func (s *service) loadFrom(v volumes) (string, error) {
 		}
 		parts = append(parts, part)
 	}
-	initramfs, err := joined(parts)
+	initramfs, err := joined(ctx, parts)
 	if err != nil {
 		return "", err
 	}
 	if initramfs != nil {
 		defer initramfs.Close()
+	}
+	if ctx.Err() != nil {
+		return "", fmt.Errorf("it takes longer than %s", loadWithin)
 	}
 	name := v.read[entry.Kernel.Volume].Name + ":/" + entry.Kernel.Path
 	if err := s.machine.load(kernel, initramfs, entry.Args); err != nil {
@@ -113,7 +126,7 @@ func (s *service) loadFrom(v volumes) (string, error) {
 // openFile opens a file that has so many bytes at most.
 func openFile(v bootentry.Volume, path string, most int64) (f *os.File, size int64, err error) {
 	name := v.Name + ":/" + path
-	opened, err := v.Files.Open(path)
+	opened, err := bootentry.Open(v.Files, path)
 	if err != nil {
 		return nil, 0, fmt.Errorf("%s: %w", name, err)
 	}
@@ -124,8 +137,6 @@ func openFile(v bootentry.Volume, path string, most int64) (f *os.File, size int
 	info, err := f.Stat()
 	switch {
 	case err != nil:
-	case !info.Mode().IsRegular():
-		err = errors.New("it is no file")
 	case info.Size() > most:
 		err = fmt.Errorf("it has %d MiB; with what is loaded already there is room for %d", info.Size()>>20, most>>20)
 	}
@@ -137,7 +148,7 @@ func openFile(v bootentry.Volume, path string, most int64) (f *os.File, size int
 
 // joined is one file of several, each of which begins at a multiple of 4 bytes, where the kernel looks for the next
 // archive (Documentation/driver-api/early-userspace/buffer-format.rst); nil of none. It is in memory.
-func joined(parts []*os.File) (*os.File, error) {
+func joined(ctx context.Context, parts []*os.File) (*os.File, error) {
 	if len(parts) == 0 {
 		return nil, nil
 	}
@@ -147,7 +158,7 @@ func joined(parts []*os.File) (*os.File, error) {
 	}
 	whole := os.NewFile(uintptr(fd), "initramfs")
 	for _, part := range parts {
-		n, err := io.Copy(whole, io.LimitReader(part, maxInitramfs))
+		n, err := io.Copy(whole, timely{ctx, io.LimitReader(part, maxInitramfs)})
 		if err == nil {
 			_, err = whole.Write(make([]byte, -n&3))
 		}
@@ -156,6 +167,19 @@ func joined(parts []*os.File) (*os.File, error) {
 		}
 	}
 	return whole, nil
+}
+
+// timely reads until the context ends.
+type timely struct {
+	ctx  context.Context
+	from io.Reader
+}
+
+func (t timely) Read(p []byte) (int, error) {
+	if t.ctx.Err() != nil {
+		return 0, fmt.Errorf("it takes longer than %s", loadWithin)
+	}
+	return t.from.Read(p)
 }
 
 // executeKernel starts what was loaded, when the answer is on the way.

@@ -15,6 +15,7 @@ import (
 
 	"ingot/internal/agent"
 	"ingot/internal/bootentry"
+	"ingot/internal/disk"
 )
 
 // files is a file system of texts.
@@ -27,7 +28,7 @@ func files(t *testing.T, texts map[string]string) bootentry.Volume {
 			t.Fatal(err)
 		}
 	}
-	return bootentry.Volume{Name: "test1", UUID: "1234-ABCD", Files: os.DirFS(dir)}
+	return bootentry.Volume{Name: "test1", UUID: "1234-ABCD", EFI: true, Files: os.DirFS(dir)}
 }
 
 // bootable is one that BIOS and UEFI boot from.
@@ -96,7 +97,7 @@ func TestWhatIsNotLoadedIsTold(t *testing.T) {
 		want  string
 	}{
 		"no kernel": {&agent.Agent{Volumes: []bootentry.Volume{files(t, map[string]string{"etc/fstab": ""})}},
-			"no configuration of GRUB, systemd-boot or SYSLINUX on test1"},
+			"no configuration of GRUB or SYSLINUX on test1"},
 		"a file system that is not known": {&agent.Agent{Unread: []string{"test1 (btrfs)"}},
 			"no file system that can be read; not read: test1 (btrfs)"},
 		"an encrypted root": {&agent.Agent{Volumes: []bootentry.Volume{files(t, map[string]string{
@@ -131,12 +132,10 @@ func TestWhatIsNotLoadedIsTold(t *testing.T) {
 // File systems are told apart as the programs that make them do, and those that are not read are named.
 func TestFileSystemsThatAreNotReadAreNamed(t *testing.T) {
 	t.Parallel()
-	for want, cmd := range map[string][]string{
-		"":                             {"mke2fs", "-q", "-F", "-t", "ext4"},
-		"no file system that is known": {"mkswap"},
-	} {
+	for want, cmd := range map[string][]string{"ext": {"mke2fs", "-q", "-F", "-t", "ext4"}, "vfat": {"mkfs.vfat"},
+		"": {"mkswap"}} {
 		path := filepath.Join(t.TempDir(), "fs")
-		if err := os.WriteFile(path, make([]byte, 32<<20), 0o600); err != nil {
+		if err := os.WriteFile(path, make([]byte, 64<<20), 0o600); err != nil {
 			t.Fatal(err)
 		}
 		run(t, append(cmd, path)...)
@@ -144,23 +143,35 @@ func TestFileSystemsThatAreNotReadAreNamed(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if found, why := agent.Readable(head[:0x10050]); why != want || found.Kind == "ext" && len(found.UUID) != 36 {
-			t.Errorf("%v: %+v %q", cmd, found, why)
+		c := agent.Identify(head[:disk.IdentifySize], disk.Linux)
+		if c.Kind != want || c.Why != "" || c.EFI != (want == "vfat") || (c.UUID == "") != (want == "") {
+			t.Errorf("%v: %+v", cmd, c)
 		}
 	}
-	for want, at := range map[string]struct {
+	for _, c := range []struct {
 		offset int
 		magic  string
-	}{"crypto_LUKS": {0, "LUKS\xBA\xBE\x00\x02"}, "LVM2_member": {512, "LABELONE"}, "btrfs": {0x10040, "_BHRfS_M"},
-		"linux_raid_member": {4096, "\xFC\x4E\x2B\xA9"}} {
-		head := make([]byte, 0x10050)
-		copy(head[at.offset:], at.magic)
-		if _, why := agent.Readable(head); why != want {
-			t.Errorf("%q, want %q", why, want)
+		kind   disk.Type
+		want   agent.Content
+	}{
+		{0, "LUKS\xBA\xBE\x00\x02", disk.Linux, agent.Content{Why: "crypto_LUKS"}},
+		{512, "LABELONE", disk.Linux, agent.Content{Why: "LVM2_member"}},
+		{4096, "\xFC\x4E\x2B\xA9", disk.Linux, agent.Content{Why: "linux_raid_member"}},
+		{0x10040, "_BHRfS_M", disk.Linux, agent.Content{Why: "btrfs"}},
+		{3, "EXFAT   ", disk.Type{GPT: disk.EFISystem.GPT}, agent.Content{Why: "no file system that is known", EFI: true}},
+		{3, "EXFAT   ", disk.Type{MBR: 0xEF}, agent.Content{Why: "no file system that is known", EFI: true}},
+		{0, "anything", disk.BIOSBoot, agent.Content{}},
+		{0x8001, "CD001", disk.Linux, agent.Content{}},
+		{0, "", disk.Linux, agent.Content{}},
+	} {
+		head := make([]byte, disk.IdentifySize)
+		copy(head[c.offset:], c.magic)
+		if got := agent.Identify(head, c.kind); got != c.want {
+			t.Errorf("%q: %+v, want %+v", c.magic, got, c.want)
 		}
 	}
-	if _, why := agent.Readable(nil); why == "" {
-		t.Error("nothing is read")
+	if c := agent.Identify([]byte("x"), disk.Type{MBR: 5}); c != (agent.Content{}) {
+		t.Errorf("an extended partition: %+v", c)
 	}
 }
 

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -25,8 +26,8 @@ const (
 // volumes are the file systems of a disk.
 type volumes struct {
 	read []bootentry.Volume
-	// unread are the partitions that are not, and why, for people.
-	unread []string
+	// unread are the partitions that are not, and may have something of the boot loader's; their names say why.
+	unread []bootentry.Volume
 	undo   func()
 }
 
@@ -34,9 +35,6 @@ type volumes struct {
 var readable = map[string]struct{ kind, options string }{
 	"ext": {"ext4", "noload,errors=continue"}, "xfs": {"xfs", "norecovery"}, "vfat": {"vfat", ""},
 }
-
-// headSize is where Identify has found everything that it knows.
-const headSize = 0x10050
 
 // mountVolumes mounts the file systems on the partitions of a disk, which nobody can write until undo.
 func mountVolumes(name string) (v volumes, err error) {
@@ -61,20 +59,37 @@ func mountVolumes(name string) (v volumes, err error) {
 			say("%v; going on", err)
 		}
 	}
+	types, err := readTypes("/dev/" + name)
+	if err != nil {
+		say("the types of partitions: %v; going on without", err)
+	}
 	for _, part := range parts {
-		found, why := identify("/dev/" + part)
-		if why != "" {
-			v.unread = append(v.unread, part+" ("+why+")")
-			continue
+		device := "/dev/" + part.name
+		volume, found := bootentry.Volume{Name: part.name}, Content{}
+		head, err := readHead(device, disk.IdentifySize)
+		if err == nil {
+			found = Identify(head, types[part.number])
 		}
-		how := readable[found.Kind]
-		m, err := mountReadOnly("/dev/"+part, filepath.Join(volumesDir, part), how.kind, how.options)
-		if err != nil {
-			v.unread = append(v.unread, fmt.Sprintf("%s (%v)", part, err))
-			continue
+		volume.UUID, volume.EFI = found.UUID, found.EFI
+		if found.Kind != "" {
+			how := readable[found.Kind]
+			var m mounted
+			if m, err = mountReadOnly(device, filepath.Join(volumesDir, part.name), how.kind, how.options); err == nil {
+				mounts = append(mounts, m)
+				volume.Files = m.files.FS()
+				v.read = append(v.read, volume)
+				continue
+			}
 		}
-		mounts = append(mounts, m)
-		v.read = append(v.read, bootentry.Volume{Name: part, UUID: found.UUID, Files: m.files.FS()})
+		switch {
+		case err != nil:
+			volume.Name += fmt.Sprintf(" (%v)", err)
+		case found.Why == "":
+			continue
+		default:
+			volume.Name += " (" + found.Why + ")"
+		}
+		v.unread = append(v.unread, volume)
 	}
 	return v, nil
 }
@@ -135,43 +150,85 @@ func setReadOnly(device string, on int) error {
 	return nil
 }
 
-// identify tells which file system a partition has; or why it cannot be read.
-func identify(device string) (found disk.Filesystem, why string) {
+// readHead reads so many bytes of the beginning of a device; it may be shorter.
+func readHead(device string, size int64) ([]byte, error) {
 	f, err := os.Open(device)
 	if err != nil {
-		return found, err.Error()
+		return nil, err
 	}
 	defer f.Close()
-	head := make([]byte, headSize)
-	n, err := io.ReadFull(f, head)
-	if err != nil && !errors.Is(err, io.ErrUnexpectedEOF) {
-		return found, err.Error()
-	}
-	return Readable(head[:n])
+	return io.ReadAll(io.LimitReader(f, size))
 }
 
-// Readable tells, from the head of a partition, which file system it has; or why it cannot be read.
-func Readable(head []byte) (found disk.Filesystem, why string) {
+// Content is what a partition has.
+type Content struct {
+	Kind string // of a file system that can be read, a key of readable
+	UUID string
+	EFI  bool   // UEFI may start a loader from it
+	Why  string // it cannot be read; "" if it can, and if a boot loader has nothing there
+}
+
+// Identify tells from the head of a partition, and its type, what it has.
+func Identify(head []byte, kind disk.Type) (c Content) {
+	c.EFI = kind.GPT == disk.EFISystem.GPT || kind.MBR == disk.EFISystem.MBR
+	switch other := disk.Other(head); {
+	case other == "swap", other == "iso9660", kind == disk.BIOSBoot:
+		return Content{}
+	case len(head) < disk.IdentifySize && !c.EFI: // an extended partition, as the kernel shows it; no file system
+		return Content{}
+	case other != "":
+		c.Why = other
+		return c
+	}
 	found, known := disk.Identify(head)
-	if known {
-		if _, ok := readable[found.Kind]; !ok {
-			why = found.Kind
-		}
-		return found, why
+	_, mounts := readable[found.Kind]
+	switch {
+	case known && mounts:
+		c.Kind, c.UUID = found.Kind, found.UUID
+		c.EFI = c.EFI || found.Kind == "vfat"
+	case known:
+		c.Why = found.Kind
+	case bytes.Count(head, []byte{0}) < len(head):
+		c.Why = "no file system that is known"
 	}
-	for _, m := range []struct {
-		at          int
-		magic, name string
-	}{{0, "LUKS\xBA\xBE", "crypto_LUKS"}, {512, "LABELONE", "LVM2_member"}, {4096, "\xFC\x4E\x2B\xA9", "linux_raid_member"}} {
-		if len(head) >= m.at+len(m.magic) && string(head[m.at:m.at+len(m.magic)]) == m.magic {
-			return found, m.name
-		}
-	}
-	return found, "no file system that is known"
+	return c
 }
 
-// readPartitions has the kernel look at the partition table of a disk, and returns the partitions, as below /dev.
-func readPartitions(name string) ([]string, error) {
+// readTypes are the types of the partitions by their numbers.
+func readTypes(device string) (map[int]disk.Type, error) {
+	f, err := os.Open(device)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	sector, err := unix.IoctlGetInt(int(f.Fd()), unix.BLKSSZGET)
+	if err != nil {
+		return nil, err
+	}
+	head, err := io.ReadAll(io.LimitReader(f, disk.HeadSize))
+	if err != nil {
+		return nil, err
+	}
+	size, err := f.Seek(0, io.SeekEnd)
+	if err != nil {
+		return nil, err
+	}
+	table, err := disk.Parse(head, size, sector)
+	types := map[int]disk.Type{}
+	for _, p := range table.Partitions {
+		types[p.Number] = p.Type
+	}
+	return types, err
+}
+
+// part is a partition, as below /dev.
+type part struct {
+	name   string
+	number int
+}
+
+// readPartitions has the kernel look at the partition table of a disk, and returns the partitions.
+func readPartitions(name string) ([]part, error) {
 	f, err := os.Open("/dev/" + name)
 	if err != nil {
 		return nil, fmt.Errorf("read the partitions: %w", err)
@@ -185,10 +242,10 @@ func readPartitions(name string) ([]string, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read the partitions of %s: %w", name, err)
 	}
-	var parts []string
+	var parts []part
 	for _, e := range entries {
-		if readNumber(filepath.Join(dir, e.Name(), "partition")) != 0 {
-			parts = append(parts, e.Name())
+		if n := readNumber(filepath.Join(dir, e.Name(), "partition")); n != 0 {
+			parts = append(parts, part{e.Name(), int(n)})
 		}
 	}
 	return parts, nil

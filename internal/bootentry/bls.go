@@ -6,7 +6,6 @@ import (
 	"io/fs"
 	"path"
 	"regexp"
-	"slices"
 	"strings"
 )
 
@@ -20,23 +19,26 @@ type spec struct {
 	more    map[string]string // GRUB's own keys, and those that make it no entry for us
 }
 
-// entriesDir is where entries are, in a volume.
+// entriesDir is where entries are, in a volume or below its /boot.
 const entriesDir = "loader/entries"
 
 // readSpecs reads the entries of a directory in the order of their names.
-func (d *disk) readSpecs(volume int, dir string) ([]spec, error) {
-	names, err := fs.Glob(d.volumes[volume].Files, path.Join(dir, "*.conf"))
+func (d *disk) readSpecs(dir File) ([]spec, error) {
+	files, err := d.list(dir)
 	if err != nil {
 		return nil, err
 	}
-	slices.Sort(names)
 	var all []spec
-	for _, name := range names {
-		text, err := d.config(File{volume, name})
+	for _, f := range files {
+		id, ok := strings.CutSuffix(f.Name(), ".conf")
+		if !ok {
+			continue
+		}
+		text, err := d.config(File{dir.Volume, path.Join(dir.Path, f.Name())})
 		if err != nil {
 			return nil, err
 		}
-		all = append(all, parseSpec(strings.TrimSuffix(path.Base(name), ".conf"), string(text)))
+		all = append(all, parseSpec(id, string(text)))
 	}
 	return all, nil
 }
@@ -82,70 +84,19 @@ func (s spec) understood() error {
 	return nil
 }
 
-// readLoader reads loader.conf and the entries of systemd-boot. It orders entries by more than their names, so of
-// several one has to be named.
-func readLoader(d *disk, from File) (Entry, error) {
-	text, err := d.config(from)
-	if err != nil {
-		return Entry{}, err
-	}
-	def := ""
-	for line := range strings.Lines(string(text)) {
-		if f := strings.Fields(line); len(f) > 1 && f[0] == "default" {
-			def = f[1]
-		}
-	}
-	all, err := d.readSpecs(from.Volume, entriesDir)
-	if err != nil {
-		return Entry{}, err
-	}
-	var found []spec
-	for _, s := range all {
-		match, err := path.Match(def, s.id+".conf")
-		if err != nil {
-			return Entry{}, fmt.Errorf("default %.80q: %w", def, err)
-		}
-		if def == "" || match || def == s.id {
-			found = append(found, s)
-		}
-	}
-	switch {
-	case strings.HasPrefix(def, "@"):
-		return Entry{}, fmt.Errorf("default %.80q is remembered by the firmware", def)
-	case len(found) == 0:
-		return Entry{}, fmt.Errorf("no entry in /%s is the default (%.80q)", entriesDir, def)
-	case len(found) > 1:
-		return Entry{}, fmt.Errorf("%d entries in /%s may be the default (%.80q)", len(found), entriesDir, def)
-	}
-	s := found[0]
-	if err := s.understood(); err != nil {
-		return Entry{}, err
-	}
-	e := Entry{Kernel: at(from.Volume, "", s.linux), Args: strings.Join(s.options, " ")}
-	for _, name := range s.initrds {
-		e.Initrds = append(e.Initrds, at(from.Volume, "", name))
-	}
-	return e, nil
-}
-
 // blscfg adds the entries to GRUB's menu, as the command of that name in the GRUB of Fedora and its kin does.
-func (g *grub) blscfg() error {
-	where := g.vars["root"]
-	if boot := g.vars["boot"]; boot != "" && boot != where {
-		return fmt.Errorf("blscfg: boot (%.40q) is not root (%.40q)", boot, where)
-	}
-	if g.vars["early_initrd"] != "" {
+func (g *grub) blscfg(args []string) error {
+	// A BIOS's takes the volume of boot, UEFI's that of root, where boot is the EFI system partition.
+	root, boot := g.vars["root"], g.vars["boot"]
+	switch {
+	case len(args) > 0:
+		return errors.New("blscfg with arguments is not understood")
+	case g.firmware == BIOS && boot != "" && boot != root:
+		return fmt.Errorf("blscfg: boot (%.40q) is not root (%.40q)", boot, root)
+	case g.vars["early_initrd"] != "":
 		return errors.New("blscfg: early_initrd is not understood")
 	}
-	dir := g.vars["blsdir"]
-	if dir == "" {
-		dir = "/" + entriesDir
-	}
-	f, err := g.file(dir)
-	if err != nil {
-		return fmt.Errorf("blscfg: %w", err)
-	}
-	specs, err := g.readSpecs(f.Volume, f.Path)
+	specs, err := g.specs()
 	if err != nil {
 		return fmt.Errorf("blscfg: %w", err)
 	}
@@ -158,13 +109,35 @@ func (g *grub) blscfg() error {
 	return nil
 }
 
+// specs reads the entries of where blsdir says, or else of /loader/entries; where that is not, of the same below /boot.
+func (g *grub) specs() ([]spec, error) {
+	dirs := []string{g.vars["blsdir"]}
+	if dirs[0] == "" {
+		dirs = []string{"/" + entriesDir, "/boot/" + entriesDir}
+	}
+	for _, dir := range dirs {
+		f, err := g.file(dir)
+		if err != nil {
+			return nil, err
+		}
+		is, err := g.is(f, fs.FileInfo.IsDir)
+		if err != nil {
+			return nil, err
+		}
+		if is {
+			return g.readSpecs(f)
+		}
+	}
+	return nil, fmt.Errorf("there is no %s", strings.Join(dirs, " or "))
+}
+
 // bootSpec boots an entry that blscfg has added: variables in it are GRUB's.
 func (g *grub) bootSpec(s spec) error {
 	if err := s.understood(); err != nil {
 		return err
 	}
-	if len(s.options) == 0 {
-		return fmt.Errorf("entry %.80q has no options", s.id)
+	if len(s.options) != 1 {
+		return fmt.Errorf("entry %.80q has %d lines of options, and GRUB takes one", s.id, len(s.options))
 	}
 	fields := func(texts ...string) ([]string, error) {
 		var all []string

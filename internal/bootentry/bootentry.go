@@ -1,10 +1,10 @@
 // Package bootentry finds out what the boot loader of a disk would boot by default: kernel, initramfs and
 // command line, from the files that the loader itself reads. It reads grub.cfg (a part of GRUB's script language,
-// grubenv, BootLoaderSpec by blscfg), the entries of systemd-boot, and syslinux.cfg or extlinux.conf.
+// grubenv, BootLoaderSpec by blscfg), and syslinux.cfg or extlinux.conf.
 //
 // A wrong guess boots another system than the machine's next restart does. So whatever is not understood for
 // certain is an error that says what; where several configurations may be the one that is read, all of them have
-// to lead to the same. It reads files and nothing else: mounting them and starting the kernel are others' business.
+// to lead to the same, and where one may be that cannot be read, none counts. It reads files and nothing else: mounting them and starting the kernel are others' business.
 // Start reading at [Find].
 package bootentry
 
@@ -16,6 +16,7 @@ import (
 	"path"
 	"slices"
 	"strings"
+	"syscall"
 )
 
 // Bounds of what is read.
@@ -41,7 +42,8 @@ const (
 type Volume struct {
 	Name  string // for people, as in sda2
 	UUID  string // as blkid writes it; "" is none
-	Files fs.FS
+	EFI   bool   // UEFI may start a boot loader from it: it is FAT, or said to be an EFI system partition
+	Files fs.FS  // nil of one that cannot be read
 }
 
 // File is a file of a volume.
@@ -63,14 +65,14 @@ func (e Entry) same(o Entry) bool {
 	return e.Kernel == o.Kernel && e.Args == o.Args && slices.Equal(e.Initrds, o.Initrds)
 }
 
-// place is where a configuration may be, a pattern of fs.Glob, and who reads it.
+// place is where a configuration may be, and who reads it.
 type place struct {
-	pattern string
-	read    func(d *disk, at File) (Entry, error)
+	path string
+	read func(d *disk, at File) (Entry, error)
 }
 
-// What a loader that was started by a BIOS reads, and one that UEFI has started from an EFI system partition.
-// Where there is nothing of the latter, GRUB has the way to its files in its own image, and they are as with a BIOS.
+// What a loader that was started by a BIOS reads, and, of GRUB, one that UEFI has started, if there is nothing on an
+// EFI system partition: the way to its files is in its own image then.
 var (
 	grubPlaces = []place{
 		{"boot/grub/grub.cfg", readGRUB}, {"boot/grub2/grub.cfg", readGRUB},
@@ -82,76 +84,139 @@ var (
 		{"extlinux.conf", readSyslinux}, {"extlinux/extlinux.conf", readSyslinux},
 		{"boot/extlinux.conf", readSyslinux}, {"boot/extlinux/extlinux.conf", readSyslinux},
 	}, grubPlaces...)
-	efiPlaces = []place{
-		{"EFI/*/grub.cfg", readGRUB}, {"loader/loader.conf", readLoader},
-		{"EFI/Linux/*.efi", func(*disk, File) (Entry, error) {
-			return Entry{}, errors.New("it is a kernel of UEFI with its initramfs in it, which is not understood")
-		}},
-	}
 )
 
-// Find returns what the disk's boot loader would boot by default. The error says why that is not known.
-func Find(volumes []Volume, firmware Firmware) (Entry, error) {
-	d := &disk{volumes: volumes, firmware: firmware, files: maxFiles, bytes: maxBytes, words: maxWords,
-		values: maxValues, runs: maxCommands}
-	tries := [][]place{biosPlaces}
-	if firmware == UEFI {
-		tries = [][]place{efiPlaces, grubPlaces}
+// efiPlaces are the configurations on an EFI system partition.
+func (d *disk) efiPlaces(volume int) ([]place, error) {
+	// The variables of the firmware have a say in what systemd-boot starts, and it looks on other partitions.
+	places := []place{{"EFI/systemd", refuse("systemd-boot")}, {"loader/loader.conf", refuse("systemd-boot")},
+		{"loader/entries", refuse("systemd-boot")}}
+	entries, err := d.list(File{volume, "EFI"})
+	if err != nil {
+		return nil, err
 	}
-	for _, places := range tries {
-		found, err := d.findAt(places)
-		if err != nil {
-			return Entry{}, err
-		}
-		if len(found) == 0 {
+	for _, e := range entries {
+		dir := "EFI/" + e.Name()
+		places = append(places, place{dir + "/grub.cfg", readGRUB})
+		if !strings.EqualFold(dir, "EFI/Linux") {
 			continue
 		}
-		for _, other := range found[1:] {
-			if !found[0].same(other) {
-				return Entry{}, fmt.Errorf("%s and %s boot different things", found[0].From, other.From)
-			}
+		unified, err := d.list(File{volume, dir})
+		if err != nil {
+			return nil, err
 		}
-		return found[0], d.check(found[0])
+		for _, u := range unified {
+			places = append(places, place{dir + "/" + u.Name(), refuse("a kernel with its initramfs in it")})
+		}
 	}
-	if len(volumes) == 0 {
-		return Entry{}, errors.New("there is no file system that can be read")
+	return places, nil
+}
+
+func refuse(what string) func(*disk, File) (Entry, error) {
+	return func(*disk, File) (Entry, error) {
+		return Entry{}, fmt.Errorf("it is of %s, which is not understood", what)
 	}
-	return Entry{}, fmt.Errorf("there is no configuration of GRUB, systemd-boot or SYSLINUX on %s", d.names())
+}
+
+// Find returns what the disk's boot loader would boot by default. The error says why that is not known. unread are
+// those parts of the disk that may have something which the loader reads, and cannot be read here.
+func Find(volumes, unread []Volume, firmware Firmware) (Entry, error) {
+	d := &disk{volumes: volumes, unread: unread, firmware: firmware, files: maxFiles, bytes: maxBytes, words: maxWords,
+		values: maxValues, runs: maxCommands}
+	var found []Entry
+	var err error
+	places := biosPlaces
+	if firmware == UEFI {
+		places = grubPlaces
+		found, err = d.findEFI()
+	}
+	if len(found) == 0 && err == nil {
+		found, err = d.findAt(places)
+	}
+	if err != nil {
+		return Entry{}, err
+	}
+	for _, other := range found[1:] {
+		if !found[0].same(other) {
+			return Entry{}, fmt.Errorf("%s and %s boot different things", found[0].From, other.From)
+		}
+	}
+	return found[0], d.check(found[0])
+}
+
+// findEFI returns what loaders on EFI system partitions would boot; nothing if none has a configuration there.
+func (d *disk) findEFI() (found []Entry, err error) {
+	for _, v := range d.unread {
+		if v.EFI {
+			return nil, fmt.Errorf("%s, from which UEFI may start a boot loader, cannot be read", v.Name)
+		}
+	}
+	for volume, v := range d.volumes {
+		if !v.EFI {
+			continue
+		}
+		places, err := d.efiPlaces(volume)
+		if err != nil {
+			return nil, err
+		}
+		more, err := d.readAt(volume, places)
+		if err != nil {
+			return nil, err
+		}
+		found = append(found, more...)
+	}
+	return found, nil
+}
+
+// findAt returns what is booted by configurations in these places, of which there is one at least.
+func (d *disk) findAt(places []place) (found []Entry, err error) {
+	var names []string
+	for volume, v := range d.volumes {
+		names = append(names, v.Name)
+		more, err := d.readAt(volume, places)
+		if err != nil {
+			return nil, err
+		}
+		found = append(found, more...)
+	}
+	switch {
+	case len(names) == 0:
+		return nil, errors.New("there is no file system that can be read")
+	case len(found) == 0:
+		return nil, fmt.Errorf("there is no configuration of GRUB or SYSLINUX on %s", strings.Join(names, ", "))
+	case len(d.unread) > 0:
+		return nil, fmt.Errorf("%s is a configuration, and there may be another one where nothing can be read",
+			found[0].From)
+	}
+	return found, nil
 }
 
 // disk is what a configuration is read from.
 type disk struct {
 	volumes  []Volume
+	unread   []Volume
 	firmware Firmware
 	// What may still be read, parsed, expanded and run.
 	files, bytes, words, values, runs int
 }
 
-func (d *disk) names() string {
-	var names []string
-	for _, v := range d.volumes {
-		names = append(names, v.Name)
-	}
-	return strings.Join(names, ", ")
-}
-
-func (d *disk) findAt(places []place) (found []Entry, err error) {
-	for volume, v := range d.volumes {
-		for _, p := range places {
-			names, err := fs.Glob(v.Files, p.pattern)
-			if err != nil {
-				return nil, fmt.Errorf("%s: %w", v.Name, err)
-			}
-			for _, name := range names {
-				at := File{volume, name}
-				e, err := p.read(d, at)
-				if err != nil {
-					return nil, fmt.Errorf("%s: %w", d.name(at), err)
-				}
-				e.From = d.name(at)
-				found = append(found, e)
-			}
+// readAt reads the configurations of a volume that are there.
+func (d *disk) readAt(volume int, places []place) (found []Entry, err error) {
+	for _, p := range places {
+		at := File{volume, p.path}
+		there, err := d.is(at, func(fs.FileInfo) bool { return true })
+		if err != nil {
+			return nil, err
 		}
+		if !there {
+			continue
+		}
+		e, err := p.read(d, at)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", d.name(at), err)
+		}
+		e.From = d.name(at)
+		found = append(found, e)
 	}
 	return found, nil
 }
@@ -164,7 +229,7 @@ func (d *disk) config(f File) ([]byte, error) {
 	if d.files--; d.files < 0 {
 		return nil, fmt.Errorf("there are more than %d configurations", maxFiles)
 	}
-	file, err := d.volumes[f.Volume].Files.Open(f.Path)
+	file, err := Open(d.volumes[f.Volume].Files, f.Path)
 	if err != nil {
 		return nil, err
 	}
@@ -181,16 +246,52 @@ func (d *disk) config(f File) ([]byte, error) {
 	return text, err
 }
 
-// is tells whether there is a file, of some size or none.
-func (d *disk) is(f File, kind func(fs.FileInfo) bool) bool {
+// Open opens a regular file. Others are not touched: who opens a named pipe waits for its other end.
+func Open(files fs.FS, path string) (fs.File, error) {
+	info, err := fs.Stat(files, path)
+	if err != nil {
+		return nil, err
+	}
+	if !info.Mode().IsRegular() {
+		return nil, fmt.Errorf("%.200q is no regular file", path)
+	}
+	return files.Open(path)
+}
+
+// is tells whether there is a file of a kind. That it cannot be told is an error: a link that leads out of the volume,
+// and what the disk does not read.
+func (d *disk) is(f File, kind func(fs.FileInfo) bool) (bool, error) {
 	info, err := fs.Stat(d.volumes[f.Volume].Files, f.Path)
-	return err == nil && kind(info)
+	switch {
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ENOTDIR):
+		return false, nil
+	case err != nil:
+		return false, fmt.Errorf("%s: %w", d.name(f), err)
+	}
+	return kind(info), nil
+}
+
+// list is what a directory has, in the order of names; nothing of none.
+func (d *disk) list(f File) ([]fs.DirEntry, error) {
+	is, err := d.is(f, fs.FileInfo.IsDir)
+	if err != nil || !is {
+		return nil, err
+	}
+	entries, err := fs.ReadDir(d.volumes[f.Volume].Files, f.Path)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", d.name(f), err)
+	}
+	return entries, nil
 }
 
 // check makes sure that the files of an entry are there.
 func (d *disk) check(e Entry) error {
 	for _, f := range append([]File{e.Kernel}, e.Initrds...) {
-		if !d.is(f, func(i fs.FileInfo) bool { return i.Mode().IsRegular() && i.Size() > 0 }) {
+		is, err := d.is(f, func(i fs.FileInfo) bool { return i.Mode().IsRegular() && i.Size() > 0 })
+		if err != nil {
+			return err
+		}
+		if !is {
 			return fmt.Errorf("%s wants %s, which is not there", e.From, d.name(f))
 		}
 	}

@@ -6,6 +6,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"testing/fstest"
 
@@ -17,13 +18,14 @@ const (
 	rootUUID = "0ee5b1b7-7400-4000-8000-000000000002"
 )
 
-// volume makes a file system of texts.
+// volume makes a file system of texts; one with a short UUID is FAT.
 func volume(name, uuid string, files map[string]string) bootentry.Volume {
 	m := fstest.MapFS{}
+	efi := len(uuid) == len("1234-ABCD")
 	for path, text := range files {
 		m[path] = &fstest.MapFile{Data: []byte(text)}
 	}
-	return bootentry.Volume{Name: name, UUID: uuid, Files: m}
+	return bootentry.Volume{Name: name, UUID: uuid, EFI: efi, Files: m}
 }
 
 // told is an entry as a text: volume, kernel, volume, initrd... and the command line.
@@ -105,7 +107,7 @@ func TestWhatDebiansGRUBWritesIsUnderstood(t *testing.T) {
 				" root hd0,gpt1\nset prefix=($root)'/grub'\nconfigfile $prefix/grub.cfg\n"}),
 			volume("vda1", bootUUID, files), volume("vda2", rootUUID, nil)}
 		for _, firmware := range []bootentry.Firmware{bootentry.BIOS, bootentry.UEFI} {
-			e, err := bootentry.Find(volumes, firmware)
+			e, err := bootentry.Find(volumes, nil, firmware)
 			if err == nil && told(volumes, e) != c.want || err != nil && !strings.Contains(err.Error(), c.want) {
 				t.Errorf("%s, %s: %s, %v", name, firmware, told(volumes, e), err)
 			}
@@ -179,6 +181,55 @@ set boot_success=0
 save_env boot_success boot_indeterminate
 `
 
+// fedoraEFI is what follows on a machine with UEFI: boot is the EFI system partition, and there are other entries.
+const fedoraEFI = `
+set pager=1
+if [ -f ${config_directory}/grubenv ]; then
+  load_env -f ${config_directory}/grubenv
+elif [ -s $prefix/grubenv ]; then
+  load_env
+fi
+if [ "${next_entry}" ] ; then
+   set default="${next_entry}"
+   set next_entry=
+   save_env next_entry
+   set boot_once=true
+else
+   set default="${saved_entry}"
+fi
+if [ x"${feature_menuentry_id}" = xy ]; then menuentry_id_option="--id"; else menuentry_id_option=""; fi
+export menuentry_id_option
+terminal_output console
+if [ x$feature_timeout_style = xy ] ; then
+  set timeout_style=menu
+  set timeout=1
+fi
+if [ -f ${prefix}/user.cfg ]; then
+  source ${prefix}/user.cfg
+fi
+insmod part_gpt
+insmod ext2
+search --no-floppy --fs-uuid --set=root 6f0d2a1c-58b3-4c5e-9c66-0c2b8f3f9a10
+insmod part_gpt
+insmod fat
+search --no-floppy --fs-uuid --set=boot ABCD-0123
+if [ -z "${kernelopts}" ]; then
+  set kernelopts="root=/dev/sda3 ro "
+fi
+insmod blscfg
+blscfg
+if [ "$grub_platform" = "efi" ]; then
+	menuentry 'UEFI Firmware Settings' $menuentry_id_option 'uefi-firmware' {
+		fwsetup
+	}
+fi
+if [ -f  ${config_directory}/custom.cfg ]; then
+  source ${config_directory}/custom.cfg
+elif [ -z "${config_directory}" -a -f  $prefix/custom.cfg ]; then
+  source $prefix/custom.cfg
+fi
+`
+
 const fedoraStub = `search --no-floppy --root-dev-only --fs-uuid --set=dev 6f0d2a1c-58b3-4c5e-9c66-0c2b8f3f9a10
 set prefix=($dev)/grub2
 export $prefix
@@ -187,7 +238,7 @@ configfile $prefix/grub.cfg
 
 func specFile(version string) string {
 	return "title Rocky Linux (" + version + ")\nversion " + version + "\nlinux /vmlinuz-" + version +
-		"\ninitrd /initramfs-" + version + ".img $tuned_initrd\noptions root=UUID=y ro $tuned_params\noptions quiet\n" +
+		"\ninitrd /initramfs-" + version + ".img $tuned_initrd\noptions root=UUID=y ro $tuned_params quiet\n" +
 		"grub_users $grub_users\ngrub_arg --unrestricted\ngrub_class rocky\n"
 }
 
@@ -229,20 +280,46 @@ var disks = map[string]struct {
 		"boot/extlinux/extlinux.conf": "UI menu.c32\nAPPEND all\nTEXT HELP\nKERNEL x\nENDTEXT\nLABEL new\n MENU DEFAULT\n LINUX ../vmlinuz\n" +
 			" APPEND initrd=../initrd,/x root=y\n", "boot/vmlinuz": "k", "boot/initrd": "i", "x": "i"})},
 		"vda1:boot/vmlinuz vda1:boot/initrd vda1:x | BOOT_IMAGE=../vmlinuz root=y"},
-	"systemd-boot": {bootentry.UEFI, []bootentry.Volume{volume("sda1", "", map[string]string{
-		"loader/loader.conf": "timeout 3\ndefault debian-*\n", "debian/k": "k", "debian/i": "i", "ucode": "i",
-		"loader/entries/debian-6.1.conf": "title\tDebian\nlinux\t/debian/k\ninitrd /ucode\ninitrd /debian/i\noptions root=x\noptions ro\n",
-		"loader/entries/arch.conf":       "linux /a\n"})},
-		"sda1:debian/k sda1:ucode sda1:debian/i | root=x ro"},
-	"systemd-boot, two": {bootentry.UEFI, []bootentry.Volume{volume("sda1", "", map[string]string{
-		"loader/loader.conf": "", "loader/entries/a.conf": "linux /a\n", "loader/entries/b.conf": "linux /a\n"})},
-		"2 entries in /loader/entries may be the default"},
-	"systemd-boot that counts": {bootentry.UEFI, []bootentry.Volume{volume("sda1", "", map[string]string{
-		"loader/loader.conf": "", "loader/entries/a+3-0.conf": "linux /a\n"})}, "counts its boots"},
-	"systemd-boot, remembered": {bootentry.UEFI, []bootentry.Volume{volume("sda1", "", map[string]string{
-		"loader/loader.conf": "default @saved\n"})}, "remembered by the firmware"},
-	"a unified kernel": {bootentry.UEFI, []bootentry.Volume{volume("sda1", "", map[string]string{
-		"EFI/Linux/debian.efi": "MZ"})}, "sda1:/EFI/Linux/debian.efi: it is a kernel of UEFI"},
+	"systemd-boot": {bootentry.UEFI, []bootentry.Volume{volume("sda1", "1234-ABCD", map[string]string{
+		"loader/loader.conf": "default debian-*\n", "EFI/debian/grub.cfg": "linux /k\nboot", "k": "k"})},
+		"sda1:/loader/loader.conf: it is of systemd-boot, which is not understood"},
+	"systemd-boot, as installed": {bootentry.UEFI, []bootentry.Volume{volume("sda1", "1234-ABCD",
+		map[string]string{"EFI/systemd/systemd-bootx64.efi": "MZ"})}, "sda1:/EFI/systemd: it is of systemd-boot"},
+	"a unified kernel": {bootentry.UEFI, []bootentry.Volume{volume("sda1", "1234-ABCD", map[string]string{
+		"EFI/Linux/debian.efi": "MZ"})}, "sda1:/EFI/Linux/debian.efi: it is of a kernel with its initramfs in it"},
+	"Fedora, UEFI, as grub2-mkconfig writes it": {bootentry.UEFI, []bootentry.Volume{
+		volume("sda1", "ABCD-0123", map[string]string{"EFI/fedora/grub.cfg": fedoraStub}),
+		volume("sda2", bootUUID, map[string]string{"grub2/grub.cfg": fedoraEFI, "vmlinuz-5.14": "k", "initramfs-5.14.img": "i",
+			"loader/entries/4f0-0-rescue.conf": specFile("0-rescue"), "loader/entries/4f0-5.14.conf": specFile("5.14"),
+			"grub2/grubenv": env("saved_entry=4f0-5.14")})},
+		"sda2:vmlinuz-5.14 sda2:initramfs-5.14.img | BOOT_IMAGE=/vmlinuz-5.14 root=UUID=y ro quiet"},
+	"Fedora, UEFI, the first of several": {bootentry.UEFI, []bootentry.Volume{
+		volume("sda1", "ABCD-0123", map[string]string{"EFI/fedora/grub.cfg": fedoraStub}),
+		volume("sda2", bootUUID, map[string]string{"grub2/grub.cfg": fedoraEFI,
+			"loader/entries/a.conf": specFile("5.14"), "loader/entries/b.conf": specFile("5.15")})},
+		"the default is entry 0 of several in /loader/entries"},
+	"Fedora, BIOS, with that": {bootentry.BIOS, []bootentry.Volume{volume("sda1", "ABCD-0123", nil),
+		volume("sda2", bootUUID, map[string]string{"grub2/grub.cfg": fedoraEFI})}, `boot ("volume0") is not root ("volume1")`},
+	"entries below /boot": grubFiles("blscfg", "sda1:k | BOOT_IMAGE=/k a", map[string]string{
+		"boot/loader/entries/a.conf": "linux /k\noptions a\n"}),
+	"no entries":              grubFiles("blscfg", "there is no /loader/entries or /boot/loader/entries", nil),
+	"blscfg with a place":     grubCase("blscfg (hd0)/x", "blscfg with arguments"),
+	"two lines of options":    grubFiles("blscfg", "2 lines of options", map[string]string{"loader/entries/a.conf": "linux /k\noptions a\noptions b\n"}),
+	"an entry, a directory":   grubFiles("blscfg", "is no regular file", map[string]string{"loader/entries/a.conf/x": ""}),
+	"a default like a number": grubCase("set default=1x; menuentry 1x { linux /k }", `"1x" is a number for some versions`),
+	"an octal default":        grubCase("set default=00; menuentry x { linux /k }", `"00" is a number for some versions`),
+	"a signed default":        grubCase("set default=-0; menuentry x { linux /k }", `"-0" is a number for some versions`),
+	"many !":                  grubCase("if [ "+strings.Repeat("! ", 2000)+"x ]; then menuentry x { linux /k }; fi", "sda1:k | BOOT_IMAGE=/k"),
+	"too many !":              grubCase("function f { [ $* $* $* x ]; }\nf "+strings.Repeat("! ", 2000), "a command of more than 4096 words"),
+	"a ! of nothing":          grubCase("if [ ! ]; then x; fi", "it ends too early"),
+	"texts that grow": grubCase("function a { set x='"+strings.Repeat("x", 1<<16)+"'; }\n"+strings.Repeat("a\n", 100),
+		"become more than 4 MiB"),
+	"another configuration of syslinux": {bootentry.BIOS, []bootentry.Volume{volume("vda1", "", map[string]string{"k": "k",
+		"syslinux.cfg": "DEFAULT a\nLABEL a\nKERNEL /k\nLABEL b\nKERNEL /k\nINCLUDE more.cfg\n"})}, `line 6: "include" is not understood`},
+	"an end of the time": {bootentry.BIOS, []bootentry.Volume{volume("vda1", "", map[string]string{"k": "k",
+		"syslinux.cfg": "DEFAULT a\nLABEL a\nKERNEL /k\nONTIMEOUT b\nLABEL b\nKERNEL /x\n"})}, `line 4: "ontimeout" is not understood`},
+	"a loader's directory that is not FAT": {bootentry.UEFI, []bootentry.Volume{volume("vda1", rootUUID, map[string]string{"k": "k",
+		"EFI/debian/grub.cfg": "linux /k\nboot"})}, "no configuration of GRUB or SYSLINUX"},
 	"nothing":              {bootentry.BIOS, nil, "no file system that can be read"},
 	"no loader":            {bootentry.BIOS, []bootentry.Volume{volume("sda1", "", nil)}, "SYSLINUX on sda1"},
 	"an encrypted root":    grubCase("search --fs-uuid --set=root 99\nlinux /k", "0 of the file systems that can be read are \"99\""),
@@ -264,7 +341,7 @@ var disks = map[string]struct {
 	"long":                 grubCase(strings.Repeat("#", 1<<20+1), "it has more than 1024 KiB"),
 	"many words":           grubCase(strings.Repeat("a ", 200_001), "more than 200000 words"),
 	"values that grow":     grubCase("set a=xxxxxxxx\n"+strings.Repeat("set a=$a$a\n", 40), "become more than 4 MiB"),
-	"arguments that grow":  grubCase("function a { a $* $* x; }\na b", "become more than 4 MiB"),
+	"arguments that grow":  grubCase("function a { a $* $* x; }\na b", "a command of more than 4096 words"),
 	"calls without an end": grubCase("function a { a; a; }\nfunction b { "+strings.Repeat("c; ", 99)+"}\nfunction c { "+strings.Repeat("true; ", 2000)+"}\nb; b", "more than 100000 commands"),
 	"no menu":              grubCase("set default=1", "it has no menu entries"),
 	"beyond the menu":      grubCase("set default=1\nmenuentry x { linux /k }", "the default is entry 1 of 1"),
@@ -292,10 +369,23 @@ func grubCase(text, want string) (c struct {
 	return c
 }
 
+// grubFiles is grubCase with more files.
+func grubFiles(text, want string, more map[string]string) (c struct {
+	firmware bootentry.Firmware
+	volumes  []bootentry.Volume
+	want     string
+}) {
+	c = grubCase(text, want)
+	for path, text := range more {
+		c.volumes[0].Files.(fstest.MapFS)[path] = &fstest.MapFile{Data: []byte(text)}
+	}
+	return c
+}
+
 func TestWhatIsBootedByDefaultIsKnownOrTheReasonWhyNot(t *testing.T) {
 	t.Parallel()
 	for name, c := range disks {
-		e, err := bootentry.Find(c.volumes, c.firmware)
+		e, err := bootentry.Find(c.volumes, nil, c.firmware)
 		if (err == nil) != strings.Contains(c.want, " | ") {
 			t.Errorf("%s: %s, %v", name, told(c.volumes, e), err)
 			continue
@@ -309,19 +399,94 @@ func TestWhatIsBootedByDefaultIsKnownOrTheReasonWhyNot(t *testing.T) {
 	}
 }
 
+func TestWhatCannotBeReadMayHaveAnotherConfiguration(t *testing.T) {
+	t.Parallel()
+	esp := volume("sda1", "ABCD-0123", map[string]string{"EFI/a/grub.cfg": "linux /k\nboot", "k": "k"})
+	root := volume("sda2", rootUUID, map[string]string{"grub/grub.cfg": "linux /k\nboot", "k": "k"})
+	byFile := volume("sda1", "ABCD-0123", map[string]string{"EFI/a/grub.cfg": "search --file --set=root /k\nlinux /k\nboot", "k": "k"})
+	other, fat := bootentry.Volume{Name: "sda3"}, bootentry.Volume{Name: "sda4", EFI: true}
+	for name, c := range map[string]struct {
+		firmware     bootentry.Firmware
+		read, unread bootentry.Volume
+		want         string
+	}{
+		"on the way from the EFI system partition": {bootentry.UEFI, esp, other, ""},
+		"another EFI system partition":             {bootentry.UEFI, esp, fat, "sda4, from which UEFI may start"},
+		"a file that is searched for":              {bootentry.UEFI, byFile, other, "search by a file"},
+		"UEFI without one":                         {bootentry.UEFI, root, other, "sda2:/grub/grub.cfg is a configuration, and there may be"},
+		"BIOS":                                     {bootentry.BIOS, root, other, "sda2:/grub/grub.cfg is a configuration, and there may be"},
+	} {
+		_, err := bootentry.Find([]bootentry.Volume{c.read}, []bootentry.Volume{c.unread}, c.firmware)
+		if (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: %v, want %q", name, err, c.want)
+		}
+	}
+}
+
+// What the file system does not tell is an error, not a file that is not there.
+func TestWhatIsNotToldIsNotAbsent(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct{ at, link string }{
+		{"syslinux.cfg", "/etc/syslinux.cfg"}, {"boot", "/b"}, {"grub", "grub"}, {"boot/grub/grubenv", "/x"},
+		{"boot/grub/a", "../../../x"},
+	} {
+		dir := t.TempDir()
+		if err := os.MkdirAll(filepath.Join(dir, filepath.Dir(c.at)), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Symlink(c.link, filepath.Join(dir, c.at)); err != nil {
+			t.Fatal(err)
+		}
+		const text = "load_env\nif [ -f /boot/grub/a ]; then true; fi\nlinux /k\nboot"
+		if c.at != "boot" {
+			if err := os.MkdirAll(filepath.Join(dir, "boot/grub"), 0o700); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.WriteFile(filepath.Join(dir, "boot/grub/grub.cfg"), []byte(text), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		root, err := os.OpenRoot(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer root.Close()
+		_, err = bootentry.Find([]bootentry.Volume{{Name: "sda1", Files: root.FS()}}, nil, bootentry.BIOS)
+		if err == nil || !strings.Contains(err.Error(), "escapes from parent") && !strings.Contains(err.Error(), "too many levels") {
+			t.Errorf("%s -> %s: %v", c.at, c.link, err)
+		}
+	}
+}
+
+func TestNoNamedPipeIsOpened(t *testing.T) {
+	t.Parallel()
+	for _, name := range []string{"syslinux.cfg", "grub", "EFI"} {
+		dir := t.TempDir()
+		if err := syscall.Mkfifo(filepath.Join(dir, name), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		for _, firmware := range []bootentry.Firmware{bootentry.BIOS, bootentry.UEFI} {
+			v := bootentry.Volume{Name: "sda1", EFI: true, Files: os.DirFS(dir)}
+			if _, err := bootentry.Find([]bootentry.Volume{v}, nil, firmware); err == nil {
+				t.Error("something is booted")
+			}
+		}
+	}
+}
+
 // FuzzFind: whatever is on a disk, there is an entry whose files exist, or an error.
 func FuzzFind(f *testing.F) {
 	for _, text := range []string{ubuntu, fedora, fedoraStub, specFile("5.14"), env("saved_entry=1"),
-		"DEFAULT a\nLABEL a\nKERNEL k\nAPPEND initrd=k\n", "default a*\n",
+		"DEFAULT a\nLABEL a\nKERNEL k\nAPPEND initrd=k\n",
 		"function a { b $1; }\na \"${x}\\\"\" 'y'\nif [ ! -z \"$#\" ]; then menuentry a { linux /k; initrd /k; }; fi"} {
 		f.Add(text, text)
 	}
 	f.Fuzz(func(t *testing.T, config, entry string) {
 		for path, firmware := range map[string]bootentry.Firmware{"grub/grub.cfg": bootentry.BIOS, "syslinux.cfg": bootentry.BIOS,
-			"EFI/BOOT/grub.cfg": bootentry.UEFI, "loader/loader.conf": bootentry.UEFI} {
-			volumes := []bootentry.Volume{volume("a", bootUUID, map[string]string{path: config, "k": "k", "grub/grubenv": entry,
+			"EFI/BOOT/grub.cfg": bootentry.UEFI} {
+			volumes := []bootentry.Volume{volume("a", "ABCD-0123", map[string]string{path: config, "k": "k", "grub/grubenv": entry,
 				"grub2/grub.cfg": entry, "loader/entries/a.conf": entry})}
-			e, err := bootentry.Find(volumes, firmware)
+			e, err := bootentry.Find(volumes, nil, firmware)
 			if err != nil {
 				continue
 			}

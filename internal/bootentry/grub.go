@@ -1,6 +1,7 @@
 package bootentry
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -45,6 +46,7 @@ type menuEntry struct {
 
 const (
 	maxCommands = 100_000
+	maxArgs     = 4096 // words of one command
 	grubenvSize = 1024 // what GRUB takes of an environment block at least
 )
 
@@ -150,27 +152,41 @@ func (m *menu) find(text string) (menuEntry, error) {
 	if len(m.entries) == 0 {
 		return menuEntry{}, errors.New("it has no menu entries")
 	}
-	number, err := strconv.ParseUint(text, 10, 16)
-	if text == "" {
-		number, err = 0, nil
-	}
-	if err == nil {
+	if text == "" || number.MatchString(text) {
+		n, err := strconv.Atoi(cmp.Or(text, "0"))
 		switch {
+		case err != nil || n >= len(m.entries):
+			return menuEntry{}, fmt.Errorf("the default is entry %.20s of %d", text, len(m.entries))
 		case m.unordered && len(m.entries) > 1:
 			return menuEntry{}, fmt.Errorf("the default is entry %d of several in /%s, whose order is not "+
-				"understood; name it (grub2-set-default)", number, entriesDir)
-		case number >= uint64(len(m.entries)):
-			return menuEntry{}, fmt.Errorf("the default is entry %d of %d", number, len(m.entries))
+				"understood; name it (grub2-set-default)", n, entriesDir)
 		}
-		return m.entries[number], nil
+		return m.entries[n], nil
 	}
+	var found []menuEntry
+	isID := false // of an entry of blscfg: the GRUB that has it looks for names first
 	for _, e := range m.entries {
 		if e.title == text || e.id == text {
-			return e, nil
+			found = append(found, e)
+			isID = isID || e.spec != nil && e.id == text
 		}
 	}
-	return menuEntry{}, fmt.Errorf("the default entry %.80q is not in the menu", text)
+	switch {
+	case numeric.MatchString(text) && !isID:
+		return menuEntry{}, fmt.Errorf("the default entry %.80q is a number for some versions of GRUB, and no plain one", text)
+	case len(found) == 0:
+		return menuEntry{}, fmt.Errorf("the default entry %.80q is not in the menu", text)
+	case len(found) > 1 && m.unordered:
+		return menuEntry{}, fmt.Errorf("the default entry %.80q is several ones, whose order is not understood", text)
+	}
+	return found[0], nil
 }
+
+// number is a plain one, numeric what strtoul(3) takes for one.
+var (
+	number  = regexp.MustCompile(`^(0|[1-9][0-9]*)$`)
+	numeric = regexp.MustCompile(`^\s*[-+]?[0-9]`)
+)
 
 func (g *grub) boot() error {
 	if g.kernel == nil {
@@ -230,7 +246,10 @@ func (g *grub) expandAll(list []word) (out []string, err error) {
 	for _, w := range list {
 		out = append(out, g.expand(w)...)
 		if g.values < 0 {
-			return nil, fmt.Errorf("the values of variables become more than %d MiB", maxValues>>20)
+			return nil, fmt.Errorf("texts and the values of variables become more than %d MiB", maxValues>>20)
+		}
+		if len(out) > maxArgs {
+			return nil, fmt.Errorf("a command of more than %d words", maxArgs)
 		}
 	}
 	return out, nil
@@ -243,9 +262,9 @@ func (g *grub) expand(w word) (out []string) {
 		value := p.text
 		if p.variable {
 			value = g.value(p.text)
-			if g.values -= len(value); g.values < 0 {
-				return nil
-			}
+		}
+		if g.values -= len(value); g.values < 0 {
+			return nil
 		}
 		if !p.variable || p.quoted {
 			text.WriteString(value)
@@ -349,8 +368,8 @@ func commands() map[string]func(g *grub, args []string) error {
 		"load_env": (*grub).loadEnv, "search": (*grub).search, "configfile": (*grub).follow, "source": (*grub).source,
 		".": (*grub).source, "linux": (*grub).linux, "linuxefi": (*grub).linux, "linux16": (*grub).linux,
 		"initrd": (*grub).initrd, "initrdefi": (*grub).initrd, "initrd16": (*grub).initrd,
+		"blscfg":  (*grub).blscfg,
 		"boot":    func(g *grub, _ []string) error { return g.boot() },
-		"blscfg":  func(g *grub, _ []string) error { return g.blscfg() },
 		"false":   nothing(1),
 		"hwmatch": nothing(1), "keystatus": nothing(1), // cards and keys, which are about the screen and the menu
 	}
@@ -387,9 +406,6 @@ func (g *grub) add(submenu bool, args []string, block []statement) error {
 			return fmt.Errorf("menu entry %.80q has arguments, which are not understood", e.title)
 		}
 	}
-	if g.menu.unordered {
-		return errors.New("menu entries besides those of blscfg are not understood")
-	}
 	g.menu.entries = append(g.menu.entries, e)
 	g.status = 0
 	return nil
@@ -420,7 +436,7 @@ func (g *grub) export(args []string) error {
 	return nil
 }
 
-// place is the volume and the path that a name stands for, as in (hd0,1)/boot; without a device it is on root.
+// file is the volume and the path that a name stands for, as in (hd0,1)/boot; without a device it is on root.
 func (g *grub) file(name string) (File, error) {
 	device := g.vars["root"]
 	if rest, ok := strings.CutPrefix(name, "("); ok {
@@ -480,7 +496,14 @@ func (g *grub) search(args []string) error {
 				found = append(found, n)
 			}
 		case "file":
-			if g.is(at(n, "", wanted), func(fs.FileInfo) bool { return true }) {
+			if len(g.unread) > 0 {
+				return errors.New("search by a file, which may be where nothing can be read")
+			}
+			is, err := g.is(at(n, "", wanted), func(fs.FileInfo) bool { return true })
+			if err != nil {
+				return err
+			}
+			if is {
 				found = append(found, n)
 			}
 		default:
@@ -520,7 +543,11 @@ func (g *grub) loadEnv(args []string) error {
 	if err != nil {
 		return err
 	}
-	if !g.is(f, func(i fs.FileInfo) bool { return i.Mode().IsRegular() }) {
+	is, err := g.is(f, func(fs.FileInfo) bool { return true })
+	if err != nil {
+		return err
+	}
+	if !is {
 		g.status = 1
 		return nil
 	}
@@ -636,6 +663,10 @@ func (g *grub) test(args []string) error {
 	if n := len(args); n > 0 && args[n-1] == "]" {
 		args = args[:n-1]
 	}
+	if len(args) == 0 {
+		g.status = 1
+		return nil
+	}
 	yes, rest, err := g.either(args)
 	if err == nil && len(rest) > 0 {
 		err = fmt.Errorf("%.40q", rest[0])
@@ -680,10 +711,20 @@ var kinds = map[string]func(fs.FileInfo) bool{
 	"-s": func(i fs.FileInfo) bool { return i.Size() > 0 },
 }
 
-func (g *grub) one(args []string) (yes bool, rest []string, err error) {
-	if len(args) == 0 {
-		return false, nil, nil
+// one is one comparison, after any number of !.
+func (g *grub) one(args []string) (bool, []string, error) {
+	not := false
+	for len(args) > 0 && args[0] == "!" {
+		args, not = args[1:], !not
 	}
+	if len(args) == 0 {
+		return false, nil, errors.New("it ends too early")
+	}
+	yes, rest, err := g.comparison(args)
+	return yes != not, rest, err
+}
+
+func (g *grub) comparison(args []string) (yes bool, rest []string, err error) {
 	if len(args) >= 3 && (args[1] == "=" || args[1] == "==" || args[1] == "!=") {
 		return (args[0] == args[2]) == (args[1] != "!="), args[3:], nil
 	}
@@ -699,16 +740,16 @@ func (g *grub) one(args []string) (yes bool, rest []string, err error) {
 	}
 	kind, isKind := kinds[args[0]]
 	switch {
-	case args[0] == "!":
-		yes, rest, err = g.one(args[1:])
-		return !yes, rest, err
 	case len(args) >= 2 && args[0] == "-n":
 		return args[1] != "", args[2:], nil
 	case len(args) >= 2 && args[0] == "-z":
 		return args[1] == "", args[2:], nil
 	case len(args) >= 2 && isKind:
 		f, err := g.file(args[1])
-		return err == nil && g.is(f, kind), args[2:], err
+		if err == nil {
+			yes, err = g.is(f, kind)
+		}
+		return yes, args[2:], err
 	case strings.HasPrefix(args[0], "-") || args[0] == "(" || args[0] == "=" || args[0] == "!=" || len(args) >= 2 &&
 		args[1] != "-a" && args[1] != "-o":
 		return false, nil, fmt.Errorf("%.40q", args[0])

@@ -19,6 +19,9 @@ type label struct {
 var syslinuxIdle = words("say display f1 f2 f3 f4 f5 f6 f7 f8 f9 f10 f11 f12 font kbdmap serial console prompt " +
 	"timeout totaltimeout noescape nocomplete allowoptions implicit text endtext ui")
 
+// Lines that lead to other configurations or commands, and count wherever they are.
+var syslinuxElsewhere = words("include config onerror ontimeout")
+
 // readSyslinux reads syslinux.cfg and its kin (doc/syslinux.txt of SYSLINUX).
 func readSyslinux(d *disk, from File) (Entry, error) {
 	text, err := d.config(from)
@@ -95,7 +98,7 @@ func (s *syslinux) line(line string) error {
 		s.at.initrds = strings.Split(rest, ",")
 	case key == "append":
 		s.at.args, s.at.appends = rest, true
-	case s.at == s.global:
+	case s.at == s.global, syslinuxElsewhere[key]:
 		return fmt.Errorf("%.40q is not understood", key)
 	default:
 		s.at.odd = key // no matter unless it is the default

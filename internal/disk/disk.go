@@ -76,6 +76,9 @@ type Type struct {
 var (
 	Linux = Type{0x83, MustGUID("0FC63DAF-8483-4772-8E79-3D69D8477DE4")}
 	Swap  = Type{0x82, MustGUID("0657FD6D-A4AB-43C4-84E5-0933C84B4F4F")}
+	// EFISystem is for the loaders that UEFI starts, BIOSBoot for the part of GRUB that a BIOS's GPT has no place for.
+	EFISystem = Type{0xEF, MustGUID("C12A7328-F81F-11D2-BA4B-00A0C93EC93B")}
+	BIOSBoot  = Type{GPT: MustGUID("21686148-6449-6E6F-744E-656564454649")}
 )
 
 // protective is the MBR type of the partition that keeps the ignorant off a GPT.

@@ -9,6 +9,27 @@ type Filesystem struct {
 	UUID string
 }
 
+// IdentifySize is how many bytes of the head of a partition Identify and Other want.
+const IdentifySize = 0x10050
+
+// Other tells what else than a file system of [Identify] a partition has, by its head, in the words of blkid: what is
+// to be a part of something, swap, or a file system of optical disks, as config drives have it. "" is nothing of that.
+func Other(head []byte) string {
+	for _, m := range []struct {
+		at          int
+		magic, name string
+	}{
+		{0, "LUKS\xBA\xBE", "crypto_LUKS"}, {4096, "\xFC\x4E\x2B\xA9", "linux_raid_member"},
+		{0, "LABELONE", "LVM2_member"}, {512, "LABELONE", "LVM2_member"}, {1024, "LABELONE", "LVM2_member"},
+		{1536, "LABELONE", "LVM2_member"}, {swapPage - 10, "SWAPSPACE2", "swap"}, {0x8001, "CD001", "iso9660"},
+	} {
+		if len(head) >= m.at+len(m.magic) && string(head[m.at:m.at+len(m.magic)]) == m.magic {
+			return m.name
+		}
+	}
+	return ""
+}
+
 // Identify looks for a file system in the head of a partition; false if there is none it knows.
 func Identify(head []byte) (Filesystem, bool) {
 	has := func(at int, magic string) bool {
