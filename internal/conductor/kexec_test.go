@@ -90,9 +90,9 @@ func TestWhatGoesWrongWithKexecEndsInARestartByTheFirmware(t *testing.T) {
 			r.load = func() error { return errors.New("grub.cfg: the default entry is a submenu") }
 		}, restarted, "not by kexec: the agent's command load failed: grub.cfg: the default entry is a submenu"},
 		"not started": {func(r *ramdiskAgent) { r.execute = func() error { return errors.New("nothing was loaded") } },
-			"kexec.execute, " + restarted, "whether or not it went on by kexec: the agent's command execute failed: nothing"},
+			"kexec.execute, " + restarted, "since it did not go on by kexec: the agent's command execute failed: nothing"},
 		"it stays": {func(r *ramdiskAgent) { r.stays = true }, "kexec.execute, " + restarted,
-			"the agent answers still, 2s after it said"},
+			"whether or not it went on by kexec: the agent is not gone for certain 2s after it said"},
 		"no answer": {func(r *ramdiskAgent) {
 			var told atomic.Bool
 			r.stays = true

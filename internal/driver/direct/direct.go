@@ -306,7 +306,7 @@ func (d *Deploy) tearDownAgent(ctx context.Context, t *driver.Task) error {
 			"by kexec: it is restarted by its firmware"})
 	}
 	if !a.Completed {
-		loaded := a.Kexec == ingot.KexecLoaded
+		loaded := d.mayGoOn(t)
 		if err := d.flush(ctx, t); err != nil {
 			if ctx.Err() != nil {
 				return err
@@ -354,6 +354,9 @@ func (d *Deploy) flush(ctx context.Context, t *driver.Task) error {
 	}
 	for try := 1; ; try++ {
 		_, err = agent.Run(ctx, "standby.sync", ingot.Object{})
+		if errors.Is(err, context.DeadlineExceeded) {
+			return err // it is busy with what it does not get done, maybe kexec.load
+		}
 		if ingot.KindOf(err) != ingot.Unavailable || try == syncTries || !driver.Wait(ctx, syncPause) {
 			return err
 		}

@@ -2,7 +2,9 @@ package direct
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"net"
 	"strings"
 	"time"
 
@@ -30,9 +32,11 @@ const (
 	defaultLeaving = 30 * time.Second
 	// executeWithin is how long an agent has to flush the disk and to say that it starts another kernel.
 	executeWithin = 20 * time.Second
-	// leavingPause is between two looks whether it is gone, each of which takes leavingAsk at most.
-	leavingPause = 200 * time.Millisecond
+	// It is gone when so many looks in a row find nobody, each of which takes leavingAsk at most. Between them is a part
+	// of Leaving, a second by default.
+	leavingLooks = 5
 	leavingAsk   = 2 * time.Second
+	leavingParts = 30
 )
 
 // allowsKexec tells whether the operator allows it. The words are those that Ironic takes for a truth.
@@ -78,6 +82,10 @@ func needsFirmware(n *ingot.Node, networked bool) string {
 // loadKernel has the agent load what the machine would boot, if that is allowed and can be. An agent that has loaded
 // it loads it anew.
 func (d *Deploy) loadKernel(ctx context.Context, t *driver.Task) error {
+	// Of an attempt before: what it has loaded is thrown away, or is not to count.
+	if t.Node.Attempt != nil {
+		t.Node.Attempt.Kexec = ""
+	}
 	allowed, err := d.allowsKexec(t.Node)
 	if err != nil || !allowed {
 		return err
@@ -110,8 +118,15 @@ func (d *Deploy) load(ctx context.Context, t *driver.Task) (ipa.Command, error) 
 	return agent.Run(ctx, loadCommand, ingot.Object{})
 }
 
-// goOn has the agent start what it has loaded, and tells whether the machine is under way for certain: the agent has
-// said that it will, and is gone.
+// mayGoOn tells whether what the agent has loaded is to be started still.
+func (d *Deploy) mayGoOn(t *driver.Task) bool {
+	allowed, err := d.allowsKexec(t.Node)
+	return err == nil && allowed && t.Node.Attempt.Kexec == ingot.KexecLoaded &&
+		needsFirmware(t.Node, t.Driver.Network != nil) == ""
+}
+
+// goOn has the agent start what it has loaded, and tells whether the machine is under way: the agent has said that it
+// will, and is gone.
 func (d *Deploy) goOn(ctx context.Context, t *driver.Task) (bool, error) {
 	agent, err := d.agent(t.Node)
 	if err != nil {
@@ -122,7 +137,12 @@ func (d *Deploy) goOn(ctx context.Context, t *driver.Task) (bool, error) {
 	}
 	told, cancel := context.WithTimeout(ctx, executeWithin)
 	defer cancel()
-	if _, err = agent.Run(told, executeCommand, ingot.Object{}); err == nil {
+	command, err := agent.Run(told, executeCommand, ingot.Object{})
+	how := "whether or not it went on by kexec"
+	if err != nil && command.Status != "" { // the agent itself says that it did not
+		how = "since it did not go on by kexec"
+	}
+	if err == nil {
 		err = d.gone(ctx, agent)
 	}
 	if ctx.Err() != nil {
@@ -130,27 +150,36 @@ func (d *Deploy) goOn(ctx context.Context, t *driver.Task) (bool, error) {
 	}
 	if err != nil {
 		t.Note(ingot.Entry{Source: "agent", Level: ingot.LevelWarning, Text: fmt.Sprintf(
-			"the machine is restarted by its firmware, whether or not it went on by kexec: %v", err)})
+			"the machine is restarted by its firmware, %s: %v", how, err)})
 		return false, nil
 	}
 	t.Note(ingot.Entry{Source: "agent", Text: "the machine goes on by kexec, without a start of its firmware"})
 	return true, nil
 }
 
-// gone waits until the agent does not answer any more.
+// gone waits until the agent is not there any more, by default for about 5 s: one look may fail on the way. That proves
+// neither that the other kernel runs nor that the machine does. An agent that has said that it starts one ends in any
+// case: if the kernel does not start it, by a restart, and the firmware boots the instance.
 func (d *Deploy) gone(ctx context.Context, agent *ipa.Client) error {
 	ctx, cancel := context.WithTimeout(ctx, d.o.Leaving)
 	defer cancel()
-	for {
+	for looks := 0; looks < leavingLooks; {
 		ask, cancel := context.WithTimeout(ctx, leavingAsk)
 		_, err := agent.Commands(ask)
 		cancel()
-		if ingot.KindOf(err) == ingot.Unavailable && ctx.Err() == nil {
-			return nil
+		if looks++; !unreachable(err) {
+			looks = 0
 		}
-		if !driver.Wait(ctx, leavingPause) {
-			return ingot.Errorf(ingot.Unavailable, "the agent answers still, %s after it said that it starts another "+
-				"kernel", d.o.Leaving)
+		if !driver.Wait(ctx, d.o.Leaving/leavingParts) {
+			return ingot.Errorf(ingot.Unavailable, "the agent is not gone for certain %s after it said that it starts "+
+				"another kernel", d.o.Leaving)
 		}
 	}
+	return nil
+}
+
+// unreachable tells whether nobody was there to answer. An agent that answers badly is there.
+func unreachable(err error) bool {
+	var network *net.OpError
+	return errors.As(err, &network) || errors.Is(err, context.DeadlineExceeded)
 }

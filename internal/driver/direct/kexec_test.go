@@ -102,3 +102,39 @@ func TestAMachineThatMayHaveGoneOnIsRestarted(t *testing.T) {
 		t.Error(text)
 	}
 }
+
+// What was loaded before counts no more when it is not, or may not be, loaded again.
+func TestWhatWasLoadedBeforeIsForgotten(t *testing.T) {
+	t.Parallel()
+	for _, allowed := range []bool{true, false} {
+		r := newRig(t, func(o *direct.Options) { o.Kexec = allowed })
+		r.image([]byte("image"), true)
+		a := r.task.Node.Attempt
+		a.Agent.Version, a.Kexec = "9.4.0+ingot.kexec", ingot.KexecLoaded
+		if allowed {
+			r.task.Node.InstanceInfo["capabilities"] = "secure_boot:true"
+		}
+		if _, err := r.execute("prepare_instance_boot"); err != nil {
+			t.Fatal(err)
+		}
+		if a.Kexec != "" {
+			t.Errorf("allowed %v: %q", allowed, a.Kexec)
+		}
+	}
+}
+
+func TestTheOperatorMayForbidItUntilItGoesOn(t *testing.T) {
+	t.Parallel()
+	for _, word := range []string{"false", "maybe"} {
+		r := newRig(t, func(o *direct.Options) { o.Kexec = true })
+		a := r.task.Node.Attempt
+		a.Agent.Version, a.Written, a.Kexec = "9.4.0+ingot.kexec", true, ingot.KexecLoaded
+		r.task.Node.DriverInfo["deploy_kexec"] = word
+		if _, err := r.execute("tear_down_agent"); err != nil {
+			t.Fatal(err)
+		}
+		if names := strings.Join(r.agent.Names(), " "); names != "sync" || r.task.Node.PowerState != ingot.PowerOff {
+			t.Errorf("%s: %s, %s", word, names, r.task.Node.PowerState)
+		}
+	}
+}
