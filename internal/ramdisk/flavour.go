@@ -6,12 +6,16 @@ type flavour struct {
 	name        Flavour
 	metaPackage string   // Debian package that depends on the current kernel
 	roots       []string // modules wanted; what they depend on is found
+	later       []string // those that are not loaded when the agent starts
 }
 
-// later are modules that are not loaded when the agent starts: the file systems of instances, from which it reads what
-// they boot, if it is to go on into them by kexec. The kernel asks for the code pages of vfat by a modprobe, and there is
-// none.
-var later = []string{"crc32c_generic", "ext4", "xfs", "nls_cp437", "nls_ascii", "vfat"}
+// later are the file systems of instances, from which the agent reads what they boot, if it is to go on into them by
+// kexec. The kernel asks for the code pages of vfat by a modprobe, and there is none. XFS, three times as large as the
+// rest, is for servers, whose firmware takes long.
+var (
+	later      = []string{"crc32c_generic", "ext4", "nls_cp437", "nls_ascii", "vfat"}
+	laterMetal = append([]string{"xfs"}, later...)
+)
 
 // target are the modules of the iSCSI target. crc32c comes first: the target asks the crypto
 // API for it at login, the kernel would then call modprobe, and there is none.
@@ -34,9 +38,9 @@ var metal = []string{
 }
 
 var flavours = []flavour{
-	{Cloud, "linux-image-cloud-amd64", append(append([]string{}, target...), virtual...)},
+	{Cloud, "linux-image-cloud-amd64", append(append([]string{}, target...), virtual...), later},
 	{Generic, "linux-image-amd64", append(append(append([]string{}, target...), virtual...),
-		metal...)},
+		metal...), laterMetal},
 }
 
 func flavourOf(name Flavour) (flavour, error) {

@@ -99,7 +99,7 @@ func Build(ctx context.Context, opt Options) (Result, error) {
 	if err != nil {
 		return Result{}, err
 	}
-	all, err := resolve(tree.modules, slices.Concat(flavour.roots, later))
+	all, err := resolve(tree.modules, slices.Concat(flavour.roots, flavour.later))
 	if err != nil {
 		return Result{}, err
 	}
