@@ -207,6 +207,17 @@ func Text(o ingot.Object, key string) string {
 	}
 }
 
+// Truth reads a boolean in the words that Ironic takes (oslo.utils, bool_from_string); ok is false for others.
+func Truth(text string) (yes, ok bool) {
+	switch strings.ToLower(text) {
+	case "1", "t", "true", "on", "y", "yes":
+		return true, true
+	case "0", "f", "false", "off", "n", "no":
+		return false, true
+	}
+	return false, false
+}
+
 const keyLetters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
 
 // NewAttempt returns the private state of a new deployment: an ID and a deploy key.

@@ -39,19 +39,18 @@ const (
 	leavingParts = 30
 )
 
-// allowsKexec tells whether the operator allows it. The words are those that Ironic takes for a truth.
+// allowsKexec tells whether the operator allows it.
 func (d *Deploy) allowsKexec(n *ingot.Node) (bool, error) {
-	switch text := strings.ToLower(strings.TrimSpace(driver.Text(n.DriverInfo, kexecKey))); text {
-	case "":
+	text := strings.TrimSpace(driver.Text(n.DriverInfo, kexecKey))
+	if text == "" {
 		return d.o.Kexec, nil
-	case "1", "t", "true", "on", "y", "yes":
-		return true, nil
-	case "0", "f", "false", "off", "n", "no":
-		return false, nil
-	default:
+	}
+	allowed, ok := driver.Truth(text)
+	if !ok {
 		return false, ingot.Errorf(ingot.Invalid, "driver_info/%s of node %s is %.40q; it must be true or false", kexecKey,
 			n.UUID, text)
 	}
+	return allowed, nil
 }
 
 // Properties are the keys of driver_info.

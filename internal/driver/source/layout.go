@@ -114,11 +114,8 @@ func checkWhole(n *ingot.Node) error {
 // a no, a slip would cost the data that was to be kept.
 func preserves(n *ingot.Node) (bool, error) {
 	text := strings.TrimSpace(driver.Text(n.InstanceInfo, "preserve_ephemeral"))
-	switch strings.ToLower(text) {
-	case "1", "t", "true", "on", "y", "yes":
-		return true, nil
-	case "", "0", "f", "false", "off", "n", "no":
-		return false, nil
+	if yes, ok := driver.Truth(text); ok || text == "" {
+		return yes, nil
 	}
 	return false, ingot.Errorf(ingot.Invalid, "instance_info/preserve_ephemeral of node %s is "+
 		"%.40q; it must be true or false", n.UUID, text)
