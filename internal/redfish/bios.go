@@ -124,23 +124,19 @@ func (c *Client) SetAttributes(ctx context.Context, b *BIOS, values map[string]a
 
 // applyTimes are when what is pending may count, and the tag of the resource.
 func (c *Client) applyTimes(ctx context.Context, path string) (times []string, etag string, err error) {
-	a, err := c.get(ctx, path)
-	if missing(err) {
-		return nil, "", nil // some take it and show nothing
-	}
-	if err != nil {
-		return nil, "", fmt.Errorf("read %s: %w", path, err)
-	}
-	v, err := decode[struct {
+	a, v, err := optional[struct {
 		ETag string `json:"@odata.etag"`
 		When struct {
 			Times []string `json:"ApplyTime@Redfish.AllowableValues"`
 		} `json:"@Redfish.SettingsApplyTime"`
-	}](a.body)
+	}](ctx, c, path)
+	if v == nil {
+		return nil, "", err // some take it and show nothing
+	}
 	if tag := a.header.Get("ETag"); tag != "" {
 		v.ETag = tag
 	}
-	return v.When.Times, v.ETag, err
+	return v.When.Times, v.ETag, nil
 }
 
 // Resets tells whether the settings can be made those of the factory.
