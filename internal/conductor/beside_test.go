@@ -187,15 +187,14 @@ func (x *metal) endsBeside(at int64, a asked) (killed bool) {
 		n := x.node("n1")
 		return err == nil && n.Reservation == "" && a.over(n)
 	})
-	if killed {
-		x.m.set(func(m *machine) { m.cond = two })
-		stop()
-		if err != nil { // whoever got an error asks the other one, unless it is done all the same
-			testkit.Eventually(x.t, "the other one takes it", func() bool {
-				n := x.node("n1")
-				return n.ProvisionState != before || a.ask(x, two) == nil
-			})
-		}
+	// Also if it lives: what it does next, such as a look at the power, would be killed before that write.
+	x.m.set(func(m *machine) { m.cond = two })
+	stop()
+	if err != nil { // whoever got an error asks the other one, unless it is done all the same
+		testkit.Eventually(x.t, "the other one takes it", func() bool {
+			n := x.node("n1")
+			return n.ProvisionState != before || a.ask(x, two) == nil
+		})
 	}
 	a.check(x, two, killed)
 	return killed
