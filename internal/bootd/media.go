@@ -70,7 +70,7 @@ func (w whole) Section(off, _ int64) (from io.ReaderAt, at int64, ok bool) {
 
 func (small) Section(_, _ int64) (from io.ReaderAt, at int64, ok bool) { return nil, 0, false }
 
-// heldFile is a boot file that many read at a time, each by a place of its own.
+// heldFile is a boot file that many read at a time.
 type heldFile struct {
 	files  *bootfile.Cache
 	digest string
@@ -180,7 +180,7 @@ const typeISO = "application/vnd.efi-iso"
 // sendMedium sends what was asked for of a medium; with an error nothing was sent. It returns the connection if
 // it has taken it.
 func (s *Server) sendMedium(w http.ResponseWriter, r *http.Request, m knownMedium) (*reader, error) {
-	if part, ok := m.section(r); ok {
+	if part, ok := m.section(strings.Join(r.Header["Range"], ", ")); ok {
 		f, err := part.file.take(r.Context())
 		if err != nil {
 			return nil, err
@@ -254,10 +254,10 @@ type section struct {
 	tag   string // ETag
 }
 
-// section is what a request is for, if that is one range of the medium which is in one file.
-func (m knownMedium) section(r *http.Request) (part section, ok bool) {
+// section is what a request with a Range is for, if that is one range of the medium which is in one file.
+func (m knownMedium) section(rng string) (part section, ok bool) {
 	size := m.layout.Size()
-	off, n, ok := plainRange(r.Header["Range"], size)
+	off, n, ok := plainRange(rng, size)
 	if !ok {
 		return part, false
 	}
@@ -267,11 +267,8 @@ func (m knownMedium) section(r *http.Request) (part section, ok bool) {
 }
 
 // plainRange is the range that a BMC asks for: one, with both ends. Anything else is left to net/http.
-func plainRange(header []string, size int64) (off, n int64, ok bool) {
-	if len(header) != 1 {
-		return 0, 0, false
-	}
-	text, ok := strings.CutPrefix(header[0], "bytes=")
+func plainRange(rng string, size int64) (off, n int64, ok bool) {
+	text, ok := strings.CutPrefix(rng, "bytes=")
 	first, last, found := strings.Cut(text, "-")
 	if !ok || !found {
 		return 0, 0, false

@@ -3,6 +3,7 @@ package bootd
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -12,6 +13,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // A BMC reads a medium in thousands of small ranges, one after the other over one connection. What net/http does
@@ -82,6 +85,9 @@ func (k *readers) stop(ctx context.Context) {
 type reader struct {
 	conn tcpConn
 	in   *bufio.Reader // what it sends
+	// before and after are what stood around the range in the head that was understood last: a BMC's next one
+	// is the same but for that, and need not be parsed.
+	before, after []byte
 }
 
 // tcpConn is a *net.TCPConn or a *givenBack.
@@ -108,7 +114,7 @@ func (s *Server) takeReader(w http.ResponseWriter, r *http.Request) (*reader, bo
 		return nil, false
 	}
 	s.readers.add(conn)
-	return &reader{conn.(tcpConn), buffered.Reader}, true // listenHTTP has no others
+	return &reader{conn: conn.(tcpConn), in: buffered.Reader}, true // listenHTTP has no others
 }
 
 // isPlain tells whether a request has nothing that asks for a special answer, but for its range.
@@ -127,13 +133,13 @@ func isPlain(r *http.Request) bool {
 func (s *Server) readOn(c *reader, r *http.Request) {
 	line := []byte("GET " + r.RequestURI + " HTTP/1.1\r\n")
 	for s.readers.wait(c.conn) {
-		next, length, err := c.peek(line)
+		rng, length, err := c.peek(line)
 		if err != nil {
 			break
 		}
 		answered := false
-		if next != nil {
-			answered, err = s.readNext(c, r, next)
+		if rng != "" {
+			answered, err = s.readNext(c, r, rng)
 		}
 		if err != nil {
 			break
@@ -148,9 +154,9 @@ func (s *Server) readOn(c *reader, r *http.Request) {
 	s.end(c)
 }
 
-// readNext answers a request for the medium that r was for. false: net/http is to do so. After an error the
-// connection is of no use.
-func (s *Server) readNext(c *reader, r, next *http.Request) (answered bool, err error) {
+// readNext answers a request for a range of the medium that r was for. false: net/http is to do so. After an
+// error the connection is of no use.
+func (s *Server) readNext(c *reader, r *http.Request, rng string) (answered bool, err error) {
 	client := clientOf(r)
 	if !s.reads.pass(client) { // net/http notices who hangs up in line
 		return false, nil
@@ -160,7 +166,7 @@ func (s *Server) readNext(c *reader, r, next *http.Request) (answered bool, err 
 	if err != nil {
 		return false, nil
 	}
-	part, ok := m.section(next)
+	part, ok := m.section(rng)
 	if !ok {
 		return false, nil
 	}
@@ -173,48 +179,94 @@ func (s *Server) readNext(c *reader, r, next *http.Request) (answered bool, err 
 	return true, c.send(f, part)
 }
 
-// send answers with a section of an open file.
+// send answers with a section of an open file, whose place stays as it is.
 func (c *reader) send(f *os.File, part section) error {
-	if _, err := f.Seek(part.at, io.SeekStart); err != nil {
-		return err
-	}
 	head := fmt.Appendf(make([]byte, 0, 512), "HTTP/1.1 206 Partial Content\r\nDate: %s\r\n"+
 		"Content-Type: %s\r\nCache-Control: %s\r\nETag: %s\r\nAccept-Ranges: bytes\r\nContent-Range: %s\r\n"+
 		"Content-Length: %d\r\n\r\n", time.Now().UTC().Format(http.TimeFormat), mediumType, mediumCaching, part.tag,
 		part.rng, part.n)
-	if _, err := c.conn.Write(head); err != nil {
+	raw, err := c.conn.SyscallConn()
+	if err != nil {
 		return err
 	}
-	_, err := io.CopyN(c.conn, f, part.n)
-	return err
+	from, end := part.at, part.at+part.n
+	var failed error
+	err = raw.Write(func(fd uintptr) bool {
+		for failed == nil && (len(head) > 0 || from < end) {
+			n := 0
+			if len(head) > 0 { // its packet is filled with what comes
+				n, failed = unix.SendmsgN(int(fd), head, nil, nil, unix.MSG_MORE)
+				head = head[max(n, 0):]
+			} else if n, failed = unix.Sendfile(int(fd), int(f.Fd()), &from, int(end-from)); n == 0 && failed == nil {
+				failed = io.ErrUnexpectedEOF
+			}
+			switch failed {
+			case unix.EINTR:
+				failed = nil
+			case unix.EAGAIN:
+				failed = nil
+				return false
+			}
+		}
+		return true
+	})
+	return cmp.Or(err, failed)
 }
 
-// peek waits for a request, and leaves it where it is. It is nil if it does not begin with that line or is not
-// plain; length is that of its head. The error is that of the connection before there was a whole one.
-func (c *reader) peek(line []byte) (next *http.Request, length int, err error) {
+// peek waits for a request, and leaves it where it is; length is that of its head. rng is its Range, "" if it does
+// not begin with that line, is not plain or has none. The error is that of the connection before there was a whole
+// one.
+func (c *reader) peek(line []byte) (rng string, length int, err error) {
 	for {
 		seen, _ := c.in.Peek(c.in.Buffered())
 		if n := min(len(seen), len(line)); !bytes.Equal(seen[:n], line[:n]) {
-			return nil, 0, nil
+			return "", 0, nil
 		}
 		if end := bytes.Index(seen, []byte("\r\n\r\n")); end >= 0 {
 			length = end + 4
 			break
 		}
 		if len(seen) == c.in.Size() {
-			return nil, 0, nil
+			return "", 0, nil
 		}
 		if _, err := c.in.Peek(len(seen) + 1); err != nil {
-			return nil, 0, err
+			return "", 0, err
 		}
 	}
 	head, _ := c.in.Peek(length)
-	whole := bufio.NewReaderSize(bytes.NewReader(head), length)
-	next, err = http.ReadRequest(whole)
-	if err != nil || !isPlain(next) || whole.Buffered() > 0 { // lines may end without \r: those would be two
-		return nil, 0, nil
+	if rng, ok := c.likeLast(head); ok {
+		return rng, length, nil
 	}
-	return next, length, nil
+	whole := bufio.NewReaderSize(bytes.NewReader(head), length)
+	next, err := http.ReadRequest(whole)
+	if err != nil || !isPlain(next) || whole.Buffered() > 0 { // lines may end without \r: those would be two
+		return "", 0, nil
+	}
+	if ranges := next.Header["Range"]; len(ranges) == 1 {
+		rng = ranges[0]
+		c.remember(head, rng)
+	}
+	return rng, length, nil
+}
+
+// likeLast tells the Range of a head which is like the one before in all else.
+func (c *reader) likeLast(head []byte) (rng string, ok bool) {
+	rest, ok := bytes.CutPrefix(head, c.before)
+	if !ok || c.before == nil {
+		return "", false
+	}
+	value, ok := bytes.CutSuffix(rest, c.after)
+	return string(value), ok && !bytes.ContainsAny(value, "\r\n")
+}
+
+// remember keeps a head with a Range for likeLast, if its line is as most clients write it.
+func (c *reader) remember(head []byte, rng string) {
+	const name = "\r\nRange: "
+	c.before, c.after = nil, nil
+	if at := bytes.Index(head, []byte(name+rng+"\r\n")); at >= 0 {
+		at += len(name)
+		c.before, c.after = bytes.Clone(head[:at]), bytes.Clone(head[at+len(rng):])
+	}
 }
 
 // giveBack has net/http answer what was sent over the connection of r and not answered yet.

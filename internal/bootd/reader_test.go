@@ -2,6 +2,7 @@ package bootd
 
 import (
 	"bufio"
+	"bytes"
 	"fmt"
 	"io"
 	"net"
@@ -92,6 +93,15 @@ func TestAConnectionReadsOnAndAsksForMore(t *testing.T) {
 	steps := []step{
 		{"a range", ask("GET", path, part(k, k+99)), 206, whole[k : k+100], 1},
 		{"another", ask("GET", path, part(k+100, k+65635)), 206, whole[k+100 : k+65636], 1},
+		{"a third", ask("GET", path, part(k+3, k+7)), 206, whole[k+3 : k+8], 1},
+		{"with a line more after its range", ask("GET", path, part(k, k), `If-None-Match: "x"`), 206, "a", 0},
+		{"on", ask("GET", path, part(k, k)), 206, "a", 1},
+		{"a second", ask("GET", path, part(k, k)), 206, "a", 1},
+		{"with a line more in its range", ask("GET", path, part(k, k)+"\nConnection: close"), 206, "a", 0},
+	}
+	again := []step{
+		{"on", ask("GET", path, part(k, k)), 206, "a", 1},
+		{"a second", ask("GET", path, part(k, k)), 206, "a", 1},
 		{"one across files", ask("GET", path, part(k-5, k+5)), 206, whole[k-5 : k+6], 0},
 		{"one more", ask("GET", path, part(k+5, k+9)), 206, whole[k+5 : k+10], 1},
 		{"its length", ask("HEAD", path), 200, "", 0},
@@ -110,17 +120,19 @@ func TestAConnectionReadsOnAndAsksForMore(t *testing.T) {
 		{"the second of them", "", 206, "aa", 1},
 		{"nonsense", "\x00\x01\x02\r\n\r\n", 400, "*", 0},
 	}
-	c := dial(t, address)
-	for _, s := range steps {
-		if _, err := io.WriteString(c, s.request); err != nil {
-			t.Fatalf("%s: %v", s.what, err)
-		}
-		resp, body := c.answer(t, strings.Fields(s.request + " x")[0])
-		if resp.StatusCode != s.status || s.body != "*" && body != s.body {
-			t.Errorf("%s: %s, %d bytes", s.what, resp.Status, len(body))
-		}
-		if got := r.readers.taken(); got != s.taken {
-			t.Errorf("%s: %d connections are ours", s.what, got)
+	for _, steps := range [][]step{steps, again} {
+		c := dial(t, address)
+		for _, s := range steps {
+			if _, err := io.WriteString(c, s.request); err != nil {
+				t.Fatalf("%s: %v", s.what, err)
+			}
+			resp, body := c.answer(t, strings.Fields(s.request + " x")[0])
+			if resp.StatusCode != s.status || s.body != "*" && body != s.body {
+				t.Errorf("%s: %s, %d bytes", s.what, resp.Status, len(body))
+			}
+			if got := r.readers.taken(); got != s.taken {
+				t.Errorf("%s: %d connections are ours", s.what, got)
+			}
 		}
 	}
 	r.reads.mu.Lock()
@@ -245,4 +257,41 @@ func TestTheJournalHasThatAMediumIsReadOn(t *testing.T) {
 	if told := r.journal.texts(ingot.LevelInfo); !slices.Equal(told, want) {
 		t.Errorf("the journal says %q", told)
 	}
+}
+
+// FuzzPeek sends a reader whatever follows its first request: what it understands net/http does, too, and in the
+// same way.
+func FuzzPeek(f *testing.F) {
+	line := []byte("GET /m HTTP/1.1\r\n")
+	for _, data := range []string{
+		"Host: x\r\nRange: bytes=0-9\r\n\r\nGET /m HTTP/1.1\r\nHost: x\r\nRange: bytes=10-19\r\n\r\n",
+		"Host: x\r\nRange: bytes=0-9\r\n\r\nGET /m HTTP/1.1\r\nHost: x\r\nRange: bytes=1\nA: b\r\n\r\n",
+		"Host: x\r\nRange: bytes=0-9\r\n\r\nGET /m HTTP/1.1\r\nHost: x\r\nRange: 1\r\nUpgrade: h2c\r\n\r\n",
+		"Host: x\r\nRange:  bytes=0-9 \r\nRange: 2\r\n\r\n",
+		"Host: x\r\nrange: bytes=0-9\r\nX-Range: bytes=0-9\r\n\r\nGET /m HTTP/1.1\r\n\r\n",
+	} {
+		f.Add([]byte(data))
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		data = slices.Concat(line, data)
+		c := &reader{in: bufio.NewReader(bytes.NewReader(data))}
+		for range 5 {
+			rng, length, err := c.peek(line)
+			if _, _, ok := plainRange(rng, 1<<40); err != nil || !ok {
+				return // it is given back
+			}
+			head, err := c.in.Peek(length)
+			if err != nil {
+				t.Fatal(err)
+			}
+			whole := bufio.NewReader(bytes.NewReader(head))
+			r, err := http.ReadRequest(whole)
+			if err != nil || whole.Buffered() > 0 || !isPlain(r) || !slices.Equal(r.Header["Range"], []string{rng}) {
+				t.Fatalf("%q was understood as %q: %v, %v", head, rng, r, err)
+			}
+			if _, err := c.in.Discard(length); err != nil {
+				t.Fatal(err)
+			}
+		}
+	})
 }
