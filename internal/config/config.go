@@ -450,6 +450,9 @@ func (c *Config) decode(name string, data []byte) error {
 	var wrong *toml.DecodeError
 	if errors.As(err, &wrong) {
 		line, _ := wrong.Position()
+		if kind := c.kindOf(wrong.Key()); kind != "" && strings.Contains(err.Error(), "cannot decode TOML") {
+			return ingot.Errorf(ingot.Invalid, "%s:%d: %s has to be %s", name, line, strings.Join(wrong.Key(), "."), kind)
+		}
 		return ingot.Errorf(ingot.Invalid, "%s:%d: %w", name, line, err)
 	}
 	if err != nil {
@@ -464,6 +467,23 @@ func (c *Config) decode(name string, data []byte) error {
 			"%s: %s is a number without a unit; write for example \"30s\" or \"10m\"", name, key)
 	}
 	return nil
+}
+
+// kindOf tells what a key has; "" if that cannot be said in a few words.
+func (c *Config) kindOf(key []string) string {
+	keys := map[string]reflect.Value{}
+	collect(keys, "", reflect.ValueOf(c).Elem())
+	switch keys[strings.Join(key, "_")].Kind() {
+	case reflect.Bool:
+		return "true or false, without quotes"
+	case reflect.Int:
+		return "a number, without quotes"
+	case reflect.String:
+		return "text in quotes"
+	case reflect.Slice:
+		return `a list, as ["a", "b"]`
+	}
+	return ""
 }
 
 // bareDuration finds a duration that is written as a number, which the decoder takes for
