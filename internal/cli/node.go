@@ -126,7 +126,7 @@ func NodeCommand() *cobra.Command {
 // createFlags are what `node create` can be told.
 type createFlags struct {
 	driver, mac, bmc, user, password, passwordFile, bootMode string
-	system, verifyCA, kernel, ramdisk                        string
+	system, verifyCA, kernel, ramdisk, boot, deploy          string
 	enrollOnly                                               bool
 }
 
@@ -137,7 +137,10 @@ func createCommand(o *options) *cobra.Command {
 		SuggestFor: []string{"enroll", "add"},
 		Short:      "Enroll a machine and check its BMC, until it is available",
 		Example: "  ingot node create rack1-07 --mac 52:54:00:77:00:01 --boot-mode bios \\\n" +
-			"      --bmc 10.0.0.7 --bmc-user admin --bmc-password-file bmc.pass",
+			"      --bmc 10.0.0.7 --bmc-user admin --bmc-password-file bmc.pass\n" +
+			"  ingot node create rack1-08 --mac 52:54:00:77:00:02 --driver redfish \\\n" +
+			"      --boot-interface redfish-virtual-media --deploy-interface direct \\\n" +
+			"      --bmc https://10.0.0.8 --bmc-user admin --bmc-password-file bmc.pass",
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, err := o.client(cmd.Context())
@@ -182,6 +185,9 @@ func createCommand(o *options) *cobra.Command {
 	fl.StringVar(&f.verifyCA, "bmc-verify-ca", "", "redfish, ilo: file, on the conductors, of the certificates that "+
 		"are believed; False for any")
 	fl.StringVar(&f.bootMode, "boot-mode", "", "firmware mode of the machine: bios or uefi")
+	fl.StringVar(&f.boot, "boot-interface", "", "how the machine boots, if not as is usual for its hardware type: "+
+		"ipxe, pxe, http, redfish-virtual-media, ilo-virtual-media...")
+	fl.StringVar(&f.deploy, "deploy-interface", "", "how the image gets to its disk, likewise: direct, iscsi, ramdisk")
 	fl.StringVar(&f.kernel, "deploy-kernel", "", "URL of the deploy kernel, if not the configured")
 	fl.StringVar(&f.ramdisk, "deploy-ramdisk", "", "URL of the deploy ramdisk, if not the configured")
 	fl.BoolVar(&f.enrollOnly, "enroll-only", false, "only enroll; do not talk to the BMC yet")
@@ -249,7 +255,8 @@ func (f *createFlags) node(name string) (nodes.CreateOpts, error) {
 	}
 	set("deploy_kernel", f.kernel)
 	set("deploy_ramdisk", f.ramdisk)
-	opts := nodes.CreateOpts{Name: name, Driver: f.driver, DriverInfo: info}
+	opts := nodes.CreateOpts{Name: name, Driver: f.driver, DriverInfo: info, BootInterface: f.boot,
+		DeployInterface: f.deploy}
 	if f.bootMode != "" {
 		opts.Properties = map[string]any{"capabilities": "boot_mode:" + f.bootMode}
 	}
