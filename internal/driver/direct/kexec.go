@@ -142,6 +142,8 @@ func (d *Deploy) goOn(ctx context.Context, t *driver.Task) (bool, error) {
 		how = "since it did not go on by kexec"
 	}
 	if err == nil {
+		t.Note(ingot.Entry{Source: "agent", Text: "the agent starts what it has loaded; waiting until it is gone for " +
+			"certain, for some 15 seconds"})
 		err = d.gone(ctx, agent)
 	}
 	if ctx.Err() != nil {
@@ -156,9 +158,10 @@ func (d *Deploy) goOn(ctx context.Context, t *driver.Task) (bool, error) {
 	return true, nil
 }
 
-// gone waits until the agent is not there any more, by default for about 5 s: one look may fail on the way. That proves
-// neither that the other kernel runs nor that the machine does. An agent that has said that it starts one ends in any
-// case: if the kernel does not start it, by a restart, and the firmware boots the instance.
+// gone waits until the agent is not there any more, by default for 5 s if that is told and for 15 s if nobody answers:
+// one look may fail on the way. That proves neither that the other kernel runs nor that the machine does. An agent that
+// has said that it starts one ends in any case: if the kernel does not start it, by a restart, and the firmware boots
+// the instance.
 func (d *Deploy) gone(ctx context.Context, agent *ipa.Client) error {
 	ctx, cancel := context.WithTimeout(ctx, d.o.Leaving)
 	defer cancel()
