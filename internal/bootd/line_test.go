@@ -456,9 +456,11 @@ func TestAStormWaitsInLine(t *testing.T) {
 	if waited < machines/2 {
 		t.Errorf("%d machines were told when they start", waited)
 	}
-	// The journal tells of each wait once, and its end, in the order of arrival.
+	// The journal tells of each wait once, and its end, in the order of arrival. Requests at the same time are written
+	// in any order, so a few may come from farther back.
 	var line []string
 	told := map[string]int{}
+	passed, ends := 0, 0
 	j := g.servers[0].journal
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -469,13 +471,18 @@ func TestAStormWaitsInLine(t *testing.T) {
 			told[e.Node]++
 		case strings.HasSuffix(e.Text, " in the line"):
 			at := slices.Index(line, e.Node)
-			if at < 0 || at >= machines/4 { // requests at the same time are written in any order
-				t.Errorf("the machine at place %d of the line was let in", at)
+			if at < 0 {
+				t.Errorf("a machine was let in that does not wait: %s", e.Node)
 				continue
 			}
+			passed, ends = passed+at, ends+1
 			line = slices.Delete(line, at, at+1)
 		}
 	}
+	if passed > ends*machines/8 { // by chance it would be twice that
+		t.Errorf("%d machines were let in, before %d others that came earlier", ends, passed)
+	}
+	t.Logf("%d machines were let in, before %d others that came earlier", ends, passed)
 	if len(line) != 0 || len(told) != waited {
 		t.Errorf("%d machines waited, the journal tells of %d, and not of the end of %d", waited,
 			len(told), len(line))
