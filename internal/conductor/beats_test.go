@@ -213,11 +213,8 @@ func TestAHeartbeatIsNotFollowedUpWhileAStepRuns(t *testing.T) {
 func TestAHeartbeatEndsWithThePowerOfItsMachine(t *testing.T) {
 	t.Parallel()
 	x := newCalled(t)
-	n := x.state("n1", "wait call-back")
-	n.Attempt.Agent.OnMedium = true
-	if err := x.store.UpdateNode(t.Context(), n); err != nil {
-		t.Fatal(err)
-	}
+	x.state("n1", "wait call-back")
+	x.change("n1", func(n *ingot.Node) { n.Attempt.Agent.OnMedium = true })
 	x.power.slow.Store(true)
 	if err := x.c.SetPower(t.Context(), "n1", rpc.PowerRequest{Target: ingot.Rebooting}); err != nil {
 		t.Fatal(err)

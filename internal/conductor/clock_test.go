@@ -82,10 +82,7 @@ func TestAHostWithAWrongClockKeepsTheTimesOfAll(t *testing.T) {
 				t.Error(j)
 			}
 			soon := w.store.Now().Add(100 * time.Millisecond)
-			n.WaitUntil = &soon
-			if err := w.store.UpdateNode(t.Context(), n); err != nil {
-				t.Fatal(err)
-			}
+			w.change("n1", func(n *ingot.Node) { n.WaitUntil = &soon })
 			x.failed("Timeout reached while waiting for callback")
 		})
 	}

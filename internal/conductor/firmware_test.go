@@ -130,11 +130,7 @@ func TestSecureBootEndsWithItsInstance(t *testing.T) {
 	w, s, b := withBMC(t, sim.Options{SecureBoot: true})
 	c, _ := w.start()
 	w.enrollBMC(c, s, "active")
-	n := w.node("n1")
-	n.InstanceInfo = ingot.Object{"capabilities": `secure_boot:true`}
-	if err := w.store.UpdateNode(t.Context(), n); err != nil {
-		t.Fatal(err)
-	}
+	w.change("n1", func(n *ingot.Node) { n.InstanceInfo = ingot.Object{"capabilities": `secure_boot:true`} })
 	w.provision(c, "n1", "delete")
 	w.state("n1", "available")
 	w.firmware("uefi off")
@@ -152,11 +148,7 @@ func TestSecureBootOfAnInstanceEndsAfterATearDownThatFailed(t *testing.T) {
 	w, s, b := withBMC(t, sim.Options{SecureBoot: true})
 	c, _ := w.start()
 	w.enrollBMC(c, s, "active")
-	n := w.node("n1")
-	n.InstanceInfo = ingot.Object{"capabilities": `secure_boot:true`}
-	if err := w.store.UpdateNode(t.Context(), n); err != nil {
-		t.Fatal(err)
-	}
+	w.change("n1", func(n *ingot.Node) { n.InstanceInfo = ingot.Object{"capabilities": `secure_boot:true`} })
 	s.SetQuirks(sim.Quirks{FirmwareFails: true})
 	w.provision(c, "n1", "delete")
 	if n := w.state("n1", "error"); len(n.InstanceInfo) > 0 || !strings.Contains(n.LastError, "switch Secure Boot off") {
@@ -180,12 +172,8 @@ func TestASilentRamdiskUnderSecureBootIsExplained(t *testing.T) {
 	w.o.CheckInterval = 20 * time.Millisecond
 	c, _ := w.start()
 	w.enrollBMC(c, s, "wait call-back")
-	n := w.node("n1")
 	on, past := true, time.Now().Add(-time.Hour)
-	n.SecureBoot, n.WaitUntil = &on, &past
-	if err := w.store.UpdateNode(t.Context(), n); err != nil {
-		t.Fatal(err)
-	}
+	w.change("n1", func(n *ingot.Node) { n.SecureBoot, n.WaitUntil = &on, &past })
 	if n := w.state("n1", "deploy failed"); !strings.Contains(n.LastError, "Secure Boot is on") {
 		t.Error(n.LastError)
 	}
@@ -197,11 +185,9 @@ func TestSecureBootIsRefusedToDriversWithoutIt(t *testing.T) {
 	w := newWorld(t)
 	c, _ := w.start()
 	w.enroll(c, "n1", "available")
-	n := w.node("n1")
-	n.InstanceInfo = ingot.Object{"capabilities": ingot.Object{"secure_boot": true}}
-	if err := w.store.UpdateNode(t.Context(), n); err != nil {
-		t.Fatal(err)
-	}
+	w.change("n1", func(n *ingot.Node) {
+		n.InstanceInfo = ingot.Object{"capabilities": ingot.Object{"secure_boot": true}}
+	})
 	v, err := c.Validate(t.Context(), "n1")
 	if err != nil || !strings.Contains(v["deploy"].Reason, "management interface fake cannot switch") {
 		t.Errorf("%+v, %v", v["deploy"], err)

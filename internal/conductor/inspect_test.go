@@ -59,11 +59,9 @@ func TestInspectionPutsOnRecordWhatIsThere(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	row := w.node("n1")
-	row.Properties = ingot.Object{"capabilities": "boot_mode:bios,cpu_vt:true", "cpus": 1}
-	if err := w.store.UpdateNode(t.Context(), row); err != nil {
-		t.Fatal(err)
-	}
+	w.change("n1", func(n *ingot.Node) {
+		n.Properties = ingot.Object{"capabilities": "boot_mode:bios,cpu_vt:true", "cpus": 1}
+	})
 	for range 2 { // the second time nothing is made
 		w.provision(c, "n1", "inspect")
 		n = w.until("n1", "inspection", func(n *ingot.Node) bool {

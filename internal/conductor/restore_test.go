@@ -123,10 +123,7 @@ func TestWhatMachinesInUseBootIsTakenOver(t *testing.T) {
 			t.Error("a machine that runs lost its medium to a server that may be restarted")
 		}
 	})
-	n.PowerState = ingot.PowerOff
-	if err := x.store.UpdateNode(t.Context(), n); err != nil {
-		t.Fatal(err)
-	}
+	x.change("n1", func(n *ingot.Node) { n.PowerState = ingot.PowerOff })
 	tried := func(times int) func() bool {
 		return func() (done bool) {
 			c.Wake()

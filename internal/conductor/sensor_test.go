@@ -15,7 +15,6 @@ import (
 	"ingot/internal/driver"
 	"ingot/internal/driver/redfish"
 	"ingot/internal/ingot"
-	"ingot/internal/rpc"
 	sim "ingot/internal/sim/redfish"
 	"ingot/internal/testkit"
 )
@@ -54,25 +53,22 @@ func tells(t *testing.T, c *conductor.Conductor, names ...string) {
 func TestSensorsAreReadOfDeployedMachines(t *testing.T) {
 	t.Parallel()
 	w, s, _ := withBMC(t, sim.Options{})
-	w.o.Sensors = conductor.SensorOptions{Interval: time.Hour, Kinds: []string{driver.Fan, driver.Temperature}}
 	c, stop := w.start()
 	w.onBMC(c, s, "active", "active")
 	w.onBMC(c, s, "free", "available")
 	w.onBMC(c, s, "new", "enroll")
 	w.enroll(c, "fake", "active") // its hardware type tells of no sensors
-	repaired := w.onBMC(c, s, "repaired", "active")
-	repaired.Maintenance = true
-	used := w.onBMC(c, s, "used", "available")
-	used.InstanceUUID = "2be26c0b-03f2-4d2e-ae87-c02d7f33c123"
-	for _, n := range []*ingot.Node{repaired, used} {
-		if _, err := c.UpdateNode(t.Context(), n, rpc.UpdateOptions{}); err != nil {
-			t.Fatal(err)
-		}
-	}
-	c.Wake()
+	w.onBMC(c, s, "repaired", "active")
+	w.change("repaired", func(n *ingot.Node) { n.Maintenance = true })
+	w.onBMC(c, s, "used", "available")
+	const instance = "2be26c0b-03f2-4d2e-ae87-c02d7f33c123"
+	w.change("used", func(n *ingot.Node) { n.InstanceUUID = instance })
+	stop()
+	w.o.Sensors = conductor.SensorOptions{Interval: time.Hour, Kinds: []string{driver.Fan, driver.Temperature}}
+	c, stop = w.start()
 	tells(t, c, "active", "used")
 	for _, m := range c.Sensors() {
-		if len(m.Readings) != 4 || time.Since(m.At) > patience || m.Name == "used" && m.Instance != used.InstanceUUID {
+		if len(m.Readings) != 4 || time.Since(m.At) > patience || m.Name == "used" && m.Instance != instance {
 			t.Errorf("%+v", m)
 		}
 	}
@@ -192,11 +188,10 @@ func TestPartsOfTheMachineBeforeAreForgotten(t *testing.T) {
 	t.Parallel()
 	w, s, _ := withBMC(t, sim.Options{})
 	c, _ := w.start()
-	n := w.onBMC(c, s, "n1", "enroll")
-	n.DriverInternalInfo = ingot.Object{"sensor_health": ingot.Object{"Fan Fans/0@1": "Critical"}}
-	if err := w.store.UpdateNode(t.Context(), n); err != nil {
-		t.Fatal(err)
-	}
+	w.onBMC(c, s, "n1", "enroll")
+	w.change("n1", func(n *ingot.Node) {
+		n.DriverInternalInfo = ingot.Object{"sensor_health": ingot.Object{"Fan Fans/0@1": "Critical"}}
+	})
 	w.provision(c, "n1", "manage")
 	if n := w.state("n1", "manageable"); n.DriverInternalInfo["sensor_health"] != nil {
 		t.Errorf("%v", n.DriverInternalInfo)

@@ -102,10 +102,7 @@ func TestS0_2_AWaitKeepsItsDeadlineWithItsNextOwner(t *testing.T) {
 			later.Attempt)
 	}
 	soon := x.store.Now().Add(50 * time.Millisecond)
-	later.WaitUntil = &soon
-	if err := x.store.UpdateNode(t.Context(), later); err != nil {
-		t.Fatal(err)
-	}
+	x.change("n1", func(n *ingot.Node) { n.WaitUntil = &soon })
 	x.m.set(func(m *machine) { m.cond = two })
 	x.failed("Timeout reached while waiting for callback")
 }

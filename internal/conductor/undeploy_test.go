@@ -249,16 +249,8 @@ func TestARebuildWithAWrongImageLeavesTheInstanceRunning(t *testing.T) {
 	x.provision(c, "n1", "deploy")
 	x.deployed()
 	x.m.set(func(m *machine) { m.events = nil })
-	change := func(change func(n *ingot.Node)) {
-		t.Helper()
-		n := x.node("n1")
-		change(n)
-		if err := x.store.UpdateNode(t.Context(), n); err != nil {
-			t.Fatal(err)
-		}
-	}
 	source := x.info["image_source"].(string)
-	change(func(n *ingot.Node) { n.InstanceInfo["image_source"] = source + "x" })
+	x.change("n1", func(n *ingot.Node) { n.InstanceInfo["image_source"] = source + "x" })
 	err := c.Provision(t.Context(), rpc.ProvisionRequest{Ident: "n1", Event: "rebuild"})
 	if ingot.KindOf(err) != ingot.Invalid || !strings.Contains(err.Error(), "disk.rawx") {
 		t.Errorf("error %v", err)
@@ -267,14 +259,14 @@ func TestARebuildWithAWrongImageLeavesTheInstanceRunning(t *testing.T) {
 		t.Errorf("refused, yet %+v", n)
 	}
 	// Who asks is not kept waiting for a source that may come back. Port 1 refuses connections.
-	change(func(n *ingot.Node) { n.InstanceInfo["image_source"] = "http://127.0.0.1:1/x" })
+	x.change("n1", func(n *ingot.Node) { n.InstanceInfo["image_source"] = "http://127.0.0.1:1/x" })
 	err = c.Provision(t.Context(), rpc.ProvisionRequest{Ident: "n1", Event: "rebuild"})
 	if ingot.KindOf(err) != ingot.Unavailable ||
 		!strings.Contains(err.Error(), "is left as it is: look for image http://127.0.0.1:1/x") {
 		t.Errorf("error %v", err)
 	}
 	// A source that exists and is no such image is found out by its content.
-	change(func(n *ingot.Node) {
+	x.change("n1", func(n *ingot.Node) {
 		n.InstanceInfo["image_source"], n.InstanceInfo["image_disk_format"] = source, "qcow2"
 	})
 	x.provision(c, "n1", "rebuild")
@@ -289,13 +281,13 @@ func TestARebuildWithAWrongImageLeavesTheInstanceRunning(t *testing.T) {
 	// So is a qcow2 file of another digest, which a first deployment verifies as it writes it.
 	other := strings.TrimPrefix(source, "file://") + ".qcow2"
 	testkit.Run(t, "qemu-img", "create", "-q", "-f", "qcow2", other, "1M")
-	change(func(n *ingot.Node) { n.InstanceInfo["image_source"] = "file://" + other })
+	x.change("n1", func(n *ingot.Node) { n.InstanceInfo["image_source"] = "file://" + other })
 	x.provision(c, "n1", "rebuild")
 	n = x.state("n1", "deploy failed")
 	if !strings.Contains(n.LastError, "new checksum") || len(x.m.story()) != 0 {
 		t.Errorf("the machine did %v, error %q", x.m.story(), n.LastError)
 	}
-	change(func(n *ingot.Node) {
+	x.change("n1", func(n *ingot.Node) {
 		n.InstanceInfo["image_source"] = source
 		delete(n.InstanceInfo, "image_disk_format")
 	})

@@ -16,6 +16,7 @@ import (
 	"ingot/internal/rpc"
 	"ingot/internal/store"
 	"ingot/internal/store/storetest"
+	"ingot/internal/testkit"
 )
 
 // patience bounds every wait of the tests; nothing waits as long unless it is broken.
@@ -219,6 +220,23 @@ func (w *world) state(ident, state string) *ingot.Node {
 	w.t.Helper()
 	return w.until(ident, state, func(n *ingot.Node) bool {
 		return n.ProvisionState == state && n.Reservation == ""
+	})
+}
+
+// change changes the row as another process does, between what the conductor does with it.
+func (w *world) change(ident string, how func(n *ingot.Node)) {
+	w.t.Helper()
+	testkit.Eventually(w.t, "node "+ident+" is changed", func() bool {
+		n := w.node(ident)
+		if n.Reservation != "" {
+			return false
+		}
+		how(n)
+		err := w.store.UpdateNode(context.Background(), n)
+		if err != nil && ingot.KindOf(err) != ingot.Stale {
+			w.t.Fatal(err)
+		}
+		return err == nil
 	})
 }
 

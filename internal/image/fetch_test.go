@@ -124,7 +124,7 @@ func TestASilentSourceIsGivenUp(t *testing.T) {
 			opt.IdleTimeout = 200 * time.Millisecond
 			_, err := read(t, image.Reference{Source: url, Digest: sha256Of(nil)}, opt)
 			mustFail(t, err, ingot.Unavailable, "sent nothing for 200ms", "deploy again")
-			if requests.Load() != 1 {
+			if requests.Load() > 1 { // 0 if the silence was before this host had the time to begin
 				t.Errorf("%d requests, want 1: silence is not retried", requests.Load())
 			}
 		})
