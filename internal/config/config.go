@@ -473,7 +473,7 @@ func (c *Config) decode(name string, data []byte) error {
 func (c *Config) kindOf(key []string) string {
 	keys := map[string]reflect.Value{}
 	collect(keys, "", reflect.ValueOf(c).Elem())
-	switch keys[strings.Join(key, "_")].Kind() {
+	switch field := keys[strings.Join(key, "_")]; field.Kind() {
 	case reflect.Bool:
 		return "true or false, without quotes"
 	case reflect.Int:
@@ -481,7 +481,10 @@ func (c *Config) kindOf(key []string) string {
 	case reflect.String:
 		return "text in quotes"
 	case reflect.Slice:
-		return `a list, as ["a", "b"]`
+		if field.Type().Elem().Kind() == reflect.String {
+			return `a list, as ["a", "b"]`
+		}
+		return "a list of tables, each under its name in double brackets"
 	}
 	return ""
 }
