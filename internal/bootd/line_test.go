@@ -479,7 +479,7 @@ func TestAStormWaitsInLine(t *testing.T) {
 			line = slices.Delete(line, at, at+1)
 		}
 	}
-	if passed > ends*machines/8 { // by chance it would be twice that
+	if passed > ends*machines/20 { // by chance it would be five times that
 		t.Errorf("%d machines were let in, before %d others that came earlier", ends, passed)
 	}
 	t.Logf("%d machines were let in, before %d others that came earlier", ends, passed)

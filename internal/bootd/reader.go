@@ -93,8 +93,7 @@ type reader struct {
 // tcpConn is a *net.TCPConn or a *givenBack.
 type tcpConn interface {
 	net.Conn
-	io.ReaderFrom // by sendfile
-	syscall.Conn
+	syscall.Conn // for sendfile
 }
 
 // end closes a connection that was taken.
