@@ -224,7 +224,10 @@ func (x *metal) killedAt(at int64, event string) bool {
 		x.t.Fatal(err)
 	}
 	killed := false
-	for deadline := time.Now().Add(patience); !killed && time.Now().Before(deadline); {
+	for deadline := time.Now().Add(patience); !killed; {
+		if time.Now().After(deadline) {
+			x.t.Fatal("neither killed nor deployed")
+		}
 		if n := x.node("n1"); err == nil && n.ProvisionState == "active" && n.Reservation == "" {
 			break
 		}
