@@ -272,36 +272,45 @@ func (d *direct) deploy(ctx context.Context) (took time.Duration, memories []flo
 	return ended.Sub(begun), memories, errors.Join(switchOff(ctx, d.lab, d.machine), err)
 }
 
-// wrote is what the agent says when it has written an image.
-var wrote = regexp.MustCompile(`image written and verified: .* with (\d+) MiB of memory above the idle agent`)
+// What the agent says when it has written an image, and when it has looked up its node, in seconds since the kernel
+// started.
+var (
+	wrote = regexp.MustCompile(`image written and verified: .* with (\d+) MiB of memory above the idle agent`)
+	known = regexp.MustCompile(`ingot-agent: node \S+, ([0-9.]+) s after the kernel started`)
+)
+
+// said is what the agent has said on the machine's console, each time.
+func said(m *sim.Machine, line *regexp.Regexp) ([]string, error) {
+	text, err := os.ReadFile(m.Console().Path())
+	if err != nil {
+		return nil, err
+	}
+	var values []string
+	for _, match := range line.FindAllSubmatch(text, -1) {
+		values = append(values, string(match[1]))
+	}
+	if values == nil {
+		return nil, fmt.Errorf("the agent does not say on the console: %s", line)
+	}
+	return values, nil
+}
 
 // written is what memory the machine's agent took for what it wrote last, in MiB.
 func written(m *sim.Machine) (float64, error) {
-	text, err := os.ReadFile(m.Console().Path())
+	values, err := said(m, wrote)
 	if err != nil {
 		return 0, err
 	}
-	said := wrote.FindAllSubmatch(text, -1)
-	if said == nil {
-		return 0, errors.New("the agent does not say on the console that it has written the image")
-	}
-	return strconv.ParseFloat(string(said[len(said)-1][1]), 64)
+	return strconv.ParseFloat(values[len(values)-1], 64)
 }
 
-// known is what the agent says when it has looked up its node, with the seconds since the kernel started.
-var known = regexp.MustCompile(`ingot-agent: node \S+, ([0-9.]+) s after the kernel started`)
-
-// lookedUp is how long after the start of its kernel the machine's agent has looked up its node.
+// lookedUp is how long after the start of its kernel the machine's agent has first looked up its node.
 func lookedUp(m *sim.Machine) (time.Duration, error) {
-	text, err := os.ReadFile(m.Console().Path())
+	values, err := said(m, known)
 	if err != nil {
 		return 0, err
 	}
-	said := known.FindSubmatch(text)
-	if said == nil {
-		return 0, errors.New("the agent does not say on the console that it has looked up its node")
-	}
-	return time.ParseDuration(string(said[1]) + "s")
+	return time.ParseDuration(values[0] + "s")
 }
 
 // script is the whole life of a machine that writes the image by hand.
